@@ -1,0 +1,1 @@
+"""Benchmarks: the same workloads for several WebTransport libraries, in one run."""

@@ -1,0 +1,402 @@
+"""Run the same workloads with several WebTransport libraries and print one table.
+
+    python benchmarks/run.py            five rounds, about ten minutes
+    python benchmarks/run.py --quick    three short rounds, under two minutes
+
+Client and server are two processes on loopback. The libraries take turns within each round, so that whatever else the
+machine does meets all of them; the table shows medians over the rounds. Only the ratios mean something on another
+machine. Results go to benchmarks/results.json and, from a full run, into benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402  (this file also runs as a plain script)
+
+README = ROOT / "benchmarks" / "README.md"
+RESULTS = ROOT / "benchmarks" / "results.json"
+MARKERS = ("<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->")
+
+
+@dataclass(frozen=True)
+class Library:
+    """One column. ``requirement`` is None for what is built here."""
+
+    name: str
+    package: str
+    requirement: str | None
+    loop: str = "asyncio"
+    minimum_python: tuple[int, int] = (3, 11)
+    # aioquic moves about 15 MB/s: a sixteenth of the bulk work gives the same rate in a sixteenth of the time.
+    divisor: int = 1
+
+
+LIBRARIES = {
+    library.name: library
+    for library in (
+        Library("wtio", "wtio", None),
+        Library("wtio-uvloop", "wtio", None, loop="uvloop"),
+        Library("pywebtransport", "pywebtransport", "pywebtransport==0.21.1", minimum_python=(3, 12)),
+        Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16),
+    )
+}
+
+
+class CannotRun(Exception):
+    """A library cannot take part; the text is for the reader of the table."""
+
+
+@dataclass
+class Contestant:
+    """A library with the interpreter that has it."""
+
+    library: Library
+    python: str
+    environment: dict[str, str]
+    version: str
+    values: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+# -- interpreters and environments
+
+
+def _python_version(python: str) -> tuple[int, int] | None:
+    command = [python, "-c", "import sys; print(*sys.version_info[:2])"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        major, minor = map(int, output.split())
+        return major, minor
+    return None
+
+
+def find_python(minimum: tuple[int, int]) -> str | None:
+    """The oldest interpreter that is new enough: it is the one most wheels exist for."""
+    candidates = [shutil.which(f"python3.{minor}") for minor in range(minimum[1], minimum[1] + 6)]
+    candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.*/bin/python")]
+    candidates.append(sys.executable)
+    versions = {python: _python_version(python) for python in filter(None, candidates)}
+    usable = [(version, python) for python, version in versions.items() if version is not None and version >= minimum]
+    return min(usable)[1] if usable else None
+
+
+def _environment_python(cache: Path, base: str, name: str, requirements: Sequence[str]) -> str:
+    """The interpreter of a virtual environment with ``requirements``, made when it is not there."""
+    version = _python_version(base)
+    assert version is not None
+    directory = cache / f"{name}-py{version[0]}{version[1]}"
+    python, stamp = directory / "bin" / "python", directory / "requirements.txt"
+    wanted = "\n".join(requirements)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        print(f"making {directory} ({', '.join(requirements)})", flush=True)
+        commands = (
+            [base, "-m", "venv", "--clear", str(directory)],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+        )
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+            if done.returncode != 0:
+                raise CannotRun(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        stamp.write_text(wanted)
+    return str(python)
+
+
+def _version(python: str, package: str, environment: dict[str, str]) -> str:
+    code = f"import {package}, importlib.metadata as m\n"
+    code += f"print(getattr({package}, '__version__', None) or m.version('{package}'))"
+    done = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, timeout=60, env=environment, cwd=ROOT / "benchmarks"
+    )
+    if done.returncode != 0:
+        raise CannotRun(f"`import {package}` failed: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()
+
+
+def prepare(library: Library, cache: Path, common: str) -> Contestant:
+    """Find or make what the library needs; CannotRun says what is missing.
+
+    ``common`` is the interpreter that all libraries share where they can: the comparison is then one of libraries.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    loop = ["uvloop"] if library.loop == "uvloop" else []
+    if library.requirement is not None:
+        version = _python_version(common)
+        if version is None or version < library.minimum_python:
+            wanted = ".".join(map(str, library.minimum_python))
+            raise CannotRun(f"needs Python {wanted} or newer and none was found; install one (`python{wanted}`, pyenv)")
+        python = _environment_python(cache, common, library.package, [library.requirement, *loop])
+    else:
+        spec = importlib.util.find_spec(library.package)
+        if spec is None or spec.origin is None:
+            raise CannotRun(f"`{sys.executable}` has no {library.package}; build it first (`make build`)")
+        # An extension for the stable ABI works in every newer interpreter, so that the package can be borrowed.
+        environment["PYTHONPATH"] += os.pathsep + str(Path(spec.origin).parent.parent)
+        python = _environment_python(cache, common, "plain", ["uvloop"])
+    return Contestant(library, python, environment, _version(python, library.package, environment))
+
+
+# -- one round
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def _server(contestant: Contestant, certificates: Path, seconds: float, log: Path) -> Iterator[int]:
+    command = [contestant.python, "-m", f"benchmarks.peers.{contestant.library.package}_server"]
+    command += ["--certificate", str(certificates / "server.pem"), "--key", str(certificates / "server.key")]
+    command += ["--port", str(_free_port()), "--seconds", str(seconds), "--loop", contestant.library.loop]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=contestant.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    watchdog = threading.Timer(seconds + 30, process.kill)
+    watchdog.start()
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise CannotRun(f"server ended: {_tail(log)}")
+        yield int(json.loads(line)["port"])
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        watchdog.cancel()
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return " | ".join(lines[-3:])[-300:] or "no message"
+
+
+def run_round(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:
+    """One server process, one client process, all workloads; the results are added to the contestant."""
+    library = contestant.library
+    log = cache / f"{library.name}.log"
+    with _server(contestant, cache / "certificates", options.seconds, log) as port:
+        command = [contestant.python, "-m", f"benchmarks.peers.{library.package}_client"]
+        command += ["--port", str(port), "--cafile", str(cache / "certificates" / "ca.pem")]
+        command += ["--profile", "quick" if options.quick else "full", "--divisor", str(library.divisor)]
+        command += ["--workloads", options.workloads, "--loop", library.loop, "--seconds", str(options.seconds)]
+        client_log = cache / f"{library.name}-client.log"
+        with client_log.open("wb") as errors:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=contestant.environment,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                timeout=options.seconds + 30,
+            )
+    for line in done.stdout.splitlines():
+        result = json.loads(line)
+        if "error" in result:
+            contestant.errors[result["workload"]] = result["error"]
+        else:
+            contestant.values.setdefault(result["workload"], []).append(result["values"])
+    if done.returncode != 0:
+        contestant.errors["client process"] = f"exit {done.returncode}: {_tail(client_log)}"
+
+
+# -- the table
+
+
+def _median(contestant: Contestant, workload: Workload, key: str) -> float | None:
+    values = [result[key] for result in contestant.values.get(workload.name, ()) if key in result]
+    return statistics.median(values) if values else None
+
+
+def _number(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}".replace(",", " ")
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _ratio(ours: float | None, theirs: float | None, workload: Workload) -> str:
+    if not ours or not theirs:
+        return "-"
+    ratio = ours / theirs if workload.higher_is_better else theirs / ours
+    return f"{ratio:.1f}"
+
+
+def _table(contestants: Sequence[Contestant], key: str) -> list[str]:
+    ours = next((contestant for contestant in contestants if contestant.library.name == "wtio"), None)
+    others = [contestant for contestant in contestants if contestant.library.package != "wtio"]
+    ratios = others if ours is not None else []
+    header = ["workload", "unit", *(f"{item.library.name} {item.version}" for item in contestants)]
+    header += [f"times {item.library.name}" for item in ratios]
+    rows = [header, ["---", "---", *["---:"] * (len(header) - 2)]]
+    for workload in WORKLOADS:
+        cells = []
+        for contestant in contestants:
+            value = _median(contestant, workload, key)
+            extras = workload.extra if key == "warm" else ()
+            shown = [(name, _median(contestant, workload, name)) for name in extras]
+            text = [f"{name} {_number(extra)}" for name, extra in shown if extra is not None]
+            cells.append("-" if value is None else _number(value) + (f" ({', '.join(text)})" if text else ""))
+        if any(cell != "-" for cell in cells):
+            row = [workload.title, workload.unit.replace("us", "µs"), *cells]
+            if ours is not None:
+                mine = _median(ours, workload, key)
+                row += [_ratio(mine, _median(item, workload, key), workload) for item in ratios]
+            rows.append(row)
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _machine() -> dict[str, str]:
+    model = platform.machine()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    return {"cpu": model, "cores": str(os.cpu_count()), "system": platform.platform()}
+
+
+def report(contestants: Sequence[Contestant], missing: dict[str, str], options: argparse.Namespace) -> str:
+    """The whole text: machine, both tables, what is missing."""
+    machine = _machine()
+    pythons = {".".join(map(str, _python_version(item.python) or ())) for item in contestants}
+    lines = [
+        f"{datetime.date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
+        f"Python {', '.join(sorted(pythons))}; medians of {options.rounds} interleaved rounds"
+        + (", quick sizes." if options.quick else "."),
+        "",
+        "Warm (after the first operations of a connection):",
+        "",
+        *_table(contestants, "warm"),
+        "",
+        "Cold (the first operation on a new connection; for the first two rows the first of the process):",
+        "",
+        *_table(contestants, "cold"),
+    ]
+    notes = [f"- {name} did not run: {reason}" for name, reason in missing.items()]
+    notes += [f"- {item.library.name}, {key}: {text}" for item in contestants for key, text in item.errors.items()]
+    return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _write_readme(text: str) -> None:
+    before, found, rest = README.read_text().partition(MARKERS[0])
+    _old, found_end, after = rest.partition(MARKERS[1])
+    if not found or not found_end:
+        raise SystemExit(f"{README} lacks the lines `{MARKERS[0]}` and `{MARKERS[1]}`")
+    README.write_text(f"{before}{MARKERS[0]}\n\n{text}\n\n{MARKERS[1]}{after}")
+
+
+def _results(contestants: Sequence[Contestant], missing: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": _machine(),
+        "rounds": options.rounds,
+        "quick": options.quick,
+        "units": {workload.name: workload.unit for workload in WORKLOADS},
+        "libraries": {
+            item.library.name: {
+                "version": item.version,
+                "python": ".".join(map(str, _python_version(item.python) or ())),
+                "loop": item.library.loop,
+                "bulk divisor": item.library.divisor,
+                "rounds": item.values,
+                "errors": item.errors,
+            }
+            for item in contestants
+        },
+        "missing": missing,
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds of smaller sizes; README stays as it is")
+    parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
+    parser.add_argument("--libraries", default="wtio,pywebtransport,aioquic", help=f"of {', '.join(LIBRARIES)}")
+    parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
+    parser.add_argument("--cache", type=Path, default=ROOT / "benchmarks" / ".cache", help="virtual environments, logs")
+    parser.add_argument("--seconds", type=float, default=240.0, help="hard limit of a library's turn")
+    parser.add_argument("--results", type=Path, help="JSON file (default benchmarks/results.json for a full run)")
+    options = parser.parse_args()
+    options.rounds = options.rounds or (3 if options.quick else 5)
+    unknown = set(options.libraries.split(",")) - set(LIBRARIES)
+    if unknown:
+        parser.error(f"unknown library {', '.join(sorted(unknown))}; known: {', '.join(LIBRARIES)}")
+
+    started = time.monotonic()
+    cache: Path = options.cache
+    (cache / "certificates").mkdir(parents=True, exist_ok=True)
+    common = find_python((3, 12)) or sys.executable
+    maker = _environment_python(cache, common, "aioquic", ["aioquic>=1.7,<1.8"])
+    command = [maker, "-m", "benchmarks.peers.certificate", str(cache / "certificates")]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
+
+    contestants: list[Contestant] = []
+    missing: dict[str, str] = {}
+    for name in options.libraries.split(","):
+        try:
+            contestants.append(prepare(LIBRARIES[name], cache, common))
+        except CannotRun as error:
+            missing[name] = str(error)
+            print(f"{name} does not run: {error}", file=sys.stderr, flush=True)
+    if not contestants:
+        raise SystemExit(1)
+    for number in range(options.rounds):
+        # Each round starts with another library: none always meets a machine that is still cool.
+        start = number % len(contestants)
+        for contestant in contestants[start:] + contestants[:start]:
+            began = time.monotonic()
+            try:
+                run_round(contestant, options, cache)
+            except (CannotRun, subprocess.TimeoutExpired) as error:
+                contestant.errors[f"round {number + 1}"] = str(error)
+            took = time.monotonic() - began
+            print(f"round {number + 1}/{options.rounds}: {contestant.library.name} {took:.1f} s", flush=True)
+
+    text = report(contestants, missing, options)
+    print(f"\n{text}\n\n{time.monotonic() - started:.0f} s")
+    complete = not options.quick and not options.workloads
+    path = options.results or (RESULTS if complete else cache / "results.json")
+    path.write_text(json.dumps(_results(contestants, missing, options), indent=1) + "\n")
+    if complete:
+        _write_readme(text)
+    # A peer that this machine cannot run is a note in the table; our own absence or an error is a failure.
+    if "wtio" in missing or any(contestant.errors for contestant in contestants):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
