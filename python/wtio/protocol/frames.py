@@ -1,0 +1,151 @@
+"""Frames of HTTP/3: types, writing, and an incremental reader of type-length-value records.
+
+Frames and capsules have the same shape (RFC 9114, section 7.1; RFC 9297, section 3.2), so ``RecordReader`` serves
+both. It keeps only what its owner asks it to collect; a payload that is not understood is counted, not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum, IntEnum
+from typing import Final
+
+from wtio.protocol import varint
+
+__all__ = ["FrameType", "Handling", "RecordReader", "StreamType", "data_stream_header", "encode_record"]
+
+
+class FrameType(IntEnum):
+    """Frame types with a meaning in HTTP/3."""
+
+    DATA = 0x00
+    HEADERS = 0x01
+    CANCEL_PUSH = 0x03
+    SETTINGS = 0x04
+    PUSH_PROMISE = 0x05
+    GOAWAY = 0x07
+    MAX_PUSH_ID = 0x0D
+    WT_STREAM = 0x41  # no frame: the signal at the head of a bidirectional data stream
+    PRIORITY_UPDATE_REQUEST = 0xF0700  # RFC 9218
+    PRIORITY_UPDATE_PUSH = 0xF0701
+
+
+HTTP2_FRAME_TYPES: Final = frozenset((0x02, 0x06, 0x08, 0x09))
+"""Types of HTTP/2 frames without a counterpart: H3_FRAME_UNEXPECTED (RFC 9114, section 7.2.8)."""
+
+
+class StreamType(IntEnum):
+    """First number of a unidirectional stream."""
+
+    CONTROL = 0x00
+    PUSH = 0x01
+    QPACK_ENCODER = 0x02
+    QPACK_DECODER = 0x03
+    WT_STREAM = 0x54
+
+
+def encode_record(type: int, value: bytes) -> bytes:
+    """Return a frame or a capsule: type, length, value."""
+    return varint.encode(type) + varint.encode(len(value)) + value
+
+
+def data_stream_header(session_id: int, *, bidirectional: bool) -> bytes:
+    """Return the bytes that open a WebTransport data stream (3 to 10 of them).
+
+    Source: draft-ietf-webtrans-http3-16, sections 4.2 and 4.3.
+    """
+    signal = FrameType.WT_STREAM if bidirectional else StreamType.WT_STREAM
+    return varint.encode(signal) + varint.encode(session_id)
+
+
+class Handling(Enum):
+    """What to do with the value of a record."""
+
+    COLLECT = "collect"  # yield it when it is complete
+    STREAM = "stream"  # yield it piece by piece
+    SKIP = "skip"
+
+
+class RecordReader:
+    """Cuts a byte stream into type-length-value records.
+
+    ``classify(type, length)`` is called as soon as the head of a record is complete, before any of its value is
+    kept. It says what to do with the value, or raises to refuse the record; it must not COLLECT a length that is
+    too large to keep.
+    """
+
+    __slots__ = ("_buffer", "_classify", "_handling", "_head", "_left", "_type")
+
+    def __init__(self, classify: Callable[[int, int], Handling]) -> None:
+        self._classify = classify
+        self._head = b""  # an incomplete type and length: at most 15 bytes
+        self._handling: Handling | None = None
+        self._type = 0
+        self._left = 0
+        self._buffer = bytearray()
+
+    @property
+    def buffered(self) -> int:
+        """Bytes kept for an incomplete record."""
+        return len(self._head) + len(self._buffer)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes so far end with a complete record."""
+        return self._handling is None and not self._head
+
+    @property
+    def type_is_incomplete(self) -> bool:
+        """Whether the bytes so far end inside the type of a record."""
+        return self._handling is None and bool(self._head) and varint.decode(self._head) is None
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Take bytes; yield (type, value) for each collected value and for each piece of a streamed one.
+
+        The iterator is lazy: what was yielded takes effect before the next head is classified. Bytes are lost if it
+        is abandoned before its end.
+        """
+        if self._head:
+            data = self._head + data
+            self._head = b""
+        offset = 0
+        size = len(data)
+        while offset < size:
+            if self._handling is None:
+                offset = self._begin(data, offset)
+                if self._handling is None:
+                    continue
+                if not self._left:
+                    handling, self._handling = self._handling, None
+                    if handling is Handling.COLLECT:
+                        yield self._type, b""
+                    continue
+            taken = min(self._left, size - offset)
+            piece = data[offset : offset + taken] if self._handling is not Handling.SKIP else b""
+            offset += taken
+            self._left -= taken
+            handling = self._handling
+            if handling is Handling.COLLECT and (self._buffer or self._left):
+                self._buffer += piece
+                piece = b""
+            if not self._left:
+                self._handling = None
+            if handling is Handling.STREAM:
+                yield self._type, piece
+            elif handling is Handling.COLLECT and not self._left:
+                if self._buffer:
+                    piece = bytes(self._buffer)
+                    self._buffer.clear()
+                yield self._type, piece
+
+    def _begin(self, data: bytes, offset: int) -> int:
+        """Read the head of a record at ``offset``; returns the offset after it, or the end if it is incomplete."""
+        kind = varint.decode(data, offset)
+        length = varint.decode(data, kind[1]) if kind else None
+        if kind is None or length is None:
+            self._head = data[offset:]
+            return len(data)
+        self._type = kind[0]
+        self._left = length[0]
+        self._handling = self._classify(kind[0], length[0])
+        return length[1]
