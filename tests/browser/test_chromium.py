@@ -1,0 +1,379 @@
+"""A real Chromium tab against our server: what a page can do, the server sees, and the other way round."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+import wtio
+
+from .chromium import run
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+    from .chromium import Serving
+
+# The browser is started once for this file, so that everything here runs on one loop.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+REPEATS = 100
+RELOADS = 20
+
+
+class Recorder:
+    """What handlers saw, for the test to wait for."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[object] = asyncio.Queue()
+
+    def put(self, item: object) -> None:
+        self._queue.put_nowait(item)
+
+    async def next(self) -> object:
+        async with asyncio.timeout(10):
+            return await self._queue.get()
+
+
+async def first(streams: object) -> object:
+    async for stream in streams:  # type: ignore[attr-defined]
+        return stream
+    raise AssertionError("the session ended before a stream came")
+
+
+async def write_forever(stream: wtio.WebTransportStream) -> None:
+    while True:
+        await stream.write(data=b"x")
+        await asyncio.sleep(0.01)
+
+
+async def test_page_opens_bidirectional_streams(page: Page, serving: Serving) -> None:
+    async def echo(session: wtio.WebTransportSession) -> None:
+        async for stream in session.incoming_bidirectional_streams():
+            await stream.write(data=(await stream.read_all()).upper(), end_stream=True)
+
+    async with serving(echo) as target:
+        answers = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                const answers = [];
+                for (const text of ["one", "two", "", "grüße"]) {
+                    const stream = await session.createBidirectionalStream();
+                    const [, answer] = await Promise.all([writeAll(stream.writable, text), readText(stream.readable)]);
+                    answers.push(answer);
+                }
+                session.close();
+                return answers;
+            }""",
+            target.at(),
+        )
+    # bytes.upper leaves everything outside ASCII as it is.
+    assert answers == ["ONE", "TWO", "", "GRüßE"]
+
+
+async def test_server_opens_bidirectional_streams(page: Page, serving: Serving) -> None:
+    seen = Recorder()
+
+    async def ask(session: wtio.WebTransportSession) -> None:
+        for question in (b"first", b"second"):
+            stream = await session.create_bidirectional_stream()
+            await stream.write(data=question, end_stream=True)
+            seen.put(await stream.read_all())
+        await session.wait_closed()
+
+    async with serving(ask) as target:
+        await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                for (let count = 0; count < 2; count++) {
+                    const stream = await nextStream(session.incomingBidirectionalStreams);
+                    await writeAll(stream.writable, "answer to " + await readText(stream.readable));
+                }
+                window.session = session;
+            }""",
+            target.at(),
+        )
+        assert [await seen.next(), await seen.next()] == [b"answer to first", b"answer to second"]
+        await run(page, "session.close()")
+
+
+async def test_unidirectional_streams_from_both_ends(page: Page, serving: Serving) -> None:
+    async def turn_round(session: wtio.WebTransportSession) -> None:
+        async for incoming in session.incoming_unidirectional_streams():
+            outgoing = await session.create_unidirectional_stream()
+            await outgoing.write(data=(await incoming.read_all())[::-1], end_stream=True)
+
+    async with serving(turn_round) as target:
+        answers = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                const answers = [];
+                for (const text of ["abc", "x".repeat(100000) + "y"]) {
+                    await writeAll(await session.createUnidirectionalStream(), text);
+                    answers.push(await readText(await nextStream(session.incomingUnidirectionalStreams)));
+                }
+                session.close();
+                return answers;
+            }""",
+            target.at(),
+        )
+    assert answers == ["cba", "y" + "x" * 100_000]
+
+
+async def test_megabytes_both_ways_and_many_streams(page: Page, serving: Serving) -> None:
+    async def echo(session: wtio.WebTransportSession) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            async for stream in session.incoming_bidirectional_streams():
+                tasks.create_task(echo_stream(stream))
+
+    async def echo_stream(stream: wtio.WebTransportStream) -> None:
+        async for chunk in stream:
+            await stream.write(data=chunk)
+        await stream.write(data=b"", end_stream=True)
+
+    async with serving(echo) as target:
+        result = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                async function roundTrip(size, seed) {
+                    const data = new Uint8Array(size).map((_, index) => (index * 31 + seed) & 255);
+                    const stream = await createStream(session);
+                    const [, answer] = await Promise.all([writeAll(stream.writable, data), readBytes(stream.readable)]);
+                    return answer.length === size && answer.every((byte, index) => byte === data[index]);
+                }
+                const large = await roundTrip(8 << 20, 7);
+                // More streams than the first credit allows: it must come back.
+                const small = [];
+                for (let round = 0; round < 3; round++) {
+                    const seeds = Array.from({ length: 100 }, (_, seed) => seed);
+                    small.push(...await Promise.all(seeds.map((seed) => roundTrip(1000 + seed, seed))));
+                }
+                session.close();
+                return { large, small: small.filter(Boolean).length };
+            }""",
+            target.at(),
+        )
+    assert result == {"large": True, "small": 300}
+
+
+async def test_datagrams_both_ways(page: Page, serving: Serving) -> None:
+    # The page's largest datagram is larger than what may fit into our packets so early.
+    async def answer(session: wtio.WebTransportSession) -> None:
+        async for datagram in session.incoming_datagrams():
+            session.send_datagram(b"%d %s" % (len(datagram), datagram[:8][::-1]))
+
+    async with serving(answer) as target:
+        largest, answers = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                const reader = session.datagrams.readable.getReader();
+                const writable = session.datagrams.writable ?? session.datagrams.createWritable();
+                const writer = writable.getWriter();
+                const largest = session.datagrams.maxDatagramSize;
+                const answers = [];
+                for (const text of ["abc", "", "x".repeat(largest)]) {
+                    await writer.write(encode(text));
+                    answers.push(decode((await reader.read()).value));
+                }
+                session.close();
+                return [largest, answers];
+            }""",
+            target.at(),
+        )
+    assert answers == ["3 cba", "0 ", f"{largest} xxxxxxxx"]
+    assert largest > 1000
+
+
+# Chromium cuts a page's stream codes to eight bits.
+@pytest.mark.parametrize("code", [0, 1, 29, 30, 255])
+async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving: Serving, code: int) -> None:
+    seen = Recorder()
+
+    async def watch(session: wtio.WebTransportSession) -> None:
+        stream = await first(session.incoming_bidirectional_streams())
+        assert isinstance(stream, wtio.WebTransportStream)
+        assert await stream.readexactly(n=5) == b"start"
+        await stream.write(data=b"go")
+        with pytest.raises(wtio.StreamResetError) as reset:
+            await stream.read_all()
+        seen.put(reset.value.error_code)
+        with pytest.raises(wtio.StreamStoppedError) as stop:
+            await write_forever(stream)
+        seen.put(stop.value.error_code)
+        await session.wait_closed()
+
+    async with serving(watch) as target:
+        await run(
+            page,
+            """async ({ target, code }) => {
+                const session = await openSession(target);
+                const stream = await session.createBidirectionalStream();
+                const writer = stream.writable.getWriter();
+                await writer.write(encode("start"));
+                const reader = stream.readable.getReader();
+                await reader.read();
+                await Promise.all([writer.abort(streamError(code)), reader.cancel(streamError(code))]);
+                window.session = session;
+            }""",
+            {"target": target.at(), "code": code},
+        )
+        assert [await seen.next(), await seen.next()] == [code, code]
+        await run(page, "session.close()")
+
+
+@pytest.mark.parametrize("code", [0, 1, 29, 30, 255, 2**32 - 1])
+async def test_reset_and_stop_by_the_server_carry_their_codes(page: Page, serving: Serving, code: int) -> None:
+    async def refuse(session: wtio.WebTransportSession) -> None:
+        stream = await first(session.incoming_bidirectional_streams())
+        assert isinstance(stream, wtio.WebTransportStream)
+        assert await stream.readexactly(n=5) == b"start"
+        await stream.stop_receiving(error_code=code)
+        await stream.reset(error_code=code)
+        await session.wait_closed()
+
+    async with serving(refuse) as target:
+        errors = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                const stream = await session.createBidirectionalStream();
+                const writer = stream.writable.getWriter();
+                await writer.write(encode("start"));
+                const errors = [await failure(stream.readable.getReader().read()), await failure(writer.closed)];
+                session.close();
+                return errors;
+            }""",
+            target.at(),
+        )
+    assert errors == [{"name": "WebTransportError", "source": "stream", "code": code}] * 2
+
+
+async def test_page_sees_our_close_code_and_reason_every_time(page: Page, serving: Serving) -> None:
+    count = 0
+
+    async def close(session: wtio.WebTransportSession) -> None:
+        nonlocal count
+        count += 1
+        number = count
+        # Open streams on both sides: ending the session while they carry data must not cost the code.
+        outgoing = await session.create_unidirectional_stream()
+        await outgoing.write(data=b"still going")
+        stream = await first(session.incoming_bidirectional_streams())
+        assert isinstance(stream, wtio.WebTransportStream)
+        await stream.read()
+        await session.close(number, f"reason {number} ä")
+
+    async with serving(close) as target:
+        closings = await run(
+            page,
+            """async ({ target, repeats }) => {
+                const closings = [];
+                for (let count = 0; count < repeats; count++) {
+                    const session = await openSession(target);
+                    const stream = await session.createBidirectionalStream();
+                    await stream.writable.getWriter().write(encode("close me"));
+                    closings.push(await session.closed.then(
+                        ({ closeCode, reason }) => [closeCode, reason],
+                        (error) => String(error),
+                    ));
+                }
+                return closings;
+            }""",
+            {"target": target.at(), "repeats": REPEATS},
+        )
+    assert closings == [[number, f"reason {number} ä"] for number in range(1, REPEATS + 1)]
+
+
+async def test_server_sees_the_pages_close_code_and_reason_every_time(page: Page, serving: Serving) -> None:
+    seen = Recorder()
+
+    async def wait(session: wtio.WebTransportSession) -> None:
+        info = await session.wait_closed()
+        seen.put((info.code, info.reason, info.closed_by))
+
+    async with serving(wait) as target:
+        await run(
+            page,
+            """async ({ target, repeats }) => {
+                for (let count = 1; count <= repeats; count++) {
+                    const session = await openSession(target);
+                    session.close({ closeCode: count, reason: "reason " + count + " ä" });
+                    await session.closed;
+                }
+            }""",
+            {"target": target.at(), "repeats": REPEATS},
+        )
+        closings = [await seen.next() for _ in range(REPEATS)]
+    assert sorted(closings) == [(number, f"reason {number} ä", "peer") for number in range(1, REPEATS + 1)]  # type: ignore[type-var]
+
+
+async def test_rejected_session_fails_in_the_page_and_spares_the_server(page: Page, serving: Serving) -> None:
+    async def answer(server: wtio.Server) -> None:
+        async for request in server:
+            if request.path.startswith("/open"):
+                await (await request.accept()).wait_closed()
+            else:
+                await request.reject(403)
+
+    async with serving(None) as target:
+        answering = asyncio.ensure_future(answer(target.server))
+        try:
+            # The accepted session comes first: after a failed handshake Chromium makes the page wait.
+            outcomes = [
+                await run(page, "async (target) => { (await openSession(target)).close(); return 'open'; }", argument)
+                if accepted
+                else await run(page, "async (target) => (await failure(openSession(target)))?.name", argument)
+                for accepted, argument in (
+                    (True, target.at("/open")),
+                    (False, target.at("/no")),
+                    (True, target.at("/open")),
+                )
+            ]
+        finally:
+            answering.cancel()
+            await asyncio.gather(answering, return_exceptions=True)
+    assert outcomes == ["open", "WebTransportError", "open"]
+
+
+async def test_reloading_the_page_does_no_harm(page: Page, serving: Serving) -> None:
+    ended = Recorder()
+    live = 0
+
+    async def echo(session: wtio.WebTransportSession) -> None:
+        nonlocal live
+        live += 1
+        try:
+            async for stream in session.incoming_bidirectional_streams():
+                async for chunk in stream:
+                    await stream.write(data=chunk)
+        except wtio.SessionClosed:
+            pass
+        finally:
+            live -= 1
+            ended.put(None)
+
+    async with serving(echo) as target:
+        for _ in range(RELOADS):
+            answer = await run(
+                page,
+                """async (target) => {
+                    window.session = await openSession(target);
+                    const stream = await session.createBidirectionalStream();
+                    await stream.writable.getWriter().write(encode("here"));
+                    return decode((await stream.readable.getReader().read()).value);
+                }""",
+                target.at(),
+            )
+            assert answer == "here"
+            # Nothing is closed: the page goes away in the middle of an open stream.
+            await page.reload()
+        for _ in range(RELOADS):
+            await ended.next()
+        assert live == 0
