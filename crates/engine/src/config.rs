@@ -1,0 +1,45 @@
+//! What an engine can be told. Every value comes from Python, where its default is documented.
+
+use std::time::Duration;
+
+/// Limits and timers of all connections of one engine. Sizes are bytes.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Time without any packet after which a connection is given up; zero means never.
+    pub idle_timeout: Duration,
+    /// Interval of PINGs on an otherwise quiet connection.
+    pub keep_alive: Option<Duration>,
+    /// Bidirectional streams a peer may have open at once.
+    pub max_bidirectional_streams: u64,
+    /// Unidirectional streams a peer may have open at once.
+    pub max_unidirectional_streams: u64,
+    /// Unread bytes a peer may send on one stream.
+    pub stream_receive_window: u64,
+    /// Unread bytes a peer may send on one connection.
+    pub connection_receive_window: u64,
+    /// Accepted but unsent bytes of one stream.
+    pub stream_send_buffer: usize,
+    /// Queued bytes of one connection, and, apart from that, its sent but unacknowledged bytes.
+    pub connection_send_buffer: usize,
+    /// Datagram bytes waiting to be sent on one connection; the oldest are dropped.
+    pub datagram_send_buffer: usize,
+    /// Age at which a datagram that still waits is dropped.
+    pub datagram_send_age: Option<Duration>,
+    /// Datagram bytes the QUIC core may hold before the engine takes them over; also the largest DATAGRAM frame
+    /// announced to the peer (65535 at most).
+    pub datagram_receive_buffer: usize,
+    /// Datagrams kept for sessions that are not registered yet, per connection.
+    pub early_datagrams: usize,
+    /// Connections at once; further ones are refused.
+    pub max_connections: usize,
+    /// UDP payload size before path MTU discovery.
+    pub initial_mtu: u16,
+    /// Largest UDP payload that path MTU discovery tries.
+    pub max_mtu: u16,
+    /// "cubic", "bbr" or "newreno".
+    pub congestion: String,
+    /// Let the kernel cut bursts into packets.
+    pub gso: bool,
+    /// Seed of everything random, for reproducible simulations.
+    pub seed: Option<[u8; 32]>,
+}

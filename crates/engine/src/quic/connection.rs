@@ -1,0 +1,1082 @@
+//! One QUIC connection with its streams, sessions and datagrams.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{ConnectionHandle, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
+use rustc_hash::FxHashMap;
+
+use super::tap::{Tap, TapHandle};
+use crate::{
+    config::Options,
+    event::{CloseCause, Event},
+    session::{DatagramStats, Session, SessionLimits},
+    stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
+    varint,
+};
+
+/// First varint of a bidirectional WebTransport stream (draft-ietf-webtrans-http3, section 4.3).
+const BIDIRECTIONAL_SIGNAL: u64 = 0x41;
+/// Stream type of a unidirectional WebTransport stream (section 4.2).
+const UNIDIRECTIONAL_TYPE: u64 = 0x54;
+/// Two varints at most.
+const HEADER_LIMIT: usize = 16;
+/// Largest quarter stream id (RFC 9297, section 2.1).
+const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
+/// Bytes one stream may hand to the core before the next stream has its turn.
+const QUANTUM: usize = 64 * 1024;
+/// Received pieces below this size are copied, so that they do not keep a whole receive buffer alive.
+const COPY_BELOW: usize = 4096;
+/// Ended sessions remembered, to answer late streams; the oldest are forgotten.
+const ENDED_SESSIONS: usize = 4096;
+
+pub(crate) struct Conn {
+    pub(crate) id: u64,
+    pub(crate) inner: quinn_proto::Connection,
+    pub(crate) handle: ConnectionHandle,
+    tap: Arc<Tap>,
+    pub(crate) streams: FxHashMap<u64, Stream>,
+    sessions: FxHashMap<u64, Session>,
+    ended: FxHashMap<u64, u64>,
+    ended_order: VecDeque<u64>,
+    early: VecDeque<(u64, Bytes)>,
+    outgoing: VecDeque<(Instant, u64, Bytes)>,
+    outgoing_bytes: usize,
+    /// Streams with something to hand to the core, in turn.
+    flush: VecDeque<u64>,
+    /// Streams somebody waits to write to.
+    writers: Vec<u64>,
+    queued: usize,
+    streams_wanted: [bool; 2],
+    pub(crate) is_connected: bool,
+    pub(crate) is_closed: bool,
+    pub(crate) timer: Option<Instant>,
+    pub(crate) listed: bool,
+    options: Arc<Options>,
+    /// Reading has freed credit that the peer should be told of.
+    pub(crate) wants_transmit: bool,
+    scratch: Vec<u64>,
+}
+
+fn direction_index(bidirectional: bool) -> usize {
+    usize::from(!bidirectional)
+}
+
+pub(crate) fn wire(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+impl Conn {
+    pub(crate) fn new(
+        id: u64,
+        handle: ConnectionHandle,
+        inner: quinn_proto::Connection,
+        options: Arc<Options>,
+    ) -> Self {
+        let tap = inner
+            .crypto_session()
+            .handshake_data()
+            .and_then(|data| data.downcast::<TapHandle>().ok())
+            .map(|handle| handle.tap)
+            .unwrap_or_default();
+        Self {
+            id,
+            inner,
+            handle,
+            tap,
+            streams: FxHashMap::default(),
+            sessions: FxHashMap::default(),
+            ended: FxHashMap::default(),
+            ended_order: VecDeque::new(),
+            early: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
+            flush: VecDeque::new(),
+            writers: Vec::new(),
+            queued: 0,
+            streams_wanted: [false; 2],
+            is_connected: false,
+            is_closed: false,
+            timer: None,
+            listed: false,
+            options,
+            wants_transmit: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    // ---------------------------------------------------------------- events of the core
+
+    /// Take over what the core reports after a packet or a timer.
+    pub(crate) fn poll_events(&mut self, now: Instant, events: &mut Vec<Event>) {
+        while let Some(event) = self.inner.poll() {
+            match event {
+                quinn_proto::Event::HandshakeDataReady => {}
+                quinn_proto::Event::Connected => {
+                    self.is_connected = true;
+                    events.push(Event::Connected { connection: self.id });
+                }
+                quinn_proto::Event::ConnectionLost { reason } => {
+                    let (cause, code, reason) = super::describe(reason);
+                    self.lose(now, cause, code, reason, events);
+                }
+                quinn_proto::Event::Stream(event) => self.stream_event(now, event, events),
+                quinn_proto::Event::DatagramReceived => self.take_datagrams(events),
+                quinn_proto::Event::DatagramsUnblocked => {}
+            }
+        }
+        self.note_acknowledged(now, events);
+    }
+
+    fn stream_event(&mut self, now: Instant, event: StreamEvent, events: &mut Vec<Event>) {
+        match event {
+            StreamEvent::Opened { dir } => {
+                while let Some(id) = self.inner.streams().accept(dir) {
+                    let id = u64::from(id);
+                    if dir == Dir::Bi {
+                        self.tap.register(id);
+                    }
+                    self.streams
+                        .insert(id, Stream::new(now, Phase::Header(BytesMut::new()), true, true, dir == Dir::Bi));
+                    self.read_header(now, id, events);
+                }
+            }
+            StreamEvent::Readable { id } => self.readable(now, u64::from(id), events),
+            StreamEvent::Writable { id } => self.list_flush(u64::from(id)),
+            StreamEvent::Finished { id } => self.finished(now, u64::from(id), events),
+            StreamEvent::Stopped { id, error_code } => self.stopped(now, u64::from(id), error_code.into(), events),
+            StreamEvent::Available { dir } => {
+                if std::mem::take(&mut self.streams_wanted[direction_index(dir == Dir::Bi)]) {
+                    events.push(Event::StreamsAvailable { connection: self.id, bidirectional: dir == Dir::Bi });
+                }
+            }
+        }
+    }
+
+    fn readable(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        match stream.phase {
+            Phase::Header(_) => self.read_header(now, id, events),
+            Phase::Raw => {
+                if !std::mem::replace(&mut stream.raw_notified, true) {
+                    events.push(Event::RawReadable { connection: self.id, stream: id });
+                }
+            }
+            Phase::Data => {
+                stream.first_byte.get_or_insert(now);
+                if std::mem::take(&mut stream.read_interest) {
+                    events.push(Event::Readable { connection: self.id, stream: id });
+                }
+            }
+        }
+    }
+
+    /// Read the one or two varints at the head of a peer's stream, as far as they have arrived.
+    fn read_header(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Phase::Header(head) = &mut stream.phase else { return };
+        let stream_id = StreamId::from(wire(id));
+        let mut ended = false;
+        loop {
+            let signal = varint::read(head);
+            let data = match (signal, stream_id.dir()) {
+                (Some((BIDIRECTIONAL_SIGNAL, length)), Dir::Bi) | (Some((UNIDIRECTIONAL_TYPE, length)), Dir::Uni) => {
+                    varint::read(&head[length..]).map(|(session, rest)| (session, length + rest))
+                }
+                (Some(_), _) => break,
+                (None, _) => None,
+            };
+            if let Some((session, length)) = data {
+                let rest = std::mem::take(head).freeze().slice(length..);
+                stream.buffer.push(rest);
+                stream.phase = Phase::Data;
+                if ended {
+                    stream.pending_end = Some(ReceiveState::Ended);
+                }
+                self.announce(now, id, session, events);
+                return;
+            }
+            if ended {
+                break;
+            }
+            let mut stream_reader = self.inner.recv_stream(stream_id);
+            let Ok(mut chunks) = stream_reader.read(true) else { return };
+            match chunks.next(HEADER_LIMIT) {
+                Ok(Some(chunk)) => head.extend_from_slice(&chunk.bytes),
+                Ok(None) => ended = true,
+                Err(ReadError::Blocked) => return,
+                Err(ReadError::Reset(code)) => {
+                    // The stream can never be attributed; its credit is back with the core. Our half goes too.
+                    drop(chunks);
+                    stream.receive = ReceiveState::Reset(code.into());
+                    if stream.send == SendState::Open {
+                        stream.send = SendState::Reset(code.into());
+                        let _ = self.inner.send_stream(stream_id).reset(code);
+                    }
+                    self.forget_if_done(id, events);
+                    return;
+                }
+            }
+            let _ = chunks.finalize();
+        }
+        let rest = std::mem::take(head).freeze();
+        stream.buffer.push(rest);
+        stream.phase = Phase::Raw;
+        stream.has_handle = true;
+        stream.raw_notified = true;
+        if ended {
+            stream.pending_end = Some(ReceiveState::Ended);
+        }
+        events.push(Event::RawStream { connection: self.id, stream: id });
+        events.push(Event::RawReadable { connection: self.id, stream: id });
+    }
+
+    /// A data stream of the peer has shown its session.
+    fn announce(&mut self, now: Instant, id: u64, session: u64, events: &mut Vec<Event>) {
+        if let Some(&code) = self.ended.get(&session) {
+            self.stop(now, id, code);
+            self.reset(now, id, code);
+            self.forget_if_done(id, events);
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.session = Some(session);
+        stream.has_handle = true;
+        if !stream.buffer.is_empty() {
+            stream.first_byte = Some(now);
+        }
+        if self.count_peer_stream(session, id) {
+            events.push(Event::CreditExceeded { connection: self.id, session });
+        }
+        events.push(Event::Stream { connection: self.id, stream: id, session });
+    }
+
+    /// Count a stream of the peer against its session; whether that broke the limit.
+    fn count_peer_stream(&mut self, session: u64, id: u64) -> bool {
+        let direction = direction_index(StreamId::from(wire(id)).dir() == Dir::Bi);
+        let Some(session) = self.sessions.get_mut(&session) else { return false };
+        session.peer_opened[direction] += 1;
+        session.limits.flow_control && session.peer_opened[direction] > session.peer_limit[direction]
+    }
+
+    fn finished(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.send == SendState::Finished {
+            stream.send = SendState::Acked;
+        }
+        stream.held_reset = None;
+        stream.settle_ended(now);
+        self.wake_sender(id, events);
+        self.note_session_acked(id, events);
+        self.forget_if_done(id, events);
+    }
+
+    fn stopped(&mut self, now: Instant, id: u64, code: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !matches!(stream.send, SendState::Open | SendState::Finished) {
+            return;
+        }
+        stream.send = SendState::Stopped(code);
+        self.queued -= stream.queue.clear();
+        if matches!(stream.phase, Phase::Raw) {
+            events.push(Event::RawStopped { connection: self.id, stream: id, code });
+        }
+        stream.settle_ended(now);
+        // RFC 9000, section 3.5: STOP_SENDING is answered with a reset that carries the same code.
+        self.reset_core(id, code);
+        self.wake_sender(id, events);
+        self.note_session_acked(id, events);
+        self.forget_if_done(id, events);
+    }
+
+    /// Streams whose acknowledged prefix grew: held resets may go, waiters may wake.
+    fn note_acknowledged(&mut self, now: Instant, events: &mut Vec<Event>) {
+        let mut advanced = std::mem::take(&mut self.scratch);
+        self.tap.take_advanced(&mut advanced);
+        for id in advanced.drain(..) {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if stream.held_reset.is_none() && !stream.acked_interest {
+                continue;
+            }
+            let (_, acked) = self.tap.progress(id);
+            if let Some(code) = stream.held_reset
+                && acked >= stream.header_length
+            {
+                stream.held_reset = None;
+                let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+                stream.settle_ended(now);
+                self.forget_if_done(id, events);
+                continue;
+            }
+            // With the end given, the core's own event tells when that too is acknowledged.
+            if stream.send == SendState::Open
+                && stream.acked_interest
+                && stream.queue.is_empty()
+                && acked >= stream.pushed
+            {
+                stream.acked_interest = false;
+                events.push(Event::Acked { connection: self.id, stream: id });
+            }
+        }
+        self.scratch = advanced;
+    }
+
+    fn note_session_acked(&mut self, id: u64, events: &mut Vec<Event>) {
+        let Some(number) = self.streams.get(&id).and_then(|s| s.session) else { return };
+        if !self.sessions.get(&number).is_some_and(|s| s.acked_interest) || self.unacked_streams(number) > 0 {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.acked_interest = false;
+            events.push(Event::SessionAcked { connection: self.id, session: number });
+        }
+    }
+
+    fn wake_sender(&mut self, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if std::mem::take(&mut stream.write_interest) {
+            events.push(Event::Writable { connection: self.id, stream: id });
+        }
+        if std::mem::take(&mut stream.acked_interest) {
+            events.push(Event::Acked { connection: self.id, stream: id });
+        }
+    }
+
+    fn wake_all(&mut self, id: u64, events: &mut Vec<Event>) {
+        self.wake_sender(id, events);
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if std::mem::take(&mut stream.read_interest) {
+            events.push(Event::Readable { connection: self.id, stream: id });
+        }
+    }
+
+    /// The connection is over: what has arrived stays readable, everybody wakes.
+    pub(crate) fn lose(&mut self, now: Instant, cause: CloseCause, code: u64, reason: String, events: &mut Vec<Event>) {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return;
+        }
+        let ids: Vec<u64> = self.streams.keys().copied().collect();
+        for id in ids {
+            self.pull(now, id, usize::MAX);
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if stream.receive == ReceiveState::Open {
+                stream.pending_end.get_or_insert(ReceiveState::Gone);
+                stream.settle_receive(now);
+            }
+            if matches!(stream.send, SendState::Open | SendState::Finished) {
+                stream.send = SendState::Gone;
+            }
+            stream.held_reset = None;
+            self.queued -= stream.queue.clear();
+            stream.settle_ended(now);
+            if matches!(stream.phase, Phase::Raw) && !std::mem::replace(&mut stream.raw_notified, true) {
+                events.push(Event::RawReadable { connection: self.id, stream: id });
+            }
+            self.wake_all(id, events);
+            self.forget_if_done(id, events);
+        }
+        for (&session, state) in &mut self.sessions {
+            if std::mem::take(&mut state.datagram_interest) {
+                events.push(Event::DatagramReadable { connection: self.id, session });
+            }
+            if std::mem::take(&mut state.acked_interest) {
+                events.push(Event::SessionAcked { connection: self.id, session });
+            }
+        }
+        for bidirectional in [true, false] {
+            if std::mem::take(&mut self.streams_wanted[direction_index(bidirectional)]) {
+                events.push(Event::StreamsAvailable { connection: self.id, bidirectional });
+            }
+        }
+        self.outgoing.clear();
+        self.outgoing_bytes = 0;
+        self.early.clear();
+        events.push(Event::Closed { connection: self.id, cause, code, reason });
+    }
+
+    // ---------------------------------------------------------------- streams, receiving
+
+    /// Move contiguous bytes from the core into the stream's buffer until it holds `want`. Whether anything moved.
+    fn pull(&mut self, now: Instant, id: u64, want: usize) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if stream.receive != ReceiveState::Open || stream.pending_end.is_some() {
+            return false;
+        }
+        let before = stream.buffer.len();
+        let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
+        let Ok(mut chunks) = reader.read(true) else {
+            stream.pending_end = Some(ReceiveState::Gone);
+            return false;
+        };
+        while stream.buffer.len() < want {
+            match chunks.next(want - stream.buffer.len()) {
+                Ok(Some(chunk)) => stream.buffer.push(chunk.bytes),
+                Ok(None) => {
+                    stream.pending_end = Some(ReceiveState::Ended);
+                    break;
+                }
+                Err(ReadError::Blocked) => break,
+                Err(ReadError::Reset(code)) => {
+                    stream.pending_end = Some(ReceiveState::Reset(code.into()));
+                    break;
+                }
+            }
+        }
+        self.wants_transmit |= chunks.finalize().should_transmit();
+        let moved = stream.buffer.len() - before;
+        if moved > 0 {
+            stream.first_byte.get_or_insert(now);
+        }
+        moved > 0 || stream.pending_end.is_some()
+    }
+
+    pub(crate) fn prepare_read(&mut self, now: Instant, id: u64, most: usize) -> ReadOutcome {
+        self.pull(now, id, most);
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
+        let ready = (!stream.buffer.is_empty()).then(|| stream.buffer.len().min(most));
+        self.conclude(now, id, ready)
+    }
+
+    pub(crate) fn prepare_exactly(&mut self, now: Instant, id: u64, count: usize) -> ReadOutcome {
+        self.pull(now, id, count);
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
+        let ready = (stream.buffer.len() >= count).then_some(count);
+        self.conclude(now, id, ready)
+    }
+
+    pub(crate) fn prepare_until(&mut self, now: Instant, id: u64, separator: &[u8], limit: usize) -> ReadOutcome {
+        if separator.is_empty() {
+            return ReadOutcome::OverLimit;
+        }
+        self.pull(now, id, limit.saturating_add(separator.len()));
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
+        let found = stream.buffer.find(separator);
+        match found {
+            Some(length) if length - separator.len() > limit => ReadOutcome::OverLimit,
+            // As in asyncio: the bytes before the separator are what counts.
+            None if stream.buffer.len() >= limit.saturating_add(separator.len()) => ReadOutcome::OverLimit,
+            _ => self.conclude(now, id, found),
+        }
+    }
+
+    pub(crate) fn prepare_all(&mut self, now: Instant, id: u64, limit: Option<usize>) -> ReadOutcome {
+        self.pull(now, id, limit.map_or(usize::MAX, |l| l.saturating_add(1)));
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
+        if limit.is_some_and(|limit| stream.buffer.len() > limit) {
+            return ReadOutcome::OverLimit;
+        }
+        let at_end = stream.pending_end == Some(ReceiveState::Ended) || stream.receive == ReceiveState::Ended;
+        let ready = at_end.then(|| stream.buffer.len());
+        self.conclude(now, id, ready)
+    }
+
+    fn conclude(&mut self, now: Instant, id: u64, ready: Option<usize>) -> ReadOutcome {
+        let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
+        let outcome = stream.outcome_of(ready);
+        match outcome {
+            ReadOutcome::Ended => stream.settle_receive(now),
+            ReadOutcome::Wait => stream.raw_notified = false,
+            _ => {}
+        }
+        outcome
+    }
+
+    /// Move bytes that a `prepare_*` found ready into `out`.
+    pub(crate) fn take(&mut self, now: Instant, id: u64, out: &mut [u8], events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.buffer.take_into(out);
+        stream.read += out.len() as u64;
+        if let Some(number) = stream.session
+            && let Some(session) = self.sessions.get_mut(&number)
+            && let Some(limit) = session.count_read(out.len() as u64)
+        {
+            events.push(Event::CreditDue { connection: self.id, session: number, limit });
+        }
+        stream.settle_receive(now);
+    }
+
+    pub(crate) fn stop(&mut self, now: Instant, id: u64, code: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if stream.receive != ReceiveState::Open {
+            return false;
+        }
+        let finished = stream.pending_end.is_some();
+        stream.buffer.clear();
+        stream.receive = ReceiveState::Stopped(code);
+        if !finished {
+            let _ = self.inner.recv_stream(StreamId::from(wire(id))).stop(wire(code));
+        }
+        stream.settle_ended(now);
+        !finished
+    }
+
+    // ---------------------------------------------------------------- streams, sending
+
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        bidirectional: bool,
+        header: &[u8],
+        session: Option<u64>,
+    ) -> Option<u64> {
+        let direction = direction_index(bidirectional);
+        if self.is_closed {
+            return None;
+        }
+        if let Some(number) = session
+            && self.sessions.get(&number).is_some_and(|s| !s.may_open(direction))
+        {
+            self.streams_wanted[direction] = true;
+            return None;
+        }
+        let Some(id) = self.inner.streams().open(if bidirectional { Dir::Bi } else { Dir::Uni }) else {
+            self.streams_wanted[direction] = true;
+            return None;
+        };
+        if let Some(session) = session.and_then(|number| self.sessions.get_mut(&number)) {
+            session.opened[direction] += 1;
+        }
+        let id = u64::from(id);
+        self.tap.register(id);
+        let phase = if session.is_some() { Phase::Data } else { Phase::Raw };
+        let mut stream = Stream::new(now, phase, false, bidirectional, true);
+        stream.session = session;
+        stream.has_handle = true;
+        stream.header_length = header.len() as u64;
+        stream.queue.push(header);
+        self.queued += header.len();
+        self.streams.insert(id, stream);
+        if !header.is_empty() {
+            self.list_flush(id);
+        }
+        Some(id)
+    }
+
+    pub(crate) fn want_streams(&mut self, bidirectional: bool) {
+        self.streams_wanted[direction_index(bidirectional)] = true;
+    }
+
+    /// Accept a prefix of `data` into the stream's queue. `None`: the sending half is closed.
+    pub(crate) fn write(&mut self, id: u64, data: &[u8]) -> Option<usize> {
+        let stream = self.streams.get_mut(&id)?;
+        if stream.send != SendState::Open {
+            return None;
+        }
+        let (sent, _) = self.tap.progress(id);
+        let waiting = stream.queue.len() + usize::try_from(stream.pushed.saturating_sub(sent)).unwrap_or(usize::MAX);
+        let room = self
+            .options
+            .stream_send_buffer
+            .saturating_sub(waiting)
+            .min(self.options.connection_send_buffer.saturating_sub(self.queued));
+        let accepted = room.min(data.len());
+        if accepted > 0 {
+            stream.queue.push(&data[..accepted]);
+            stream.written += accepted as u64;
+            self.queued += accepted;
+            self.list_flush(id);
+        }
+        Some(accepted)
+    }
+
+    pub(crate) fn finish(&mut self, id: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if stream.send != SendState::Open {
+            return false;
+        }
+        stream.send = SendState::Finished;
+        self.list_flush(id);
+        true
+    }
+
+    pub(crate) fn reset(&mut self, now: Instant, id: u64, code: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        if !matches!(stream.send, SendState::Open | SendState::Finished) {
+            return false;
+        }
+        stream.send = SendState::Reset(code);
+        stream.settle_ended(now);
+        self.reset_core(id, code);
+        true
+    }
+
+    /// Reset in the core, or hold the reset back until the header of the stream is acknowledged: a RESET_STREAM that
+    /// overtakes the header leaves the peer with a stream it cannot attribute (section 4.4 of the draft).
+    fn reset_core(&mut self, id: u64, code: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let (_, acked) = self.tap.progress(id);
+        let keep = stream.header_length.saturating_sub(stream.pushed);
+        let mut header = Vec::new();
+        while (header.len() as u64) < keep {
+            let Some(chunk) = stream.queue.take_front((keep - header.len() as u64) as usize) else { break };
+            self.queued -= chunk.len();
+            header.extend_from_slice(&chunk);
+        }
+        self.queued -= stream.queue.clear();
+        if acked >= stream.header_length || stream.end_pushed && stream.header_length == 0 {
+            let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+            return;
+        }
+        stream.held_reset = Some(code);
+        if !header.is_empty() {
+            stream.queue.push(&header);
+            self.queued += header.len();
+            self.list_flush(id);
+        }
+    }
+
+    fn list_flush(&mut self, id: u64) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !std::mem::replace(&mut stream.flush_listed, true)
+        {
+            self.flush.push_back(id);
+        }
+    }
+
+    /// Hand queued bytes to the core: every stream in turn, a quantum each, until the core takes no more.
+    pub(crate) fn flush(&mut self, now: Instant, events: &mut Vec<Event>) {
+        if !self.is_closed {
+            self.flush_datagrams(now);
+        }
+        while let Some(id) = self.flush.pop_front() {
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            stream.flush_listed = false;
+            let mut turn = QUANTUM;
+            let mut is_blocked = false;
+            while turn > 0 && !stream.queue.is_empty() {
+                let header_left = stream.header_length.saturating_sub(stream.pushed);
+                let mut most = turn;
+                if header_left > 0 {
+                    most = most.min(header_left as usize);
+                } else if let Some(number) = stream.session
+                    && let Some(session) = self.sessions.get_mut(&number)
+                    && session.limits.flow_control
+                {
+                    let credit = session.send_credit();
+                    if credit == 0 {
+                        if session.blocked_at.replace(session.limits.send_limit) != Some(session.limits.send_limit) {
+                            let limit = session.limits.send_limit;
+                            events.push(Event::CreditBlocked { connection: self.id, session: number, limit });
+                        }
+                        is_blocked = true;
+                        break;
+                    }
+                    most = most.min(usize::try_from(credit).unwrap_or(usize::MAX));
+                }
+                let Some(chunk) = stream.queue.take_front(most) else { break };
+                let length = chunk.len();
+                let mut chunks = [chunk];
+                let result = self.inner.send_stream(StreamId::from(wire(id))).write_chunks(&mut chunks);
+                let [rest] = chunks;
+                match result {
+                    Ok(written) => {
+                        stream.queue.put_back(rest);
+                        stream.pushed += written.bytes as u64;
+                        self.queued -= written.bytes;
+                        turn -= written.bytes.min(turn);
+                        if header_left == 0
+                            && let Some(session) = stream.session.and_then(|number| self.sessions.get_mut(&number))
+                        {
+                            session.sent += written.bytes as u64;
+                        }
+                        if written.bytes < length {
+                            is_blocked = true;
+                            // Ask again so that the core notes this stream as blocked and reports when it is not.
+                            continue;
+                        }
+                    }
+                    Err(WriteError::Blocked) => {
+                        stream.queue.put_back(rest);
+                        is_blocked = true;
+                        break;
+                    }
+                    Err(WriteError::Stopped(_) | WriteError::ClosedStream) => {
+                        // The event that says why is already queued or was handled.
+                        self.queued -= stream.queue.clear() + rest.len();
+                        break;
+                    }
+                }
+            }
+            if stream.queue.is_empty() {
+                if let Some(since) = stream.blocked_since.take() {
+                    stream.blocked += now.saturating_duration_since(since).as_secs_f64();
+                }
+                if stream.send == SendState::Finished && !std::mem::replace(&mut stream.end_pushed, true) {
+                    let _ = self.inner.send_stream(StreamId::from(wire(id))).finish();
+                }
+            } else if is_blocked {
+                stream.blocked_since.get_or_insert(now);
+            } else {
+                stream.flush_listed = true;
+                self.flush.push_back(id);
+            }
+        }
+    }
+
+    /// After packets left: writers whose queue has room again.
+    pub(crate) fn wake_writers(&mut self, events: &mut Vec<Event>) {
+        if self.writers.is_empty() {
+            return;
+        }
+        let low = self.options.stream_send_buffer / 2;
+        let connection_full = self.queued * 2 > self.options.connection_send_buffer;
+        let mut writers = std::mem::take(&mut self.writers);
+        writers.retain(|&id| {
+            let Some(stream) = self.streams.get_mut(&id) else { return false };
+            if !stream.write_interest {
+                return false;
+            }
+            let (sent, _) = self.tap.progress(id);
+            let waiting = stream.queue.len() as u64 + stream.pushed.saturating_sub(sent);
+            if waiting > low as u64 || connection_full {
+                return true;
+            }
+            stream.write_interest = false;
+            events.push(Event::Writable { connection: self.id, stream: id });
+            false
+        });
+        self.writers = writers;
+    }
+
+    // ---------------------------------------------------------------- waiting
+
+    /// Register interest; false when there is nothing to wait for (the caller should look again at once).
+    pub(crate) fn want_read(&mut self, id: u64) -> bool {
+        match self.streams.get_mut(&id) {
+            Some(stream) if stream.receive == ReceiveState::Open && stream.pending_end.is_none() => {
+                stream.read_interest = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn want_write(&mut self, id: u64) -> bool {
+        match self.streams.get_mut(&id) {
+            Some(stream) if stream.send == SendState::Open => {
+                if !std::mem::replace(&mut stream.write_interest, true) {
+                    self.writers.push(id);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn want_acked(&mut self, id: u64) -> bool {
+        let (_, acked) = self.tap.progress(id);
+        match self.streams.get_mut(&id) {
+            Some(stream) if matches!(stream.send, SendState::Open | SendState::Finished) => {
+                if stream.send == SendState::Open && stream.queue.is_empty() && acked >= stream.pushed {
+                    return false;
+                }
+                stream.acked_interest = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    // ---------------------------------------------------------------- facts
+
+    pub(crate) fn stream_stats(&self, id: u64) -> Option<StreamStats> {
+        let stream = self.streams.get(&id)?;
+        let (sent, acked) = self.tap.progress(id);
+        let (sent, acked) = match stream.send {
+            SendState::Acked => (stream.pushed, stream.pushed),
+            _ => (sent, acked),
+        };
+        let payload = |offset: u64| offset.saturating_sub(stream.header_length);
+        Some(StreamStats {
+            written: stream.written,
+            sent: payload(sent),
+            acked: payload(acked),
+            received: stream.read + stream.buffer.len() as u64,
+            read: stream.read,
+            send_buffered: stream.written.saturating_sub(payload(sent)),
+            receive_buffered: stream.buffer.len() as u64,
+            blocked: stream.blocked,
+            created: stream.created,
+            first_byte: stream.first_byte,
+            ended: stream.ended,
+        })
+    }
+
+    pub(crate) fn unacked(&self, id: u64) -> u64 {
+        self.stream_stats(id).map_or(0, |stats| stats.written.saturating_sub(stats.acked))
+    }
+
+    pub(crate) fn set_priority(&mut self, id: u64, priority: i32) {
+        if self.streams.get(&id).is_some_and(|s| s.send == SendState::Open) {
+            let _ = self.inner.send_stream(StreamId::from(wire(id))).set_priority(priority);
+        }
+    }
+
+    /// The last reference from above is gone: stop and reset what is open, forget what is done.
+    pub(crate) fn release(&mut self, now: Instant, id: u64, code: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.has_handle = false;
+        stream.read_interest = false;
+        stream.acked_interest = false;
+        let is_sending = stream.send == SendState::Open;
+        self.stop(now, id, code);
+        if is_sending {
+            self.reset(now, id, code);
+        }
+        self.forget_if_done(id, events);
+    }
+
+    fn forget_if_done(&mut self, id: u64, events: &mut Vec<Event>) {
+        if !self.streams.get(&id).is_some_and(Stream::is_forgettable) {
+            return;
+        }
+        let Some(stream) = self.streams.remove(&id) else { return };
+        self.queued -= stream.queue.len();
+        self.tap.forget(id);
+        if let Some(number) = stream.session
+            && stream.peer_initiated
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            let bidirectional = StreamId::from(wire(id)).dir() == Dir::Bi;
+            if let Some(limit) = session.count_peer_closed(direction_index(bidirectional)) {
+                events.push(Event::StreamsDue { connection: self.id, session: number, bidirectional, limit });
+            }
+        }
+    }
+
+    /// Whether nothing above refers to the connection's streams any more.
+    pub(crate) fn is_unreferenced(&self) -> bool {
+        !self.streams.values().any(|s| s.has_handle)
+    }
+
+    // ---------------------------------------------------------------- sessions and datagrams
+
+    pub(crate) fn add_session(&mut self, number: u64, limits: SessionLimits, events: &mut Vec<Event>) {
+        let mut session = Session::new(limits);
+        for (id, stream) in &self.streams {
+            if stream.session == Some(number) && stream.peer_initiated {
+                session.peer_opened[direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi)] += 1;
+            }
+        }
+        if limits.flow_control && (0..2).any(|d| session.peer_opened[d] > session.peer_limit[d]) {
+            events.push(Event::CreditExceeded { connection: self.id, session: number });
+        }
+        let early = std::mem::take(&mut self.early);
+        for (target, data) in early {
+            if target == number {
+                session.push_datagram(data);
+            } else {
+                self.early.push_back((target, data));
+            }
+        }
+        self.sessions.insert(number, session);
+    }
+
+    pub(crate) fn set_send_limit(&mut self, number: u64, limit: u64) {
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        session.limits.send_limit = limit;
+        let waiting: Vec<u64> = self
+            .streams
+            .iter()
+            .filter(|(_, s)| s.session == Some(number) && !s.queue.is_empty())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            self.list_flush(id);
+        }
+    }
+
+    pub(crate) fn set_send_streams(&mut self, number: u64, bidirectional: bool, limit: u64, events: &mut Vec<Event>) {
+        let direction = direction_index(bidirectional);
+        if let Some(session) = self.sessions.get_mut(&number) {
+            session.limits.send_streams[direction] = limit;
+        }
+        if std::mem::take(&mut self.streams_wanted[direction]) {
+            events.push(Event::StreamsAvailable { connection: self.id, bidirectional });
+        }
+    }
+
+    /// Finished streams of the session whose bytes are not all acknowledged.
+    pub(crate) fn unacked_streams(&self, number: u64) -> usize {
+        self.streams.values().filter(|s| s.session == Some(number) && s.send == SendState::Finished).count()
+    }
+
+    pub(crate) fn want_session_acked(&mut self, number: u64) -> bool {
+        if self.is_closed || self.unacked_streams(number) == 0 {
+            return false;
+        }
+        match self.sessions.get_mut(&number) {
+            Some(session) => {
+                session.acked_interest = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Close all data streams of a session with `code` and wake everybody who waits for something of it.
+    pub(crate) fn end_session(&mut self, now: Instant, number: u64, code: u64, events: &mut Vec<Event>) {
+        if let Some(mut session) = self.sessions.remove(&number) {
+            if std::mem::take(&mut session.datagram_interest) {
+                events.push(Event::DatagramReadable { connection: self.id, session: number });
+            }
+            if std::mem::take(&mut session.acked_interest) {
+                events.push(Event::SessionAcked { connection: self.id, session: number });
+            }
+        }
+        if self.ended.insert(number, code).is_none() {
+            self.ended_order.push_back(number);
+            if self.ended_order.len() > ENDED_SESSIONS
+                && let Some(old) = self.ended_order.pop_front()
+            {
+                self.ended.remove(&old);
+            }
+        }
+        self.early.retain(|(session, _)| *session != number);
+        let ids: Vec<u64> = self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
+        for id in ids {
+            // What has arrived to its end stays readable; the window bounds how much that is.
+            self.pull(now, id, usize::MAX);
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if stream.pending_end == Some(ReceiveState::Ended) {
+                stream.settle_receive(now);
+            } else {
+                self.stop(now, id, code);
+            }
+            self.reset(now, id, code);
+            self.wake_all(id, events);
+            self.forget_if_done(id, events);
+        }
+        for bidirectional in [true, false] {
+            if std::mem::take(&mut self.streams_wanted[direction_index(bidirectional)]) {
+                events.push(Event::StreamsAvailable { connection: self.id, bidirectional });
+            }
+        }
+    }
+
+    fn take_datagrams(&mut self, events: &mut Vec<Event>) {
+        while let Some(data) = self.inner.datagrams().recv() {
+            let Some((quarter, length)) = varint::read(&data).filter(|(quarter, _)| *quarter <= QUARTER_ID_LIMIT)
+            else {
+                events.push(Event::DatagramError { connection: self.id });
+                continue;
+            };
+            let number = quarter * 4;
+            let payload =
+                if data.len() < COPY_BELOW { Bytes::copy_from_slice(&data[length..]) } else { data.slice(length..) };
+            if let Some(session) = self.sessions.get_mut(&number) {
+                session.push_datagram(payload);
+                if std::mem::take(&mut session.datagram_interest) {
+                    events.push(Event::DatagramReadable { connection: self.id, session: number });
+                }
+            } else if !self.ended.contains_key(&number) {
+                if !self.early.iter().any(|(session, _)| *session == number) {
+                    events.push(Event::DatagramId { connection: self.id, session: number });
+                }
+                self.early.push_back((number, payload));
+                if self.early.len() > self.options.early_datagrams {
+                    self.early.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Largest QUIC DATAGRAM payload, prefix included.
+    pub(crate) fn max_datagram(&mut self) -> Option<usize> {
+        if self.is_closed { None } else { self.inner.datagrams().max_size() }
+    }
+
+    /// 0: accepted. Positive: the limit that `data` exceeds. -1: not possible on this connection now.
+    pub(crate) fn send_datagram(&mut self, now: Instant, number: u64, data: &[u8]) -> i64 {
+        let Some(most) = self.max_datagram() else { return -1 };
+        if !self.sessions.contains_key(&number) {
+            return -1;
+        }
+        let mut frame = Vec::with_capacity(data.len() + 8);
+        varint::write(number / 4, &mut frame);
+        let limit = most.saturating_sub(frame.len()).min(self.options.datagram_send_buffer);
+        if data.len() > limit {
+            return limit.max(1) as i64;
+        }
+        frame.extend_from_slice(data);
+        self.outgoing_bytes += frame.len();
+        self.outgoing.push_back((now, number, frame.into()));
+        while self.outgoing_bytes > self.options.datagram_send_buffer {
+            self.drop_outgoing(false);
+        }
+        0
+    }
+
+    fn drop_outgoing(&mut self, expired: bool) {
+        let Some((_, number, data)) = self.outgoing.pop_front() else { return };
+        self.outgoing_bytes -= data.len();
+        if let Some(session) = self.sessions.get_mut(&number) {
+            if expired {
+                session.stats.expired_outgoing += 1;
+            } else {
+                session.stats.dropped_outgoing += 1;
+            }
+        }
+    }
+
+    fn flush_datagrams(&mut self, now: Instant) {
+        if self.outgoing.is_empty() {
+            return;
+        }
+        let age = self.options.datagram_send_age.unwrap_or(Duration::MAX);
+        while let Some((queued, _, _)) = self.outgoing.front() {
+            if now.saturating_duration_since(*queued) > age {
+                self.drop_outgoing(true);
+                continue;
+            }
+            let Some((queued, number, data)) = self.outgoing.pop_front() else { break };
+            let length = data.len();
+            match self.inner.datagrams().send(data, false) {
+                Ok(()) => {
+                    self.outgoing_bytes -= length;
+                    if let Some(session) = self.sessions.get_mut(&number) {
+                        session.stats.sent += 1;
+                    }
+                }
+                Err(quinn_proto::SendDatagramError::Blocked(data)) => {
+                    self.outgoing.push_front((queued, number, data));
+                    break;
+                }
+                Err(_) => {
+                    // The path's limit shrank below this datagram since it was accepted.
+                    self.outgoing_bytes -= length;
+                    if let Some(session) = self.sessions.get_mut(&number) {
+                        session.stats.dropped_outgoing += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn receive_datagram(&mut self, number: u64) -> Option<Bytes> {
+        self.sessions.get_mut(&number)?.pop_datagram()
+    }
+
+    pub(crate) fn want_datagram(&mut self, number: u64) -> bool {
+        match self.sessions.get_mut(&number) {
+            Some(session) if session.datagrams.is_empty() && !self.is_closed => {
+                session.datagram_interest = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn datagram_stats(&self, number: u64) -> Option<DatagramStats> {
+        let session = self.sessions.get(&number)?;
+        Some(DatagramStats { queued_incoming: session.datagrams.len() as u64, ..session.stats })
+    }
+
+    pub(crate) fn is_client(&self) -> bool {
+        self.inner.side() == Side::Client
+    }
+}

@@ -1,0 +1,730 @@
+//! The adapter to the QUIC core, quinn-proto. No other module names its types.
+
+mod connection;
+mod tap;
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{
+    ClientConfig, ConnectionError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, IdleTimeout,
+    MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
+    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
+};
+use rustc_hash::FxHashMap;
+use rustls::pki_types::CertificateDer;
+
+use self::{
+    connection::Conn,
+    tap::{TapClientConfig, TapHandle, TapServerConfig},
+};
+use crate::{
+    config::Options,
+    event::{CloseCause, Event},
+    session::{DatagramStats, SessionLimits},
+    stream::{ReadOutcome, ReceiveState, SendState, StreamStats},
+    tls::{ClientTls, ServerTls, TlsError},
+};
+
+/// Room for the address-validation and reset answers of an endpoint that a full socket may hold back.
+const ANSWER_LIMIT: usize = 1024;
+/// Bursts one connection may send before the next has its turn.
+const BURSTS_PER_TURN: usize = 8;
+/// Bytes of datagrams inside the core; the rest waits in the engine, where its age is watched.
+const CORE_DATAGRAM_BUFFER: usize = 256 * 1024;
+
+/// UDP payload on its way out: one datagram, or several of `segment_size` for the kernel to cut.
+#[derive(Debug)]
+pub struct OutgoingDatagram<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// From which of our addresses, where it matters.
+    pub source: Option<IpAddr>,
+    /// ECN bits of the IP header.
+    pub ecn: u8,
+    /// Size of each datagram in `contents`, the last may be shorter; `None` for a single one.
+    pub segment_size: Option<usize>,
+    /// The bytes.
+    pub contents: &'a [u8],
+}
+
+#[derive(Debug)]
+struct Held {
+    destination: SocketAddr,
+    source: Option<IpAddr>,
+    ecn: u8,
+    segment_size: Option<usize>,
+    contents: Vec<u8>,
+}
+
+impl Held {
+    fn new(transmit: &quinn_proto::Transmit, buffer: &[u8]) -> Self {
+        Self {
+            destination: transmit.destination,
+            source: transmit.src_ip,
+            ecn: transmit.ecn.map_or(0, |e| e as u8),
+            segment_size: transmit.segment_size,
+            contents: buffer[..transmit.size].to_vec(),
+        }
+    }
+
+    fn view(&self) -> OutgoingDatagram<'_> {
+        OutgoingDatagram {
+            destination: self.destination,
+            source: self.source,
+            ecn: self.ecn,
+            segment_size: self.segment_size,
+            contents: &self.contents,
+        }
+    }
+}
+
+/// Figures of a connection.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct ConnectionStats {
+    pub rtt: Duration,
+    pub min_rtt: Duration,
+    pub congestion_window: u64,
+    pub congestion_events: u64,
+    pub mtu: u16,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub packets_received: u64,
+    pub packets_lost: u64,
+    pub bytes_lost: u64,
+    pub send_calls: u64,
+}
+
+/// Name what the core reports as the end of a connection.
+pub(crate) fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
+    /// RFC 9001, section 4.8: TLS alerts are transport errors 0x100 to 0x1ff.
+    fn tls(code: u64) -> Option<u64> {
+        (0x100..0x200).contains(&code).then_some(code - 0x100)
+    }
+    const CONNECTION_REFUSED: u64 = 0x2;
+    match error {
+        ConnectionError::VersionMismatch => (CloseCause::Version, 0, "the peer speaks no QUIC version 1".into()),
+        ConnectionError::TransportError(e) => {
+            let code = u64::from(e.code);
+            match tls(code) {
+                Some(alert) => (CloseCause::Tls, alert, e.reason),
+                None => (CloseCause::Protocol, code, e.to_string()),
+            }
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            let code = u64::from(close.error_code);
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            match tls(code) {
+                Some(alert) => (CloseCause::Tls, alert, reason),
+                None if code == CONNECTION_REFUSED => (CloseCause::Refused, code, reason),
+                None => (CloseCause::Transport, code, reason),
+            }
+        }
+        ConnectionError::ApplicationClosed(close) => {
+            (CloseCause::Application, close.error_code.into(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        ConnectionError::Reset => (CloseCause::Reset, 0, "stateless reset by the peer".into()),
+        ConnectionError::TimedOut => (CloseCause::Idle, 0, "no packet within the idle timeout".into()),
+        ConnectionError::LocallyClosed => (CloseCause::Local, 0, String::new()),
+        ConnectionError::CidsExhausted => (CloseCause::Protocol, 0, "connection ids are exhausted".into()),
+    }
+}
+
+fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
+    let varint = |value: u64| VarInt::from_u64(value).unwrap_or(VarInt::MAX);
+    let mut config = TransportConfig::default();
+    let idle = if options.idle_timeout.is_zero() {
+        None
+    } else {
+        Some(IdleTimeout::try_from(options.idle_timeout).map_err(|e| TlsError(format!("idle timeout: {e}")))?)
+    };
+    let congestion: Arc<dyn ControllerFactory + Send + Sync> = match options.congestion.as_str() {
+        "cubic" => Arc::new(CubicConfig::default()),
+        "bbr" => Arc::new(BbrConfig::default()),
+        "newreno" => Arc::new(NewRenoConfig::default()),
+        other => {
+            return Err(TlsError(format!("congestion control `{other}` is unknown; use `cubic`, `bbr` or `newreno`")));
+        }
+    };
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(options.max_mtu);
+    config
+        .max_idle_timeout(idle)
+        .keep_alive_interval(options.keep_alive)
+        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
+        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
+        .stream_receive_window(varint(options.stream_receive_window))
+        .receive_window(varint(options.connection_receive_window))
+        .send_window(options.connection_send_buffer as u64)
+        .send_fairness(true)
+        .initial_mtu(options.initial_mtu)
+        .mtu_discovery_config((options.max_mtu > options.initial_mtu).then_some(discovery))
+        .datagram_receive_buffer_size(Some(options.datagram_receive_buffer))
+        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER)
+        .congestion_controller_factory(congestion)
+        .enable_segmentation_offload(options.gso);
+    Ok(config)
+}
+
+/// An endpoint: all connections that share one UDP socket, real or simulated.
+pub struct Engine {
+    endpoint: quinn_proto::Endpoint,
+    options: Arc<Options>,
+    transport: Arc<TransportConfig>,
+    connections: FxHashMap<u64, Conn>,
+    ids: FxHashMap<ConnectionHandle, u64>,
+    next_id: u64,
+    /// Connections with something to do.
+    dirty: VecDeque<u64>,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    answers: VecDeque<Held>,
+    buffer: Vec<u8>,
+    events: Vec<Event>,
+    is_refusing: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("connections", &self.connections.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Make an engine; with `server`, it accepts connections.
+    ///
+    /// # Errors
+    /// For a TLS configuration or an option that the QUIC core refuses.
+    pub fn new(options: Options, server: Option<&ServerTls>) -> Result<Self, TlsError> {
+        let transport = Arc::new(transport(&options)?);
+        let mut config = EndpointConfig::default();
+        config.rng_seed(options.seed);
+        let server = match server {
+            None => None,
+            Some(tls) => {
+                let crypto = QuicServerConfig::try_from(tls.config.clone())
+                    .map_err(|e| TlsError(format!("TLS configuration without a QUIC cipher suite: {e}")))?;
+                let mut server = ServerConfig::with_crypto(Arc::new(TapServerConfig(Arc::new(crypto))));
+                server.transport_config(transport.clone());
+                Some(Arc::new(server))
+            }
+        };
+        Ok(Self {
+            endpoint: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
+            options: Arc::new(options),
+            transport,
+            connections: FxHashMap::default(),
+            ids: FxHashMap::default(),
+            next_id: 0,
+            dirty: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            answers: VecDeque::new(),
+            buffer: Vec::new(),
+            events: Vec::new(),
+            is_refusing: false,
+        })
+    }
+
+    // ---------------------------------------------------------------- in and out
+
+    /// Take one UDP payload from the network. Nothing is sent before [`Engine::process`].
+    pub fn receive(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>, ecn: u8, data: BytesMut) {
+        self.buffer.clear();
+        let ecn = EcnCodepoint::from_bits(ecn & 0b11);
+        match self.endpoint.handle(now, remote, local, ecn, data, &mut self.buffer) {
+            None => {}
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let Some(&id) = self.ids.get(&handle) else { return };
+                let Some(conn) = self.connections.get_mut(&id) else { return };
+                conn.inner.handle_event(event);
+                conn.poll_events(now, &mut self.events);
+                self.mark(id);
+            }
+            Some(DatagramEvent::NewConnection(incoming)) => {
+                if self.is_refusing || self.connections.len() >= self.options.max_connections {
+                    let transmit = self.endpoint.refuse(incoming, &mut self.buffer);
+                    self.answer(&transmit);
+                    return;
+                }
+                match self.endpoint.accept(incoming, now, &mut self.buffer, None) {
+                    Ok((handle, inner)) => {
+                        let id = self.insert(handle, inner);
+                        self.events.push(Event::Incoming { connection: id });
+                        if let Some(conn) = self.connections.get_mut(&id) {
+                            conn.poll_events(now, &mut self.events);
+                        }
+                    }
+                    Err(error) => {
+                        if let Some(transmit) = error.response {
+                            self.answer(&transmit);
+                        }
+                    }
+                }
+            }
+            Some(DatagramEvent::Response(transmit)) => self.answer(&transmit),
+        }
+    }
+
+    fn answer(&mut self, transmit: &quinn_proto::Transmit) {
+        if self.answers.len() < ANSWER_LIMIT {
+            self.answers.push_back(Held::new(transmit, &self.buffer));
+        }
+    }
+
+    fn insert(&mut self, handle: ConnectionHandle, inner: quinn_proto::Connection) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.ids.insert(handle, id);
+        self.connections.insert(id, Conn::new(id, handle, inner, self.options.clone()));
+        self.mark(id);
+        id
+    }
+
+    fn mark(&mut self, id: u64) {
+        if let Some(conn) = self.connections.get_mut(&id)
+            && !std::mem::replace(&mut conn.listed, true)
+        {
+            self.dirty.push_back(id);
+        }
+    }
+
+    /// Whether [`Engine::process`] has something to do apart from timers.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.answers.is_empty() || !self.events.is_empty()
+    }
+
+    /// Run due timers, hand queued bytes to the core and give packets to `send` until nothing wants to leave or
+    /// `send` answers false: the socket is full, and the packet it refused comes first next time. `bursts` bounds
+    /// the number of calls. Returns whether everything left.
+    pub fn process(
+        &mut self,
+        now: Instant,
+        segments: usize,
+        mut bursts: usize,
+        mut send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
+    ) -> bool {
+        self.run_timers(now);
+        while let Some(answer) = self.answers.front() {
+            if bursts == 0 || !send(&answer.view()) {
+                return false;
+            }
+            bursts -= 1;
+            self.answers.pop_front();
+        }
+        while let Some(id) = self.dirty.pop_front() {
+            let Some(conn) = self.connections.get_mut(&id) else { continue };
+            conn.listed = false;
+            Self::settle_endpoint(&mut self.endpoint, conn);
+            conn.poll_events(now, &mut self.events);
+            let mut turn = BURSTS_PER_TURN;
+            let mut is_idle = false;
+            while turn > 0 && bursts > 0 {
+                conn.flush(now, &mut self.events);
+                self.buffer.clear();
+                let Some(transmit) = conn.inner.poll_transmit(now, segments, &mut self.buffer) else {
+                    is_idle = true;
+                    break;
+                };
+                turn -= 1;
+                bursts -= 1;
+                let outgoing = OutgoingDatagram {
+                    destination: transmit.destination,
+                    source: transmit.src_ip,
+                    ecn: transmit.ecn.map_or(0, |e| e as u8),
+                    segment_size: transmit.segment_size,
+                    contents: &self.buffer[..transmit.size],
+                };
+                if !send(&outgoing) {
+                    self.answers.push_front(Held::new(&transmit, &self.buffer));
+                    bursts = 0;
+                    break;
+                }
+            }
+            Self::settle_endpoint(&mut self.endpoint, conn);
+            conn.poll_events(now, &mut self.events);
+            conn.wake_writers(&mut self.events);
+            let timer = conn.inner.poll_timeout();
+            if timer != conn.timer {
+                conn.timer = timer;
+                if let Some(at) = timer {
+                    self.timers.push(Reverse((at, id)));
+                }
+            }
+            if conn.inner.is_drained() && conn.is_unreferenced() {
+                self.ids.remove(&conn.handle);
+                self.connections.remove(&id);
+                continue;
+            }
+            if !is_idle {
+                self.mark(id);
+                if bursts == 0 {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn settle_endpoint(endpoint: &mut quinn_proto::Endpoint, conn: &mut Conn) {
+        while let Some(event) = conn.inner.poll_endpoint_events() {
+            if let Some(event) = endpoint.handle_event(conn.handle, event) {
+                conn.inner.handle_event(event);
+            }
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            let is_current = self.connections.get(&id).is_some_and(|conn| conn.timer == Some(at));
+            if is_current && at > now {
+                break;
+            }
+            self.timers.pop();
+            if is_current && let Some(conn) = self.connections.get_mut(&id) {
+                conn.timer = None;
+                conn.inner.handle_timeout(now);
+                self.mark(id);
+            }
+        }
+    }
+
+    /// When [`Engine::process`] must run next, if nothing happens before.
+    pub fn next_timer(&mut self) -> Option<Instant> {
+        while let Some(Reverse((at, id))) = self.timers.peek() {
+            if self.connections.get(id).is_some_and(|conn| conn.timer == Some(*at)) {
+                return Some(*at);
+            }
+            self.timers.pop();
+        }
+        None
+    }
+
+    /// Everything that happened since the last call.
+    pub fn take_events(&mut self, into: &mut Vec<Event>) {
+        into.append(&mut self.events);
+    }
+
+    // ---------------------------------------------------------------- connections
+
+    /// Begin a connection.
+    ///
+    /// # Errors
+    /// For a server name or address that cannot be used.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+    ) -> Result<u64, TlsError> {
+        let crypto = QuicClientConfig::try_from(tls.0.clone())
+            .map_err(|e| TlsError(format!("TLS configuration without a QUIC cipher suite: {e}")))?;
+        let mut config = ClientConfig::new(Arc::new(TapClientConfig(Arc::new(crypto))));
+        config.transport_config(self.transport.clone());
+        let (handle, inner) =
+            self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;
+        Ok(self.insert(handle, inner))
+    }
+
+    /// Turn away new connections from now on.
+    pub fn refuse_new(&mut self) {
+        self.is_refusing = true;
+    }
+
+    /// Connections not fully gone.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.values().filter(|conn| !conn.inner.is_drained()).count()
+    }
+
+    /// Close a connection with an application error code.
+    pub fn close(&mut self, now: Instant, id: u64, code: u64, reason: &[u8]) {
+        let Some(conn) = self.connections.get_mut(&id) else { return };
+        if conn.is_closed {
+            return;
+        }
+        conn.poll_events(now, &mut self.events);
+        conn.flush(now, &mut self.events);
+        conn.inner.close(now, connection::wire(code), Bytes::copy_from_slice(reason));
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        conn.lose(now, CloseCause::Local, code, reason, &mut self.events);
+        self.mark(id);
+    }
+
+    /// The peer's address.
+    #[must_use]
+    pub fn remote_address(&self, id: u64) -> Option<SocketAddr> {
+        self.connections.get(&id).map(|conn| conn.inner.remote_address())
+    }
+
+    /// SNI name the client sent (server only, once the handshake has begun).
+    #[must_use]
+    pub fn server_name(&self, id: u64) -> Option<String> {
+        let data = self.connections.get(&id)?.inner.crypto_session().handshake_data()?;
+        let handle = data.downcast::<TapHandle>().ok()?;
+        handle.inner?.downcast::<HandshakeData>().ok()?.server_name
+    }
+
+    /// The peer's certificate chain in DER, leaf first.
+    #[must_use]
+    pub fn peer_certificates(&self, id: u64) -> Vec<Vec<u8>> {
+        self.connections
+            .get(&id)
+            .and_then(|conn| conn.inner.crypto_session().peer_identity())
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|chain| chain.iter().map(|c| c.as_ref().to_vec()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Keying material of the TLS session (RFC 5705), or `None` when it cannot be had.
+    #[must_use]
+    pub fn export_keying_material(&self, id: u64, label: &[u8], context: &[u8], length: usize) -> Option<Vec<u8>> {
+        let conn = self.connections.get(&id)?;
+        let mut out = vec![0; length];
+        conn.inner.crypto_session().export_keying_material(&mut out, label, context).ok()?;
+        Some(out)
+    }
+
+    /// Figures of a connection.
+    #[must_use]
+    pub fn connection_stats(&self, id: u64) -> Option<ConnectionStats> {
+        let stats = self.connections.get(&id)?.inner.stats();
+        Some(ConnectionStats {
+            rtt: stats.path.rtt,
+            min_rtt: stats.path.min_rtt,
+            congestion_window: stats.path.cwnd,
+            congestion_events: stats.path.congestion_events,
+            mtu: stats.path.current_mtu,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            packets_sent: stats.path.sent_packets,
+            packets_received: stats.udp_rx.datagrams,
+            packets_lost: stats.path.lost_packets,
+            bytes_lost: stats.path.lost_bytes,
+            send_calls: stats.udp_tx.ios,
+        })
+    }
+
+    fn with<R>(&mut self, id: u64, act: impl FnOnce(&mut Conn, &mut Vec<Event>) -> R) -> Option<R> {
+        let conn = self.connections.get_mut(&id)?;
+        Some(act(conn, &mut self.events))
+    }
+
+    /// As `with`, for what may leave packets to send behind.
+    fn with_work<R>(&mut self, id: u64, act: impl FnOnce(&mut Conn, &mut Vec<Event>) -> R) -> Option<R> {
+        let result = self.with(id, act);
+        self.mark(id);
+        result
+    }
+
+    /// As `with`, for reads: there is something to send only where reading freed enough credit.
+    fn with_read<R>(&mut self, id: u64, act: impl FnOnce(&mut Conn, &mut Vec<Event>) -> R) -> Option<R> {
+        let result = self.with(id, act);
+        if self.connections.get_mut(&id).is_some_and(|conn| std::mem::take(&mut conn.wants_transmit)) {
+            self.mark(id);
+        }
+        result
+    }
+
+    // ---------------------------------------------------------------- streams
+
+    /// Open a stream whose first bytes are `header`; `None` without credit. `session` `None` makes a raw stream.
+    pub fn open_stream(
+        &mut self,
+        now: Instant,
+        id: u64,
+        bidirectional: bool,
+        header: &[u8],
+        session: Option<u64>,
+    ) -> Option<u64> {
+        self.with_work(id, |conn, _| conn.open(now, bidirectional, header, session))?
+    }
+
+    /// Report [`Event::StreamsAvailable`] when there may be credit. False: the connection is gone.
+    pub fn want_streams(&mut self, id: u64, bidirectional: bool) -> bool {
+        self.with(id, |conn, _| {
+            conn.want_streams(bidirectional);
+            !conn.is_closed
+        })
+        .unwrap_or(false)
+    }
+
+    /// Find what a read of at most `most` bytes can return; [`Engine::take`] then moves it.
+    pub fn prepare_read(&mut self, now: Instant, id: u64, stream: u64, most: usize) -> ReadOutcome {
+        self.with_read(id, |conn, _| conn.prepare_read(now, stream, most)).unwrap_or(ReadOutcome::Ended)
+    }
+
+    /// As [`Engine::prepare_read`], for exactly `count` bytes.
+    pub fn prepare_exactly(&mut self, now: Instant, id: u64, stream: u64, count: usize) -> ReadOutcome {
+        self.with_read(id, |conn, _| conn.prepare_exactly(now, stream, count)).unwrap_or(ReadOutcome::Ended)
+    }
+
+    /// As [`Engine::prepare_read`], through the first `separator`; at most `limit` bytes may precede it.
+    pub fn prepare_until(&mut self, now: Instant, id: u64, stream: u64, separator: &[u8], limit: usize) -> ReadOutcome {
+        self.with_read(id, |conn, _| conn.prepare_until(now, stream, separator, limit)).unwrap_or(ReadOutcome::Ended)
+    }
+
+    /// As [`Engine::prepare_read`], for everything, once the end has arrived.
+    pub fn prepare_all(&mut self, now: Instant, id: u64, stream: u64, limit: Option<usize>) -> ReadOutcome {
+        self.with_read(id, |conn, _| conn.prepare_all(now, stream, limit)).unwrap_or(ReadOutcome::Ended)
+    }
+
+    /// Move bytes found ready into `out`.
+    pub fn take(&mut self, now: Instant, id: u64, stream: u64, out: &mut [u8]) {
+        self.with_read(id, |conn, events| conn.take(now, stream, out, events));
+    }
+
+    /// STOP_SENDING; what has arrived is dropped. False on a finished or stopped stream.
+    pub fn stop(&mut self, now: Instant, id: u64, stream: u64, code: u64) -> bool {
+        self.with_work(id, |conn, events| {
+            let stopped = conn.stop(now, stream, code);
+            events.push(Event::Readable { connection: conn.id, stream });
+            stopped
+        })
+        .unwrap_or(false)
+    }
+
+    /// Accept a prefix of `data`; `None` when the sending half is closed.
+    pub fn write(&mut self, id: u64, stream: u64, data: &[u8]) -> Option<usize> {
+        self.with_work(id, |conn, _| conn.write(stream, data))?
+    }
+
+    /// End the sending half after all accepted bytes.
+    pub fn finish(&mut self, id: u64, stream: u64) -> bool {
+        self.with_work(id, |conn, _| conn.finish(stream)).unwrap_or(false)
+    }
+
+    /// Abandon the sending half. The reset waits until the peer is sure to have the stream's header.
+    pub fn reset(&mut self, now: Instant, id: u64, stream: u64, code: u64) -> bool {
+        self.with_work(id, |conn, events| {
+            let reset = conn.reset(now, stream, code);
+            events.push(Event::Writable { connection: conn.id, stream });
+            events.push(Event::Acked { connection: conn.id, stream });
+            reset
+        })
+        .unwrap_or(false)
+    }
+
+    /// State of the receiving half.
+    #[must_use]
+    pub fn receive_state(&self, id: u64, stream: u64) -> ReceiveState {
+        self.connections.get(&id).and_then(|c| c.streams.get(&stream)).map_or(ReceiveState::Gone, |s| s.receive)
+    }
+
+    /// State of the sending half.
+    #[must_use]
+    pub fn send_state(&self, id: u64, stream: u64) -> SendState {
+        self.connections.get(&id).and_then(|c| c.streams.get(&stream)).map_or(SendState::Gone, |s| s.send)
+    }
+
+    /// Ask for [`Event::Readable`]. False: look again at once.
+    pub fn want_read(&mut self, id: u64, stream: u64) -> bool {
+        self.with(id, |conn, _| conn.want_read(stream)).unwrap_or(false)
+    }
+
+    /// Ask for [`Event::Writable`]. False: look again at once.
+    pub fn want_write(&mut self, id: u64, stream: u64) -> bool {
+        self.with_work(id, |conn, _| conn.want_write(stream)).unwrap_or(false)
+    }
+
+    /// Ask for [`Event::Acked`]. False: nothing is outstanding.
+    pub fn want_acked(&mut self, id: u64, stream: u64) -> bool {
+        self.with(id, |conn, _| conn.want_acked(stream)).unwrap_or(false)
+    }
+
+    /// Payload bytes accepted and not acknowledged.
+    #[must_use]
+    pub fn unacked(&self, id: u64, stream: u64) -> u64 {
+        self.connections.get(&id).map_or(0, |conn| conn.unacked(stream))
+    }
+
+    /// Higher goes first.
+    pub fn set_priority(&mut self, id: u64, stream: u64, priority: i32) {
+        self.with(id, |conn, _| conn.set_priority(stream, priority));
+    }
+
+    /// Numbers for diagnostics.
+    #[must_use]
+    pub fn stream_stats(&self, id: u64, stream: u64) -> Option<StreamStats> {
+        self.connections.get(&id)?.stream_stats(stream)
+    }
+
+    /// Nobody refers to the stream any more; what is still open is stopped and reset with `code`.
+    pub fn release(&mut self, now: Instant, id: u64, stream: u64, code: u64) {
+        self.with_work(id, |conn, events| conn.release(now, stream, code, events));
+    }
+
+    // ---------------------------------------------------------------- sessions
+
+    /// Register a session.
+    pub fn add_session(&mut self, id: u64, session: u64, limits: SessionLimits) {
+        self.with(id, |conn, events| conn.add_session(session, limits, events));
+    }
+
+    /// The peer's WT_MAX_DATA.
+    pub fn set_send_limit(&mut self, id: u64, session: u64, limit: u64) {
+        self.with_work(id, |conn, _| conn.set_send_limit(session, limit));
+    }
+
+    /// The peer's WT_MAX_STREAMS.
+    pub fn set_send_streams(&mut self, id: u64, session: u64, bidirectional: bool, limit: u64) {
+        self.with_work(id, |conn, events| conn.set_send_streams(session, bidirectional, limit, events));
+    }
+
+    /// End all streams of a session with `code` and wake whoever waits.
+    pub fn end_session(&mut self, now: Instant, id: u64, session: u64, code: u64) {
+        self.with_work(id, |conn, events| conn.end_session(now, session, code, events));
+    }
+
+    /// Finished streams of a session that are not fully acknowledged.
+    #[must_use]
+    pub fn unacked_streams(&self, id: u64, session: u64) -> usize {
+        self.connections.get(&id).map_or(0, |conn| if conn.is_closed { 0 } else { conn.unacked_streams(session) })
+    }
+
+    /// Ask for [`Event::SessionAcked`]. False: nothing is outstanding.
+    pub fn want_session_acked(&mut self, id: u64, session: u64) -> bool {
+        self.with(id, |conn, _| conn.want_session_acked(session)).unwrap_or(false)
+    }
+
+    /// Queue a datagram: 0 accepted, positive the limit it exceeds, -1 impossible now.
+    pub fn send_datagram(&mut self, now: Instant, id: u64, session: u64, data: &[u8]) -> i64 {
+        self.with_work(id, |conn, _| conn.send_datagram(now, session, data)).unwrap_or(-1)
+    }
+
+    /// The oldest received datagram.
+    pub fn receive_datagram(&mut self, id: u64, session: u64) -> Option<Bytes> {
+        self.with(id, |conn, _| conn.receive_datagram(session))?
+    }
+
+    /// Ask for [`Event::DatagramReadable`]. False: look again at once.
+    pub fn want_datagram(&mut self, id: u64, session: u64) -> bool {
+        self.with(id, |conn, _| conn.want_datagram(session)).unwrap_or(false)
+    }
+
+    /// Counters of a session's datagrams.
+    #[must_use]
+    pub fn datagram_stats(&self, id: u64, session: u64) -> Option<DatagramStats> {
+        self.connections.get(&id)?.datagram_stats(session)
+    }
+
+    /// Largest QUIC DATAGRAM payload on the current path.
+    pub fn max_datagram(&mut self, id: u64) -> Option<usize> {
+        self.with(id, |conn, _| conn.max_datagram())?
+    }
+
+    /// Whether the connection is a client's.
+    #[must_use]
+    pub fn is_client(&self, id: u64) -> bool {
+        self.connections.get(&id).is_some_and(Conn::is_client)
+    }
+}

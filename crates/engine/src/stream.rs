@@ -1,0 +1,446 @@
+//! One stream: the buffer between the QUIC core and its reader, the bounded queue between its writer and the core.
+//!
+//! Received bytes stay in the core, where they hold back the peer, until somebody reads. What a read had to collect
+//! and could not yet return (a line, an exact count) lies in `received`, so that a cancelled read loses nothing.
+
+use std::{collections::VecDeque, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+
+/// Writes below this size are copied together into one chunk.
+const SMALL_WRITE: usize = 4096;
+/// Size at which collected small writes become a chunk of their own.
+const CHUNK: usize = 16 * 1024;
+
+/// State of the receiving half. "Ended" is only reported once everything was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ReceiveState {
+    /// This stream has no receiving half.
+    None,
+    Open,
+    Ended,
+    /// The peer abandoned it with this wire code.
+    Reset(u64),
+    /// We stopped it with this wire code.
+    Stopped(u64),
+    /// The connection is gone.
+    Gone,
+}
+
+/// State of the sending half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum SendState {
+    /// This stream has no sending half.
+    None,
+    Open,
+    /// The end was given; bytes may still be on their way.
+    Finished,
+    /// Everything including the end is acknowledged.
+    Acked,
+    /// We abandoned it with this wire code.
+    Reset(u64),
+    /// The peer stopped it with this wire code.
+    Stopped(u64),
+    /// The connection is gone.
+    Gone,
+}
+
+impl ReceiveState {
+    /// The name and wire code that cross the border to Python.
+    #[must_use]
+    pub fn name(self) -> (&'static str, u64) {
+        match self {
+            Self::None => ("none", 0),
+            Self::Open => ("open", 0),
+            Self::Ended => ("ended", 0),
+            Self::Reset(code) => ("reset", code),
+            Self::Stopped(code) => ("stopped", code),
+            Self::Gone => ("gone", 0),
+        }
+    }
+}
+
+impl SendState {
+    /// The name and wire code that cross the border to Python.
+    #[must_use]
+    pub fn name(self) -> (&'static str, u64) {
+        match self {
+            Self::None => ("none", 0),
+            Self::Open => ("open", 0),
+            Self::Finished => ("finished", 0),
+            Self::Acked => ("acked", 0),
+            Self::Reset(code) => ("reset", code),
+            Self::Stopped(code) => ("stopped", code),
+            Self::Gone => ("gone", 0),
+        }
+    }
+
+    /// Whether nothing of this half is left to do for the engine.
+    pub(crate) fn is_done(self) -> bool {
+        !matches!(self, Self::Open | Self::Finished)
+    }
+}
+
+/// Result of a read that may have to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ReadOutcome {
+    /// This many bytes at the front of the buffer are the answer.
+    Ready(usize),
+    Wait,
+    Ended,
+    OverLimit,
+}
+
+/// Numbers for diagnostics. Byte counts are payload; times are on the engine's clock.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct StreamStats {
+    pub written: u64,
+    pub sent: u64,
+    pub acked: u64,
+    pub received: u64,
+    pub read: u64,
+    pub send_buffered: u64,
+    pub receive_buffered: u64,
+    pub blocked: f64,
+    pub created: Instant,
+    pub first_byte: Option<Instant>,
+    pub ended: Option<Instant>,
+}
+
+/// The head of a peer's stream, while it is being read.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// The first varints are incomplete.
+    Header(BytesMut),
+    /// A WebTransport data stream.
+    Data,
+    /// Everything else; Python reads it whole.
+    Raw,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) session: Option<u64>,
+    pub(crate) phase: Phase,
+    pub(crate) peer_initiated: bool,
+    /// A Python object (or anything else above) refers to this stream.
+    pub(crate) has_handle: bool,
+    /// The handle was given out at least once.
+    pub(crate) created: Instant,
+    pub(crate) first_byte: Option<Instant>,
+    pub(crate) ended: Option<Instant>,
+    // -- receiving
+    pub(crate) receive: ReceiveState,
+    pub(crate) buffer: ReceiveBuffer,
+    /// The core reported this end; visible as `receive` once the buffer is empty.
+    pub(crate) pending_end: Option<ReceiveState>,
+    pub(crate) read_interest: bool,
+    /// RawReadable was reported and not yet answered by a read that found nothing.
+    pub(crate) raw_notified: bool,
+    pub(crate) read: u64,
+    // -- sending
+    pub(crate) send: SendState,
+    pub(crate) queue: SendQueue,
+    pub(crate) header_length: u64,
+    /// Bytes given to the core, header included.
+    pub(crate) pushed: u64,
+    /// Payload accepted from the writer.
+    pub(crate) written: u64,
+    /// The end has been given to the core.
+    pub(crate) end_pushed: bool,
+    /// A reset that waits for the acknowledgement of the header (its wire code).
+    pub(crate) held_reset: Option<u64>,
+    pub(crate) write_interest: bool,
+    pub(crate) acked_interest: bool,
+    /// Listed for the next flush.
+    pub(crate) flush_listed: bool,
+    pub(crate) blocked_since: Option<Instant>,
+    pub(crate) blocked: f64,
+}
+
+impl Stream {
+    pub(crate) fn new(now: Instant, phase: Phase, peer_initiated: bool, receives: bool, sends: bool) -> Self {
+        Self {
+            session: None,
+            phase,
+            peer_initiated,
+            has_handle: false,
+            created: now,
+            first_byte: None,
+            ended: None,
+            receive: if receives { ReceiveState::Open } else { ReceiveState::None },
+            buffer: ReceiveBuffer::default(),
+            pending_end: None,
+            read_interest: false,
+            raw_notified: false,
+            read: 0,
+            send: if sends { SendState::Open } else { SendState::None },
+            queue: SendQueue::default(),
+            header_length: 0,
+            pushed: 0,
+            written: 0,
+            end_pushed: false,
+            held_reset: None,
+            write_interest: false,
+            acked_interest: false,
+            flush_listed: false,
+            blocked_since: None,
+            blocked: 0.0,
+        }
+    }
+
+    /// Make the end visible once the buffer is empty.
+    pub(crate) fn settle_receive(&mut self, now: Instant) {
+        if self.buffer.is_empty()
+            && self.receive == ReceiveState::Open
+            && let Some(end) = self.pending_end
+        {
+            self.receive = end;
+            self.settle_ended(now);
+        }
+    }
+
+    pub(crate) fn settle_ended(&mut self, now: Instant) {
+        if self.receive != ReceiveState::Open && self.send.is_done() && self.ended.is_none() {
+            self.ended = Some(now);
+        }
+    }
+
+    /// Whether the engine may forget the stream.
+    pub(crate) fn is_forgettable(&self) -> bool {
+        !self.has_handle && self.receive != ReceiveState::Open && self.send.is_done() && self.held_reset.is_none()
+    }
+
+    /// Answer a read for whatever is there, at most `most` bytes.
+    pub(crate) fn outcome_of(&self, ready: Option<usize>) -> ReadOutcome {
+        match ready {
+            Some(length) => ReadOutcome::Ready(length),
+            None if self.receive != ReceiveState::Open || self.pending_end.is_some() => ReadOutcome::Ended,
+            None => ReadOutcome::Wait,
+        }
+    }
+}
+
+/// Received bytes in order: a joined head that separators are searched in, and the chunks that came after it.
+#[derive(Debug, Default)]
+pub struct ReceiveBuffer {
+    head: BytesMut,
+    chunks: VecDeque<Bytes>,
+    length: usize,
+    searched: usize,
+    separator: Vec<u8>,
+}
+
+impl ReceiveBuffer {
+    /// Bytes in the buffer.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether nothing is in the buffer.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Append a chunk.
+    pub fn push(&mut self, chunk: Bytes) {
+        if !chunk.is_empty() {
+            self.length += chunk.len();
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    /// Drop everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Move the first `out.len()` bytes into `out`; there must be that many.
+    pub fn take_into(&mut self, mut out: &mut [u8]) {
+        self.length -= out.len();
+        self.searched = 0;
+        if !self.head.is_empty() {
+            let part = self.head.len().min(out.len());
+            out[..part].copy_from_slice(&self.head.split_to(part));
+            out = &mut out[part..];
+        }
+        while !out.is_empty() {
+            let Some(chunk) = self.chunks.front_mut() else { return };
+            let part = chunk.len().min(out.len());
+            out[..part].copy_from_slice(&chunk[..part]);
+            out = &mut out[part..];
+            if part == chunk.len() {
+                self.chunks.pop_front();
+            } else {
+                drop(chunk.split_to(part));
+            }
+        }
+    }
+
+    /// Length through the first occurrence of `separator`, if it is in the buffer.
+    ///
+    /// Bytes are joined once and looked at once, so a line that arrives in many pieces costs linear time.
+    pub fn find(&mut self, separator: &[u8]) -> Option<usize> {
+        if self.separator != separator {
+            self.separator = separator.to_vec();
+            self.searched = 0;
+        }
+        for chunk in self.chunks.drain(..) {
+            self.head.extend_from_slice(&chunk);
+        }
+        let rest = &self.head[self.searched..];
+        let found = match separator {
+            [byte] => memchr::memchr(*byte, rest),
+            _ => memchr::memmem::find(rest, separator),
+        };
+        match found {
+            Some(position) => Some(self.searched + position + separator.len()),
+            None => {
+                self.searched = self.head.len().saturating_sub(separator.len() - 1);
+                None
+            }
+        }
+    }
+}
+
+/// Bytes accepted from a writer and not yet given to the QUIC core.
+#[derive(Debug, Default)]
+pub struct SendQueue {
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    length: usize,
+}
+
+impl SendQueue {
+    /// Bytes in the queue.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Append a copy of `data`; small pieces are joined.
+    pub fn push(&mut self, data: &[u8]) {
+        self.length += data.len();
+        if data.len() < SMALL_WRITE {
+            self.tail.extend_from_slice(data);
+            if self.tail.len() >= CHUNK {
+                self.seal();
+            }
+        } else {
+            self.seal();
+            self.chunks.push_back(Bytes::copy_from_slice(data));
+        }
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            let tail = std::mem::take(&mut self.tail);
+            self.chunks.push_back(tail.freeze());
+        }
+    }
+
+    /// Drop everything; how much it was.
+    pub fn clear(&mut self) -> usize {
+        self.chunks.clear();
+        self.tail.clear();
+        std::mem::take(&mut self.length)
+    }
+
+    /// The front chunk, to be handed on in part or whole, at most `most` bytes.
+    pub fn take_front(&mut self, most: usize) -> Option<Bytes> {
+        if self.chunks.is_empty() {
+            self.seal();
+        }
+        let chunk = self.chunks.front_mut()?;
+        let taken = if chunk.len() <= most { self.chunks.pop_front()? } else { chunk.split_to(most) };
+        self.length -= taken.len();
+        Some(taken)
+    }
+
+    /// Put back what could not be handed on.
+    pub fn put_back(&mut self, chunk: Bytes) {
+        self.length += chunk.len();
+        if !chunk.is_empty() {
+            self.chunks.push_front(chunk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffer(chunks: &[&[u8]]) -> ReceiveBuffer {
+        let mut buffer = ReceiveBuffer::default();
+        for chunk in chunks {
+            buffer.push(Bytes::copy_from_slice(chunk));
+        }
+        buffer
+    }
+
+    #[test]
+    fn separator_is_found_in_every_split() {
+        let text = b"one--two-x--three";
+        for first in 0..text.len() {
+            for second in first..text.len() {
+                for third in second..text.len() {
+                    let mut b = buffer(&[&text[..first], &text[first..second], &text[second..third], &text[third..]]);
+                    assert_eq!(b.find(b"--"), Some(5), "split at {first} {second} {third}");
+                    assert_eq!(b.find(b"-x--"), Some(12), "split at {first} {second} {third}");
+                    assert_eq!(b.find(b"three"), Some(17));
+                    assert_eq!(b.find(b"zz"), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn separator_is_found_byte_by_byte() {
+        let mut b = ReceiveBuffer::default();
+        for byte in b"aab\r\r" {
+            b.push(Bytes::copy_from_slice(&[*byte]));
+            assert_eq!(b.find(b"\r\n"), None);
+        }
+        b.push(Bytes::from_static(b"\n"));
+        assert_eq!(b.find(b"\r\n"), Some(6));
+    }
+
+    #[test]
+    fn take_into_crosses_chunks() {
+        let mut b = buffer(&[b"abc", b"def"]);
+        let mut out = [0; 4];
+        b.take_into(&mut out);
+        assert_eq!(&out, b"abcd");
+        assert_eq!(b.len(), 2);
+    }
+
+    #[test]
+    fn small_writes_join_and_keep_order() {
+        let mut queue = SendQueue::default();
+        queue.push(b"ab");
+        queue.push(b"cd");
+        queue.push(&[b'x'; SMALL_WRITE]);
+        queue.push(b"e");
+        let first = queue.take_front(usize::MAX).unwrap();
+        assert_eq!(&first[..], b"abcd");
+        let part = queue.take_front(10).unwrap();
+        assert_eq!(part.len(), 10);
+        queue.put_back(part);
+        assert_eq!(queue.take_front(usize::MAX).unwrap().len(), 10);
+        assert_eq!(queue.take_front(usize::MAX).unwrap().len(), SMALL_WRITE - 10);
+        assert_eq!(&queue.take_front(1).unwrap()[..], b"e");
+        assert!(queue.is_empty());
+    }
+}

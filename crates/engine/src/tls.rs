@@ -1,0 +1,460 @@
+//! Certificates and trust: the configurations that rustls gets, checked early so that a mistake is named at start.
+
+use std::{fmt, net::IpAddr, sync::Arc};
+
+use rustls::{
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::ResolvesServerCert,
+    sign::CertifiedKey,
+};
+use x509_parser::{
+    extensions::GeneralName,
+    oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519},
+    prelude::{FromDer, X509Certificate},
+};
+
+/// Longest validity of a certificate that is trusted by its hash (W3C WebTransport, custom certificate requirements).
+const HASH_VALIDITY_LIMIT: i64 = 14 * 24 * 3600;
+const ALPN_H3: &[u8] = b"h3";
+
+/// A certificate, key or trust setting that cannot be used.
+#[derive(Debug, Clone)]
+pub struct TlsError(pub String);
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+fn error(text: impl Into<String>) -> TlsError {
+    TlsError(text.into())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// Whom a client trusts.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// The operating system's roots.
+    System,
+    /// These roots (PEM), and no others.
+    Roots(Vec<u8>),
+    /// A leaf whose SHA-256 is one of these, under the browsers' rules.
+    Hashes(Vec<[u8; 32]>),
+    /// Anybody. For tests.
+    Insecure,
+}
+
+/// Client configuration, shared by all connections with the same trust.
+#[derive(Clone)]
+pub struct ClientTls(pub(crate) Arc<rustls::ClientConfig>);
+
+/// Server configuration.
+#[derive(Clone)]
+pub struct ServerTls {
+    pub(crate) config: Arc<rustls::ServerConfig>,
+    certificates: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientTls")
+    }
+}
+
+impl fmt::Debug for ServerTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerTls({} certificates)", self.certificates.len())
+    }
+}
+
+impl ClientTls {
+    /// Build from a trust setting and, where the server asks for one, a certificate of the client's own (PEM).
+    ///
+    /// # Errors
+    /// Names what cannot be used: no certificate in the PEM, no roots on the system, key and certificate apart.
+    pub fn new(trust: Trust, own: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
+        let provider = provider();
+        let verifier: Arc<dyn ServerCertVerifier> = match trust {
+            Trust::System => Arc::new(
+                rustls_platform_verifier::Verifier::new(provider.clone())
+                    .map_err(|e| error(format!("the system's trust store cannot be used: {e}")))?,
+            ),
+            Trust::Roots(pem) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(&pem)? {
+                    roots.add(certificate).map_err(|e| error(format!("a root certificate cannot be used: {e}")))?;
+                }
+                rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                    .build()
+                    .map_err(|e| error(format!("the root certificates cannot be used: {e}")))?
+            }
+            Trust::Hashes(hashes) => Arc::new(HashVerifier { hashes, provider: provider.clone() }),
+            Trust::Insecure => Arc::new(AnyVerifier { provider: provider.clone() }),
+        };
+        let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| error(e.to_string()))?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let (chain, key) = (certificates(certificate)?, private_key(key)?);
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| error(format!("the client certificate cannot be used: {e}")))?
+            }
+        };
+        config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+}
+
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+impl ServerTls {
+    /// Build from a chain and a key in PEM.
+    ///
+    /// # Errors
+    /// Names what cannot be used: nothing in the PEM, a key that does not belong to the certificate, a CA as leaf.
+    pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsError> {
+        let chain = certificates(certificate_pem)?;
+        let key = private_key(key_pem)?;
+        let leaf = parse(chain[0].as_ref())?;
+        if leaf.is_ca() {
+            // rustls clients refuse it (CaUsedAsEndEntity), browsers too.
+            return Err(error(
+                "the certificate is a certificate authority (CA:TRUE) and cannot serve as a server's own; issue a leaf",
+            ));
+        }
+        let provider = provider();
+        let certified = CertifiedKey::from_der(chain.clone(), key, &provider).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => {
+                error("the private key does not belong to the certificate; give the key that it was issued for")
+            }
+            other => error(format!("certificate and key cannot be used: {other}")),
+        })?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| error(e.to_string()))?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(OneCertificate(Arc::new(certified))));
+        config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        Ok(Self { config: Arc::new(config), certificates: chain.into_iter().map(|c| c.as_ref().to_vec()).collect() })
+    }
+
+    /// The chain in DER, leaf first.
+    #[must_use]
+    pub fn certificates(&self) -> &[Vec<u8>] {
+        &self.certificates
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found = found.map_err(|e| error(format!("the certificate file is not valid PEM: {e}")))?;
+    if found.is_empty() {
+        return Err(error("no certificate found; expected PEM with `-----BEGIN CERTIFICATE-----`"));
+    }
+    Ok(found)
+}
+
+fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|e| error(format!("no private key found; expected PEM with `-----BEGIN PRIVATE KEY-----`: {e}")))
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, TlsError> {
+    X509Certificate::from_der(der)
+        .map(|(_, certificate)| certificate)
+        .map_err(|e| error(format!("not an X.509 certificate: {e}")))
+}
+
+/// What a person wants to know of a certificate. Times are Unix seconds.
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct CertificateFacts {
+    pub not_before: i64,
+    pub not_after: i64,
+    pub key_algorithm: String,
+    pub subject: String,
+    pub issuer: String,
+    pub names: Vec<String>,
+}
+
+/// Read the facts of a certificate in DER.
+///
+/// # Errors
+/// When it is no X.509 certificate.
+pub fn certificate_facts(der: &[u8]) -> Result<CertificateFacts, TlsError> {
+    let certificate = parse(der)?;
+    let mut names = Vec::new();
+    if let Ok(Some(alternative)) = certificate.subject_alternative_name() {
+        for name in &alternative.value.general_names {
+            match name {
+                GeneralName::DNSName(dns) => names.push((*dns).to_owned()),
+                GeneralName::IPAddress(raw) => match raw.len() {
+                    4 => names.push(IpAddr::from(<[u8; 4]>::try_from(*raw).unwrap_or_default()).to_string()),
+                    16 => names.push(IpAddr::from(<[u8; 16]>::try_from(*raw).unwrap_or_default()).to_string()),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
+    Ok(CertificateFacts {
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+        key_algorithm: key_algorithm(&certificate),
+        subject: certificate.subject().to_string(),
+        issuer: certificate.issuer().to_string(),
+        names,
+    })
+}
+
+fn key_algorithm(certificate: &X509Certificate<'_>) -> String {
+    let algorithm = &certificate.public_key().algorithm;
+    if algorithm.algorithm == OID_PKCS1_RSAENCRYPTION {
+        "RSA".into()
+    } else if algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
+        match algorithm.parameters.as_ref().and_then(|p| p.as_oid().ok()) {
+            Some(curve) if curve == OID_EC_P256 => "ECDSA P-256".into(),
+            Some(curve) => format!("ECDSA {curve}"),
+            None => "ECDSA".into(),
+        }
+    } else if algorithm.algorithm == OID_SIG_ED25519 {
+        "Ed25519".into()
+    } else {
+        algorithm.algorithm.to_string()
+    }
+}
+
+/// SHA-256.
+#[must_use]
+pub fn sha256(data: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, data);
+    let mut out = [0; 32];
+    out.copy_from_slice(digest.as_ref());
+    out
+}
+
+/// Make a self-signed ECDSA P-256 leaf for development: certificate PEM, key PEM, certificate DER.
+///
+/// # Errors
+/// For a name that is neither an IP address nor a DNS name, or times outside the calendar.
+pub fn generate_certificate(
+    names: &[String],
+    not_before: i64,
+    not_after: i64,
+) -> Result<(String, String, Vec<u8>), TlsError> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(|e| error(e.to_string()))?;
+    let mut params = rcgen::CertificateParams::new(names.to_vec())
+        .map_err(|e| error(format!("names {names:?} cannot be put into a certificate: {e}")))?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, names.first().map_or("wtio development", String::as_str));
+    params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
+    let time = |seconds: i64| {
+        let (year, month, day, rest) = civil(seconds);
+        let day_start = rcgen::date_time_ymd(year, month, day);
+        day_start + std::time::Duration::from_secs(rest)
+    };
+    params.not_before = time(not_before);
+    params.not_after = time(not_after);
+    let certificate = params.self_signed(&key).map_err(|e| error(e.to_string()))?;
+    Ok((certificate.pem(), key.serialize_pem(), certificate.der().to_vec()))
+}
+
+/// Year, month, day and second of the day of a Unix time (proleptic Gregorian calendar).
+fn civil(seconds: i64) -> (i32, u8, u8, u64) {
+    let days = seconds.div_euclid(86_400);
+    let rest = seconds.rem_euclid(86_400) as u64;
+    // Shift the epoch to 1 March of year 0, so that the leap day is the last day of a year.
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u8;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u8;
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year as i32, month, day, rest)
+}
+
+fn refuse(text: String) -> rustls::Error {
+    rustls::Error::General(text)
+}
+
+/// Trust by hash, with the custom certificate requirements of the W3C API: X.509v3, valid now, at most two weeks of
+/// validity, ECDSA P-256. Chain and host name are not consulted.
+#[derive(Debug)]
+struct HashVerifier {
+    hashes: Vec<[u8; 32]>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl HashVerifier {
+    fn check(&self, der: &[u8], now: UnixTime) -> Result<(), String> {
+        let digest = sha256(der);
+        if !self.hashes.contains(&digest) {
+            return Err(format!(
+                "the server's certificate has SHA-256 {}, which is not among the {} pinned",
+                digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+                self.hashes.len()
+            ));
+        }
+        let certificate = parse(der).map_err(|e| e.0)?;
+        if certificate.version() != x509_parser::x509::X509Version::V3 {
+            return Err("a pinned certificate must be X.509 version 3".into());
+        }
+        let (from, to) = (certificate.validity().not_before.timestamp(), certificate.validity().not_after.timestamp());
+        let now = now.as_secs() as i64;
+        if to - from > HASH_VALIDITY_LIMIT {
+            return Err(format!(
+                "a pinned certificate may be valid for at most 14 days, this one is for {:.1} days",
+                (to - from) as f64 / 86_400.0
+            ));
+        }
+        if now < from || now > to {
+            return Err(format!(
+                "the pinned certificate is {}: valid from Unix time {from} to {to}, now is {now}",
+                if now < from { "not valid yet" } else { "expired" }
+            ));
+        }
+        match key_algorithm(&certificate).as_str() {
+            "ECDSA P-256" => Ok(()),
+            other => Err(format!("a pinned certificate must have an ECDSA P-256 key, this one has {other}")),
+        }
+    }
+}
+
+macro_rules! verify_signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Err(refuse("QUIC needs TLS 1.3".into()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider.signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
+
+impl ServerCertVerifier for HashVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.check(end_entity.as_ref(), now).map_err(refuse)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    verify_signatures!();
+}
+
+/// Trust anybody: only that the peer holds the key of the certificate it shows is checked.
+#[derive(Debug)]
+struct AnyVerifier {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyVerifier {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    verify_signatures!();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calendar_vectors() {
+        assert_eq!(civil(0), (1970, 1, 1, 0));
+        assert_eq!(civil(951_782_400), (2000, 2, 29, 0));
+        assert_eq!(civil(1_795_305_599), (2026, 11, 21, 86_399));
+    }
+
+    fn issue(days: i64, from: i64) -> Vec<u8> {
+        generate_certificate(&["localhost".into(), "127.0.0.1".into()], from, from + days).unwrap().2
+    }
+
+    fn verdict(der: &[u8], hashes: Vec<[u8; 32]>, now: i64) -> Result<(), String> {
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now as u64));
+        HashVerifier { hashes, provider: provider() }.check(der, now)
+    }
+
+    #[test]
+    fn hash_pinning_follows_the_browsers_rules() {
+        let start = 1_795_000_000;
+        let exact = issue(HASH_VALIDITY_LIMIT, start);
+        assert_eq!(verdict(&exact, vec![sha256(&exact)], start), Ok(()));
+        assert!(verdict(&exact, vec![[0; 32]], start).unwrap_err().contains("not among the 1 pinned"));
+        assert!(verdict(&exact, vec![sha256(&exact)], start - 1).unwrap_err().contains("not valid yet"));
+        assert!(verdict(&exact, vec![sha256(&exact)], start + 15 * 86_400).unwrap_err().contains("expired"));
+        let long = issue(HASH_VALIDITY_LIMIT + 1, start);
+        assert!(verdict(&long, vec![sha256(&long)], start).unwrap_err().contains("at most 14 days"));
+    }
+
+    #[test]
+    fn facts_of_a_generated_certificate() {
+        let facts = certificate_facts(&issue(86_400, 1_795_000_000)).unwrap();
+        assert_eq!(facts.key_algorithm, "ECDSA P-256");
+        assert_eq!(facts.names, ["localhost", "127.0.0.1"]);
+        assert_eq!((facts.not_before, facts.not_after), (1_795_000_000, 1_795_086_400));
+    }
+
+    #[test]
+    fn key_of_another_certificate_is_refused() {
+        let names = ["localhost".to_string()];
+        let (certificate, _, _) = generate_certificate(&names, 1_795_000_000, 1_795_086_400).unwrap();
+        let (_, key, _) = generate_certificate(&names, 1_795_000_000, 1_795_086_400).unwrap();
+        let refused = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap_err();
+        assert!(refused.0.contains("does not belong"), "{refused}");
+    }
+}

@@ -1,0 +1,195 @@
+//! A QUIC connection, as Python sees it.
+
+use std::sync::Arc;
+
+use pyo3::{
+    exceptions::PyValueError,
+    prelude::*,
+    types::{PyBytes, PyDict},
+};
+use wtio_engine::session::SessionLimits;
+
+use crate::{
+    endpoint::{Shared, pair},
+    stream::{Stream, with_bytes},
+    waiters::Wait,
+};
+
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    #[pyo3(get)]
+    id: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, id: u64) -> Self {
+        Self { shared, id }
+    }
+}
+
+#[pymethods]
+impl Connection {
+    #[getter]
+    fn remote_address(&self) -> (String, u16) {
+        self.shared.look(|engine| engine.remote_address(self.id)).map_or_else(|| (String::new(), 0), pair)
+    }
+
+    #[getter]
+    fn server_name(&self) -> Option<String> {
+        self.shared.look(|engine| engine.server_name(self.id))
+    }
+
+    #[getter]
+    fn peer_certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        let chain = self.shared.look(|engine| engine.peer_certificates(self.id));
+        chain.iter().map(|der| PyBytes::new(py, der)).collect()
+    }
+
+    #[getter]
+    fn max_datagram_payload(&self) -> Option<usize> {
+        self.shared.look(|engine| engine.max_datagram(self.id))
+    }
+
+    #[pyo3(signature = (bidirectional, header, session = None))]
+    fn open_stream(&self, py: Python<'_>, bidirectional: bool, header: &[u8], session: Option<u64>) -> Option<Stream> {
+        let id = self.shared.act(py, |engine, now| engine.open_stream(now, self.id, bidirectional, header, session))?;
+        Some(Stream::new(self.shared.clone(), self.id, id))
+    }
+
+    fn wait_streams(&self, bidirectional: bool, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        let _ = session;
+        self.shared
+            .wait(future, self.id, Wait::Streams(bidirectional), |engine| engine.want_streams(self.id, bidirectional))
+    }
+
+    #[pyo3(signature = (
+        session,
+        *,
+        flow_control = false,
+        send_limit = 0,
+        receive_window = 0,
+        send_streams = (0, 0),
+        receive_streams = (0, 0),
+        datagram_buffer = 1_048_576,
+        datagram_count = 1024,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "every one is a keyword of the stub")]
+    fn add_session(
+        &self,
+        py: Python<'_>,
+        session: u64,
+        flow_control: bool,
+        send_limit: u64,
+        receive_window: u64,
+        send_streams: (u64, u64),
+        receive_streams: (u64, u64),
+        datagram_buffer: usize,
+        datagram_count: usize,
+    ) {
+        let limits = SessionLimits {
+            flow_control,
+            send_limit,
+            receive_window,
+            send_streams: send_streams.into(),
+            receive_streams: receive_streams.into(),
+            datagram_buffer,
+            datagram_count,
+        };
+        self.shared.act(py, |engine, _| engine.add_session(self.id, session, limits));
+    }
+
+    fn set_send_limit(&self, py: Python<'_>, session: u64, limit: u64) {
+        self.shared.act(py, |engine, _| engine.set_send_limit(self.id, session, limit));
+    }
+
+    fn set_send_streams(&self, py: Python<'_>, session: u64, bidirectional: bool, limit: u64) {
+        self.shared.act(py, |engine, _| engine.set_send_streams(self.id, session, bidirectional, limit));
+    }
+
+    fn end_session(&self, py: Python<'_>, session: u64, code: u64) {
+        self.shared.act(py, |engine, now| engine.end_session(now, self.id, session, code));
+    }
+
+    fn unacked_streams(&self, session: u64) -> usize {
+        self.shared.look(|engine| engine.unacked_streams(self.id, session))
+    }
+
+    fn wait_session_acked(&self, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared
+            .wait(future, self.id, Wait::SessionAcked(session), |engine| engine.want_session_acked(self.id, session))
+    }
+
+    fn send_datagram(&self, session: u64, data: &Bound<'_, PyAny>) -> PyResult<i64> {
+        with_bytes(data, |bytes| {
+            self.shared.act(data.py(), |engine, now| engine.send_datagram(now, self.id, session, bytes))
+        })
+    }
+
+    fn receive_datagram<'py>(&self, py: Python<'py>, session: u64) -> Option<Bound<'py, PyBytes>> {
+        let data = self.shared.look(|engine| engine.receive_datagram(self.id, session))?;
+        Some(PyBytes::new(py, &data))
+    }
+
+    fn receive_datagrams<'py>(&self, py: Python<'py>, session: u64, most: usize) -> Vec<Bound<'py, PyBytes>> {
+        let mut batch = Vec::new();
+        self.shared.look(|engine| {
+            while batch.len() < most {
+                let Some(data) = engine.receive_datagram(self.id, session) else { break };
+                batch.push(data);
+            }
+        });
+        batch.iter().map(|data| PyBytes::new(py, data)).collect()
+    }
+
+    fn wait_datagram(&self, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared.wait(future, self.id, Wait::Datagram(session), |engine| engine.want_datagram(self.id, session))
+    }
+
+    fn datagram_stats<'py>(&self, py: Python<'py>, session: u64) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.shared.look(|engine| engine.datagram_stats(self.id, session)).unwrap_or_default();
+        let dict = PyDict::new(py);
+        dict.set_item("sent", stats.sent)?;
+        dict.set_item("received", stats.received)?;
+        dict.set_item("dropped_outgoing", stats.dropped_outgoing)?;
+        dict.set_item("expired_outgoing", stats.expired_outgoing)?;
+        dict.set_item("dropped_incoming", stats.dropped_incoming)?;
+        dict.set_item("queued_incoming", stats.queued_incoming)?;
+        Ok(dict)
+    }
+
+    fn close(&self, py: Python<'_>, code: u64, reason: &[u8]) {
+        self.shared.act(py, |engine, now| engine.close(now, self.id, code, reason));
+    }
+
+    fn export_keying_material<'py>(
+        &self,
+        py: Python<'py>,
+        label: &[u8],
+        context: &[u8],
+        length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        self.shared
+            .look(|engine| engine.export_keying_material(self.id, label, context, length))
+            .map(|material| PyBytes::new(py, &material))
+            .ok_or_else(|| PyValueError::new_err(format!("{length} bytes of keying material cannot be had now")))
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let Some(stats) = self.shared.look(|engine| engine.connection_stats(self.id)) else { return Ok(dict) };
+        dict.set_item("rtt", stats.rtt.as_secs_f64())?;
+        dict.set_item("min_rtt", stats.min_rtt.as_secs_f64())?;
+        dict.set_item("congestion_window", stats.congestion_window)?;
+        dict.set_item("congestion_events", stats.congestion_events)?;
+        dict.set_item("mtu", stats.mtu)?;
+        dict.set_item("bytes_sent", stats.bytes_sent)?;
+        dict.set_item("bytes_received", stats.bytes_received)?;
+        dict.set_item("packets_sent", stats.packets_sent)?;
+        dict.set_item("packets_received", stats.packets_received)?;
+        dict.set_item("packets_lost", stats.packets_lost)?;
+        dict.set_item("bytes_lost", stats.bytes_lost)?;
+        dict.set_item("send_calls", stats.send_calls)?;
+        Ok(dict)
+    }
+}

@@ -1,0 +1,453 @@
+//! The endpoint: one engine and, outside of simulations, one socket.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use pyo3::{
+    exceptions::{PyOSError, PyRuntimeError, PyValueError},
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyTuple},
+};
+use wtio_engine::{Engine, Event, Options};
+use wtio_net::UdpEndpoint;
+
+use crate::{
+    connection::Connection,
+    stream::Stream,
+    tls::{ClientTls, ServerTls, raise},
+    waiters::{Wait, Waiters},
+};
+
+/// Names of the event kinds, in the order of their numbers.
+pub(crate) const EVENT_NAMES: [&str; 13] = [
+    "EVENT_INCOMING",
+    "EVENT_CONNECTED",
+    "EVENT_CLOSED",
+    "EVENT_STREAM",
+    "EVENT_RAW_STREAM",
+    "EVENT_RAW_READABLE",
+    "EVENT_RAW_STOPPED",
+    "EVENT_DATAGRAM_ERROR",
+    "EVENT_CREDIT_DUE",
+    "EVENT_STREAMS_DUE",
+    "EVENT_CREDIT_EXCEEDED",
+    "EVENT_CREDIT_BLOCKED",
+    "EVENT_DATAGRAM_ID",
+];
+
+/// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
+const BATCHES_PER_DRIVE: usize = 4;
+/// Send calls in one drive.
+const BURSTS_PER_DRIVE: usize = 64;
+/// Datagrams in one send call: beyond this, larger bursts gain nothing and overrun small receive buffers.
+const SEGMENTS: usize = 32;
+/// Simulated packets leave one by one.
+const SIMULATED: usize = 1;
+
+pub(crate) struct Driver {
+    pub(crate) engine: Engine,
+    socket: Option<UdpEndpoint>,
+    events: Vec<Event>,
+    virtual_now: Option<Instant>,
+}
+
+/// What all objects of an endpoint share.
+pub(crate) struct Shared {
+    driver: Mutex<Driver>,
+    pub(crate) waiters: Waiters,
+    scheduler: Mutex<Option<Py<PyAny>>>,
+    is_scheduled: AtomicBool,
+    start: Instant,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Driver> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Do something with the engine, then ask Python for a drive if there is output or news.
+    pub(crate) fn act<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant) -> R) -> R {
+        let (result, has_work) = {
+            let mut driver = self.lock();
+            let now = driver.virtual_now.unwrap_or_else(Instant::now);
+            let result = act(&mut driver.engine, now);
+            (result, driver.engine.has_work())
+        };
+        if has_work {
+            self.schedule(py);
+        }
+        result
+    }
+
+    /// As `act`, for what changes nothing.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Engine) -> R) -> R {
+        look(&mut self.lock().engine)
+    }
+
+    pub(crate) fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.start).as_secs_f64()
+    }
+
+    fn schedule(&self, py: Python<'_>) {
+        if self.is_scheduled.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let callback = self
+            .scheduler
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|callback| callback.clone_ref(py));
+        if let Some(callback) = callback
+            && let Err(error) = callback.call0(py)
+        {
+            // The loop is closing or closed: nothing will be driven again.
+            error.write_unraisable(py, None);
+        }
+    }
+
+    /// Let `future` wait, or complete it at once where there is nothing to wait for.
+    pub(crate) fn wait(
+        &self,
+        future: &Bound<'_, PyAny>,
+        connection: u64,
+        wait: Wait,
+        want: impl FnOnce(&mut Engine) -> bool,
+    ) -> PyResult<()> {
+        let py = future.py();
+        if self.act(py, |engine, _| want(engine)) {
+            self.waiters.add(connection, wait, future.clone().unbind());
+            return Ok(());
+        }
+        if !future.call_method0("done")?.is_truthy()? {
+            future.call_method1("set_result", (py.None(),))?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn address(value: (String, u16)) -> PyResult<SocketAddr> {
+    let ip: IpAddr =
+        value.0.parse().map_err(|_| PyValueError::new_err(format!("`{}` is not an IP address", value.0)))?;
+    Ok(SocketAddr::new(ip, value.1))
+}
+
+pub(crate) fn pair(address: SocketAddr) -> (String, u16) {
+    // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
+    (address.ip().to_canonical().to_string(), address.port())
+}
+
+fn seconds(value: f64, name: &str) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err(format!("{name} = {value} is no duration")))
+}
+
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct Endpoint {
+    shared: Arc<Shared>,
+}
+
+type Driven<'py> = (Bound<'py, PyList>, Bound<'py, PyList>, Option<f64>, bool, bool);
+type Payload<'py> = ((String, u16), Bound<'py, PyBytes>, u8);
+
+#[pymethods]
+impl Endpoint {
+    #[new]
+    #[pyo3(signature = (
+        *,
+        server_tls = None,
+        seed = None,
+        idle_timeout = 30.0,
+        keep_alive = None,
+        max_bidirectional_streams = 128,
+        max_unidirectional_streams = 128,
+        stream_receive_window = 1_048_576,
+        connection_receive_window = 16_777_216,
+        stream_send_buffer = 262_144,
+        connection_send_buffer = 4_194_304,
+        datagram_send_buffer = 1_048_576,
+        datagram_send_age = None,
+        datagram_receive_buffer = 1_048_576,
+        early_datagrams = 64,
+        max_connections = 10_000,
+        initial_mtu = 1200,
+        max_mtu = 1452,
+        congestion = "cubic",
+        gso = true,
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "every one is a keyword that Python documents")]
+    fn new(
+        server_tls: Option<&ServerTls>,
+        seed: Option<&[u8]>,
+        idle_timeout: f64,
+        keep_alive: Option<f64>,
+        max_bidirectional_streams: u64,
+        max_unidirectional_streams: u64,
+        stream_receive_window: u64,
+        connection_receive_window: u64,
+        stream_send_buffer: usize,
+        connection_send_buffer: usize,
+        datagram_send_buffer: usize,
+        datagram_send_age: Option<f64>,
+        datagram_receive_buffer: usize,
+        early_datagrams: usize,
+        max_connections: usize,
+        initial_mtu: u16,
+        max_mtu: u16,
+        congestion: &str,
+        gso: bool,
+    ) -> PyResult<Self> {
+        let options = Options {
+            idle_timeout: seconds(idle_timeout, "idle_timeout")?,
+            keep_alive: keep_alive.map(|value| seconds(value, "keep_alive")).transpose()?,
+            max_bidirectional_streams,
+            max_unidirectional_streams,
+            stream_receive_window,
+            connection_receive_window,
+            stream_send_buffer,
+            connection_send_buffer,
+            datagram_send_buffer,
+            datagram_send_age: datagram_send_age.map(|value| seconds(value, "datagram_send_age")).transpose()?,
+            datagram_receive_buffer,
+            early_datagrams,
+            max_connections,
+            initial_mtu,
+            max_mtu,
+            congestion: congestion.to_owned(),
+            gso,
+            seed: seed.map(wtio_engine::tls::sha256),
+        };
+        let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                driver: Mutex::new(Driver { engine, socket: None, events: Vec::new(), virtual_now: None }),
+                waiters: Waiters::default(),
+                scheduler: Mutex::new(None),
+                is_scheduled: AtomicBool::new(false),
+                start: Instant::now(),
+            }),
+        })
+    }
+
+    #[pyo3(signature = (ip, port, *, dual_stack = false))]
+    fn bind(&self, ip: String, port: u16, dual_stack: bool) -> PyResult<()> {
+        let socket = UdpEndpoint::bind(address((ip, port))?, dual_stack).map_err(PyErr::from)?;
+        self.shared.lock().socket = Some(socket);
+        Ok(())
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        let driver = self.shared.lock();
+        driver.socket.as_ref().map(UdpEndpoint::file_descriptor).ok_or_else(|| PyOSError::new_err("no socket is open"))
+    }
+
+    #[getter]
+    fn local_address(&self) -> PyResult<(String, u16)> {
+        let driver = self.shared.lock();
+        let socket = driver.socket.as_ref().ok_or_else(|| PyOSError::new_err("no socket is open"))?;
+        let address = socket.local_address()?;
+        Ok((address.ip().to_string(), address.port()))
+    }
+
+    #[pyo3(signature = (callback))]
+    fn set_scheduler(&self, callback: Option<Py<PyAny>>) {
+        let old = {
+            let mut scheduler = self.shared.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *scheduler, callback)
+        };
+        drop(old);
+    }
+
+    #[pyo3(signature = (readable, now_ns = None))]
+    fn drive<'py>(&self, py: Python<'py>, readable: bool, now_ns: Option<u64>) -> PyResult<Driven<'py>> {
+        let mut events;
+        let timeout;
+        let mut more = false;
+        let is_blocked;
+        {
+            let mut driver = self.shared.lock();
+            let driver = &mut *driver;
+            let now = self.now(driver, now_ns);
+            if let Some(socket) = &mut driver.socket {
+                if readable {
+                    more = receive(socket, &mut driver.engine, now);
+                }
+                let segments = socket.segments().min(SEGMENTS);
+                let mut is_full = false;
+                let all = driver.engine.process(now, segments, BURSTS_PER_DRIVE, |outgoing| {
+                    is_full = !socket.send(outgoing);
+                    !is_full
+                });
+                is_blocked = is_full;
+                more |= !all && !is_full;
+            } else {
+                // A simulation collects its packets; here only timers and events are due.
+                driver.engine.process(now, SIMULATED, 0, |_| false);
+                is_blocked = false;
+            }
+            events = std::mem::take(&mut driver.events);
+            driver.engine.take_events(&mut events);
+            timeout = driver.engine.next_timer().map(|at| at.saturating_duration_since(now).as_secs_f64());
+        }
+        // Whatever Python does with what it gets may need another drive.
+        self.shared.is_scheduled.store(false, Ordering::Relaxed);
+        let wakes = PyList::empty(py);
+        let news = PyList::empty(py);
+        for event in events.drain(..) {
+            match self.shared.waiters.take(&event) {
+                Some(futures) => {
+                    for future in futures {
+                        wakes.append(future)?;
+                    }
+                }
+                None => news.append(self.tuple(py, event)?)?,
+            }
+        }
+        // The vector keeps its room for the next batch.
+        self.shared.lock().events = events;
+        Ok((wakes, news, timeout, more, is_blocked))
+    }
+
+    #[pyo3(signature = (now_ns, data, source, destination, ecn = 0))]
+    fn deliver(
+        &self,
+        py: Python<'_>,
+        now_ns: u64,
+        data: &[u8],
+        source: (String, u16),
+        destination: (String, u16),
+        ecn: u8,
+    ) -> PyResult<()> {
+        let (source, destination) = (address(source)?, address(destination)?);
+        {
+            let mut driver = self.shared.lock();
+            let now = self.now(&mut driver, Some(now_ns));
+            driver.engine.receive(now, source, Some(destination.ip()), ecn, data.into());
+        }
+        self.shared.schedule(py);
+        Ok(())
+    }
+
+    fn collect<'py>(&self, py: Python<'py>, now_ns: u64) -> Vec<Payload<'py>> {
+        let mut out = Vec::new();
+        let has_events = {
+            let mut driver = self.shared.lock();
+            let now = self.now(&mut driver, Some(now_ns));
+            driver.engine.process(now, SIMULATED, usize::MAX, |outgoing| {
+                out.push((outgoing.destination, outgoing.contents.to_vec(), outgoing.ecn));
+                true
+            });
+            driver.engine.has_work()
+        };
+        if has_events {
+            self.shared.schedule(py);
+        }
+        out.into_iter().map(|(to, data, ecn)| (pair(to), PyBytes::new(py, &data), ecn)).collect()
+    }
+
+    #[pyo3(signature = (address, server_name, tls, now_ns = None))]
+    fn connect(
+        &self,
+        py: Python<'_>,
+        address: (String, u16),
+        server_name: &str,
+        tls: &ClientTls,
+        now_ns: Option<u64>,
+    ) -> PyResult<Connection> {
+        let remote = self::address(address)?;
+        let id = {
+            let mut driver = self.shared.lock();
+            let now = self.now(&mut driver, now_ns);
+            driver.engine.connect(now, remote, server_name, &tls.0).map_err(raise)?
+        };
+        self.shared.schedule(py);
+        Ok(Connection::new(self.shared.clone(), id))
+    }
+
+    fn refuse_new(&self) {
+        self.shared.look(Engine::refuse_new);
+    }
+
+    fn close(&self) {
+        let socket = self.shared.lock().socket.take();
+        drop(socket);
+        self.set_scheduler(None);
+    }
+
+    #[getter]
+    fn connections(&self) -> usize {
+        self.shared.look(|engine| engine.connection_count())
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let (connections, segments) = {
+            let driver = self.shared.lock();
+            (driver.engine.connection_count(), driver.socket.as_ref().map_or(1, UdpEndpoint::segments))
+        };
+        dict.set_item("connections", connections)?;
+        dict.set_item("gso_segments", segments)?;
+        Ok(dict)
+    }
+}
+
+impl Endpoint {
+    fn now(&self, driver: &mut Driver, now_ns: Option<u64>) -> Instant {
+        match now_ns {
+            Some(ns) => {
+                let now = self.shared.start + Duration::from_nanos(ns);
+                driver.virtual_now = Some(now);
+                now
+            }
+            None => Instant::now(),
+        }
+    }
+
+    fn tuple<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
+        let stream = |connection, stream| Stream::new(self.shared.clone(), connection, stream);
+        match event {
+            Event::Incoming { connection } => {
+                (0, connection, Connection::new(self.shared.clone(), connection)).into_pyobject(py)
+            }
+            Event::Connected { connection } => (1, connection).into_pyobject(py),
+            Event::Closed { connection, cause, code, reason } => {
+                (2, connection, cause.name(), code, reason).into_pyobject(py)
+            }
+            Event::Stream { connection, stream: id, session } => {
+                (3, connection, stream(connection, id), session).into_pyobject(py)
+            }
+            Event::RawStream { connection, stream: id } => (4, connection, stream(connection, id)).into_pyobject(py),
+            Event::RawReadable { connection, stream } => (5, connection, stream).into_pyobject(py),
+            Event::RawStopped { connection, stream, code } => (6, connection, stream, code).into_pyobject(py),
+            Event::DatagramError { connection } => (7, connection).into_pyobject(py),
+            Event::CreditDue { connection, session, limit } => (8, connection, session, limit).into_pyobject(py),
+            Event::StreamsDue { connection, session, bidirectional, limit } => {
+                (9, connection, session, bidirectional, limit).into_pyobject(py)
+            }
+            Event::CreditExceeded { connection, session } => (10, connection, session).into_pyobject(py),
+            Event::CreditBlocked { connection, session, limit } => (11, connection, session, limit).into_pyobject(py),
+            Event::DatagramId { connection, session } => (12, connection, session).into_pyobject(py),
+            other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
+        }
+    }
+}
+
+/// Receive a bounded number of batches. Whether there may be more.
+fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) -> bool {
+    for _ in 0..BATCHES_PER_DRIVE {
+        let is_full = socket.receive(|meta, bundle| {
+            for datagram in bundle.chunks(meta.stride) {
+                engine.receive(now, meta.source, meta.destination, meta.ecn, datagram.into());
+            }
+        });
+        if !is_full {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,38 @@
+//! The border between wtio's Python and its Rust: classes, conversions and nothing else.
+//!
+//! Lock order: a thread may hold the GIL and then take a lock of ours; nothing here asks for the GIL, drops a Python
+//! object or calls into Python while it holds one. What is waited for lies in [`waiters`] as Python futures, which
+//! `Endpoint.drive` hands back in batches, so that Python completes them on the loop's own thread.
+
+mod connection;
+mod endpoint;
+mod stream;
+mod tls;
+mod waiters;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+mod _core {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::{
+        connection::Connection,
+        endpoint::Endpoint,
+        stream::Stream,
+        tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
+    };
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        for (name, value) in [("WAIT", super::stream::WAIT), ("ENDED", super::stream::ENDED)] {
+            module.add(name, value)?;
+        }
+        module.add("OVER_LIMIT", super::stream::OVER_LIMIT)?;
+        for (value, name) in super::endpoint::EVENT_NAMES.iter().enumerate() {
+            module.add(*name, value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! A stream, as Python sees it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use pyo3::{
+    IntoPyObjectExt,
+    buffer::PyBuffer,
+    exceptions::{PyBufferError, PyValueError},
+    prelude::*,
+    types::{PyByteArray, PyBytes, PyDict},
+};
+use wtio_engine::{Engine, ReadOutcome};
+
+use crate::{endpoint::Shared, waiters::Wait};
+
+pub(crate) const WAIT: i64 = 0;
+pub(crate) const ENDED: i64 = 1;
+pub(crate) const OVER_LIMIT: i64 = 2;
+
+/// Show the bytes of a buffer to `look`, without a copy.
+#[expect(unsafe_code, reason = "the buffer protocol hands out a pointer")]
+pub(crate) fn with_bytes<R>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
+    if let Ok(bytes) = data.cast::<PyBytes>() {
+        return Ok(look(bytes.as_bytes()));
+    }
+    if let Ok(array) = data.cast::<PyByteArray>() {
+        // SAFETY: the GIL is held and `look` runs no Python code, so nobody resizes or writes the array meanwhile.
+        return Ok(look(unsafe { array.as_bytes() }));
+    }
+    let buffer = PyBuffer::<u8>::get(data)?;
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("the buffer is not contiguous; pass bytes(data)"));
+    }
+    if buffer.len_bytes() == 0 {
+        return Ok(look(&[]));
+    }
+    // SAFETY: the view is contiguous and stays exported while `buffer` lives; the GIL is held and `look` runs no
+    // Python code, so nobody writes to it meanwhile.
+    Ok(look(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }))
+}
+
+#[pyclass(frozen, weakref, module = "wtio._core")]
+pub(crate) struct Stream {
+    shared: Arc<Shared>,
+    connection: u64,
+    #[pyo3(get)]
+    id: u64,
+    abandon: AtomicU64,
+    priority: AtomicI32,
+}
+
+impl Stream {
+    pub(crate) fn new(shared: Arc<Shared>, connection: u64, id: u64) -> Self {
+        Self { shared, connection, id, abandon: AtomicU64::new(0), priority: AtomicI32::new(0) }
+    }
+
+    /// Find what is ready, make a `bytes` of that size, and copy once.
+    fn read_with<'py>(
+        &self,
+        py: Python<'py>,
+        prepare: impl FnOnce(&mut Engine, Instant) -> ReadOutcome,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        match self.shared.act(py, prepare) {
+            ReadOutcome::Ready(length) => {
+                let bytes = PyBytes::new_with(py, length, |out| {
+                    self.shared.act(py, |engine, now| engine.take(now, self.connection, self.id, out));
+                    Ok(())
+                })?;
+                Ok(bytes.into_any())
+            }
+            ReadOutcome::Wait => WAIT.into_bound_py_any(py),
+            ReadOutcome::Ended => ENDED.into_bound_py_any(py),
+            ReadOutcome::OverLimit => OVER_LIMIT.into_bound_py_any(py),
+        }
+    }
+}
+
+fn most(max_bytes: i64) -> usize {
+    usize::try_from(max_bytes).unwrap_or(usize::MAX)
+}
+
+#[pymethods]
+impl Stream {
+    #[getter]
+    fn abandon_code(&self) -> u64 {
+        self.abandon.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_abandon_code(&self, code: u64) {
+        self.abandon.store(code, Ordering::Relaxed);
+    }
+
+    // ---------------------------------------------------------------- receiving
+
+    fn read<'py>(&self, py: Python<'py>, max_bytes: i64) -> PyResult<Bound<'py, PyAny>> {
+        self.read_with(py, |engine, now| engine.prepare_read(now, self.connection, self.id, most(max_bytes)))
+    }
+
+    #[expect(unsafe_code, reason = "the buffer protocol hands out a pointer")]
+    fn read_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<i64> {
+        let py = buffer.py();
+        let view = PyBuffer::<u8>::get(buffer)?;
+        if view.readonly() || !view.is_c_contiguous() {
+            return Err(PyBufferError::new_err("readinto needs a writable, contiguous buffer"));
+        }
+        let room = view.len_bytes();
+        let outcome = self.shared.act(py, |engine, now| engine.prepare_read(now, self.connection, self.id, room));
+        match outcome {
+            ReadOutcome::Ready(length) => {
+                // SAFETY: the view is writable, contiguous, at least `length` long and exported while `view` lives;
+                // the GIL is held, so no Python code touches it.
+                let out = unsafe { std::slice::from_raw_parts_mut(view.buf_ptr().cast::<u8>(), length) };
+                self.shared.act(py, |engine, now| engine.take(now, self.connection, self.id, out));
+                i64::try_from(length).map_err(|_| PyValueError::new_err("buffer too large"))
+            }
+            ReadOutcome::Wait => Ok(-1),
+            ReadOutcome::Ended | ReadOutcome::OverLimit => Ok(-2),
+        }
+    }
+
+    fn read_exactly<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyAny>> {
+        self.read_with(py, |engine, now| engine.prepare_exactly(now, self.connection, self.id, count))
+    }
+
+    fn read_until<'py>(&self, py: Python<'py>, separator: &[u8], limit: usize) -> PyResult<Bound<'py, PyAny>> {
+        self.read_with(py, |engine, now| engine.prepare_until(now, self.connection, self.id, separator, limit))
+    }
+
+    fn read_all<'py>(&self, py: Python<'py>, limit: i64) -> PyResult<Bound<'py, PyAny>> {
+        let limit = usize::try_from(limit).ok();
+        self.read_with(py, |engine, now| engine.prepare_all(now, self.connection, self.id, limit))
+    }
+
+    fn receive_state(&self) -> (&'static str, u64) {
+        self.shared.look(|engine| engine.receive_state(self.connection, self.id)).name()
+    }
+
+    fn wait_readable(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared
+            .wait(future, self.connection, Wait::Readable(self.id), |engine| engine.want_read(self.connection, self.id))
+    }
+
+    fn stop(&self, py: Python<'_>, code: u64) -> bool {
+        self.shared.act(py, |engine, now| engine.stop(now, self.connection, self.id, code))
+    }
+
+    // ---------------------------------------------------------------- sending
+
+    #[pyo3(signature = (data, start = 0))]
+    fn write(&self, data: &Bound<'_, PyAny>, start: usize) -> PyResult<i64> {
+        with_bytes(data, |bytes| {
+            let rest = bytes.get(start..).unwrap_or_default();
+            self.shared
+                .act(data.py(), |engine, _| engine.write(self.connection, self.id, rest))
+                .map_or(-1, |accepted| accepted as i64)
+        })
+    }
+
+    fn finish(&self, py: Python<'_>) -> bool {
+        self.shared.act(py, |engine, _| engine.finish(self.connection, self.id))
+    }
+
+    fn reset(&self, py: Python<'_>, code: u64) -> bool {
+        self.shared.act(py, |engine, now| engine.reset(now, self.connection, self.id, code))
+    }
+
+    fn send_state(&self) -> (&'static str, u64) {
+        self.shared.look(|engine| engine.send_state(self.connection, self.id)).name()
+    }
+
+    fn wait_writable(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared.wait(future, self.connection, Wait::Writable(self.id), |engine| {
+            engine.want_write(self.connection, self.id)
+        })
+    }
+
+    fn wait_acked(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared
+            .wait(future, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
+    }
+
+    #[getter]
+    fn unacked(&self) -> u64 {
+        self.shared.look(|engine| engine.unacked(self.connection, self.id))
+    }
+
+    #[getter]
+    fn priority(&self) -> i32 {
+        self.priority.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    fn set_priority(&self, priority: i32) {
+        self.priority.store(priority, Ordering::Relaxed);
+        self.shared.look(|engine| engine.set_priority(self.connection, self.id, priority));
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let Some(stats) = self.shared.look(|engine| engine.stream_stats(self.connection, self.id)) else {
+            return Ok(dict);
+        };
+        dict.set_item("written", stats.written)?;
+        dict.set_item("sent", stats.sent)?;
+        dict.set_item("acked", stats.acked)?;
+        dict.set_item("received", stats.received)?;
+        dict.set_item("read", stats.read)?;
+        dict.set_item("send_buffered", stats.send_buffered)?;
+        dict.set_item("receive_buffered", stats.receive_buffered)?;
+        dict.set_item("blocked", stats.blocked)?;
+        dict.set_item("created", self.shared.seconds(stats.created))?;
+        dict.set_item("first_byte", stats.first_byte.map(|at| self.shared.seconds(at)))?;
+        dict.set_item("ended", stats.ended.map(|at| self.shared.seconds(at)))?;
+        Ok(dict)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let code = self.abandon.load(Ordering::Relaxed);
+        // Futures still registered are dropped after the locks are free again; dropping them may run Python code.
+        let mut futures = Vec::new();
+        for wait in [Wait::Readable(self.id), Wait::Writable(self.id), Wait::Acked(self.id)] {
+            futures.append(&mut self.shared.waiters.remove(self.connection, wait));
+        }
+        Python::attach(|py| {
+            drop(futures);
+            self.shared.act(py, |engine, now| engine.release(now, self.connection, self.id, code));
+        });
+    }
+}

@@ -1,0 +1,100 @@
+//! Certificates and trust, as Python sees them.
+
+use pyo3::{
+    create_exception,
+    exceptions::{PyException, PyValueError},
+    prelude::*,
+    types::PyBytes,
+};
+use wtio_engine::tls;
+
+create_exception!(_core, TlsError, PyException, "A certificate, key or trust setting that cannot be used.");
+
+/// The one place where the engine's configuration errors become Python's.
+#[expect(clippy::needless_pass_by_value, reason = "used as map_err(raise)")]
+pub(crate) fn raise(error: tls::TlsError) -> PyErr {
+    TlsError::new_err(error.0)
+}
+
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct ClientTls(pub(crate) tls::ClientTls);
+
+#[pymethods]
+impl ClientTls {
+    #[new]
+    #[pyo3(signature = (*, mode, roots_pem = None, hashes = None, certificate_pem = None, key_pem = None))]
+    fn new(
+        mode: &str,
+        roots_pem: Option<&[u8]>,
+        hashes: Option<Vec<Vec<u8>>>,
+        certificate_pem: Option<&[u8]>,
+        key_pem: Option<&[u8]>,
+    ) -> PyResult<Self> {
+        let trust = match mode {
+            "system" => tls::Trust::System,
+            "roots" => tls::Trust::Roots(roots_pem.unwrap_or_default().to_vec()),
+            "hashes" => tls::Trust::Hashes(
+                hashes
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|hash| {
+                        <[u8; 32]>::try_from(hash.as_slice()).map_err(|_| {
+                            PyValueError::new_err(format!("a SHA-256 hash has 32 bytes, this one has {}", hash.len()))
+                        })
+                    })
+                    .collect::<PyResult<_>>()?,
+            ),
+            "insecure" => tls::Trust::Insecure,
+            other => return Err(PyValueError::new_err(format!("unknown trust mode `{other}`"))),
+        };
+        let own = match (certificate_pem.unwrap_or_default(), key_pem.unwrap_or_default()) {
+            ([], []) => None,
+            pair => Some(pair),
+        };
+        tls::ClientTls::new(trust, own).map(Self).map_err(raise)
+    }
+}
+
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct ServerTls(pub(crate) tls::ServerTls);
+
+#[pymethods]
+impl ServerTls {
+    #[new]
+    #[pyo3(signature = (*, certificate_pem, key_pem))]
+    fn new(certificate_pem: &[u8], key_pem: &[u8]) -> PyResult<Self> {
+        tls::ServerTls::new(certificate_pem, key_pem).map(Self).map_err(raise)
+    }
+
+    #[getter]
+    fn certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.certificates().iter().map(|der| PyBytes::new(py, der)).collect()
+    }
+}
+
+type Generated<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "extracted from a Python sequence")]
+pub(crate) fn generate_certificate(
+    py: Python<'_>,
+    names: Vec<String>,
+    not_before: i64,
+    not_after: i64,
+) -> PyResult<Generated<'_>> {
+    let (certificate, key, der) = tls::generate_certificate(&names, not_before, not_after).map_err(raise)?;
+    Ok((PyBytes::new(py, certificate.as_bytes()), PyBytes::new(py, key.as_bytes()), PyBytes::new(py, &der)))
+}
+
+type Facts = (i64, i64, String, String, String, Vec<String>);
+
+#[pyfunction]
+pub(crate) fn certificate_facts(der: &[u8]) -> PyResult<Facts> {
+    let facts = tls::certificate_facts(der).map_err(raise)?;
+    Ok((facts.not_before, facts.not_after, facts.key_algorithm, facts.subject, facts.issuer, facts.names))
+}
+
+#[pyfunction]
+pub(crate) fn sha256<'py>(py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, &tls::sha256(data))
+}

@@ -1,0 +1,238 @@
+"""The typed border between Python (decisions) and Rust (bytes). Private: no user imports it.
+
+Codes that cross this border are QUIC codes as they stand on the wire; mapping to 32-bit application
+codes is Python's (``wtio.protocol.codes``). Sizes are bytes, times are seconds unless a name ends in ``_ns``.
+No method blocks and none of them waits: whatever must wait registers an ``asyncio.Future``, which a later
+``Endpoint.drive`` hands back in its list of wakes.
+"""
+
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+from typing_extensions import Buffer
+
+# What every read returns instead of ``bytes``.
+WAIT: Final = 0  # nothing to return yet: register with wait_readable
+ENDED: Final = 1  # end, reset, stop or session end came first: see receive_state
+OVER_LIMIT: Final = 2  # the limit was passed; all bytes are still in the stream
+
+# Kinds of event tuples: (kind, connection id, ...). See Endpoint.drive.
+EVENT_INCOMING: Final = 0  # (kind, id, Connection): a client arrived, its handshake has begun (server only)
+EVENT_CONNECTED: Final = 1  # (kind, id): the handshake is complete, both directions may carry data
+EVENT_CLOSED: Final = 2  # (kind, id, cause: str, code: int, reason: str): see Connection; comes once
+EVENT_STREAM: Final = 3  # (kind, id, Stream, session id): a WebTransport data stream, its header consumed
+EVENT_RAW_STREAM: Final = 4  # (kind, id, Stream): any other peer-opened stream, type bytes still in it
+EVENT_RAW_READABLE: Final = 5  # (kind, id, stream id): a raw stream has data, its end or a reset to read
+EVENT_RAW_STOPPED: Final = 6  # (kind, id, stream id, code): STOP_SENDING on a raw stream
+EVENT_DATAGRAM_ERROR: Final = 7  # (kind, id): a datagram whose quarter stream id is missing or above 2**60-1
+EVENT_CREDIT_DUE: Final = 8  # (kind, id, session id, limit): announce WT_MAX_DATA = limit
+EVENT_STREAMS_DUE: Final = 9  # (kind, id, session id, bidirectional: bool, limit): announce WT_MAX_STREAMS
+EVENT_CREDIT_EXCEEDED: Final = 10  # (kind, id, session id): the peer broke a session limit
+EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data waits for WT_MAX_DATA
+EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
+
+class TlsError(Exception):
+    """A certificate, key or trust setting that cannot be used; the text says which and why."""
+
+@final
+class ClientTls:
+    """Trust settings of a client. ``mode``: "system", "roots", "hashes" or "insecure"."""
+
+    def __new__(
+        cls,
+        *,
+        mode: str,
+        roots_pem: bytes = b"",
+        hashes: Sequence[bytes] = (),
+        certificate_pem: bytes = b"",
+        key_pem: bytes = b"",
+    ) -> ClientTls: ...
+
+@final
+class ServerTls:
+    """Certificate chain and key of a server, checked against each other here (TlsError)."""
+
+    def __new__(cls, *, certificate_pem: bytes, key_pem: bytes) -> ServerTls: ...
+    @property
+    def certificates(self) -> list[bytes]:
+        """The chain in DER, leaf first."""
+
+def generate_certificate(names: Sequence[str], not_before: int, not_after: int) -> tuple[bytes, bytes, bytes]:
+    """Make a self-signed ECDSA P-256 leaf: (certificate PEM, key PEM, certificate DER). Times are Unix seconds."""
+
+def certificate_facts(der: bytes) -> tuple[int, int, str, str, str, list[str]]:
+    """(not before, not after as Unix seconds, key algorithm, subject, issuer, alternative names)."""
+
+def sha256(data: bytes) -> bytes: ...
+
+@final
+class Endpoint:
+    """One UDP socket (or, without ``bind``, one simulated one) with all of its connections."""
+
+    def __new__(
+        cls,
+        *,
+        server_tls: ServerTls | None = None,
+        seed: bytes | None = None,
+        idle_timeout: float = 30.0,
+        keep_alive: float | None = None,
+        max_bidirectional_streams: int = 128,
+        max_unidirectional_streams: int = 128,
+        stream_receive_window: int = 1_048_576,
+        connection_receive_window: int = 16_777_216,
+        stream_send_buffer: int = 262_144,
+        connection_send_buffer: int = 4_194_304,
+        datagram_send_buffer: int = 1_048_576,
+        datagram_send_age: float | None = None,
+        datagram_receive_buffer: int = 1_048_576,
+        early_datagrams: int = 64,
+        max_connections: int = 10_000,
+        initial_mtu: int = 1200,
+        max_mtu: int = 1452,
+        congestion: str = "cubic",
+        gso: bool = True,
+    ) -> Endpoint: ...
+
+    # -- socket
+    def bind(self, ip: str, port: int, *, dual_stack: bool = False) -> None:
+        """Open the UDP socket (OSError with errno when it cannot be had)."""
+    def fileno(self) -> int: ...
+    @property
+    def local_address(self) -> tuple[str, int]: ...
+    def set_scheduler(self, callback: Callable[[], object] | None) -> None:
+        """``callback`` runs (on the calling thread) when the first output since the last drive is waiting."""
+
+    # -- driving
+    def drive(self, readable: bool, now_ns: int | None = None) -> tuple[list[Future[None]], list[tuple[object, ...]], float | None, bool, bool]:
+        """Receive one bounded batch (if ``readable``), run due timers, transmit.
+
+        Returns (futures to complete, events, seconds until the next timer or None, more input is likely
+        waiting, output waits for the socket to become writable). ``now_ns`` is virtual time for a simulation.
+        """
+    def deliver(self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int = 0) -> None:
+        """Simulation: take one UDP payload from the network."""
+    def collect(self, now_ns: int) -> list[tuple[tuple[str, int], bytes, int]]:
+        """Simulation: all UDP payloads that want to leave: (destination, payload, ECN bits)."""
+
+    # -- connections
+    def connect(self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None = None) -> Connection: ...
+    def refuse_new(self) -> None:
+        """Server: turn away new connections from now on (shutting down)."""
+    def close(self) -> None:
+        """Release the socket. Connections still open die without a word; close them first."""
+    @property
+    def connections(self) -> int:
+        """Connections not yet fully gone (closing ones included)."""
+    def stats(self) -> dict[str, int]: ...
+
+@final
+class Connection:
+    """A QUIC connection.
+
+    Causes of EVENT_CLOSED: "application" (peer's CONNECTION_CLOSE 0x1d, code and reason are the peer's),
+    "transport" (peer's 0x1c), "protocol" (we detected a transport error of the peer), "tls" (our or the
+    peer's TLS alert; code is the alert, reason our verifier's words), "idle" (idle timeout), "reset" (stateless
+    reset), "local" (we closed), "version" (no common version), "refused" (server turned us away).
+    """
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def remote_address(self) -> tuple[str, int]: ...
+    @property
+    def server_name(self) -> str | None:
+        """Server: the SNI name the client asked for."""
+    @property
+    def peer_certificates(self) -> list[bytes]:
+        """The peer's chain in DER, leaf first (empty before the handshake)."""
+    @property
+    def max_datagram_payload(self) -> int | None:
+        """Largest QUIC DATAGRAM payload now, prefix included; None where the peer takes no datagrams."""
+    def open_stream(self, bidirectional: bool, header: bytes, session: int | None = None) -> Stream | None:
+        """Open a stream; ``header`` is sent first and does not count as payload. None: no credit now.
+
+        ``session`` None makes a raw stream (EVENT_RAW_READABLE / EVENT_RAW_STOPPED instead of wakes).
+        """
+    def wait_streams(self, bidirectional: bool, session: int, future: Future[None]) -> None:
+        """Complete ``future`` when open_stream is worth another try (or the connection is gone)."""
+    def add_session(
+        self,
+        session: int,
+        *,
+        flow_control: bool = False,
+        send_limit: int = 0,
+        receive_window: int = 0,
+        send_streams: tuple[int, int] = (0, 0),
+        receive_streams: tuple[int, int] = (0, 0),
+        datagram_buffer: int = 1_048_576,
+        datagram_count: int = 1024,
+    ) -> None:
+        """Register a session: its datagrams are queued from now on, early ones included.
+
+        With ``flow_control``, limits are bytes and stream counts (bidirectional, unidirectional).
+        """
+    def set_send_limit(self, session: int, limit: int) -> None: ...
+    def set_send_streams(self, session: int, bidirectional: bool, limit: int) -> None: ...
+    def end_session(self, session: int, code: int) -> None:
+        """Reset and stop all data streams of the session with wire code ``code`` and wake all waiters.
+
+        Streams whose end has arrived stay readable. Later streams of this session are reset with ``code``. Also for
+        a session id that was never registered (rejected).
+        """
+    def send_datagram(self, session: int, data: Buffer) -> int:
+        """0 sent or queued; else the limit in bytes that ``data`` exceeds, or -1: not possible (no support, closed)."""
+    def receive_datagram(self, session: int) -> bytes | None: ...
+    def receive_datagrams(self, session: int, most: int) -> list[bytes]: ...
+    def wait_datagram(self, session: int, future: Future[None]) -> None: ...
+    def datagram_stats(self, session: int) -> dict[str, int]:
+        """sent, received, dropped_outgoing, expired_outgoing, dropped_incoming, queued_incoming."""
+    def unacked_streams(self, session: int) -> int:
+        """Finished streams of ours in the session whose bytes are not all acknowledged."""
+    def wait_session_acked(self, session: int, future: Future[None]) -> None:
+        """Complete ``future`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
+    def close(self, code: int, reason: bytes) -> None:
+        """CONNECTION_CLOSE (application); EVENT_CLOSED with cause "local" follows."""
+    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes: ...
+    def stats(self) -> dict[str, int | float]:
+        """rtt, min_rtt (seconds), cwnd, mtu, bytes_sent, bytes_received, packets_sent, packets_received, packets_lost …"""
+
+@final
+class Stream:
+    """One stream. Dropping the last reference stops and resets what is still open with ``abandon_code``."""
+
+    abandon_code: int
+    @property
+    def id(self) -> int: ...
+    # -- receiving: every read returns bytes, or WAIT / ENDED / OVER_LIMIT
+    def read(self, max_bytes: int) -> bytes | int:
+        """What has arrived, at most ``max_bytes`` (-1: all of it)."""
+    def read_into(self, buffer: Buffer) -> int:
+        """Bytes copied (at least 1), or -1 wait, -2 ended."""
+    def read_exactly(self, count: int) -> bytes | int: ...
+    def read_until(self, separator: bytes, limit: int) -> bytes | int:
+        """Through the separator. ENDED leaves the rest in the stream; OVER_LIMIT too. Linear over repeated calls."""
+    def read_all(self, limit: int) -> bytes | int:
+        """All bytes once the end has arrived. ``limit`` -1: none."""
+    def receive_state(self) -> tuple[str, int]:
+        """("open" | "ended" | "reset" | "stopped" | "gone" | "none", wire code): "ended" only once all was read."""
+    def wait_readable(self, future: Future[None]) -> None: ...
+    def stop(self, code: int) -> bool:
+        """STOP_SENDING, dropping what is buffered; False when already finished or stopped."""
+    # -- sending
+    def write(self, data: Buffer, start: int = 0) -> int:
+        """Accept a prefix of ``data[start:]`` into the bounded queue; returns the bytes accepted (0: wait), -1: closed."""
+    def finish(self) -> bool: ...
+    def reset(self, code: int) -> bool: ...
+    def send_state(self) -> tuple[str, int]:
+        """("open" | "finished" | "acked" | "reset" | "stopped" | "gone" | "none", wire code)."""
+    def wait_writable(self, future: Future[None]) -> None: ...
+    def wait_acked(self, future: Future[None]) -> None:
+        """Complete ``future`` when everything accepted so far is acknowledged, or never can be."""
+    @property
+    def unacked(self) -> int:
+        """Payload bytes accepted and not acknowledged yet."""
+    priority: int
+    def stats(self) -> dict[str, int | float | None]:
+        """written, sent, acked, received, read, send_buffered, receive_buffered (payload bytes); blocked (seconds);
+        created, first_byte, ended (seconds on the engine's clock, None where not yet)."""
