@@ -4,8 +4,6 @@ Capsules are a byte stream inside the DATA frames of the CONNECT stream; the bor
 nothing to do with each other. Unknown capsules, and those that a dialect without flow control ignores, are drained.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Final
 

@@ -5,8 +5,6 @@ codes of a session live in 32 bits of their own; ``to_wire`` and ``from_wire`` m
 that draft-ietf-webtrans-http3-16, section 4.4, sets aside for them among the HTTP/3 codes.
 """
 
-from __future__ import annotations
-
 from enum import IntEnum
 from typing import Final
 

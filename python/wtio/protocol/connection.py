@@ -2,13 +2,26 @@
 
 Bytes of raw streams go in, outputs (``take_outputs``) and events (``take_events``) come out; both lists are to be
 drained after every call. WebTransport data streams and datagrams never pass through here.
+
+Contents: limits · construction and state · local calls · input from the driver · unidirectional streams · control
+stream · request streams · session requests (server) · responses (client) · capsules · session steps · results.
 """
 
-from __future__ import annotations
-
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
 
+from wtio.protocol import messages, qpack, varint
+from wtio.protocol.capsules import (
+    FLOW_CONTROL_CAPSULES,
+    CapsuleType,
+    classify_capsule,
+    decode_close,
+    decode_limit,
+    encode_close,
+)
+from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import (
     CapsuleReceived,
     CloseConnection,
@@ -32,8 +45,24 @@ from wtio.protocol.events import (
     SettingsReceived,
     Stop,
 )
-from wtio.protocol.faults import SessionStateError
-from wtio.protocol.settings import DEFAULT_DIALECTS, Dialect
+from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
+from wtio.protocol.fields import parse_string_item, parse_string_list, serialize_string, serialize_string_list
+from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader, StreamType, encode_record
+from wtio.protocol.session import LIVE, Effect, Input, Session, State
+from wtio.protocol.settings import (
+    DEFAULT_DIALECTS,
+    DIALECTS,
+    DRAFT02_REQUEST_HEADER,
+    DRAFT02_RESPONSE_HEADER,
+    Dialect,
+    DialectRow,
+    Setting,
+    decode_settings,
+    encode_settings,
+    local_settings,
+    negotiate,
+    peer_problem,
+)
 
 __all__ = [
     "CapsuleReceived",
@@ -85,7 +114,95 @@ class ProtocolLimits:
     """Bytes that a peer may go on sending on a stream that we have ended, before it is told to stop."""
 
 
-DEFAULT_LIMITS = ProtocolLimits()
+DEFAULT_LIMITS: Final = ProtocolLimits()
+
+# Both are taken in every dialect: which one a client sends follows its own reading of the drafts.
+_TOKENS: Final = frozenset(row.token for row in DIALECTS.values())
+_OFFER_HEADER: Final = "wt-available-protocols"
+_CHOICE_HEADER: Final = "wt-protocol"
+_REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
+_RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
+_MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
+_NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
+    FrameType.CANCEL_PUSH,
+    FrameType.SETTINGS,
+    FrameType.GOAWAY,
+    FrameType.MAX_PUSH_ID,
+    FrameType.PRIORITY_UPDATE_REQUEST,
+    FrameType.PRIORITY_UPDATE_PUSH,
+}
+_NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE}
+# The limits among the flow-control capsules, and their initial value's place in ``peer_initial_limits``.
+_LIMIT_CAPSULES: Final[dict[int, int]] = {
+    CapsuleType.WT_MAX_DATA: 0,
+    CapsuleType.WT_MAX_STREAMS_BIDI: 1,
+    CapsuleType.WT_MAX_STREAMS_UNI: 2,
+}
+
+
+class _RequestStream:
+    """A request stream: where its reader stands, and the session or ordinary request on it."""
+
+    __slots__ = (
+        "announced_body",
+        "body",
+        "capsules",
+        "counted",
+        "discarded",
+        "held",
+        "held_end",
+        "interim",
+        "is_discarding",
+        "is_over",
+        "method",
+        "phase",
+        "protocols",
+        "reader",
+        "request",
+        "require_protocol",
+        "responded",
+        "saw_close",
+        "session",
+        "stream_id",
+    )
+
+    def __init__(self, stream_id: int) -> None:
+        self.stream_id = stream_id
+        self.reader: RecordReader
+        self.capsules: RecordReader | None = None
+        self.session: Session | None = None
+        # Header section awaited, then body, then nothing after the trailers.
+        self.phase: Literal["head", "body", "end"] = "head"
+        self.request: messages.Request | None = None  # server: kept while the session is parked
+        self.method = ""
+        self.protocols: tuple[str, ...] = ()  # client: what was offered
+        self.require_protocol = False
+        self.interim = 0
+        self.held: list[tuple[int, bytes]] = []
+        self.held_end = False
+        self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
+        self.is_discarding = False  # we have ended our side; what comes is only counted
+        self.is_over = False
+        self.discarded = 0
+        self.counted = 0  # bytes of this stream in the connection's account of buffers
+        self.responded = False  # ordinary request: we have answered
+        self.announced_body: int | None = None  # content-length
+        self.body = 0
+
+    def buffered(self) -> int:
+        """Bytes that this stream keeps."""
+        kept = self.reader.buffered + sum(len(value) for _, value in self.held)
+        return kept + self.capsules.buffered if self.capsules else kept
+
+
+class _UniStream:
+    """A unidirectional stream of the peer's, or a stray bidirectional one; at first its type is not known."""
+
+    __slots__ = ("head", "stream_type")
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.stream_type: int | None = None
 
 
 class H3Connection:
@@ -118,6 +235,39 @@ class H3Connection:
             max_sessions: Sessions at once on this connection. Dialects with a limit of their own lower it to 1.
             dialects: Dialects to announce.
         """
+        self.is_client = is_client
+        self.limits = limits
+        self._settings = local_settings(
+            is_client,
+            max_field_section_size=limits.max_field_section_size,
+            initial_max_data=initial_max_data,
+            initial_max_streams_bidi=initial_max_streams_bidi,
+            initial_max_streams_uni=initial_max_streams_uni,
+            max_sessions=max_sessions,
+            dialects=dialects,
+        )
+        self._dialects = dialects
+        self._max_sessions = max_sessions
+        self._may_control_flow = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
+        self._dialect: Dialect | None = None
+        self._problem: str | None = None
+        self._peer_settings: dict[int, int] | None = None
+        self._flow_control = False
+        self._closed = False
+        self._outputs: list[Output] = []
+        self._events: list[Event] = []
+        self._buffered = 0
+        self._requests: dict[int, _RequestStream] = {}
+        self._remembered: dict[int, None] = {}
+        self._next_request = 0  # above every request stream seen
+        self._uni: dict[int, _UniStream] = {}
+        self._critical: dict[int, int] = {}  # stream type -> stream id, for control and QPACK streams
+        self._control = RecordReader(self._classify_control_frame)
+        self._encoder_stream = qpack.EncoderStream()
+        self._decoder_stream = qpack.DecoderStream()
+        self._goaway_sent: int | None = None
+        self._goaway_received: int | None = None
+        self._max_push_id = -1
 
     # -- state
 
@@ -127,42 +277,64 @@ class H3Connection:
 
         A server whose client announced none learns it from the first CONNECT.
         """
+        return self._dialect
 
     @property
     def peer_settings(self) -> dict[int, int] | None:
         """The peer's settings, or ``None`` until they have arrived."""
+        return self._peer_settings
 
     @property
     def flow_control(self) -> bool:
         """Whether session flow control is on. False until the peer's settings have arrived."""
+        return self._flow_control
 
     @property
     def peer_initial_limits(self) -> tuple[int, int, int]:
         """Initial session limits that the peer announced: bytes, bidirectional streams, unidirectional streams."""
+        settings = self._peer_settings or {}
+        return (
+            settings.get(Setting.WT_INITIAL_MAX_DATA, 0),
+            settings.get(Setting.WT_INITIAL_MAX_STREAMS_BIDI, 0),
+            settings.get(Setting.WT_INITIAL_MAX_STREAMS_UNI, 0),
+        )
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is over: ``CloseConnection`` was queued. Further calls do nothing."""
+        """Whether the connection is over: ``CloseConnection`` was queued.
+
+        From then on ``send_connect``, ``accept`` and ``reject`` raise SessionStateError; other calls do nothing.
+        """
+        return self._closed
 
     @property
     def sessions(self) -> int:
         """Sessions that count against the limit: waiting for an answer or open."""
+        return sum(1 for session in self._sessions() if session.state in LIVE)
 
     @property
     def parked(self) -> int:
         """Server: session requests that wait for the client's SETTINGS."""
+        return sum(1 for session in self._sessions() if session.state is State.PARKED)
 
     @property
     def goaway_received(self) -> bool:
         """Whether the peer sent GOAWAY: a client needs a new connection for new sessions."""
+        return self._goaway_received is not None
 
     def session_state(self, stream_id: int) -> str | None:
         """Name of a session's state (see ``wtio.protocol.session``), or ``None`` for one not known or finished."""
+        stream = self._requests.get(stream_id)
+        return stream.session.state.value if stream and stream.session else None
 
     # -- what we do
 
     def start(self) -> None:
         """Queue our control stream with SETTINGS, and the two QPACK streams. Call once, when connected."""
+        settings = encode_record(FrameType.SETTINGS, encode_settings(self._settings))
+        self._send(Role.CONTROL, varint.encode(StreamType.CONTROL) + settings)
+        self._send(Role.QPACK_ENCODER, varint.encode(StreamType.QPACK_ENCODER))
+        self._send(Role.QPACK_DECODER, varint.encode(StreamType.QPACK_DECODER))
 
     def send_connect(
         self,
@@ -196,6 +368,32 @@ class H3Connection:
 
         Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
         """
+        row = self._check_may_connect(stream_id)
+        messages.check_target(authority, path)
+        fields = [
+            (":method", "CONNECT"),
+            (":scheme", "https"),
+            (":authority", authority),
+            (":path", path),
+            (":protocol", row.token),
+        ]
+        if row.legacy_headers:
+            fields.append((DRAFT02_REQUEST_HEADER, "1"))
+        own = messages.check_headers(headers, _REQUEST_RESERVED)
+        if origin is not None:
+            if messages.values_of(own, "origin"):
+                raise ValueError("Origin is given both as a header and as `origin`")
+            fields += messages.check_headers((("origin", origin),))
+        if protocols:
+            _check_protocols(protocols)
+            fields.append((_OFFER_HEADER, serialize_string_list(protocols)))
+        fields += own
+        self._check_size(fields)
+        stream = self._open_request(stream_id)
+        stream.protocols = tuple(protocols)
+        stream.require_protocol = require_protocol
+        self._begin_session(stream, State.CONNECTING)
+        self._send(stream_id, _headers_frame(fields))
 
     def accept(self, stream_id: int, *, headers: Sequence[tuple[str, str]] = (), protocol: str | None = None) -> None:
         """Server: answer a session request with 200.
@@ -211,6 +409,22 @@ class H3Connection:
             ValueError: A header cannot be sent, or ``protocol`` was not offered.
             SessionStateError: The request is answered already, or its client is gone.
         """
+        stream, session = self._pending(stream_id, Input.ACCEPT)
+        if protocol is not None and protocol not in session.offered:
+            raise ValueError(f"protocol {protocol!r} was not offered; offered were {list(session.offered)!r}")
+        fields = [(":status", "200")]
+        request = stream.request
+        # Draft 02, section 3.3; harmless elsewhere, so it goes to whoever sent the request's counterpart.
+        if request and messages.values_of(request.headers, DRAFT02_REQUEST_HEADER):
+            fields.append((DRAFT02_RESPONSE_HEADER, "draft02"))
+        if protocol is not None:
+            fields.append((_CHOICE_HEADER, serialize_string(protocol)))
+        if headers:  # our own few fields go out even to a peer that announces a senseless limit
+            fields += messages.check_headers(headers, _RESPONSE_RESERVED)
+            self._check_size(fields)
+        stream.request = None
+        self._step(stream, session, Input.ACCEPT, payload=_headers_frame(fields))
+        self._guarded(partial(self._replay, stream, session))
 
     def reject(
         self, stream_id: int, status: int, *, headers: Sequence[tuple[str, str]] = (), body: bytes = b""
@@ -227,6 +441,35 @@ class H3Connection:
             ValueError: The status or a header cannot be sent.
             SessionStateError: The request is answered already, or its client is gone.
         """
+        stream = self._requests.get(stream_id)
+        if self._closed or stream is None or not (stream.session or stream.method) or stream.responded:
+            raise SessionStateError(f"stream {stream_id} has no request to answer", State.FINISHED.value)
+        lowest = 300 if stream.session else 200
+        if not lowest <= status <= 599:
+            raise ValueError(f"status {status} is outside {lowest} to 599")
+        session = stream.session
+        if session and session.state is not State.REQUESTED:
+            session.step(Input.REJECT)  # raises
+        fields = [(":status", str(status)), *messages.check_headers(headers, _RESPONSE_RESERVED)]
+        # RFC 9110, section 8.6: 204 has no content-length.
+        if status != 204:
+            fields.append(("content-length", str(len(body))))
+        if headers:
+            self._check_size(fields)
+        payload = _headers_frame(fields)
+        if body and stream.method != "HEAD" and status not in (204, 304):
+            payload += encode_record(FrameType.DATA, body)
+        if session:
+            self._step(stream, session, Input.REJECT, payload=payload)
+            if stream.held_end:
+                self._step(stream, session, Input.END)
+            return
+        stream.responded = True
+        self._send(stream_id, payload, end=True)
+        if not stream.held_end:
+            # RFC 9114, section 4.1: the rest of the request is not needed.
+            self._outputs.append(Stop(stream_id, ErrorCodes.H3_NO_ERROR))
+        self._free(stream)
 
     def close_session(self, stream_id: int, code: int, reason: str) -> None:
         """Send WT_CLOSE_SESSION and the end of the stream. No-op on a session that is closing or closed.
@@ -244,35 +487,69 @@ class H3Connection:
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
+        capsule = encode_close(code, reason)
+        stream, session = self._find(stream_id)
+        if stream and session:
+            payload = encode_record(FrameType.DATA, capsule) if session.state is State.OPEN else b""
+            self._step(stream, session, Input.CLOSE, payload=payload, code=ErrorCodes.H3_REQUEST_CANCELLED)
 
     def abort_session(self, stream_id: int, wire_code: int) -> None:
         """Reset and stop the CONNECT stream with an HTTP/3 code. No-op on a finished session."""
+        stream, session = self._find(stream_id)
+        if stream and session:
+            self._step(stream, session, Input.ABORT, code=wire_code)
 
     def drain_session(self, stream_id: int) -> None:
         """Send WT_DRAIN_SESSION. No-op on a session that is not open."""
+        self.send_capsule(stream_id, CapsuleType.WT_DRAIN_SESSION, b"")
 
     def send_capsule(self, stream_id: int, type: int, value: bytes) -> None:
         """Send a capsule on an open session. No-op on a session that is not open."""
+        stream, session = self._find(stream_id)
+        if stream and session and session.state is State.OPEN:
+            self._send(stream_id, encode_record(FrameType.DATA, encode_record(type, value)))
 
     def send_goaway(self) -> None:
         """Tell the peer that we take no new requests. Requests it sends from now on are refused."""
+        if self._closed or self._goaway_sent is not None:
+            return
+        # RFC 9114, section 5.2: a server names the first request it will not process; a client names a push.
+        self._goaway_sent = 0 if self.is_client else self._next_request
+        self._send(Role.CONTROL, encode_record(FrameType.GOAWAY, varint.encode(self._goaway_sent)))
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection for an error that another layer detected, such as H3_DATAGRAM_ERROR."""
+        if self._closed:
+            return
+        self._closed = True
+        self._requests.clear()
+        self._uni.clear()
+        self._outputs.append(CloseConnection(int(code), reason))
+        self._events.append(ConnectionFailed(int(code), reason))
 
     def expire_parked(self) -> int:
         """Server: refuse the session requests that still wait for the client's SETTINGS; returns their number."""
+        parked = [
+            stream for stream in self._requests.values() if stream.session and stream.session.state is State.PARKED
+        ]
+        for stream in parked:
+            if stream.session:
+                self._step(stream, stream.session, Input.ABORT, code=ErrorCodes.H3_REQUEST_REJECTED)
+        return len(parked)
 
     # -- what the peer did
 
     def receive_data(self, stream_id: int, data: bytes, end: bool) -> None:
         """Take bytes of a raw stream, in order; ``end`` with the last ones (or with ``b""``). Never raises."""
+        self._guarded(partial(self._receive, stream_id, data, end))
 
     def receive_reset(self, stream_id: int, code: int) -> None:
         """Take the reset of a raw stream. Never raises."""
+        self._guarded(partial(self._reset, stream_id, code))
 
     def receive_stop(self, stream_id: int | Role, code: int) -> None:
         """Take a STOP_SENDING for a request stream or for one of our unidirectional streams. Never raises."""
+        self._guarded(partial(self._stop, stream_id, code))
 
     # -- decisions about data streams and datagrams
 
@@ -288,11 +565,711 @@ class H3Connection:
 
         Source: draft-ietf-webtrans-http3-16, section 4.
         """
+        if self._closed:
+            return False
+        if session_id % 4 or not 0 <= session_id <= varint.MAX_VARINT:
+            self.fail(ErrorCodes.H3_ID_ERROR, f"session id {session_id} is no client-initiated bidirectional stream")
+        elif self.is_client and session_id >= self._next_request:
+            self.fail(ErrorCodes.H3_ID_ERROR, f"session id {session_id} was never requested")
+        return not self._closed
+
+    # -- input from the driver
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Run what may find a fault of the connection, and close the connection for it."""
+        if self._closed:
+            return
+        try:
+            action()
+        except ConnectionFault as fault:
+            self.fail(fault.code, fault.reason)
+
+    def _receive(self, stream_id: int, data: bytes, end: bool) -> None:
+        kind = stream_id & 3
+        if kind == 0:
+            stream = self._requests.get(stream_id)
+            if stream is None:
+                # A client knows all its request streams; what else arrives belongs to one that is over.
+                if self.is_client or stream_id in self._remembered:
+                    return
+                stream = self._open_request(stream_id)
+                if self._goaway_sent is not None and stream_id >= self._goaway_sent:
+                    self._refuse(stream, ErrorCodes.H3_REQUEST_REJECTED)
+                    return
+            self._receive_request(stream, data, end)
+        elif stream_id not in self._remembered:
+            if kind == 1 and self.is_client:
+                self._receive_stray(stream_id, data, end)
+            elif kind == (3 if self.is_client else 2):
+                self._receive_uni(stream_id, data, end)
+
+    def _reset(self, stream_id: int, code: int) -> None:
+        stream = self._requests.get(stream_id)
+        if stream is None:
+            self._end_uni(stream_id)
+        elif stream.session:
+            reason = "the peer reset the CONNECT stream"
+            self._step(
+                stream,
+                stream.session,
+                Input.RESET,
+                code=ErrorCodes.H3_REQUEST_CANCELLED,
+                report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
+            )
+        else:
+            self._outputs.append(Reset(stream_id, ErrorCodes.H3_REQUEST_CANCELLED))
+            self._free(stream)
+
+    def _stop(self, stream_id: int | Role, code: int) -> None:
+        if isinstance(stream_id, Role) or stream_id & 3 == (2 if self.is_client else 3):
+            # RFC 9114, section 6.2.1; RFC 9204, section 4.2. All unidirectional streams of ours are critical.
+            raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer stopped a critical stream")
+        stream = self._requests.get(stream_id)
+        if stream is None:
+            return
+        if stream.session:
+            reason = "the peer stopped the CONNECT stream"
+            self._step(
+                stream,
+                stream.session,
+                Input.STOP,
+                code=code,
+                report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
+            )
+        else:  # an ordinary request whose answer is not wanted
+            self._refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
+
+    # -- unidirectional streams
+
+    def _receive_uni(self, stream_id: int, data: bytes, end: bool) -> None:
+        stream = self._uni.setdefault(stream_id, _UniStream())
+        if stream.stream_type is None:
+            data = stream.head + data
+            number = varint.decode(data)
+            if number is None:
+                stream.head = data  # at most 7 bytes
+            else:
+                stream.stream_type, offset = number
+                data = data[offset:]
+                self._begin_uni(stream_id, number[0])
+        # A type that is not critical has been forgotten by _begin_uni.
+        if stream_id in self._uni and stream.stream_type is not None:
+            if stream.stream_type == StreamType.CONTROL:
+                for frame_type, payload in self._control.feed(data):
+                    self._control_frame(frame_type, payload)
+            elif stream.stream_type == StreamType.QPACK_ENCODER:
+                self._encoder_stream.feed(data)
+            else:
+                self._decoder_stream.feed(data)
+        if end:
+            self._end_uni(stream_id)
+
+    def _begin_uni(self, stream_id: int, stream_type: int) -> None:
+        """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
+        if stream_type in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
+            if stream_type in self._critical:
+                raise ConnectionFault(
+                    ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
+                )
+            self._critical[stream_type] = stream_id
+            return
+        if stream_type == StreamType.PUSH:
+            if self.is_client:  # section 7.2.7: we never allowed any push
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
+            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
+        # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
+        self._outputs.append(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
+        self._forget_uni(stream_id)
+
+    def _receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
+        """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
+        stream = self._uni.setdefault(stream_id, _UniStream())
+        stream.head += data[:16]
+        number = varint.decode(stream.head)
+        if number and number[0] != FrameType.WT_STREAM:
+            # RFC 9114, section 6.1.
+            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
+        # What ends inside the head of a data stream was abandoned before it meant anything.
+        if number or end:
+            self._outputs += (
+                Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED),
+                Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED),
+            )
+            self._forget_uni(stream_id)
+
+    def _end_uni(self, stream_id: int) -> None:
+        """The peer ended or reset a unidirectional (or stray) stream."""
+        if stream_id in self._critical.values():
+            raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
+        # RFC 9114, section 6.2: an end inside the type must be tolerated.
+        if stream_id in self._uni:
+            self._forget_uni(stream_id)
+
+    def _forget_uni(self, stream_id: int) -> None:
+        self._uni.pop(stream_id, None)
+        self._remember(stream_id)
+        self._outputs.append(FreeStream(stream_id))
+
+    # -- control stream
+
+    def _classify_control_frame(self, frame_type: int, length: int) -> Handling:
+        """Refuse frames that may not come on a control stream here (RFC 9114, sections 6.2.1 and 7.2)."""
+        if frame_type == FrameType.SETTINGS:
+            if self._peer_settings is not None:
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "second SETTINGS frame")
+            if length > self.limits.max_settings_size:
+                raise ConnectionFault(
+                    ErrorCodes.H3_EXCESSIVE_LOAD,
+                    f"SETTINGS frame of {length} bytes exceeds {self.limits.max_settings_size}",
+                )
+            return Handling.COLLECT
+        if self._peer_settings is None:
+            raise ConnectionFault(ErrorCodes.H3_MISSING_SETTINGS, "control stream does not begin with SETTINGS")
+        if frame_type in _NEVER_ON_CONTROL_STREAM:
+            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on the control stream")
+        if frame_type == FrameType.WT_STREAM:
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal on the control stream")
+        if frame_type in (FrameType.GOAWAY, FrameType.CANCEL_PUSH, FrameType.MAX_PUSH_ID):
+            if frame_type == FrameType.MAX_PUSH_ID and self.is_client:
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "MAX_PUSH_ID of a server")
+            if not 1 <= length <= 8:
+                raise ConnectionFault(
+                    ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame of {length} bytes is no single id"
+                )
+            return Handling.COLLECT
+        if frame_type in (FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH) and self.is_client:
+            # RFC 9218, section 7.2.
+            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
+        return Handling.SKIP
+
+    def _control_frame(self, frame_type: int, payload: bytes) -> None:
+        if frame_type == FrameType.SETTINGS:
+            self._take_settings(decode_settings(payload, is_client=self.is_client))
+            return
+        number = varint.decode(payload)
+        if number is None or number[1] != len(payload):
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
+        if frame_type == FrameType.GOAWAY:
+            self._take_goaway(number[0])
+        elif frame_type == FrameType.CANCEL_PUSH:
+            # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
+        else:
+            if number[0] < self._max_push_id:  # section 7.2.7
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
+            self._max_push_id = number[0]
+
+    def _take_settings(self, settings: dict[int, int]) -> None:
+        local = dict(self._settings)
+        self._peer_settings = settings
+        self._dialect = negotiate(local, settings)
+        self._problem = peer_problem(settings, self._dialect, is_client=self.is_client)
+        if self._dialect is not None:
+            takes_part = DIALECTS[self._dialect].takes_part_in_flow_control
+            self._flow_control = takes_part(local) and takes_part(settings)
+        self._events.append(SettingsReceived(dict(settings), self._dialect, self._problem))
+        for stream in list(self._requests.values()):
+            if stream.session and stream.session.state is State.PARKED:
+                try:
+                    self._admit(stream, stream.session)
+                except StreamFault as fault:
+                    self._stream_fault(stream, fault)
+
+    def _take_goaway(self, identifier: int) -> None:
+        """Note that the peer takes no more requests (RFC 9114, section 5.2; draft 16, section 4.7)."""
+        if self.is_client and identifier % 4:
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY names {identifier}, which is no request stream")
+        if self._goaway_received is not None and identifier > self._goaway_received:
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY grows from {self._goaway_received} to {identifier}")
+        self._goaway_received = identifier
+        self._events.append(GoawayReceived(identifier))
+        for stream in list(self._requests.values()):
+            session = stream.session
+            if session is None or session.state not in LIVE:
+                continue
+            if session.state is State.CONNECTING and stream.stream_id >= identifier:
+                # The server has not processed it and never will.
+                self._step(
+                    stream,
+                    session,
+                    Input.FAULT,
+                    code=ErrorCodes.H3_REQUEST_CANCELLED,
+                    report=SessionClosed(
+                        stream.stream_id,
+                        0,
+                        "the server is going away and did not process the request",
+                        clean=False,
+                        by="peer",
+                        wire_code=ErrorCodes.H3_REQUEST_REJECTED,
+                    ),
+                )
+            else:
+                self._drain(stream.stream_id, session)
+
+    # -- request streams
+
+    def _open_request(self, stream_id: int) -> _RequestStream:
+        stream = _RequestStream(stream_id)
+        stream.reader = RecordReader(partial(self._classify_request_frame, stream))
+        self._requests[stream_id] = stream
+        self._next_request = max(self._next_request, stream_id + 4)
+        return stream
+
+    def _receive_request(self, stream: _RequestStream, data: bytes, end: bool) -> None:
+        if not stream.is_discarding:
+            try:
+                for frame_type, payload in stream.reader.feed(data):
+                    if frame_type == FrameType.HEADERS:
+                        self._header_section(stream, payload)
+                    else:
+                        self._body(stream, payload)
+                    if stream.is_discarding or stream.is_over:
+                        break
+                if end and not stream.is_over:
+                    self._end_request(stream)
+            except StreamFault as fault:
+                self._stream_fault(stream, fault)
+            except qpack.FieldSectionTooLargeError:
+                self._header_section_too_large(stream)
+        elif end and stream.session:
+            self._step(stream, stream.session, Input.END)
+        else:
+            self._discard(stream, len(data))
+        if not stream.is_over:
+            kept = stream.buffered()
+            self._buffered += kept - stream.counted
+            stream.counted = kept
+            if self._buffered > self.limits.max_buffered:
+                raise ConnectionFault(
+                    ErrorCodes.H3_EXCESSIVE_LOAD, f"incomplete frames exceed {self.limits.max_buffered} bytes"
+                )
+
+    def _classify_request_frame(self, stream: _RequestStream, frame_type: int, length: int) -> Handling:
+        """Refuse frames that may not come on a request stream here (RFC 9114, sections 4.1, 4.4 and 7.2)."""
+        if frame_type == FrameType.DATA:
+            if stream.phase != "body":
+                raise ConnectionFault(
+                    ErrorCodes.H3_FRAME_UNEXPECTED,
+                    "DATA before HEADERS" if stream.phase == "head" else "DATA after trailers",
+                )
+            return Handling.STREAM
+        if frame_type == FrameType.HEADERS:
+            # Section 4.4: on a CONNECT stream only DATA follows the header section.
+            if stream.phase == "end" or (stream.phase == "body" and (stream.session or stream.method == "CONNECT")):
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "HEADERS after the last header section")
+            if length > self.limits.max_field_section_size:
+                raise qpack.FieldSectionTooLargeError
+            return Handling.COLLECT
+        if frame_type == FrameType.WT_STREAM:
+            # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
+        if frame_type == FrameType.PUSH_PROMISE and self.is_client:
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
+        if frame_type in _NEVER_ON_REQUEST_STREAMS or frame_type == FrameType.PUSH_PROMISE:
+            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on a request stream")
+        return Handling.SKIP
+
+    def _header_section(self, stream: _RequestStream, payload: bytes) -> None:
+        fields = qpack.decode_field_section(payload, max_size=self.limits.max_field_section_size)
+        if stream.phase == "body":
+            stream.phase = "end"
+            messages.check_trailers(fields)
+        elif self.is_client:
+            self._response(stream, fields)
+        else:
+            self._request(stream, messages.read_request(fields))
+
+    def _header_section_too_large(self, stream: _RequestStream) -> None:
+        """Answer a request with 431; give up a response (RFC 9114, section 4.2.2)."""
+        limit = self.limits.max_field_section_size
+        if self.is_client or stream.phase != "head":
+            self._stream_fault(stream, StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, f"headers exceed {limit} bytes"))
+            return
+        self._send(stream.stream_id, _headers_frame([(":status", "431"), ("content-length", "0")]), end=True)
+        self._outputs.append(Stop(stream.stream_id, ErrorCodes.H3_NO_ERROR))
+        self._free(stream)
+
+    def _body(self, stream: _RequestStream, data: bytes) -> None:
+        if stream.session is None:
+            stream.body += len(data)
+            if stream.announced_body is not None and stream.body > stream.announced_body:
+                raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is longer than content-length")
+            return
+        if stream.saw_close:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+        if stream.capsules is None:
+            stream.capsules = RecordReader(partial(self._classify_capsule, stream))
+        for capsule_type, value in stream.capsules.feed(data):
+            self._capsule(stream, stream.session, capsule_type, value)
+            if stream.is_over:
+                return
+        if stream.saw_close and not stream.capsules.at_boundary:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+
+    def _end_request(self, stream: _RequestStream) -> None:
+        """The peer ended its side, at a moment that may be wrong."""
+        if stream.is_discarding and stream.session:
+            self._step(stream, stream.session, Input.END)
+            return
+        if not stream.reader.at_boundary:
+            if stream.phase == "head" and stream.reader.may_be_data_stream:
+                raise StreamFault(ErrorCodes.H3_REQUEST_INCOMPLETE, "stream ends inside its first number")
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "stream ends inside a frame")  # RFC 9114, section 7.1
+        if stream.phase == "head":
+            code = ErrorCodes.H3_MESSAGE_ERROR if self.is_client else ErrorCodes.H3_REQUEST_INCOMPLETE
+            raise StreamFault(code, "stream ends before a complete header section")
+        session = stream.session
+        if session is None:
+            if stream.announced_body is not None and stream.body != stream.announced_body:
+                raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is shorter than content-length")
+            stream.held_end = True
+            return
+        if stream.capsules and not stream.capsules.at_boundary:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "stream ends inside a capsule")  # RFC 9297, section 3.3
+        if session.state in (State.PARKED, State.REQUESTED):
+            stream.held_end = True
+            return
+        self._step(
+            stream,
+            session,
+            Input.END,
+            report=SessionClosed(stream.stream_id, 0, "", clean=True, by="peer", wire_code=None),
+        )
+
+    def _discard(self, stream: _RequestStream, count: int) -> None:
+        """Count what comes on a stream that we have ended; a peer that does not stop is told to."""
+        stream.discarded += count
+        if stream.session and stream.discarded > self.limits.max_discard:
+            self._step(stream, stream.session, Input.FAULT, code=ErrorCodes.H3_NO_ERROR)
+
+    def _stream_fault(self, stream: _RequestStream, fault: StreamFault) -> None:
+        if stream.session is None:
+            self._refuse(stream, fault.code)
+            return
+        self._step(
+            stream,
+            stream.session,
+            Input.FAULT,
+            code=fault.code,
+            report=SessionClosed(stream.stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code),
+        )
+
+    def _refuse(self, stream: _RequestStream, code: int) -> None:
+        """Reset and stop a request stream without a session."""
+        self._outputs += (Reset(stream.stream_id, int(code)), Stop(stream.stream_id, int(code)))
+        self._free(stream)
+
+    def _free(self, stream: _RequestStream) -> None:
+        stream.is_over = True
+        self._buffered -= stream.counted
+        del self._requests[stream.stream_id]
+        self._remember(stream.stream_id)
+        self._outputs.append(FreeStream(stream.stream_id))
+
+    def _remember(self, stream_id: int) -> None:
+        self._remembered[stream_id] = None
+        if len(self._remembered) > _MOST_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    # -- session requests (server)
+
+    def _request(self, stream: _RequestStream, request: messages.Request) -> None:
+        stream.phase = "body"
+        stream.method = request.method
+        if not request.protocol:
+            stream.announced_body = request.content_length
+            self._events.append(
+                RequestReceived(
+                    stream.stream_id,
+                    request.method,
+                    request.path,
+                    request.headers,
+                    scheme=request.scheme,
+                    authority=request.authority,
+                )
+            )
+            return
+        if request.protocol not in _TOKENS:
+            self.reject(stream.stream_id, 501)  # RFC 9220, section 3
+            return
+        if request.scheme.lower() != "https":
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "WebTransport needs the scheme https")  # section 3.2
+        stream.request = request
+        session = self._begin_session(stream, State.PARKED)
+        if self._peer_settings is not None:
+            self._admit(stream, session)
+        elif self.parked > self.limits.max_parked_requests:
+            raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "too many requests before SETTINGS")
+
+    def _admit(self, stream: _RequestStream, session: Session) -> None:
+        """Let a session request go to the application, now that the client's settings are known."""
+        request = stream.request
+        if request is None:
+            return
+        if self._problem is not None:
+            # Section 3.1: with settings that do not allow it, the request is malformed.
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, self._problem)
+        dialect = self._dialect or self._dialect_of(request)
+        row = DIALECTS[dialect]
+        if self.sessions >= self._session_limit(row):
+            raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "no more sessions on this connection")
+        self._dialect = dialect
+        offers = messages.values_of(request.headers, _OFFER_HEADER)
+        # Section 3.3: a malformed list counts as none.
+        session.offered = tuple(parse_string_list(offers, tokens=row.tokens_as_protocols) or ())
+        session.announced = True
+        self._step(stream, session, Input.SETTINGS)
+        origins = messages.values_of(request.headers, "origin")
+        self._events.append(
+            SessionRequested(
+                stream.stream_id,
+                request.method,
+                request.scheme,
+                request.authority,
+                request.path,
+                request.protocol,
+                request.headers,
+                origins[0] if origins else None,
+                session.offered,
+                dialect,
+            )
+        )
+
+    @staticmethod
+    def _dialect_of(request: messages.Request) -> Dialect:
+        """Tell the dialect of a client that announced none from its request."""
+        if request.protocol == DIALECTS[Dialect.D15].token:
+            return Dialect.D15
+        if messages.values_of(request.headers, DRAFT02_REQUEST_HEADER):
+            return Dialect.D02
+        return Dialect.D07
+
+    def _pending(self, stream_id: int, event: Input) -> tuple[_RequestStream, Session]:
+        """Find a session that waits for the application's decision."""
+        stream, session = self._find(stream_id)
+        if stream is None or session is None:
+            raise SessionStateError(f"{event.value} is impossible: stream {stream_id} has no session", "finished")
+        if session.state is not State.REQUESTED:
+            session.step(event)  # raises
+        return stream, session
+
+    def _replay(self, stream: _RequestStream, session: Session) -> None:
+        """Act on what a client sent before its session was accepted."""
+        held, stream.held = stream.held, []
+        try:
+            for capsule_type, value in held:
+                self._capsule(stream, session, capsule_type, value)
+                if stream.is_over:
+                    return
+            if stream.held_end:
+                self._end_request(stream)
+        except StreamFault as fault:
+            self._stream_fault(stream, fault)
+
+    # -- responses (client)
+
+    def _check_may_connect(self, stream_id: int) -> DialectRow:
+        """Raise unless a session can be requested now; return the row of the dialect."""
+        if not self.is_client or stream_id % 4 or stream_id in self._requests or stream_id in self._remembered:
+            raise ValueError(f"stream {stream_id} is no fresh bidirectional stream of a client")
+        if self._closed:
+            raise SessionStateError("the connection is closed", "closed")
+        if self._peer_settings is None:
+            # Draft 16, section 3.1.
+            raise SessionStateError("the server's SETTINGS have not arrived", "connecting")
+        if self._problem is not None or self._dialect is None:
+            raise SessionStateError(f"no WebTransport with this server: {self._problem}", "unfit")
+        if self._goaway_received is not None:
+            raise SessionStateError("the server is going away; connect anew", "draining")
+        row = DIALECTS[self._dialect]
+        limit = self._session_limit(row)
+        if self.sessions >= limit:
+            raise SessionStateError(f"this connection carries {limit} session(s) at most", "full")
+        return row
+
+    def _response(self, stream: _RequestStream, fields: Headers) -> None:
+        status, headers = messages.read_response(fields)
+        session = stream.session
+        if session is None:
+            return
+        if status < 200:
+            stream.interim += 1
+            if stream.interim > self.limits.max_informational:
+                raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many interim responses")
+            return
+        stream.phase = "body"
+        if status >= 300:
+            self._events.append(SessionRejected(stream.stream_id, status, headers))
+            self._step(stream, session, Input.REFUSAL, code=ErrorCodes.H3_REQUEST_CANCELLED)
+            return
+        if not session.can_send:
+            raise StreamFault(ErrorCodes.H3_REQUEST_CANCELLED, "the server accepted a session that it had stopped")
+        protocol = self._choice(stream, headers)
+        self._step(stream, session, Input.SUCCESS)
+        self._events.append(SessionAccepted(stream.stream_id, status, headers, protocol))
+
+    def _choice(self, stream: _RequestStream, headers: Headers) -> str | None:
+        """Return the subprotocol that the server chose (draft 16, section 3.3)."""
+        row = DIALECTS[self._dialect or Dialect.D15]
+        values = messages.values_of(headers, _CHOICE_HEADER)
+        # Anything but one string counts as absent; what was not asked for is not looked at.
+        choice = parse_string_item(values[0], tokens=row.tokens_as_protocols) if len(values) == 1 else None
+        if choice is not None and choice not in stream.protocols:
+            if row.protocol_mismatch_closes:
+                raise StreamFault(ErrorCodes.WT_ALPN_ERROR, f"the server chose {choice!r}, which was not offered")
+            choice = None
+        if choice is None and stream.require_protocol:
+            raise StreamFault(ErrorCodes.WT_ALPN_ERROR, "the server chose no subprotocol")
+        return choice
+
+    # -- capsules
+
+    def _classify_capsule(self, stream: _RequestStream, capsule_type: int, length: int) -> Handling:
+        if stream.saw_close:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+        # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
+        flow_control = self._flow_control if self._peer_settings is not None else self._may_control_flow
+        return classify_capsule(capsule_type, length, flow_control=flow_control)
+
+    def _capsule(self, stream: _RequestStream, session: Session, capsule_type: int, value: bytes) -> None:
+        if capsule_type == CapsuleType.WT_CLOSE_SESSION:
+            stream.saw_close = True
+        if session.state in (State.PARKED, State.REQUESTED):
+            if len(stream.held) >= self.limits.max_held_capsules:
+                raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many capsules before the session is accepted")
+            stream.held.append((capsule_type, value))
+        elif capsule_type == CapsuleType.WT_CLOSE_SESSION:
+            code, reason = decode_close(value)
+            self._step(
+                stream,
+                session,
+                Input.CLOSE_CAPSULE,
+                report=SessionClosed(stream.stream_id, code, reason, clean=True, by="peer", wire_code=None),
+            )
+        elif capsule_type == CapsuleType.WT_DRAIN_SESSION:
+            self._drain(stream.stream_id, session)
+        elif capsule_type in FLOW_CONTROL_CAPSULES and self._flow_control:
+            number = decode_limit(capsule_type, value)
+            self._check_limit(session, capsule_type, number)
+            self._events.append(CapsuleReceived(stream.stream_id, capsule_type, number))
+
+    def _check_limit(self, session: Session, capsule_type: int, limit: int) -> None:
+        """Refuse a limit that does not grow (draft 16, sections 5.6.2 and 5.6.4)."""
+        place = _LIMIT_CAPSULES.get(capsule_type)
+        if place is None:
+            return
+        last = session.limits.get(capsule_type, self.peer_initial_limits[place])
+        must_grow = self._dialect is not None and DIALECTS[self._dialect].equal_limit_is_error
+        if limit < last or (must_grow and limit == last):
+            raise StreamFault(
+                ErrorCodes.WT_FLOW_CONTROL_ERROR,
+                f"{CapsuleType(capsule_type).name} goes from {last} to {limit}; limits only grow",
+            )
+        session.limits[capsule_type] = limit
+
+    def _drain(self, stream_id: int, session: Session) -> None:
+        if not session.is_draining:
+            session.is_draining = True
+            self._events.append(SessionDraining(stream_id))
+
+    # -- session steps
+
+    def _sessions(self) -> Iterator[Session]:
+        return (stream.session for stream in self._requests.values() if stream.session)
+
+    def _session_limit(self, row: DialectRow) -> int:
+        """Return how many sessions this connection may carry at once (draft 16, section 5.1)."""
+        if row.one_session_without_flow_control and not self._flow_control:
+            return min(self._max_sessions, 1)
+        if row.session_setting is None:
+            return self._max_sessions
+        server = self._peer_settings if self.is_client else dict(self._settings)
+        return min(self._max_sessions, (server or {}).get(row.session_setting, 1))
+
+    def _find(self, stream_id: int) -> tuple[_RequestStream | None, Session | None]:
+        stream = self._requests.get(stream_id)
+        return stream, stream.session if stream else None
+
+    def _begin_session(self, stream: _RequestStream, state: State) -> Session:
+        session = Session(state)
+        session.announced = self.is_client
+        stream.session = session
+        return session
+
+    def _step(
+        self,
+        stream: _RequestStream,
+        session: Session,
+        event: Input,
+        *,
+        payload: bytes = b"",
+        code: int = ErrorCodes.H3_NO_ERROR,
+        report: SessionClosed | None = None,
+    ) -> None:
+        """Move a session on and do what the table says.
+
+        ``payload`` is for SEND and FINISH, ``code`` for RESET and STOP, ``report`` for REPORT.
+        """
+        stream_id = stream.stream_id
+        for effect in session.step(event):
+            match effect:
+                case Effect.SEND:
+                    self._send(stream_id, payload)
+                case Effect.FINISH:
+                    if session.can_send:
+                        session.can_send = False
+                        self._send(stream_id, payload, end=True)
+                case Effect.RESET:
+                    # Also after the end was sent: what is still on its way need not arrive any more.
+                    if not session.was_reset:
+                        session.can_send = False
+                        session.was_reset = True
+                        self._outputs.append(Reset(stream_id, int(code)))
+                case Effect.STOP:
+                    self._outputs.append(Stop(stream_id, int(code)))
+                case Effect.REPORT:
+                    if report is not None:
+                        self._events.append(report)
+                case Effect.REPORT_STOP:
+                    self._events.append(SessionStopping(stream_id, int(code)))
+                case Effect.FREE:
+                    self._free(stream)
+                    if session.announced:
+                        self._events.append(SessionFinished(stream_id))
+        if session.state is State.CLOSING:
+            stream.is_discarding = True
 
     # -- results
 
+    def _send(self, stream: int | Role, data: bytes, end: bool = False) -> None:
+        self._outputs.append(Send(stream, data, end))
+
+    def _check_size(self, fields: Headers) -> None:
+        """Raise ValueError for a header section that is larger than the peer takes (RFC 9114, section 4.2.2)."""
+        limit = (self._peer_settings or {}).get(Setting.MAX_FIELD_SECTION_SIZE)
+        size = qpack.field_section_size(fields)
+        if limit is not None and size > limit:
+            raise ValueError(f"headers of {size} bytes exceed the peer's limit of {limit}")
+
     def take_outputs(self) -> list[Output]:
         """Return the outputs queued since the last call, oldest first."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
 
     def take_events(self) -> list[Event]:
         """Return the events queued since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events
+
+
+def _headers_frame(fields: Headers) -> bytes:
+    return encode_record(FrameType.HEADERS, qpack.encode_field_section(fields))
+
+
+def _check_protocols(protocols: Sequence[str]) -> None:
+    """Raise ValueError for subprotocols that cannot be offered (W3C WebTransport, constructor)."""
+    for protocol in protocols:
+        if not 1 <= len(protocol) <= 512:
+            raise ValueError(f"protocol of {len(protocol)} characters; 1 to 512 are possible")
+    if len(set(protocols)) != len(protocols):
+        raise ValueError(f"protocols {list(protocols)!r} name one twice")

@@ -3,8 +3,6 @@
 Outputs are orders that must be carried out in their sequence; events are facts. All are immutable.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias

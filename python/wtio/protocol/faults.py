@@ -4,8 +4,6 @@
 turns them into outputs and events. ``SessionStateError`` is raised to the caller.
 """
 
-from __future__ import annotations
-
 __all__ = ["ConnectionFault", "SessionStateError", "StreamFault"]
 
 

@@ -5,8 +5,6 @@ absent, so reading returns ``None`` instead of raising; but parameters and forei
 correctly to know where a member ends.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Final

@@ -4,8 +4,6 @@ Frames and capsules have the same shape (RFC 9114, section 7.1; RFC 9297, sectio
 both. It keeps only what its owner asks it to collect; a payload that is not understood is counted, not stored.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from enum import Enum, IntEnum
 from typing import Final
@@ -95,9 +93,12 @@ class RecordReader:
         return self._handling is None and not self._head
 
     @property
-    def type_is_incomplete(self) -> bool:
-        """Whether the bytes so far end inside the type of a record."""
-        return self._handling is None and bool(self._head) and varint.decode(self._head) is None
+    def may_be_data_stream(self) -> bool:
+        """Whether the bytes so far may be the beginning of a data stream's header: inside a type, or after 0x41."""
+        if self._handling is not None or not self._head:
+            return False
+        number = varint.decode(self._head)
+        return number is None or number[0] == FrameType.WT_STREAM
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes; yield (type, value) for each collected value and for each piece of a streamed one.

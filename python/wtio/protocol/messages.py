@@ -3,8 +3,6 @@
 A malformed message is an error of its stream, H3_MESSAGE_ERROR (RFC 9114, section 4.1.2).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ neither side ever waits for the other. Both Huffman-coded and plain strings are 
 asked otherwise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final
 

@@ -27,8 +27,6 @@ Three rules are easy to get wrong:
   cannot occur in PARKED and REQUESTED (draft-ietf-webtrans-http3-16, section 3.2).
 """
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Final
 
@@ -155,17 +153,19 @@ class Session:
     Attributes:
         state: Where the session stands.
         can_send: Whether our direction of the CONNECT stream is still open.
+        was_reset: Whether we have reset our direction.
         announced: Whether the application knows of the session.
         is_draining: Whether a request to wind down was reported.
         offered: Subprotocols that the client offered.
         limits: Last value of each flow-control limit that the peer announced, by capsule type.
     """
 
-    __slots__ = ("announced", "can_send", "is_draining", "limits", "offered", "state")
+    __slots__ = ("announced", "can_send", "is_draining", "limits", "offered", "state", "was_reset")
 
     def __init__(self, state: State, offered: tuple[str, ...] = ()) -> None:
         self.state = state
         self.can_send = True
+        self.was_reset = False
         self.announced = False
         self.is_draining = False
         self.offered = offered

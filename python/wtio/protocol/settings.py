@@ -4,11 +4,9 @@ One connection speaks one dialect: the newest draft that both sides announced. T
 of them; what differs is in ``DIALECTS``, one row per dialect, and nowhere else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 from wtio.protocol import varint
@@ -50,7 +48,7 @@ class Setting(IntEnum):
     WT_INITIAL_MAX_STREAMS_BIDI = 0x2B65
 
 
-class Dialect(str, Enum):
+class Dialect(StrEnum):
     """The drafts of WebTransport over HTTP/3 that can be told apart on the wire, oldest first."""
 
     D02 = "draft02"
@@ -268,10 +266,14 @@ def decode_settings(payload: bytes, *, is_client: bool) -> dict[int, int]:
         offset = value[1]
     for setting in _BOOLEAN:
         if settings.get(setting, 0) > 1:
-            raise ConnectionFault(ErrorCodes.H3_SETTINGS_ERROR, f"setting {setting.name} is {settings[setting]}, not 0 or 1")
+            raise ConnectionFault(
+                ErrorCodes.H3_SETTINGS_ERROR, f"setting {setting.name} is {settings[setting]}, not 0 or 1"
+            )
     # Draft 16, section 3.1: only the client checks; to a server any value above 0 counts.
     if is_client and settings.get(Setting.WT_ENABLED, 0) > 1:
-        raise ConnectionFault(ErrorCodes.H3_SETTINGS_ERROR, f"setting WT_ENABLED is {settings[Setting.WT_ENABLED]}, not 0 or 1")
+        raise ConnectionFault(
+            ErrorCodes.H3_SETTINGS_ERROR, f"setting WT_ENABLED is {settings[Setting.WT_ENABLED]}, not 0 or 1"
+        )
     return settings
 
 

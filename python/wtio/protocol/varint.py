@@ -1,7 +1,5 @@
 """Variable-length integers of QUIC (RFC 9000, section 16)."""
 
-from __future__ import annotations
-
 from typing import Final
 
 __all__ = ["MAX_VARINT", "decode", "encode"]
