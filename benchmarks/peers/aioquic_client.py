@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from tests.interop.aioquic_peer import PeerSession, connect
+
 from benchmarks.peers.aioquic_session import AioquicSession
 from benchmarks.workloads import client_main
-from tests.interop.aioquic_peer import PeerSession, connect
 
 if TYPE_CHECKING:
     import argparse

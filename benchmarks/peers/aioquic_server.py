@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from tests.interop.aioquic_peer import PeerSession, serve
+
 from benchmarks.peers.aioquic_session import AioquicSession
 from benchmarks.workloads import serve_session, server_main
-from tests.interop.aioquic_peer import PeerSession, serve
 
 if TYPE_CHECKING:
     import argparse
