@@ -11,7 +11,6 @@ use wtio_engine::tls;
 create_exception!(_core, TlsError, PyException, "A certificate, key or trust setting that cannot be used.");
 
 /// The one place where the engine's configuration errors become Python's.
-#[expect(clippy::needless_pass_by_value, reason = "used as map_err(raise)")]
 pub(crate) fn raise(error: tls::TlsError) -> PyErr {
     TlsError::new_err(error.0)
 }
@@ -75,7 +74,6 @@ impl ServerTls {
 type Generated<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "extracted from a Python sequence")]
 pub(crate) fn generate_certificate(
     py: Python<'_>,
     names: Vec<String>,

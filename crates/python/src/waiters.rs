@@ -17,9 +17,11 @@ pub(crate) enum Wait {
     Streams(bool),
 }
 
+type Waiting = FxHashMap<(u64, Wait), Vec<Py<PyAny>>>;
+
 /// Futures by connection and kind. Several may wait for the same thing.
 #[derive(Default)]
-pub(crate) struct Waiters(Mutex<FxHashMap<(u64, Wait), Vec<Py<PyAny>>>>);
+pub(crate) struct Waiters(Mutex<Waiting>);
 
 impl Waiters {
     pub(crate) fn add(&self, connection: u64, wait: Wait, future: Py<PyAny>) {

@@ -647,6 +647,12 @@ impl Engine {
         self.connections.get(&id).map_or(0, |conn| conn.unacked(stream))
     }
 
+    /// Streams of a connection the engine still keeps state of.
+    #[must_use]
+    pub fn stream_count(&self, id: u64) -> usize {
+        self.connections.get(&id).map_or(0, |conn| conn.streams.len())
+    }
+
     /// Higher goes first.
     pub fn set_priority(&mut self, id: u64, stream: u64, priority: i32) {
         self.with(id, |conn, _| conn.set_priority(stream, priority));
