@@ -65,6 +65,8 @@ def certificate_facts(der: bytes) -> tuple[int, int, str, str, str, list[str]]:
     """(not before, not after as Unix seconds, key algorithm, subject, issuer, alternative names)."""
 
 def sha256(data: bytes) -> bytes: ...
+def mark_forked() -> None:
+    """Call in the child after a fork: ``drive`` of endpoints made before it raises RuntimeError from now on."""
 
 @final
 class Endpoint:

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -64,6 +64,17 @@ pub(crate) struct Shared {
     scheduler: Mutex<Option<Py<PyAny>>>,
     is_scheduled: AtomicBool,
     start: Instant,
+    /// Forks this process had seen when the endpoint was made.
+    generation: u64,
+}
+
+/// Forks seen by this process, as the child.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+/// Called in the child after a fork: endpoints it inherited would speak over the parent's sockets.
+#[pyfunction]
+pub(crate) fn mark_forked() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Shared {
@@ -122,7 +133,7 @@ impl Shared {
     ) -> PyResult<()> {
         let py = future.py();
         if self.act(py, |engine, _| want(engine)) {
-            self.waiters.add(connection, wait, future.clone().unbind());
+            self.waiters.add(py, connection, wait, future.clone().unbind());
             return Ok(());
         }
         if !future.call_method0("done")?.is_truthy()? {
@@ -230,6 +241,7 @@ impl Endpoint {
                 scheduler: Mutex::new(None),
                 is_scheduled: AtomicBool::new(false),
                 start: Instant::now(),
+                generation: GENERATION.load(Ordering::Relaxed),
             }),
         })
     }
@@ -265,6 +277,11 @@ impl Endpoint {
 
     #[pyo3(signature = (readable, now_ns = None))]
     fn drive<'py>(&self, py: Python<'py>, readable: bool, now_ns: Option<u64>) -> PyResult<Driven<'py>> {
+        if self.shared.generation != GENERATION.load(Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err(
+                "this endpoint was made before a fork and belongs to the parent process; make a new one in the child",
+            ));
+        }
         let mut events;
         let timeout;
         let mut more = false;

@@ -19,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use super::{
         connection::Connection,
-        endpoint::Endpoint,
+        endpoint::{Endpoint, mark_forked},
         stream::Stream,
         tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
     };

@@ -230,7 +230,8 @@ impl Drop for Stream {
         for wait in [Wait::Readable(self.id), Wait::Writable(self.id), Wait::Acked(self.id)] {
             futures.append(&mut self.shared.waiters.remove(self.connection, wait));
         }
-        Python::attach(|py| {
+        // At interpreter exit there is nobody left to tell.
+        let _ = Python::try_attach(|py| {
             drop(futures);
             self.shared.act(py, |engine, now| engine.release(now, self.connection, self.id, code));
         });

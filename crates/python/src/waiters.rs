@@ -1,6 +1,6 @@
 //! Python futures that wait for something of the engine.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
@@ -23,9 +23,41 @@ type Waiting = FxHashMap<(u64, Wait), Vec<Py<PyAny>>>;
 #[derive(Default)]
 pub(crate) struct Waiters(Mutex<Waiting>);
 
+/// From this many futures on, cancelled ones are looked for each time their number doubles.
+const PRUNE_FROM: usize = 16;
+
 impl Waiters {
-    pub(crate) fn add(&self, connection: u64, wait: Wait, future: Py<PyAny>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry((connection, wait)).or_default().push(future);
+    /// Register a future. Those that were cancelled since are let go, so that waiting with timeouts in a loop leaves
+    /// nothing behind: of readers and writers there is only ever one, of others the list is swept as it grows.
+    pub(crate) fn add(&self, py: Python<'_>, connection: u64, wait: Wait, future: Py<PyAny>) {
+        let key = (connection, wait);
+        let is_single = matches!(wait, Wait::Readable(_) | Wait::Writable(_));
+        let mut old = Vec::new();
+        {
+            let mut waiting = self.lock();
+            let list = waiting.entry(key).or_default();
+            if is_single || (list.len() >= PRUNE_FROM && list.len().is_power_of_two()) {
+                old = std::mem::take(list);
+            }
+            list.push(future);
+        }
+        // Python is asked, and Python objects are dropped, with no lock held.
+        if is_single {
+            return;
+        }
+        old.retain(|future| {
+            future.call_method0(py, "done").and_then(|done| done.is_truthy(py)).is_ok_and(|done| !done)
+        });
+        if !old.is_empty() {
+            let mut waiting = self.lock();
+            let list = waiting.entry(key).or_default();
+            old.append(list);
+            *list = old;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Futures that `event` completes; `None` for an event that Python handles itself.
@@ -44,7 +76,7 @@ impl Waiters {
 
     /// Take out all futures of one kind; the caller drops or completes them.
     pub(crate) fn remove(&self, connection: u64, wait: Wait) -> Vec<Py<PyAny>> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.lock();
         if waiting.is_empty() {
             return Vec::new();
         }
