@@ -1,0 +1,108 @@
+"""WebTransport for Python: streams and datagrams over HTTP/3, between programs and with browsers.
+
+``connect`` makes a client, ``serve`` a server; both give sessions, and sessions give streams and datagrams. Everything
+public is importable from here. ``wtio.errors`` shows all that can go wrong, ``wtio.config`` all that can be tuned.
+"""
+
+from wtio.client import Connector, connect
+from wtio.config import Limits, Timeouts
+from wtio.errors import (
+    BusyError,
+    CertificateError,
+    ConnectError,
+    ConnectionRefused,
+    DatagramTooLargeError,
+    HandshakeTimeout,
+    InvalidURLError,
+    LocalProtocolError,
+    NameResolutionError,
+    ProtocolError,
+    ReadLimitError,
+    RemoteProtocolError,
+    RequirementsNotMetError,
+    SessionClosed,
+    SessionClosedError,
+    SessionClosedOK,
+    SessionRejectedError,
+    StreamClosedError,
+    StreamCreditError,
+    StreamError,
+    StreamResetError,
+    StreamStoppedError,
+    WebTransportError,
+)
+from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
+from wtio.session import (
+    CloseInfo,
+    IncomingDatagrams,
+    IncomingStreams,
+    SessionFacts,
+    SessionStats,
+    WebTransportSession,
+)
+from wtio.stream import (
+    BODY_RAISED_CODE,
+    Buffer,
+    ErrorCodes,
+    StreamDiagnostics,
+    StreamDirection,
+    WebTransportReceiveStream,
+    WebTransportSendStream,
+    WebTransportStream,
+)
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BODY_RAISED_CODE",
+    "Buffer",
+    "BusyError",
+    "CertificateError",
+    "ClientTLS",
+    "CloseInfo",
+    "ConnectError",
+    "ConnectionRefused",
+    "Connector",
+    "DatagramTooLargeError",
+    "DevCertificate",
+    "ErrorCodes",
+    "HandshakeTimeout",
+    "HttpRequest",
+    "HttpResponse",
+    "IncomingDatagrams",
+    "IncomingStreams",
+    "InvalidURLError",
+    "Limits",
+    "LocalProtocolError",
+    "NameResolutionError",
+    "ProtocolError",
+    "ReadLimitError",
+    "RemoteProtocolError",
+    "RequirementsNotMetError",
+    "Server",
+    "ServerTLS",
+    "SessionClosed",
+    "SessionClosedError",
+    "SessionClosedOK",
+    "SessionFacts",
+    "SessionRejectedError",
+    "SessionRequest",
+    "SessionStats",
+    "StreamClosedError",
+    "StreamCreditError",
+    "StreamDiagnostics",
+    "StreamDirection",
+    "StreamError",
+    "StreamResetError",
+    "StreamStoppedError",
+    "Timeouts",
+    "WebTransportError",
+    "WebTransportReceiveStream",
+    "WebTransportSendStream",
+    "WebTransportSession",
+    "WebTransportStream",
+    "connect",
+    "dev_certificate",
+    "serve",
+]

@@ -1,0 +1,578 @@
+"""One QUIC connection: the place where the engine, the HTTP/3 layer and the sessions meet.
+
+Engine events go in through ``handle``. Bytes of raw streams go to ``H3Connection``; what comes out of it is carried
+out (``_carry_out``) or told to a session (``_tell``). Streams and datagrams of sessions never pass through Python's
+protocol layer. ``client`` and ``server`` add what differs between the two sides.
+
+::
+
+    engine event ──► handle ──► H3Connection ──► outputs: engine streams
+          │                          └─────────► events: sessions, client, server
+          └──► EVENT_STREAM ──► session, or kept until it is established
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from wtio import _core
+from wtio.errors import ClosedBy, RemoteProtocolError
+from wtio.protocol import varint
+from wtio.protocol.capsules import CapsuleType, cut_reason
+from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.connection import H3Connection, ProtocolLimits
+from wtio.protocol.events import (
+    CapsuleReceived,
+    CloseConnection,
+    Event,
+    FreeStream,
+    Output,
+    Reset,
+    Role,
+    Send,
+    SessionClosed,
+    SessionDraining,
+    SessionFinished,
+    SessionStopping,
+    Stop,
+)
+from wtio.session import CloseInfo, SessionFacts, WebTransportSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wtio._driver import Driver, EngineEvent
+    from wtio.config import Limits, Timeouts
+
+# Session flow control is off until its limits are configured; engine and protocol layer are ready for it.
+# Payload bytes, bidirectional streams, unidirectional streams (draft-ietf-webtrans-http3-16, section 5.5).
+_SESSION_WINDOW: Final = 0
+_SESSION_STREAMS: Final = (0, 0)
+
+# Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
+# peer that never reads them is not worth more memory than this.
+_PENDING_LIMIT: Final = 256 * 1024
+_READ_SIZE: Final = 64 * 1024
+# What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
+_REASON_LIMIT: Final = 512
+_GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
+
+
+class _Pending:
+    """Bytes for a raw stream that its queue had no room for."""
+
+    __slots__ = ("data", "end", "frees")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.end = False
+        self.frees = False
+
+
+class Connection:
+    """Base of ``ClientConnection`` and ``ServerConnection``."""
+
+    is_client: bool
+
+    def __init__(self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts) -> None:
+        self.core = core
+        self.driver = driver
+        self.loop = driver.loop
+        self.limits = limits
+        self.timeouts = timeouts
+        self.h3 = H3Connection(
+            is_client=self.is_client,
+            limits=ProtocolLimits(max_field_section_size=limits.header_size),
+            initial_max_data=_SESSION_WINDOW,
+            initial_max_streams_bidi=_SESSION_STREAMS[0],
+            initial_max_streams_uni=_SESSION_STREAMS[1],
+        )
+        self.sessions: dict[int, WebTransportSession] = {}
+        self.is_lost = False
+        self.lost = asyncio.Event()
+        self._raw: dict[int, _core.Stream] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._roles: dict[Role, _core.Stream] = {}
+        self._role_of: dict[int, Role] = {}
+        self._unopened: dict[Role, bytearray] = {}
+        self._early: dict[int, list[_core.Stream]] = {}
+        self._early_count = 0
+        self._early_timer: asyncio.TimerHandle | None = None
+        self._is_pumping = False
+        # Set when we close the connection because of the peer: the cause of the sessions' errors.
+        self._violation: RemoteProtocolError | None = None
+        self._is_closing = False
+
+    # -- hooks for the two sides
+
+    def connected(self) -> None:
+        """The handshake is complete and our SETTINGS are on their way."""
+
+    def tell(self, event: Event) -> None:
+        """An event that concerns no established session."""
+
+    def session_over(self, session: WebTransportSession) -> None:
+        """Nothing will happen on a session any more."""
+
+    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+        """The connection is gone; its sessions have been told."""
+
+    # -- events of the engine
+
+    def handle(self, event: EngineEvent) -> None:
+        """Take an event of the engine."""
+        _HANDLERS[event[0]](self, event)
+
+    def _connected(self, _: EngineEvent) -> None:
+        self.h3.start()
+        self._pump()
+        self.connected()
+
+    def _data_stream(self, event: EngineEvent) -> None:
+        stream: _core.Stream = event[2]
+        number: int = event[3]
+        session = self.sessions.get(number)
+        if session is not None:
+            if session.is_closed:
+                self._refuse(stream, _GONE)
+            else:
+                session._take_stream(stream)
+            return
+        # Section 4.6: the session may be on its way, in another packet.
+        if not self.h3.check_session_id(number):
+            self._pump()
+            return
+        if self._early_count >= self.limits.early_streams:
+            self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
+            return
+        self._early.setdefault(number, []).append(stream)
+        self._early_count += 1
+        if self._early_timer is None:
+            self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
+
+    def _raw_stream(self, event: EngineEvent) -> None:
+        stream: _core.Stream = event[2]
+        stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
+        self._raw[stream.id] = stream
+
+    def _raw_readable(self, event: EngineEvent) -> None:
+        number: int = event[2]
+        stream = self._raw.get(number)
+        if stream is None or self.is_lost:
+            return
+        data = stream.read(_READ_SIZE)
+        while isinstance(data, bytes):
+            # The end is seen together with the last bytes, which saves the layer above a call.
+            self.h3.receive_data(number, data, stream.receive_state()[0] == "ended")
+            data = stream.read(_READ_SIZE)
+        if data == _core.ENDED:
+            state, code = stream.receive_state()
+            if state == "ended":
+                self.h3.receive_data(number, b"", True)
+            elif state == "reset":
+                self.h3.receive_reset(number, code)
+        self._pump()
+
+    def _raw_stopped(self, event: EngineEvent) -> None:
+        number: int = event[2]
+        self.h3.receive_stop(self._role_of.get(number, number), event[3])
+        self._pump()
+
+    def _datagram_error(self, _: EngineEvent) -> None:
+        # RFC 9297, section 2.1.
+        self.h3.fail(ErrorCodes.H3_DATAGRAM_ERROR, "datagram without a valid quarter stream id")
+        self._pump()
+
+    def _datagram_id(self, event: EngineEvent) -> None:
+        self.h3.check_session_id(event[2])
+        self._pump()
+
+    def _credit_due(self, event: EngineEvent) -> None:
+        self.h3.send_capsule(event[2], CapsuleType.WT_MAX_DATA, varint.encode(event[3]))
+        self._pump()
+
+    def _streams_due(self, event: EngineEvent) -> None:
+        kind = CapsuleType.WT_MAX_STREAMS_BIDI if event[3] else CapsuleType.WT_MAX_STREAMS_UNI
+        self.h3.send_capsule(event[2], kind, varint.encode(event[4]))
+        self._pump()
+
+    def _credit_blocked(self, event: EngineEvent) -> None:
+        self.h3.send_capsule(event[2], CapsuleType.WT_DATA_BLOCKED, varint.encode(event[3]))
+        self._pump()
+
+    def _credit_exceeded(self, event: EngineEvent) -> None:
+        session = self.sessions.get(event[2])
+        if session is not None and not session.is_closed:
+            words = "the peer sent more than the session's flow control allows"
+            cause = RemoteProtocolError(words, error_code=ErrorCodes.WT_FLOW_CONTROL_ERROR)
+            self._end_session(session, CloseInfo(None, words, "transport"), cause)
+            self.h3.abort_session(session.session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
+            self._pump()
+
+    def _closed(self, event: EngineEvent) -> None:
+        cause, code, reason = event[2], event[3], event[4]
+        self._lose(cause, code, reason)
+
+    def break_off(self, error: Exception) -> None:
+        """End everything because of a defect of ours."""
+        if not self.is_lost:
+            self.close_connection(ErrorCodes.H3_INTERNAL_ERROR, "internal error")
+            self._lose("local", ErrorCodes.H3_INTERNAL_ERROR, f"internal error of wtio: {error!r}")
+
+    def _lose(self, cause: str, code: int, reason: str) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        words, closed_by = loss_in_words(cause, code, reason, idle=self.timeouts.idle)
+        if self._violation is not None:
+            words = str(self._violation)
+        info = CloseInfo(None, words, closed_by)
+        for session in list(self.sessions.values()):
+            self._end_session(session, info, self._violation)
+            self._session_finished(session)
+        self._forget_early(list(self._early))
+        if self._early_timer is not None:
+            self._early_timer.cancel()
+        self._raw.clear()
+        self._pending.clear()
+        self._roles.clear()
+        self._unopened.clear()
+        self.connection_lost(cause, code, reason)
+        self.lost.set()
+
+    # -- what sessions ask for
+
+    def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
+        """Make an established session; what arrived early for it follows."""
+        h3 = self.h3
+        if h3.flow_control:
+            data, bidirectional, unidirectional = h3.peer_initial_limits
+            self.core.add_session(
+                number,
+                flow_control=True,
+                send_limit=data,
+                receive_window=_SESSION_WINDOW,
+                send_streams=(bidirectional, unidirectional),
+                receive_streams=_SESSION_STREAMS,
+                datagram_buffer=self.limits.datagram_receive_buffer,
+                datagram_count=self.limits.datagram_receive_count,
+            )
+        else:
+            self.core.add_session(
+                number,
+                datagram_buffer=self.limits.datagram_receive_buffer,
+                datagram_count=self.limits.datagram_receive_count,
+            )
+        session = WebTransportSession(self, number, facts)
+        self.sessions[number] = session
+        early = self._early.pop(number, ())
+        self._early_count -= len(early)
+        for stream in early:
+            session._take_stream(stream)
+        return session
+
+    def close_session(self, session: WebTransportSession, code: int, reason: str) -> None:
+        """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
+        number = session.session_id
+        self._bound_end(number)
+        self._end_session(session, CloseInfo(code, cut_reason(reason).decode(), "local"))
+        # Trap C1: the capsule and the end of the stream, and nothing that would make a peer discard them.
+        self.h3.close_session(number, code, reason)
+        self._pump()
+
+    def abort_session(self, session: WebTransportSession) -> None:
+        """Reset the CONNECT stream."""
+        self._end_session(session, CloseInfo(None, "aborted", "local"))
+        self.h3.abort_session(session.session_id, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._pump()
+
+    def drain_session(self, session: WebTransportSession) -> None:
+        """Send WT_DRAIN_SESSION."""
+        self.h3.drain_session(session.session_id)
+        self._pump()
+
+    async def wait_session_over(self, session: WebTransportSession) -> None:
+        """Wait until the peer has ended its side too, or ``Timeouts.close`` has passed."""
+        await session._over.wait()
+
+    def close_connection(self, code: int, reason: str) -> None:
+        """CONNECTION_CLOSE, after what is queued has been sent as far as it can. Idempotent."""
+        if self._is_closing or self.is_lost:
+            return
+        self._is_closing = True
+        # The flush for what was queued before is already scheduled; it comes first.
+        self.loop.call_soon(self._close_now, code, reason)
+
+    def _close_now(self, code: int, reason: str) -> None:
+        if not self.is_lost and not self.driver.is_closed:
+            self.core.close(code, reason.encode()[:_REASON_LIMIT])
+            self.driver.drive()
+
+    # -- the end of sessions
+
+    def _end_session(
+        self, session: WebTransportSession, info: CloseInfo, cause: RemoteProtocolError | None = None
+    ) -> None:
+        if not session.is_closed:
+            session._end(info, cause)
+            self.core.end_session(session.session_id, _GONE)
+
+    def _bound_end(self, number: int) -> None:
+        """Give the peer a bounded time to end a session; then end it without it (trap C2)."""
+        self.loop.call_later(self.timeouts.close, self._expire_session, number)
+
+    def _expire_session(self, number: int) -> None:
+        session = self.sessions.get(number)
+        if session is None or self.is_lost:
+            return
+        self._end_session(session, CloseInfo(None, "the peer stopped the session without a goodbye", "peer"))
+        self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._pump()
+        self._session_finished(session)
+
+    def _session_finished(self, session: WebTransportSession) -> None:
+        if self.sessions.pop(session.session_id, None) is not None:
+            session._over.set()
+            self.session_over(session)
+
+    # -- early streams
+
+    def _refuse(self, stream: _core.Stream, code: int) -> None:
+        stream.abandon_code = code
+        stream.reset(code)
+        stream.stop(code)
+
+    def _expire_early(self) -> None:
+        """Streams whose session nobody asked for in time."""
+        self._early_timer = None
+        if not self.is_lost:
+            self._forget_early([number for number in self._early if self.h3.session_state(number) is None])
+            if self._early:
+                self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
+
+    def _forget_early(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            streams = self._early.pop(number, [])
+            self._early_count -= len(streams)
+            for stream in streams:
+                self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
+
+    def forget_request(self, number: int) -> None:
+        """A session that will never be: its early streams and datagrams go."""
+        self._early_count -= len(self._early.pop(number, ()))
+        if not self.is_lost:
+            self.core.end_session(number, _GONE)
+
+    # -- the HTTP/3 layer
+
+    def _pump(self) -> None:
+        """Carry out and pass on what the HTTP/3 layer has to say. Outputs go first and at once, also when nested."""
+        for output in self.h3.take_outputs():
+            self._carry_out(output)
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while events := self.h3.take_events():
+                for event in events:
+                    self._tell(event)
+                    for output in self.h3.take_outputs():
+                        self._carry_out(output)
+        finally:
+            self._is_pumping = False
+
+    def _carry_out(self, output: Output) -> None:
+        if self.is_lost:
+            return
+        match output:
+            case Send(stream, data, end):
+                self._send(stream, data, end)
+            case Reset(number, code):
+                if stream_object := self._raw.get(number):
+                    self._pending.pop(number, None)
+                    stream_object.reset(code)
+            case Stop(number, code):
+                if stream_object := self._raw.get(number):
+                    stream_object.stop(code)
+            case FreeStream(number):
+                if pending := self._pending.get(number):
+                    pending.frees = True
+                else:
+                    self._raw.pop(number, None)
+            case CloseConnection(code, reason):
+                if not self._is_closing:
+                    self._violation = RemoteProtocolError(
+                        f"the peer broke the protocol: {reason} ({describe(code)})", error_code=code
+                    )
+                self.close_connection(code, reason)
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case SessionClosed(number, code, reason, clean, by, wire_code):
+                session = self.sessions.get(number)
+                if session is None:
+                    self.tell(event)
+                    return
+                cause = None
+                info = CloseInfo(code, reason, "peer")
+                if not clean:
+                    wire = wire_code or 0
+                    words = reason or f"the CONNECT stream was reset with {describe(wire)}"
+                    info = CloseInfo(None, words, "peer" if by == "peer" else "transport")
+                    cause = RemoteProtocolError(words, error_code=wire) if by == "local" else None
+                self._end_session(session, info, cause)
+                self._bound_end(number)
+            case SessionFinished(number):
+                session = self.sessions.get(number)
+                if session is None:
+                    self.tell(event)
+                    return
+                self._end_session(session, CloseInfo(None, "the CONNECT stream ended", "peer"))
+                self._session_finished(session)
+            case SessionStopping(number):
+                if number in self.sessions:
+                    self._bound_end(number)
+                else:
+                    self.tell(event)
+            case SessionDraining(number):
+                if session := self.sessions.get(number):
+                    session._note_draining()
+            case CapsuleReceived(number, kind, value):
+                if kind == CapsuleType.WT_MAX_DATA:
+                    self.core.set_send_limit(number, value)
+                elif kind == CapsuleType.WT_MAX_STREAMS_BIDI:
+                    self.core.set_send_streams(number, True, value)
+                elif kind == CapsuleType.WT_MAX_STREAMS_UNI:
+                    self.core.set_send_streams(number, False, value)
+            case _:
+                self.tell(event)
+
+    # -- raw streams
+
+    def open_request(self) -> _core.Stream | None:
+        """Open a raw bidirectional stream; None while the peer allows none."""
+        stream = self.core.open_stream(True, b"")
+        if stream is not None:
+            stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
+            self._raw[stream.id] = stream
+        return stream
+
+    def _send(self, target: int | Role, data: bytes, end: bool) -> None:
+        if isinstance(target, Role):
+            stream = self._roles.get(target)
+            if stream is None:
+                self._open_role(target, data)
+                return
+        else:
+            found = self._raw.get(target)
+            if found is None:
+                return
+            stream = found
+        pending = self._pending.get(stream.id)
+        if pending is None:
+            accepted = stream.write(data) if data else 0
+            if accepted == len(data):
+                if end:
+                    stream.finish()
+                return
+            if accepted < 0:
+                return
+            pending = self._pending[stream.id] = _Pending()
+            data = data[accepted:]
+            self._await_room(stream)
+        pending.data += data
+        pending.end = pending.end or end
+        if len(pending.data) > _PENDING_LIMIT and not pending.end:
+            self.h3.fail(ErrorCodes.H3_EXCESSIVE_LOAD, "the peer does not read what it must")
+            self._pump()
+
+    def _await_room(self, stream: _core.Stream) -> None:
+        future = self.loop.create_future()
+        future.add_done_callback(lambda _: self._send_pending(stream))
+        stream.wait_writable(future)
+
+    def _send_pending(self, stream: _core.Stream) -> None:
+        pending = self._pending.get(stream.id)
+        if pending is None or self.is_lost:
+            return
+        accepted = stream.write(pending.data)
+        if 0 <= accepted < len(pending.data):
+            del pending.data[:accepted]
+            self._await_room(stream)
+            return
+        del self._pending[stream.id]
+        if accepted >= 0 and pending.end:
+            stream.finish()
+        if pending.frees:
+            self._raw.pop(stream.id, None)
+
+    def _open_role(self, role: Role, data: bytes) -> None:
+        waiting = self._unopened.get(role)
+        if waiting is not None:
+            waiting += data
+            return
+        self._unopened[role] = bytearray(data)
+        self._open_roles()
+
+    def _open_roles(self) -> None:
+        """Open our unidirectional streams, in order, as far as the peer's credit goes."""
+        while self._unopened and not self.is_lost:
+            role = next(iter(self._unopened))
+            stream = self.core.open_stream(False, b"")
+            if stream is None:
+                # A peer should allow three at once (RFC 9114, section 6.2), but nothing forces it to.
+                future = self.loop.create_future()
+                future.add_done_callback(lambda _: self._open_roles())
+                self.core.wait_streams(False, 0, future)
+                return
+            self._roles[role] = stream
+            self._role_of[stream.id] = role
+            self._send(role, bytes(self._unopened.pop(role)), False)
+
+
+_HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
+    _core.EVENT_CONNECTED: Connection._connected,
+    _core.EVENT_CLOSED: Connection._closed,
+    _core.EVENT_STREAM: Connection._data_stream,
+    _core.EVENT_RAW_STREAM: Connection._raw_stream,
+    _core.EVENT_RAW_READABLE: Connection._raw_readable,
+    _core.EVENT_RAW_STOPPED: Connection._raw_stopped,
+    _core.EVENT_DATAGRAM_ERROR: Connection._datagram_error,
+    _core.EVENT_CREDIT_DUE: Connection._credit_due,
+    _core.EVENT_STREAMS_DUE: Connection._streams_due,
+    _core.EVENT_CREDIT_EXCEEDED: Connection._credit_exceeded,
+    _core.EVENT_CREDIT_BLOCKED: Connection._credit_blocked,
+    _core.EVENT_DATAGRAM_ID: Connection._datagram_id,
+}
+
+
+def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[str, ClosedBy]:
+    """Say why a connection was lost, and who closed it."""
+    said = f": {reason}" if reason else ""
+    match cause:
+        case "application":
+            return f"the peer closed the connection with {describe(code)}{said}", "peer"
+        case "transport":
+            return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}", "transport"
+        case "protocol":
+            return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}", "transport"
+        case "tls":
+            return f"TLS failed (alert {code}){said}", "transport"
+        case "idle":
+            return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)", "transport"
+        case "reset":
+            return "the peer has forgotten the connection (stateless reset)", "transport"
+        case "version":
+            return "the peer speaks no QUIC version of ours", "transport"
+        case "refused":
+            return f"the server takes no new connection{said}", "transport"
+        case _:
+            return f"this side closed the connection with {describe(code)}{said}", "local"
+
+
+def _transport_error(code: int) -> str:
+    # RFC 9000, section 20.1: 0x100 to 0x1ff carry TLS alerts.
+    if 0x100 <= code <= 0x1FF:
+        return f"TLS alert {code - 0x100}"
+    return describe(code)

@@ -1,0 +1,181 @@
+"""Drivers: who calls the engine, when, and with what clock.
+
+A driver owns one engine endpoint. It drives it after anything happened, completes the futures that the engine hands
+back, and passes events to the connection they belong to. ``loop`` does so on an asyncio loop with a UDP socket,
+``simulated`` on a virtual-time loop with a simulated network. Nothing above knows which one it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wtio import _core
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from wtio.config import Limits, Timeouts
+
+EngineEvent = tuple[Any, ...]
+"""(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""
+
+
+class Handler(Protocol):
+    """What a driver needs from a connection (``_connection.Connection``)."""
+
+    def handle(self, event: EngineEvent) -> None: ...
+    def break_off(self, error: Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One address of a host."""
+
+    ip: str
+    port: int
+    is_ipv6: bool
+
+
+class Transport(Protocol):
+    """Where drivers come from: real sockets, or a simulated network."""
+
+    async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
+        """Look up all addresses of a host, best first. OSError where there is none."""
+
+    def open(
+        self,
+        *,
+        ip: str,
+        port: int,
+        dual_stack: bool,
+        limits: Limits,
+        timeouts: Timeouts,
+        server_tls: _core.ServerTls | None,
+        congestion: str,
+    ) -> Driver:
+        """Make an endpoint at an address; OSError where it cannot be had."""
+
+
+class Driver(ABC):
+    """One endpoint and the event loop that serves it."""
+
+    def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        self.endpoint = endpoint
+        self.loop = loop
+        self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
+        self.is_closed = False
+        self._handlers: dict[int, Handler] = {}
+        self._closes_when_idle = False
+        self._is_flush_scheduled = False
+
+    @property
+    @abstractmethod
+    def local_address(self) -> tuple[str, int]:
+        """IP address and UDP port."""
+
+    @abstractmethod
+    def connect(self, address: Address, server_name: str, tls: _core.ClientTls) -> _core.Connection:
+        """Begin a handshake."""
+
+    @abstractmethod
+    def drive(self, readable: bool = False) -> None:
+        """Let the engine receive, run timers and send, then pass on what happened."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of socket and timers."""
+
+    def add(self, connection: int, handler: Handler) -> None:
+        """Pass events of a connection to ``handler`` from now on."""
+        self._handlers[connection] = handler
+
+    def close(self) -> None:
+        """Release socket and timers at once. Idempotent."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.endpoint.set_scheduler(None)
+            self._release()
+            self.endpoint.close()
+
+    def close_when_idle(self) -> None:
+        """Release socket and timers as soon as the last connection has died down (RFC 9000, section 10.2)."""
+        self._closes_when_idle = True
+        if not self.is_closed and not self.endpoint.connections:
+            self.close()
+
+    def _schedule(self) -> None:
+        # The engine calls this for the first output of a turn; everything written until the turn ends leaves together.
+        # It may also come from a destructor after the loop is closed.
+        if not self._is_flush_scheduled and not self.loop.is_closed():
+            self._is_flush_scheduled = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._is_flush_scheduled = False
+        if not self.is_closed:
+            self.drive()
+
+    def _pass_on(self, wakes: list[asyncio.Future[None]], events: list[tuple[object, ...]]) -> None:
+        for future in wakes:
+            if not future.done():
+                future.set_result(None)
+        for event in events:
+            self._pass_on_event(event)
+        if self._closes_when_idle and not self.is_closed and not self.endpoint.connections:
+            self.close()
+
+    def _pass_on_event(self, event: EngineEvent) -> None:
+        kind, connection = event[0], event[1]
+        handler: Handler | None
+        if kind == _core.EVENT_INCOMING:
+            if self.on_incoming is not None:
+                handler = self.on_incoming(self, event[2])
+                self._handlers[connection] = handler
+            return
+        handler = self._handlers.get(connection)
+        if handler is None:
+            return
+        if kind == _core.EVENT_CLOSED:
+            del self._handlers[connection]
+        try:
+            handler.handle(event)
+        except Exception as error:
+            # A defect of ours in one connection must not stop the others.
+            self.loop.call_exception_handler(
+                {"message": "wtio: handling an event of a connection failed", "exception": error}
+            )
+            handler.break_off(error)
+
+    def _fail(self, error: Exception) -> None:
+        """The engine itself failed: every connection ends with that error."""
+        self.loop.call_exception_handler({"message": "wtio: the engine failed", "exception": error})
+        handlers, self._handlers = self._handlers, {}
+        for handler in handlers.values():
+            handler.break_off(error)
+        self.close()
+
+
+def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> dict[str, Any]:
+    """Translate limits and timeouts into the engine's words. Every field that is the engine's is here."""
+    return {
+        "idle_timeout": timeouts.idle,
+        "keep_alive": timeouts.keep_alive,
+        # A peer also needs room for its CONNECT stream, and for its control and two QPACK streams
+        # (RFC 9114, section 6.2).
+        "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),
+        "max_unidirectional_streams": limits.unidirectional_streams + 3,
+        "stream_receive_window": limits.stream_receive_window,
+        "connection_receive_window": limits.connection_receive_window,
+        "stream_send_buffer": limits.stream_send_buffer,
+        "connection_send_buffer": limits.connection_send_buffer,
+        "datagram_send_buffer": limits.datagram_send_buffer,
+        "datagram_send_age": timeouts.datagram_send,
+        "datagram_receive_buffer": limits.datagram_receive_buffer,
+        "early_datagrams": limits.early_datagrams,
+        "max_connections": limits.connections,
+        "initial_mtu": limits.initial_mtu,
+        "max_mtu": limits.max_mtu,
+    }

@@ -1,0 +1,125 @@
+"""The driver on an asyncio event loop: a UDP socket, one timer, one flush per turn of the loop.
+
+It uses portable loop calls only (``add_reader``, ``add_writer``, ``call_soon``, ``call_at``), so every loop that has
+them will do, uvloop included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+from wtio import _core
+from wtio._driver import Address, Driver, endpoint_options
+
+if TYPE_CHECKING:
+    from wtio.config import Limits, Timeouts
+
+# A timer that has to come forward by less than this stays as it is; loops round to a millisecond anyway.
+_TIMER_SLACK: Final = 0.0005
+
+
+class LoopDriver(Driver):
+    """Serves an endpoint with a socket of its own."""
+
+    def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(endpoint, loop)
+        self._descriptor = endpoint.fileno()
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._waits_to_write = False
+        endpoint.set_scheduler(self._schedule)
+        loop.add_reader(self._descriptor, self._readable)
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        return self.endpoint.local_address
+
+    def connect(self, address: Address, server_name: str, tls: _core.ClientTls) -> _core.Connection:
+        return self.endpoint.connect((address.ip, address.port), server_name, tls)
+
+    def drive(self, readable: bool = False) -> None:
+        try:
+            # More input needs no care here: the loop reports a readable socket again.
+            wakes, events, delay, has_more, is_blocked = self.endpoint.drive(readable)
+        except Exception as error:
+            self._fail(error)
+            return
+        if has_more:
+            # The send budget of one turn is used up; others have their turn first.
+            self._schedule()
+        if is_blocked is not self._waits_to_write:
+            self._waits_to_write = is_blocked
+            if is_blocked:
+                self.loop.add_writer(self._descriptor, self.drive)
+            else:
+                self.loop.remove_writer(self._descriptor)
+        if delay is not None:
+            deadline = self.loop.time() + delay
+            # The usual case: acknowledgements move the deadline back. The old timer then finds nothing due.
+            if self._timer is None or deadline < self._deadline - _TIMER_SLACK:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._deadline = deadline
+                self._timer = self.loop.call_at(deadline, self._expired)
+        if wakes or events or self._closes_when_idle:
+            self._pass_on(wakes, events)
+
+    def _readable(self) -> None:
+        self.drive(True)
+
+    def _expired(self) -> None:
+        self._timer = None
+        if not self.is_closed:
+            self.drive()
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.loop.is_closed():
+            return
+        self.loop.remove_reader(self._descriptor)
+        if self._waits_to_write:
+            self._waits_to_write = False
+            self.loop.remove_writer(self._descriptor)
+
+
+class LoopTransport:
+    """Real UDP sockets on the running loop."""
+
+    async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
+        """Look up all addresses of a host, best first (RFC 6724 order, as the system gives them)."""
+        loop = asyncio.get_running_loop()
+        flags = socket.AI_PASSIVE if listening else 0
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+        addresses: list[Address] = []
+        for family, _, _, _, where in found:
+            if family in (socket.AF_INET, socket.AF_INET6):
+                address = Address(str(where[0]), int(where[1]), family == socket.AF_INET6)
+                if address not in addresses:
+                    addresses.append(address)
+        if not addresses:
+            raise OSError(f"{host} has neither IPv4 nor IPv6 addresses")
+        return addresses
+
+    def open(
+        self,
+        *,
+        ip: str,
+        port: int,
+        dual_stack: bool,
+        limits: Limits,
+        timeouts: Timeouts,
+        server_tls: _core.ServerTls | None,
+        congestion: str,
+    ) -> Driver:
+        """Open a socket; OSError where it cannot be had."""
+        endpoint = _core.Endpoint(
+            server_tls=server_tls,
+            congestion=congestion,
+            **endpoint_options(limits, timeouts, is_server=server_tls is not None),
+        )
+        endpoint.bind(ip, port, dual_stack=dual_stack)
+        return LoopDriver(endpoint, asyncio.get_running_loop())

@@ -1,0 +1,557 @@
+"""The client: from a URL to an established session.
+
+``connect`` checks the URL, looks the host up, tries its addresses in a race (happy eyeballs), waits for the server's
+SETTINGS and asks for the session. All of that together is bounded by ``Timeouts.connect``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import quote, urlsplit
+
+from wtio._connection import Connection, loss_in_words
+from wtio._driver.loop import LoopTransport
+from wtio.config import Limits, Timeouts
+from wtio.errors import (
+    CertificateError,
+    ConnectError,
+    ConnectionRefused,
+    HandshakeTimeout,
+    InvalidURLError,
+    NameResolutionError,
+    RemoteProtocolError,
+    RequirementsNotMetError,
+    SessionRejectedError,
+)
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
+from wtio.session import SessionFacts, WebTransportSession
+from wtio.tls import ClientTLS
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from wtio import _core
+    from wtio._driver import Address, Driver, Transport
+
+__all__ = ["Connector", "connect"]
+
+HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
+
+_DEFAULT_PORT: Final = 443
+# TLS alerts that speak of certificates (RFC 8446, section 6.2).
+_CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
+_NO_APPLICATION_PROTOCOL: Final = 120
+
+_REJECTION_HINTS: Final = {
+    403: "the server does not allow this origin or client; see the `origin` and `headers` parameters",
+    404: "there is no WebTransport at this path",
+    405: "there is no WebTransport at this path",
+    429: "the server has as many sessions as it wants; try again later",
+    503: "the server is not ready; try again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The parts of a URL."""
+
+    url: str
+    host: str
+    port: int
+    authority: str
+    path: str
+
+
+def parse_url(url: str) -> _Target:
+    """Take a WebTransport URL apart.
+
+    Raises:
+        InvalidURLError: It is not ``https://host[:port][/path][?query]``.
+        TypeError: It is not a str.
+
+    Source: draft-ietf-webtrans-http3-16, section 3.2.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be str, not {type(url).__name__}")
+
+    def invalid(why: str) -> NoReturn:
+        raise InvalidURLError(f"invalid URL `{url}`: {why}; expected https://host[:port][/path][?query]", url=url)
+
+    if any(character <= " " or character == "\x7f" for character in url):
+        invalid("it contains a space or control character")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        invalid(str(error))
+    if parts.scheme != "https":
+        invalid(f"the scheme is `{parts.scheme}`, not `https`" if parts.scheme else "it has no scheme")
+    if "@" in parts.netloc:
+        invalid("it contains a user name; send credentials in `headers`")
+    if "#" in url:
+        invalid("it contains a fragment, which cannot be sent")
+    if not parts.hostname:
+        invalid("it has no host")
+    if port == 0:
+        invalid("port 0 cannot be connected to")
+    host = parts.hostname
+    if ":" in host:
+        if "%" in host:
+            invalid("addresses with a zone are not supported")
+        try:
+            host = ipaddress.IPv6Address(host).compressed
+        except ValueError as error:
+            invalid(str(error))
+        name = f"[{host}]"
+    else:
+        try:
+            # Names in other scripts travel in their ASCII form (RFC 3490).
+            name = host = host if host.isascii() else host.encode("idna").decode()
+        except UnicodeError as error:
+            invalid(f"the host is no valid name ({error})")
+        if len(host) > 253 or any(not 0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
+            invalid("the host is no valid name")
+    # Characters outside ASCII and a few others are escaped; escapes that are there already stay as they are.
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._[]|")
+    if parts.query or "?" in url:
+        path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|")
+    authority = name if port in (None, _DEFAULT_PORT) else f"{name}:{port}"
+    return _Target(url, host, port or _DEFAULT_PORT, authority, path)
+
+
+def header_pairs(headers: HeaderArgument) -> tuple[tuple[str, str], ...]:
+    """Bring headers into the form of the protocol layer: pairs in order, names in lower case.
+
+    Raises:
+        TypeError: A name or value is not a str.
+        ValueError: A pseudo-header; the protocol layer checks everything else when it writes them.
+    """
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    result: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"headers must be pairs of str, not ({type(name).__name__}, {type(value).__name__})")
+        if name.startswith(":"):
+            raise ValueError(f"header `{name}` is a pseudo-header; wtio sends those itself")
+        result.append((name.lower(), value))
+    return tuple(result)
+
+
+class ClientConnection(Connection):
+    """A connection of a client: carries one session."""
+
+    is_client = True
+
+    def __init__(
+        self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts, notify: Callable[[], None]
+    ) -> None:
+        super().__init__(core, driver, limits=limits, timeouts=timeouts)
+        self.is_connected = False
+        self.settings: SettingsReceived | None = None
+        self.rejection: SessionRejected | SessionClosed | None = None
+        self.session: WebTransportSession | None = None
+        self.loss: tuple[str, int, str] | None = None
+        self.request: SessionFacts | None = None
+        self._notify = notify
+        driver.add(core.id, self)
+
+    def connected(self) -> None:
+        self.is_connected = True
+        self._notify()
+
+    def tell(self, event: Event) -> None:
+        match event:
+            case SettingsReceived():
+                self.settings = event
+            case SessionAccepted(number, _, headers, protocol) if self.request is not None:
+                request = self.request
+                self.session = self.add_session(
+                    number,
+                    SessionFacts(
+                        authority=request.authority,
+                        path=request.path,
+                        origin=request.origin,
+                        protocol=protocol,
+                        dialect=self.h3.dialect.value if self.h3.dialect else "",
+                        request_headers=request.request_headers,
+                        response_headers=tuple(headers),
+                    ),
+                )
+            case SessionRejected() | SessionClosed():
+                self.rejection = event
+            case _:
+                return
+        self._notify()
+
+    def session_over(self, session: WebTransportSession) -> None:
+        # Section 6: a client whose only session has ended on both sides closes the connection.
+        self.close_connection(ErrorCodes.H3_NO_ERROR, "")
+
+    async def wait_session_over(self, session: WebTransportSession) -> None:
+        await super().wait_session_over(session)
+        # Until CONNECTION_CLOSE has left, too, for the program may end right after.
+        await self.lost.wait()
+
+    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+        self.loss = (cause, code, reason)
+        self.driver.close_when_idle()
+        self._notify()
+
+    def give_up(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
+        """Close at once; there is no session to take care of."""
+        self._is_closing = True
+        self._close_now(code, "")
+        self.driver.close_when_idle()
+
+
+class Connector:
+    """What ``connect`` returns: enter it with ``async with``, or await it and close the session yourself."""
+
+    def __init__(
+        self,
+        target: _Target,
+        *,
+        tls: ClientTLS,
+        request: SessionFacts,
+        protocols: tuple[str, ...],
+        timeouts: Timeouts,
+        limits: Limits,
+        congestion: str,
+        transport: Transport,
+    ) -> None:
+        self._target = target
+        self._tls = tls
+        self._request = request
+        self._protocols = protocols
+        self._timeouts = timeouts
+        self._limits = limits
+        self._congestion = congestion
+        self._transport = transport
+        self._session: WebTransportSession | None = None
+        self._step = ""
+        self._changed = asyncio.Event()
+        self._attempts: list[ClientConnection] = []
+
+    def __await__(self) -> Generator[object, None, WebTransportSession]:
+        return self._establish().__await__()
+
+    async def __aenter__(self) -> WebTransportSession:
+        self._session = await self._establish()
+        return self._session
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.__aexit__(kind, error, trace)
+
+    async def _establish(self) -> WebTransportSession:
+        limit = self._timeouts.connect
+        self._attempts = []
+        try:
+            async with asyncio.timeout(limit) as timer:
+                addresses = await self._resolve()
+                connection = await self._race(addresses)
+                await self._check_requirements(connection)
+                session = await self._ask(connection)
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise HandshakeTimeout(
+                f"no session with `{self._target.url}` within {limit:g} s (Timeouts.connect): stopped while "
+                f"{self._step}",
+                timeout=limit,
+            ) from error
+        finally:
+            for attempt in self._attempts:
+                if attempt.session is None or attempt.is_lost:
+                    attempt.give_up()
+            self._attempts = []
+        return session
+
+    async def _resolve(self) -> list[Address]:
+        target = self._target
+        self._step = f"looking up `{target.host}`"
+        try:
+            return interleave(await self._transport.resolve(target.host, target.port))
+        except OSError as error:
+            raise NameResolutionError(
+                f"no address for host `{target.host}` of `{target.url}`: {error}", host=target.host
+            ) from error
+
+    async def _race(self, addresses: list[Address]) -> ClientConnection:
+        """Try the addresses, each with a head start before the next; the first complete handshake wins (RFC 8305)."""
+        names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
+        self._step = f"waiting for the QUIC handshake with {names} (UDP)"
+        tls = self._tls.core()
+        waiting = list(addresses)
+        failures: list[Exception] = []
+        while waiting or not all(attempt.is_lost for attempt in self._attempts):
+            if waiting:
+                try:
+                    self._attempts.append(self._begin(waiting.pop(0), tls))
+                except OSError as error:
+                    failures.append(error)
+                    continue
+            winner = await self._wait_for_winner(self._timeouts.attempt_delay if waiting else None)
+            if winner is not None:
+                for other in self._attempts:
+                    if other is not winner:
+                        other.give_up()
+                self._attempts = [winner]
+                return winner
+        failures += [self._loss_error(attempt) for attempt in self._attempts]
+        raise self._best(failures)
+
+    async def _wait_for_winner(self, head_start: float | None) -> ClientConnection | None:
+        """Wait for a complete handshake; None when all attempts have failed or the head start (seconds) is over."""
+        try:
+            async with asyncio.timeout(head_start):
+                while True:
+                    self._changed.clear()
+                    for attempt in self._attempts:
+                        if attempt.is_connected and not attempt.is_lost:
+                            return attempt
+                    if all(attempt.is_lost for attempt in self._attempts):
+                        return None
+                    await self._changed.wait()
+        except TimeoutError:
+            return None
+
+    def _begin(self, address: Address, tls: _core.ClientTls) -> ClientConnection:
+        driver = self._transport.open(
+            ip="::" if address.is_ipv6 else "0.0.0.0",
+            port=0,
+            dual_stack=False,
+            limits=self._limits,
+            timeouts=self._timeouts,
+            server_tls=None,
+            congestion=self._congestion,
+        )
+        try:
+            core = driver.connect(address, self._target.host, tls)
+        except BaseException:
+            driver.close()
+            raise
+        return ClientConnection(core, driver, limits=self._limits, timeouts=self._timeouts, notify=self._changed.set)
+
+    async def _check_requirements(self, connection: ClientConnection) -> None:
+        """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
+        self._step = "waiting for the server's HTTP/3 SETTINGS"
+        while connection.settings is None:
+            self._raise_if_lost(connection)
+            self._changed.clear()
+            await self._changed.wait()
+        problem = connection.settings.problem
+        if problem is None and connection.core.max_datagram_payload is None:
+            problem = "the server takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
+        if problem is not None:
+            connection.give_up(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
+            raise RequirementsNotMetError(
+                f"`{self._target.authority}` speaks HTTP/3 but not WebTransport: {problem}", missing=(problem,)
+            )
+
+    async def _ask(self, connection: ClientConnection) -> WebTransportSession:
+        """Send the CONNECT request and wait for its answer."""
+        self._step = "waiting for the server to allow a request stream"
+        stream = connection.open_request()
+        while stream is None:
+            self._raise_if_lost(connection)
+            future = asyncio.get_running_loop().create_future()
+            connection.core.wait_streams(True, 0, future)
+            await future
+            stream = connection.open_request()
+        self._step = "waiting for the server's answer to the session request"
+        connection.request = self._request
+        connection.h3.send_connect(
+            stream.id,
+            authority=self._request.authority,
+            path=self._request.path,
+            headers=self._request.request_headers,
+            protocols=self._protocols,
+            origin=self._request.origin,
+        )
+        connection._pump()
+        while connection.session is None:
+            if connection.rejection is not None:
+                raise self._rejection(connection.rejection)
+            self._raise_if_lost(connection)
+            self._changed.clear()
+            await self._changed.wait()
+        return connection.session
+
+    def _rejection(self, event: SessionRejected | SessionClosed) -> ConnectError:
+        url = self._target.url
+        if isinstance(event, SessionClosed):
+            error = ConnectError(f"the session request to `{url}` was not answered: {event.reason or 'it was reset'}")
+            if event.wire_code is not None:
+                error.__cause__ = RemoteProtocolError(event.reason, error_code=event.wire_code)
+            return error
+        hint = _REJECTION_HINTS.get(event.status, "")
+        if 300 <= event.status < 400:
+            where = dict(event.headers).get("location", "elsewhere")
+            hint = f"it redirects to {where}, which WebTransport never follows"
+        return SessionRejectedError(
+            f"the server rejected the session request to `{url}` with status {event.status}"
+            + (f"; {hint}" if hint else ""),
+            status=event.status,
+            headers=tuple(event.headers),
+        )
+
+    def _raise_if_lost(self, connection: ClientConnection) -> None:
+        if connection.is_lost:
+            raise self._loss_error(connection)
+
+    def _loss_error(self, connection: ClientConnection) -> ConnectError:
+        cause, code, reason = connection.loss or ("local", 0, "")
+        ip, port = connection.core.remote_address
+        where = f"`{self._target.authority}` ({ip} port {port})"
+        if cause == "tls" and code == _NO_APPLICATION_PROTOCOL:
+            return RequirementsNotMetError(
+                f"{where} speaks QUIC but not HTTP/3: {reason or 'TLS alert no_application_protocol'}",
+                missing=("HTTP/3",),
+            )
+        if cause == "tls" and code in _CERTIFICATE_ALERTS:
+            return CertificateError(
+                f"the certificate of {where} is not trusted: {reason or f'TLS alert {code}'}; for a private authority "
+                "pass ClientTLS(cafile=...), for a development certificate ClientTLS(certificate_hashes=[...])"
+            )
+        words, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
+        if cause == "refused" or (cause == "transport" and code == ErrorCodes.CONNECTION_REFUSED):
+            return ConnectionRefused(f"{where} refused the connection: {words}")
+        error = ConnectError(f"no connection to {where}: {words}")
+        error.__cause__ = connection._violation
+        return error
+
+    def _best(self, failures: list[Exception]) -> ConnectError:
+        """The most telling of several failures; the others become notes."""
+        ranks = (CertificateError, RequirementsNotMetError, ConnectionRefused, ConnectError, Exception)
+        failures.sort(key=lambda failure: next(i for i, kind in enumerate(ranks) if isinstance(failure, kind)))
+        first, others = failures[0], failures[1:]
+        if not isinstance(first, ConnectError):
+            cause = first
+            first = ConnectError(f"no connection to `{self._target.authority}`: {cause}")
+            first.__cause__ = cause
+        for other in others:
+            first.add_note(f"another address failed, too: {other}")
+        return first
+
+
+def interleave(addresses: list[Address]) -> list[Address]:
+    """Order addresses so that the families take turns, beginning with that of the first (RFC 8305, section 4)."""
+    first = [address for address in addresses if address.is_ipv6 == addresses[0].is_ipv6]
+    second = [address for address in addresses if address.is_ipv6 != addresses[0].is_ipv6]
+    mixed: list[Address] = []
+    for position in range(max(len(first), len(second))):
+        mixed += first[position : position + 1] + second[position : position + 1]
+    return mixed
+
+
+def connect(
+    url: str,
+    *,
+    tls: ClientTLS | None = None,
+    headers: HeaderArgument = (),
+    protocols: Sequence[str] = (),
+    origin: str | None = None,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    congestion: str = "cubic",
+) -> Connector:
+    """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
+
+    All addresses of the host are tried, the next one after a head start of ``Timeouts.attempt_delay`` (default
+    0.25 s); the first complete handshake wins. The session has a connection of its own. Leaving ``async with`` closes
+    both: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised; a body's exception is never masked.
+    Cancelling closes whatever was open already.
+
+    Args:
+        url: ``https://host[:port][/path][?query]``; the default port is 443.
+        tls: Whom to trust; None trusts the authorities of the system.
+        headers: Further headers of the request, in order: a mapping or pairs.
+        protocols: Subprotocols to offer, most wanted first; the choice is ``session.protocol``.
+        origin: Value of the Origin header; None sends none, as befits programs that are no browsers.
+        timeouts: Durations in seconds; None is ``Timeouts()``. ``Timeouts.connect`` (default 10 s) bounds all of this.
+        limits: Sizes in bytes and counts; None is ``Limits()``.
+        congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+
+    Raises:
+        InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
+        ValueError: A header or subprotocol cannot be sent, or ``congestion`` is unknown.
+        NameResolutionError: The host has no address.
+        CertificateError: The server's certificate is not trusted.
+        ConnectionRefused: The server takes no new connection.
+        RequirementsNotMetError: The server speaks no HTTP/3 or no WebTransport.
+        SessionRejectedError: The server answered with a status other than 2xx.
+        HandshakeTimeout: The time is up.
+        ConnectError: The base of all these but ValueError, and what any other failure raises.
+
+    Source: draft-ietf-webtrans-http3-16, section 3.
+    """
+    return make_connector(
+        url,
+        tls=tls,
+        headers=headers,
+        protocols=protocols,
+        origin=origin,
+        timeouts=timeouts,
+        limits=limits,
+        congestion=congestion,
+        transport=LoopTransport(),
+    )
+
+
+def make_connector(
+    url: str,
+    *,
+    tls: ClientTLS | None,
+    headers: HeaderArgument,
+    protocols: Sequence[str],
+    origin: str | None,
+    timeouts: Timeouts | None,
+    limits: Limits | None,
+    congestion: str,
+    transport: Transport,
+) -> Connector:
+    """Check what can be checked without a network, for ``connect`` and for the simulated network."""
+    target = parse_url(url)
+    check_congestion(congestion)
+    if isinstance(protocols, str):
+        raise TypeError("protocols must be a sequence of str, not one str")
+    offered = tuple(protocols)
+    for protocol in offered:
+        # W3C WebTransport, 5.2: 1 to 512 characters, no duplicates.
+        if not isinstance(protocol, str) or not 1 <= len(protocol) <= 512 or not protocol.isascii():
+            raise ValueError(f"subprotocol {protocol!r} must be 1 to 512 characters of ASCII")
+    if len(set(offered)) != len(offered):
+        raise ValueError(f"subprotocols {list(offered)} contain a duplicate")
+    request = SessionFacts(
+        authority=target.authority,
+        path=target.path,
+        origin=origin,
+        protocol=None,
+        dialect="",
+        request_headers=header_pairs(headers),
+        response_headers=(),
+    )
+    return Connector(
+        target,
+        tls=tls or ClientTLS(),
+        request=request,
+        protocols=offered,
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+        congestion=congestion,
+        transport=transport,
+    )
+
+
+def check_congestion(name: str) -> None:
+    """Raise ValueError for an unknown congestion controller."""
+    if name not in ("cubic", "newreno", "bbr"):
+        raise ValueError(f"congestion is {name!r}; it must be 'cubic', 'newreno' or 'bbr'")

@@ -1,0 +1,753 @@
+"""The server: sockets, requests, handlers and the orderly end.
+
+``serve`` opens the sockets. Each request for a session goes to the handler, or waits to be taken with
+``async for request in server``. Ordinary HTTP/3 requests on the same port are answered by a small hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from wtio._connection import Connection
+from wtio._driver.loop import LoopTransport
+from wtio.client import HeaderArgument, check_congestion, header_pairs
+from wtio.config import Limits, Timeouts
+from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
+from wtio.protocol.events import SessionClosed as RequestGone
+from wtio.protocol.faults import SessionStateError
+from wtio.session import Headers, SessionFacts, WebTransportSession
+from wtio.stream import BODY_RAISED_CODE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from wtio import _core
+    from wtio._driver import Address, Driver, Transport
+    from wtio.tls import ServerTLS
+
+__all__ = ["HttpRequest", "HttpResponse", "Server", "SessionRequest", "serve"]
+
+SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
+HttpHook = Callable[["HttpRequest"], "HttpResponse | None"]
+
+_logger = logging.getLogger("wtio.server")
+
+# How often another port is tried where port 0 has to be free at several addresses.
+_PORT_ATTEMPTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """An ordinary HTTP/3 request on the WebTransport port; its body is not read."""
+
+    method: str
+    """Such as ``GET``."""
+    path: str
+    """Path with query."""
+    authority: str
+    """Host and port as the client wrote them."""
+    headers: Headers
+    """All headers but the pseudo-headers, in order, names in lower case."""
+    remote_address: tuple[str, int]
+    """IP address and UDP port of the client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """The answer to an ordinary HTTP/3 request. ``content-length`` is added."""
+
+    status: int
+    """200 … 599."""
+    headers: HeaderArgument = ()
+    """Headers in order: a mapping or pairs."""
+    body: bytes = b""
+    """Sent whole from memory: this is for a health check or a hello page, not for files."""
+
+
+class SessionRequest:
+    """A client's request for a session. Answer it with ``accept`` or ``reject`` within ``Timeouts.request``."""
+
+    def __init__(self, connection: ServerConnection, event: SessionRequested) -> None:
+        self._connection = connection
+        self._event = event
+        self._headers = tuple(event.headers)
+        self._is_answered = False
+        self._is_gone = False
+        self._timer: asyncio.TimerHandle | None = connection.loop.call_later(connection.timeouts.request, self._expire)
+
+    @property
+    def path(self) -> str:
+        """Path with query, beginning with ``/``."""
+        return self._event.path
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the client wrote them."""
+        return self._event.authority
+
+    @property
+    def headers(self) -> Headers:
+        """The client's headers in order, names in lower case, pseudo-headers left out."""
+        return self._headers
+
+    @property
+    def origin(self) -> str | None:
+        """Value of the Origin header, which browsers always send; None without one."""
+        return self._event.origin
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The subprotocols that the client offers, most wanted first."""
+        return self._event.protocols
+
+    @property
+    def dialect(self) -> str:
+        """The draft that the client speaks, for instance ``draft02``."""
+        return self._event.dialect.value
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """IP address and UDP port of the client."""
+        return self._connection.core.remote_address
+
+    @property
+    def server_name(self) -> str | None:
+        """The host name that the client asked for in TLS (SNI); None without one."""
+        return self._connection.core.server_name
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the request was accepted, rejected, or answered because its time was up."""
+        return self._is_answered
+
+    async def accept(self, *, protocol: str | None = None, headers: HeaderArgument = ()) -> WebTransportSession:
+        """Establish the session: status 200. Never suspends, so cancelling cannot interrupt it.
+
+        Args:
+            protocol: The subprotocol to speak, one of ``protocols``; None takes the first of the server's own
+                ``protocols`` that the client offers, or none.
+            headers: Further headers of the response, in order: a mapping or pairs.
+
+        Returns:
+            The session. Close it, or use it with ``async with``.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            SessionClosed: The client is gone.
+            ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
+
+        Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
+        """
+        return self._accept(protocol, header_pairs(headers))
+
+    async def reject(self, status: int, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
+        """Refuse the session. Never suspends, so cancelling cannot interrupt it.
+
+        Args:
+            status: HTTP status, 300 … 599; 403 for a forbidden origin, 404 or 405 for an unknown path.
+            headers: Further headers of the response, in order: a mapping or pairs.
+            body: Content of the response. Default empty.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            ValueError: The status or a header cannot be sent; the request is still unanswered.
+
+        Source: draft-ietf-webtrans-http3-16, section 3.2.
+        """
+        self._check_unanswered()
+        if not self._is_gone:
+            self._reject(status, header_pairs(headers), body)
+
+    def _accept(self, protocol: str | None, headers: Headers) -> WebTransportSession:
+        self._check_unanswered()
+        if self._is_gone:
+            raise SessionClosedError(
+                code=None, reason="the client left before the session was accepted", closed_by="peer"
+            )
+        connection = self._connection
+        number = self._event.stream_id
+        if protocol is None:
+            own = connection.server.protocols
+            protocol = next((name for name in own if name in self._event.protocols), None)
+        try:
+            connection.h3.accept(number, headers=headers, protocol=protocol)
+        except SessionStateError as error:
+            raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
+        self._answered()
+        session = connection.add_session(
+            number,
+            SessionFacts(
+                authority=self.authority,
+                path=self.path,
+                origin=self.origin,
+                protocol=protocol,
+                dialect=self.dialect,
+                request_headers=self._headers,
+                response_headers=headers,
+            ),
+        )
+        connection._pump()
+        return session
+
+    def _reject(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
+        self._connection.h3.reject(self._event.stream_id, status, headers=headers, body=body)
+        self._answered()
+        self._connection.forget_request(self._event.stream_id)
+        self._connection._pump()
+        self._connection.watch_idle()
+
+    def _check_unanswered(self) -> None:
+        if self._is_answered:
+            raise LocalProtocolError(f"the request for `{self.path}` was answered before")
+
+    def _answered(self) -> None:
+        self._is_answered = True
+        self._settle()
+
+    def _settle(self) -> None:
+        self._connection.requests.pop(self._event.stream_id, None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _gone(self) -> None:
+        """The client does not want it any more, or its connection is lost."""
+        self._is_gone = True
+        self._settle()
+        self._connection.server.drop_request(self)
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self._is_answered and not self._is_gone:
+            self._connection.server.drop_request(self)
+            self._reject(503)
+
+    def __repr__(self) -> str:
+        host, port = self.remote_address
+        return f"<SessionRequest {self.authority}{self.path} from {host} port {port}>"
+
+
+class ServerConnection(Connection):
+    """A connection of a server: any number of sessions and ordinary requests."""
+
+    is_client = False
+
+    def __init__(self, core: _core.Connection, driver: Driver, server: Server) -> None:
+        super().__init__(core, driver, limits=server.limits, timeouts=server.timeouts)
+        self.server = server
+        self.requests: dict[int, SessionRequest] = {}
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._parked_timer: asyncio.TimerHandle | None = None
+        self.watch_idle()
+
+    def tell(self, event: Event) -> None:
+        match event:
+            case SessionRequested():
+                request = SessionRequest(self, event)
+                self.requests[event.stream_id] = request
+                self.server.take_request(request)
+            case RequestReceived():
+                self._answer(event)
+            case RequestGone(number) | SessionFinished(number):
+                if gone := self.requests.get(number):
+                    gone._gone()
+                    self.forget_request(number)
+                self.watch_idle()
+            case SessionStopping(number):
+                if number in self.requests:
+                    self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._watch_parked()
+
+    def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
+        self.server.session_count += 1
+        return super().add_session(number, facts)
+
+    def session_over(self, session: WebTransportSession) -> None:
+        self.server.session_count -= 1
+        self.watch_idle()
+
+    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+        for request in list(self.requests.values()):
+            request._gone()
+        for timer in (self._idle_timer, self._parked_timer):
+            if timer is not None:
+                timer.cancel()
+        self.server.connections.discard(self)
+
+    def watch_idle(self) -> None:
+        """Close a connection that stays without a session for ``Timeouts.without_session``."""
+        if self._idle_timer is None and not self.sessions and not self.requests and not self.is_lost:
+            self._idle_timer = self.loop.call_later(self.timeouts.without_session, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._idle_timer = None
+        if not self.sessions and not self.requests:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
+
+    def _watch_parked(self) -> None:
+        # Requests that came before the client's SETTINGS wait for them, but not for ever (trap H6).
+        if self.h3.parked and self._parked_timer is None:
+            self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
+
+    def _raw_readable(self, event: tuple[Any, ...]) -> None:
+        super()._raw_readable(event)
+        self._watch_parked()
+
+    def _expire_parked(self) -> None:
+        self._parked_timer = None
+        if not self.is_lost and self.h3.expire_parked():
+            self._pump()
+
+    def _answer(self, event: RequestReceived) -> None:
+        """Answer an ordinary request."""
+        request = HttpRequest(
+            method=event.method,
+            path=event.path,
+            authority=event.authority,
+            headers=tuple(event.headers),
+            remote_address=self.core.remote_address,
+        )
+        response = self.server.respond(request)
+        try:
+            self.h3.reject(event.stream_id, response.status, headers=header_pairs(response.headers), body=response.body)
+        except (ValueError, TypeError):
+            _logger.exception("the answer to %s %s cannot be sent", event.method, event.path)
+            self.h3.reject(event.stream_id, 500)
+
+
+class Server:
+    """A running server: what ``serve`` gives. ``async for request in server`` takes requests where no handler does."""
+
+    def __init__(
+        self,
+        handler: SessionHandler | None,
+        host: str | Sequence[str] | None,
+        port: int,
+        *,
+        tls: ServerTLS,
+        protocols: tuple[str, ...],
+        origins: frozenset[str] | None,
+        http: HttpHook | None,
+        timeouts: Timeouts,
+        limits: Limits,
+        congestion: str,
+        transport: Transport,
+    ) -> None:
+        self.protocols = protocols
+        """Subprotocols that this server speaks, most wanted first."""
+        self.limits = limits
+        """The limits in force."""
+        self.timeouts = timeouts
+        """The timeouts in force."""
+        self.connections: set[ServerConnection] = set()
+        self.session_count = 0
+        self._handler = handler
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._origins = origins
+        self._http = http
+        self._congestion = congestion
+        self._transport = transport
+        self._drivers: list[Driver] = []
+        self._requests: deque[SessionRequest] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
+        self._closer: asyncio.Task[Any] | None = None
+        self._closed = asyncio.Event()
+
+    # -- facts
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """IP address and UDP port of every socket, with the actual port where 0 was asked for."""
+        return [driver.local_address for driver in self._drivers]
+
+    @property
+    def sessions(self) -> list[WebTransportSession]:
+        """All sessions that are open now."""
+        return [
+            session
+            for connection in self.connections
+            for session in connection.sessions.values()
+            if not session.is_closed
+        ]
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closing is not None
+
+    # -- start and end
+
+    def __await__(self) -> Generator[object, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        return await self._start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> Server:
+        if self._drivers:
+            return self
+        tls = self._tls.core()
+        addresses, dual_stack = await self._listening_addresses()
+        for attempt in range(_PORT_ATTEMPTS):
+            try:
+                self._bind(addresses, dual_stack, tls)
+                break
+            except OSError as error:
+                for driver in self._drivers:
+                    driver.close()
+                self._drivers.clear()
+                # With port 0 the first socket's port may be taken at another address: ask for another one.
+                if self._port == 0 and error.errno == errno.EADDRINUSE and attempt + 1 < _PORT_ATTEMPTS:
+                    continue
+                raise
+        return self
+
+    async def _listening_addresses(self) -> tuple[list[Address], bool]:
+        """The addresses to bind, and whether IPv6 ones shall take IPv4 clients, too."""
+        hosts = [self._host] if self._host is None or isinstance(self._host, str) else list(self._host)
+        if not hosts:
+            raise ValueError("host is an empty list; None listens on all addresses")
+        is_wildcard = hosts in ([None], [""], ["::"])
+        addresses: list[Address] = []
+        for host in ["::"] if is_wildcard else hosts:
+            try:
+                found = await self._transport.resolve(host or "::", self._port, listening=True)
+            except OSError as error:
+                raise OSError(error.errno, f"cannot listen on host `{host}`: {error.strerror or error}") from error
+            addresses += [address for address in found if address not in addresses]
+        return addresses, is_wildcard
+
+    def _bind(self, addresses: list[Address], dual_stack: bool, tls: _core.ServerTls) -> None:
+        port = self._port
+        for address in addresses:
+            try:
+                driver = self._open(address.ip, port, dual_stack and address.is_ipv6, tls)
+            except OSError as error:
+                no_ipv6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
+                if not (dual_stack and address.is_ipv6 and error.errno in no_ipv6):
+                    raise self._bind_error(error, address.ip, port) from error
+                # A host without IPv6: all of its addresses are IPv4 ones.
+                try:
+                    driver = self._open("0.0.0.0", port, False, tls)
+                except OSError as second:
+                    raise self._bind_error(second, "0.0.0.0", port) from second
+            driver.on_incoming = self._incoming
+            self._drivers.append(driver)
+            port = driver.local_address[1]
+
+    def _open(self, ip: str, port: int, dual_stack: bool, tls: _core.ServerTls) -> Driver:
+        return self._transport.open(
+            ip=ip,
+            port=port,
+            dual_stack=dual_stack,
+            limits=self.limits,
+            timeouts=self.timeouts,
+            server_tls=tls,
+            congestion=self._congestion,
+        )
+
+    def _bind_error(self, error: OSError, ip: str, port: int) -> OSError:
+        hint = {
+            errno.EADDRINUSE: "; another program uses it: choose another port, or 0 for any free one",
+            errno.EACCES: "; ports below 1024 need a privilege",
+            errno.EADDRNOTAVAIL: "; the address is not one of this machine",
+        }.get(error.errno or 0, "")
+        return OSError(error.errno, f"cannot listen on UDP {ip} port {port}: {error.strerror or error}{hint}")
+
+    async def close(self, code: int = 0, reason: str = "server is closing") -> None:
+        """Shut down: no new clients, goodbye to the present ones, ports released. Idempotent; bounded in time.
+
+        Clients get GOAWAY first. Handlers then have ``Timeouts.drain`` (default 0 s) to finish on their own; after
+        that every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers that
+        are still running after another ``Timeouts.close`` are cancelled, and requests without an answer get status 503.
+        Cancelling does not stop the shutdown, only the waiting for it.
+
+        Args:
+            code: Application close code for all sessions, 0 … 2^32-1. Default 0.
+            reason: Reason for all sessions, cut to 1024 bytes of UTF-8.
+
+        Raises:
+            ValueError: ``code`` is outside 32 bits.
+        """
+        if not 0 <= code < 2**32:
+            raise ValueError(f"close code {code} is outside 0 to {2**32 - 1} (32 bits)")
+        if self._closing is None:
+            # A handler may close its own server: it cannot be waited for, and must not be cancelled.
+            self._closer = asyncio.current_task()
+            self._closing = asyncio.get_running_loop().create_task(self._shut_down(code, reason))
+        await asyncio.shield(self._closing)
+
+    async def wait_closed(self) -> None:
+        """Wait until the server has been closed by somebody. Cancelling changes nothing."""
+        await self._closed.wait()
+
+    async def _shut_down(self, code: int, reason: str) -> None:
+        try:
+            for driver in self._drivers:
+                driver.endpoint.refuse_new()
+            for connection in list(self.connections):
+                connection.h3.send_goaway()
+                connection._pump()
+            while self._requests:
+                self._requests.popleft()._reject(503)
+            self._wake_all()
+            tasks = self._tasks - {self._closer}
+            if tasks and self.timeouts.drain:
+                await asyncio.wait(tasks, timeout=self.timeouts.drain)
+            sessions = [session for c in self.connections for session in c.sessions.values()]
+            await asyncio.gather(*(session.close(code, reason) for session in sessions))
+            for connection in list(self.connections):
+                for request in list(connection.requests.values()):
+                    request._reject(503)
+            await self._end_handlers()
+            connections = list(self.connections)
+            for connection in connections:
+                connection.close_connection(ErrorCodes.H3_NO_ERROR, reason)
+            await asyncio.gather(*(connection.lost.wait() for connection in connections))
+        finally:
+            for driver in self._drivers:
+                driver.close()
+            self._closed.set()
+
+    async def _end_handlers(self) -> None:
+        """Handlers have seen the end of their sessions; those that do not return are cancelled."""
+        tasks = self._tasks - {self._closer}
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.timeouts.close)
+        tasks = self._tasks - {self._closer}
+        for task in tasks:
+            task.cancel("the server is closing")
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.timeouts.close)
+
+    # -- requests
+
+    def __aiter__(self) -> AsyncIterator[SessionRequest]:
+        """Iterate over the requests for sessions, where there is no handler. Ends when the server is closed.
+
+        Any number of tasks may iterate; each request goes to one. Cancelling loses none.
+        """
+        return self
+
+    async def __anext__(self) -> SessionRequest:
+        if self._handler is not None:
+            raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
+        while not self._requests:
+            if self._closing is not None:
+                raise StopAsyncIteration
+            future = asyncio.get_running_loop().create_future()
+            self._waiters.append(future)
+            try:
+                await future
+            except BaseException:
+                if future in self._waiters:
+                    self._waiters.remove(future)
+                elif self._requests:
+                    self._wake_one()
+                raise
+        return self._requests.popleft()
+
+    def take_request(self, request: SessionRequest) -> None:
+        """A client asks for a session."""
+        if self._closing is not None:
+            request._reject(503)
+        elif self._origins is not None and request.origin is not None and request.origin not in self._origins:
+            # Section 3.2: a server must check the origin of browsers; 403 says that it did.
+            request._reject(403)
+        elif self.session_count >= self.limits.sessions:
+            request._reject(429)
+        elif self._handler is not None:
+            self._start_handler(request)
+        elif len(self._requests) >= self.limits.pending_requests:
+            request._reject(429)
+        else:
+            self._requests.append(request)
+            self._wake_one()
+
+    def drop_request(self, request: SessionRequest) -> None:
+        """A request that waits here has become void."""
+        if request in self._requests:
+            self._requests.remove(request)
+
+    def respond(self, request: HttpRequest) -> HttpResponse:
+        """Find the answer to an ordinary request."""
+        response = None
+        if self._http is not None:
+            try:
+                response = self._http(request)
+            except Exception:
+                _logger.exception("the http hook failed on %s %s", request.method, request.path)
+                response = HttpResponse(status=500)
+        return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
+
+    def _start_handler(self, request: SessionRequest) -> None:
+        try:
+            session = request._accept(None, ())
+        except SessionClosed:
+            return  # the client left in the same packet
+        task = asyncio.get_running_loop().create_task(self._handle(session), name=f"wtio handler of {session!r}")
+        # With eager tasks it may have finished already.
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, session: WebTransportSession) -> None:
+        assert self._handler is not None
+        try:
+            await self._handler(session)
+        except asyncio.CancelledError:
+            await session.close(BODY_RAISED_CODE, "handler was cancelled")
+            raise
+        except Exception as error:
+            if session.is_closed and _is_session_end(error):
+                _logger.debug("handler of %r ended with its session: %s", session, error)
+            else:
+                _logger.exception("handler of %r failed", session)
+            await session.close(BODY_RAISED_CODE, "internal error")
+        else:
+            await session.close()
+
+    def _incoming(self, driver: Driver, core: _core.Connection) -> ServerConnection:
+        connection = ServerConnection(core, driver, self)
+        self.connections.add(connection)
+        return connection
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        while self._waiters:
+            self._wake_one()
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{ip} port {port}" for ip, port in self.addresses)
+        return f"<wtio.Server {where or 'not started'}>"
+
+
+def _is_session_end(error: BaseException) -> bool:
+    """Whether an exception says nothing but that a session has ended (also in groups, as task groups raise them)."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_session_end(part) for part in error.exceptions)
+    return isinstance(error, SessionClosed)
+
+
+def serve(
+    handler: Callable[[WebTransportSession], Coroutine[Any, Any, object]] | SessionHandler | None = None,
+    host: str | Sequence[str] | None = None,
+    port: int = 443,
+    *,
+    tls: ServerTLS,
+    protocols: Sequence[str] = (),
+    origins: Collection[str] | None = None,
+    http: HttpHook | None = None,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+    congestion: str = "cubic",
+) -> Server:
+    """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
+
+    ``server = await wtio.serve(...)`` starts it, too; then call ``server.close()``. With a handler every request is
+    accepted and the handler runs in a task of its own; when it returns, its session is closed with code 0, and when it
+    raises, the exception is logged (logger ``wtio.server``) and the session is closed with ``BODY_RAISED_CODE`` (0x102)
+    and the reason "internal error". Only the end of its own session is no reason to log. Without a handler, take
+    requests with ``async for request in server``.
+
+    Leaving ``async with`` is ``Server.close``.
+
+    Args:
+        handler: ``async def handler(session)``, or None to iterate over requests.
+        host: Name or address, or several of them; a name is bound at all of its addresses. None, ``""`` or ``"::"``
+            listen on all addresses of IPv4 and IPv6.
+        port: UDP port; 0 takes a free one, the same at all addresses (see ``Server.addresses``). Default 443.
+        tls: Certificate and key.
+        protocols: Subprotocols that the handler speaks, most wanted first; the first that the client offers is chosen.
+        origins: Values of the Origin header that are allowed; others get status 403. Requests without one, which no
+            browser makes, are let through. None (default) allows all.
+        http: Answers ordinary HTTP/3 requests: a plain function from HttpRequest to HttpResponse. None, also as its
+            result, is status 405 with ``allow: CONNECT``.
+        timeouts: Durations in seconds; None is ``Timeouts()``.
+        limits: Sizes in bytes and counts; None is ``Limits()``.
+        congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+
+    Returns:
+        The server, which starts with ``async with`` or ``await``.
+
+    Raises:
+        OSError: A socket cannot be had, for instance because the port is taken; raised at the start. The message names
+            address and port.
+        CertificateError: Certificate and key cannot be used.
+        ValueError: An argument is out of its range.
+
+    Source: draft-ietf-webtrans-http3-16, section 3.
+    """
+    return make_server(
+        handler,
+        host,
+        port,
+        tls=tls,
+        protocols=protocols,
+        origins=origins,
+        http=http,
+        timeouts=timeouts,
+        limits=limits,
+        congestion=congestion,
+        transport=LoopTransport(),
+    )
+
+
+def make_server(
+    handler: SessionHandler | None,
+    host: str | Sequence[str] | None,
+    port: int,
+    *,
+    tls: ServerTLS,
+    protocols: Sequence[str],
+    origins: Collection[str] | None,
+    http: HttpHook | None,
+    timeouts: Timeouts | None,
+    limits: Limits | None,
+    congestion: str,
+    transport: Transport,
+) -> Server:
+    """Check what can be checked without a network, for ``serve`` and for the simulated network."""
+    check_congestion(congestion)
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an int, not {type(port).__name__}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port is {port}; it must be between 0 and 65535")
+    if isinstance(protocols, str) or isinstance(origins, str):
+        raise TypeError("protocols and origins must be collections of str, not one str")
+    return Server(
+        handler,
+        host,
+        port,
+        tls=tls,
+        protocols=tuple(protocols),
+        origins=None if origins is None else frozenset(origins),
+        http=http,
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+        congestion=congestion,
+        transport=transport,
+    )

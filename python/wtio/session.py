@@ -1,0 +1,750 @@
+"""A WebTransport session: streams, datagrams and the end, as an application sees them.
+
+The session object knows what is queued for the application and how the session ended. Packets are the engine's, the
+CONNECT stream is the protocol layer's, and ``_connection`` joins the three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar, cast
+
+from wtio._buffer import Buffer, contiguous_bytes
+from wtio.errors import (
+    ClosedBy,
+    DatagramTooLargeError,
+    RemoteProtocolError,
+    SessionClosed,
+    SessionClosedError,
+    SessionClosedOK,
+    StreamCreditError,
+    WebTransportError,
+)
+from wtio.protocol import varint
+from wtio.protocol.codes import MAX_APPLICATION_CODE
+from wtio.stream import BODY_RAISED_CODE, WebTransportReceiveStream, WebTransportSendStream, WebTransportStream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+
+    from wtio import _core
+    from wtio.config import Limits, Timeouts
+
+__all__ = [
+    "CloseInfo",
+    "IncomingDatagrams",
+    "IncomingStreams",
+    "SessionFacts",
+    "SessionStats",
+    "WebTransportSession",
+]
+
+_BIDIRECTIONAL_SIGNAL: Final = 0x41  # draft-ietf-webtrans-http3-16, section 4.3
+_UNIDIRECTIONAL_TYPE: Final = 0x54  # section 4.2
+
+_Stream = TypeVar("_Stream", WebTransportStream, WebTransportReceiveStream)
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseInfo:
+    """How a session ended."""
+
+    code: int | None
+    """Application close code, 0 … 2^32-1; 0 after a plain end; None where the session ended without one."""
+    reason: str
+    """The application's reason, at most 1024 bytes of UTF-8; words of ours where the connection was lost."""
+    closed_by: ClosedBy
+    """``"peer"``, ``"local"`` or ``"transport"`` (the connection was lost, or a side broke the protocol)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionFacts:
+    """What was agreed when the session was established; it does not change afterwards."""
+
+    authority: str
+    """Host, and port unless it is 443, as in the URL."""
+    path: str
+    """Path with query, beginning with ``/``."""
+    origin: str | None
+    """Value of the Origin header, which browsers always send; None without one."""
+    protocol: str | None
+    """The subprotocol that the server chose; None for none."""
+    dialect: str
+    """The draft that is spoken, for instance ``draft15``."""
+    request_headers: Headers
+    """The client's headers in order, names in lower case, pseudo-headers left out."""
+    response_headers: Headers
+    """The server's headers in order, names in lower case, pseudo-headers left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStats:
+    """A snapshot of numbers: of the connection, and of this session's datagrams. Sizes are bytes, times seconds."""
+
+    rtt: float
+    """Smoothed round-trip time."""
+    min_rtt: float
+    """Smallest round-trip time seen."""
+    congestion_window: int
+    """Bytes that may be in flight."""
+    mtu: int
+    """UDP payload size in use."""
+    bytes_sent: int
+    """UDP payload sent on the connection."""
+    bytes_received: int
+    """UDP payload received on the connection."""
+    packets_sent: int
+    """QUIC packets sent on the connection."""
+    packets_received: int
+    """QUIC packets received on the connection."""
+    packets_lost: int
+    """QUIC packets declared lost on the connection."""
+    datagrams_sent: int
+    """Datagrams of this session handed to packets."""
+    datagrams_received: int
+    """Datagrams of this session that arrived."""
+    datagrams_dropped_outgoing: int
+    """Dropped before sending: the queue was full, or the path's limit shrank."""
+    datagrams_expired_outgoing: int
+    """Dropped before sending: older than ``Timeouts.datagram_send``."""
+    datagrams_dropped_incoming: int
+    """Dropped unread: the receive queue was full."""
+    datagrams_queued_incoming: int
+    """Waiting to be received."""
+
+
+class Link(Protocol):
+    """What a session needs from its connection (``_connection.Connection``)."""
+
+    is_client: bool
+    core: _core.Connection
+    limits: Limits
+    timeouts: Timeouts
+    loop: asyncio.AbstractEventLoop
+
+    def close_session(self, session: WebTransportSession, code: int, reason: str) -> None: ...
+    def abort_session(self, session: WebTransportSession) -> None: ...
+    def drain_session(self, session: WebTransportSession) -> None: ...
+    async def wait_session_over(self, session: WebTransportSession) -> None: ...
+
+
+class _Waiters:
+    """Tasks that wait for one thing that the engine reports.
+
+    The engine gets this object in place of a future and wakes it once; all tasks then look again. So a cancelled
+    task leaves nothing behind in the engine, and any number of tasks cost it one entry.
+    """
+
+    __slots__ = ("_futures", "_is_registered", "_loop", "_register")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, register: Callable[[asyncio.Future[None]], None]) -> None:
+        self._loop = loop
+        self._register = register
+        self._futures: deque[asyncio.Future[None]] = deque()
+        self._is_registered = False
+
+    def done(self) -> bool:
+        """Part of what the driver asks of a future."""
+        return False
+
+    def set_result(self, _: None) -> None:
+        """Part of what the driver asks of a future: the engine has something to report."""
+        self._is_registered = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Let all tasks look again."""
+        futures, self._futures = self._futures, deque()
+        for future in futures:
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait for the next report. Cancelling leaves nothing behind."""
+        future = self._loop.create_future()
+        self._futures.append(future)
+        if not self._is_registered:
+            self._is_registered = True
+            self._register(cast("asyncio.Future[None]", self))
+        try:
+            await future
+        finally:
+            if future in self._futures:
+                self._futures.remove(future)
+
+
+class IncomingStreams(Generic[_Stream]):
+    """The peer's streams of one kind, in the order of their arrival. Any number of tasks may iterate.
+
+    Each stream goes to exactly one of them. Cancelling ``__anext__`` loses no stream. What arrived before the session
+    ended is still delivered; then the session's error is raised.
+    """
+
+    __slots__ = ("_session", "_streams", "_waiters")
+
+    def __init__(self, session: WebTransportSession) -> None:
+        self._session = session
+        self._streams: deque[_Stream] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    def __aiter__(self) -> AsyncIterator[_Stream]:
+        return self
+
+    def __len__(self) -> int:
+        """Number of streams that wait to be taken."""
+        return len(self._streams)
+
+    async def __anext__(self) -> _Stream:
+        """Return the next stream, waiting for it.
+
+        Raises:
+            SessionClosed: The session has ended and no stream is left.
+        """
+        while not self._streams:
+            if self._session.is_closed:
+                raise self._session._closed_error()
+            future = self._session._loop.create_future()
+            self._waiters.append(future)
+            try:
+                await future
+            except BaseException:
+                if future in self._waiters:
+                    self._waiters.remove(future)
+                elif self._streams:
+                    # Woken for a stream and cancelled before taking it: somebody else must.
+                    self._wake_one()
+                raise
+        return self._streams.popleft()
+
+    def _put(self, stream: _Stream) -> None:
+        self._streams.append(stream)
+        self._wake_one()
+
+    def _wake_one(self) -> None:
+        while self._waiters:
+            future = self._waiters.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+    def _wake_all(self) -> None:
+        waiters, self._waiters = self._waiters, deque()
+        for future in waiters:
+            if not future.done():
+                future.set_result(None)
+
+
+class IncomingDatagrams:
+    """The peer's datagrams as an iterator: each ``__anext__`` is one ``WebTransportSession.receive_datagram``."""
+
+    __slots__ = ("_session",)
+
+    def __init__(self, session: WebTransportSession) -> None:
+        self._session = session
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next datagram, waiting for it."""
+        return await self._session.receive_datagram()
+
+
+class WebTransportSession:
+    """A WebTransport session. Made by ``wtio.connect``, ``wtio.serve`` and ``SessionRequest.accept``.
+
+    When it ends, every pending call raises the same error, SessionClosedOK or SessionClosedError, and so does every
+    later one. ``async with session`` closes it: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised
+    anything else than this session's own end.
+
+    A session belongs to the thread of its event loop. It does not survive ``os.fork``: in the child its engine is dead.
+
+    Source: draft-ietf-webtrans-http3-16.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bidirectional_credit",
+        "_bidirectional_header",
+        "_cause",
+        "_close_info",
+        "_core",
+        "_datagram_waiters",
+        "_drain_requested",
+        "_draining",
+        "_ended",
+        "_facts",
+        "_id",
+        "_incoming_bidirectional",
+        "_incoming_unidirectional",
+        "_late_datagrams",
+        "_link",
+        "_loop",
+        "_over",
+        "_prefix_size",
+        "_remote_address",
+        "_unidirectional_credit",
+        "_unidirectional_header",
+        "limits",
+    )
+
+    limits: Limits
+    """The limits in force."""
+
+    def __init__(self, link: Link, session_id: int, facts: SessionFacts) -> None:
+        loop = link.loop
+        core = link.core
+        identifier = varint.encode(session_id)
+        self._link = link
+        self._loop = loop
+        self._core = core
+        self._id = session_id
+        self._facts = facts
+        self._remote_address = core.remote_address
+        self.limits = link.limits
+        self._bidirectional_header = varint.encode(_BIDIRECTIONAL_SIGNAL) + identifier
+        self._unidirectional_header = varint.encode(_UNIDIRECTIONAL_TYPE) + identifier
+        # RFC 9297, section 2.1: a datagram begins with a quarter of the stream id.
+        self._prefix_size = len(varint.encode(session_id // 4))
+        self._incoming_bidirectional: IncomingStreams[WebTransportStream] = IncomingStreams(self)
+        self._incoming_unidirectional: IncomingStreams[WebTransportReceiveStream] = IncomingStreams(self)
+        self._bidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(True, session_id, future))
+        self._unidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(False, session_id, future))
+        self._datagram_waiters = _Waiters(loop, lambda future: core.wait_datagram(session_id, future))
+        self._late_datagrams: deque[bytes] = deque()
+        self._close_info: CloseInfo | None = None
+        self._cause: Exception | None = None
+        self._ended = asyncio.Event()
+        self._over = asyncio.Event()
+        # Set by the end of the session, too, so that nobody waits for ever; the flag tells the two apart.
+        self._draining = asyncio.Event()
+        self._drain_requested = False
+
+    # -- facts
+
+    @property
+    def session_id(self) -> int:
+        """The session ID: the QUIC stream ID of the CONNECT stream. Unique within a connection."""
+        return self._id
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this side asked for the session."""
+        return self._link.is_client
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """IP address and UDP port of the peer at the time when the session was established."""
+        return self._remote_address
+
+    @property
+    def facts(self) -> SessionFacts:
+        """Everything agreed when the session was established, in one immutable object."""
+        return self._facts
+
+    @property
+    def path(self) -> str:
+        """Path with query, beginning with ``/``."""
+        return self._facts.path
+
+    @property
+    def authority(self) -> str:
+        """Host, and port unless it is 443, as in the URL."""
+        return self._facts.authority
+
+    @property
+    def origin(self) -> str | None:
+        """Value of the Origin header, which browsers always send; None without one."""
+        return self._facts.origin
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that the server chose; None for none."""
+        return self._facts.protocol
+
+    @property
+    def dialect(self) -> str:
+        """The draft that is spoken, for instance ``draft15``."""
+        return self._facts.dialect
+
+    @property
+    def request_headers(self) -> Headers:
+        """The client's headers in order, names in lower case, pseudo-headers left out."""
+        return self._facts.request_headers
+
+    @property
+    def response_headers(self) -> Headers:
+        """The server's headers in order, names in lower case, pseudo-headers left out."""
+        return self._facts.response_headers
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session has ended, on whatever way."""
+        return self._close_info is not None
+
+    @property
+    def close_info(self) -> CloseInfo | None:
+        """How the session ended; None while it is open."""
+        return self._close_info
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the peer asked to wind the session down (WT_DRAIN_SESSION or GOAWAY). Everything still works."""
+        return self._drain_requested
+
+    @property
+    def max_datagram_size(self) -> int:
+        """Largest datagram in bytes that can be sent now. Changes with the path's MTU; 0 once the session has ended."""
+        most = None if self._close_info is not None else self._core.max_datagram_payload
+        if most is None:
+            return 0
+        return max(min(most - self._prefix_size, self.limits.datagram_send_buffer), 0)
+
+    # -- streams
+
+    async def create_bidirectional_stream(
+        self, *, send_order: int = 0, wait_until_available: bool = True
+    ) -> WebTransportStream:
+        """Open a stream that carries bytes both ways.
+
+        Waits only while the peer allows no further stream. The peer sees the stream with its first bytes. Cancelling
+        opens none.
+
+        Args:
+            send_order: Priority: streams with a higher number send first. Default 0.
+            wait_until_available: False raises StreamCreditError instead of waiting.
+
+        Returns:
+            The new stream. Dropping the last reference to it resets and stops what is unfinished, with code 0.
+
+        Raises:
+            SessionClosed: The session has ended.
+            StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
+            ValueError: ``send_order`` does not fit into 32 bits.
+
+        Source: draft-ietf-webtrans-http3-16, section 4.3.
+        """
+        return WebTransportStream(await self._open(True, send_order, wait_until_available), self)
+
+    async def create_unidirectional_stream(
+        self, *, send_order: int = 0, wait_until_available: bool = True
+    ) -> WebTransportSendStream:
+        """Open a stream that carries bytes to the peer only. In all else as ``create_bidirectional_stream``.
+
+        Args:
+            send_order: Priority: streams with a higher number send first. Default 0.
+            wait_until_available: False raises StreamCreditError instead of waiting.
+
+        Returns:
+            The new stream.
+
+        Raises:
+            SessionClosed: The session has ended.
+            StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
+            ValueError: ``send_order`` does not fit into 32 bits.
+
+        Source: draft-ietf-webtrans-http3-16, section 4.2.
+        """
+        return WebTransportSendStream(await self._open(False, send_order, wait_until_available), self)
+
+    def incoming_bidirectional_streams(self) -> IncomingStreams[WebTransportStream]:
+        """Iterate over the bidirectional streams that the peer opens: ``async for stream in …``.
+
+        The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
+        ends, streams that had arrived come first, then SessionClosed is raised.
+        """
+        return self._incoming_bidirectional
+
+    def incoming_unidirectional_streams(self) -> IncomingStreams[WebTransportReceiveStream]:
+        """Iterate over the unidirectional streams that the peer opens: ``async for stream in …``.
+
+        The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
+        ends, streams that had arrived come first, then SessionClosed is raised.
+        """
+        return self._incoming_unidirectional
+
+    # -- datagrams
+
+    def send_datagram(self, data: Buffer) -> None:
+        """Send a datagram: unreliable, unordered, not flow-controlled. Never waits.
+
+        What does not fit into the queue (``Limits.datagram_send_buffer``, default 1 MiB) pushes out the oldest, and
+        ``stats`` counts it.
+
+        Args:
+            data: Bytes-like and contiguous, at most ``max_datagram_size`` bytes, possibly empty. Copied.
+
+        Raises:
+            DatagramTooLargeError: ``data`` exceeds what the path carries now; has ``size`` and ``limit``.
+            TypeError: ``data`` is text, no buffer, or not contiguous.
+            SessionClosed: The session has ended.
+
+        Source: RFC 9221; RFC 9297, section 2.1; draft-ietf-webtrans-http3-16, section 4.5.
+        """
+        if not isinstance(data, bytes):
+            data = contiguous_bytes(data)
+        limit = self._core.send_datagram(self._id, data)
+        if limit:
+            raise self._datagram_failure(len(data), limit)
+
+    async def receive_datagram(self) -> bytes:
+        """Return the oldest datagram that has arrived, waiting for one.
+
+        Does not suspend if one is there. Cancelling loses none. Several tasks may wait; each datagram goes to one.
+        Unread datagrams beyond ``Limits.datagram_receive_count`` (default 1024) or ``Limits.datagram_receive_buffer``
+        (default 1 MiB) are dropped, oldest first. Those that arrived before the end of the session are delivered.
+
+        Raises:
+            SessionClosed: The session has ended and no datagram is left.
+        """
+        while True:
+            data = self._core.receive_datagram(self._id)
+            if data is not None:
+                return data
+            if self._close_info is not None:
+                if self._late_datagrams:
+                    return self._late_datagrams.popleft()
+                raise self._closed_error()
+            await self._datagram_waiters.wait()
+
+    def incoming_datagrams(self) -> IncomingDatagrams:
+        """Iterate over the datagrams that arrive: ``async for data in …``; as ``receive_datagram``."""
+        return IncomingDatagrams(self)
+
+    # -- the end
+
+    async def close(self, code: int = 0, reason: str = "") -> None:
+        """End the session with a code and a reason for the peer.
+
+        Streams that were finished are delivered first; all others are reset. Takes at most twice ``Timeouts.close``
+        (default 2 s each): once until finished streams are acknowledged, once until the peer has said goodbye too.
+        Pending calls on this session raise SessionClosed. On a session that has ended already nothing changes: the
+        first code and reason hold. Cancelling sends the goodbye at once and does not wait for an answer.
+
+        Args:
+            code: Application close code, 0 … 2^32-1. Default 0.
+            reason: Words for the peer; cut to 1024 bytes of UTF-8, at a character. Default none.
+
+        Raises:
+            ValueError: ``code`` is outside 32 bits.
+            TypeError: ``reason`` is not a str.
+
+        Source: draft-ietf-webtrans-http3-16, section 6.
+        """
+        if not 0 <= code <= MAX_APPLICATION_CODE:
+            raise ValueError(f"close code {code} is outside 0 to {MAX_APPLICATION_CODE} (32 bits)")
+        if not isinstance(reason, str):
+            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        try:
+            if self._close_info is None:
+                await self._deliver_finished_streams()
+        finally:
+            if self._close_info is None:
+                self._link.close_session(self, code, reason)
+        await self._link.wait_session_over(self)
+
+    async def abort(self) -> None:
+        """End the session at once and without a goodbye: the peer gets a reset of the CONNECT stream.
+
+        Data in flight is given up. Does nothing on a session that has ended. Never waits, so cancelling cannot
+        interrupt it.
+
+        Source: draft-ietf-webtrans-http3-16, section 6.
+        """
+        if self._close_info is None:
+            self._link.abort_session(self)
+
+    async def drain(self) -> None:
+        """Ask the peer to wind the session down (WT_DRAIN_SESSION). Everything still works afterwards.
+
+        Does nothing on a session that has ended. Never waits, so cancelling cannot interrupt it.
+
+        Source: draft-ietf-webtrans-http3-16, section 4.7.
+        """
+        if self._close_info is None:
+            self._link.drain_session(self)
+
+    async def wait_draining(self) -> None:
+        """Wait until the peer asks to wind the session down. Cancelling changes nothing.
+
+        Raises:
+            SessionClosed: The session ended without such a request.
+        """
+        await self._draining.wait()
+        if not self._drain_requested:
+            raise self._closed_error()
+
+    async def wait_closed(self) -> CloseInfo:
+        """Wait until the session has ended, on whatever way, and say how. Never raises for it.
+
+        Cancelling changes nothing.
+        """
+        await self._ended.wait()
+        assert self._close_info is not None
+        return self._close_info
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The body's own exception is never masked: close() raises nothing but a cancellation.
+        if error is None or self.is_closed:
+            await self.close()
+        else:
+            await self.close(BODY_RAISED_CODE, "")
+
+    # -- more
+
+    def stats(self) -> SessionStats:
+        """Return a snapshot of the connection's and this session's numbers. Never fails, also after the end."""
+        connection = self._core.stats()
+        datagrams = self._core.datagram_stats(self._id)
+        return SessionStats(
+            rtt=float(connection.get("rtt", 0.0)),
+            min_rtt=float(connection.get("min_rtt", 0.0)),
+            congestion_window=int(connection.get("cwnd", 0)),
+            mtu=int(connection.get("mtu", 0)),
+            bytes_sent=int(connection.get("bytes_sent", 0)),
+            bytes_received=int(connection.get("bytes_received", 0)),
+            packets_sent=int(connection.get("packets_sent", 0)),
+            packets_received=int(connection.get("packets_received", 0)),
+            packets_lost=int(connection.get("packets_lost", 0)),
+            datagrams_sent=datagrams.get("sent", 0),
+            datagrams_received=datagrams.get("received", 0),
+            datagrams_dropped_outgoing=datagrams.get("dropped_outgoing", 0),
+            datagrams_expired_outgoing=datagrams.get("expired_outgoing", 0),
+            datagrams_dropped_incoming=datagrams.get("dropped_incoming", 0),
+            datagrams_queued_incoming=datagrams.get("queued_incoming", 0),
+        )
+
+    def export_keying_material(self, label: bytes, context: bytes = b"", *, length: int) -> bytes:
+        """Derive secret bytes that both sides of this session, and nobody else, can derive.
+
+        Args:
+            label: What the bytes are for, at most 255 bytes.
+            context: Further input, at most 255 bytes. Default empty.
+            length: Number of bytes, 1 … 4096.
+
+        Returns:
+            ``length`` bytes.
+
+        Raises:
+            ValueError: An argument is out of its range.
+            SessionClosed: The session has ended.
+
+        Source: draft-ietf-webtrans-http3-16, section 4.8.
+        """
+        if len(label) > 255 or len(context) > 255:
+            raise ValueError(f"label ({len(label)} bytes) and context ({len(context)} bytes) may have 255 bytes each")
+        if not 1 <= length <= 4096:
+            raise ValueError(f"length is {length}; it must be between 1 and 4096 bytes")
+        if self._close_info is not None:
+            raise self._closed_error()
+        scope = self._id.to_bytes(8, "big")
+        for part in (label, context):
+            scope += len(part).to_bytes(1, "big") + part
+        return self._core.export_keying_material(b"EXPORTER-WebTransport", scope, length)
+
+    def __repr__(self) -> str:
+        state = "open" if self._close_info is None else f"closed by {self._close_info.closed_by}"
+        return f"<WebTransportSession {self._id} {self._facts.authority}{self._facts.path} {state}>"
+
+    # -- for streams and the connection
+
+    async def _open(self, bidirectional: bool, send_order: int, wait_until_available: bool) -> _core.Stream:
+        if not -(2**31) <= send_order < 2**31:
+            raise ValueError(f"send_order is {send_order}; it must fit into 32 bits, signed")
+        header = self._bidirectional_header if bidirectional else self._unidirectional_header
+        while True:
+            if self._close_info is not None:
+                raise self._closed_error()
+            stream = self._core.open_stream(bidirectional, header, self._id)
+            if stream is not None:
+                if send_order:
+                    stream.priority = send_order
+                return stream
+            if not wait_until_available:
+                kind = "bidirectional" if bidirectional else "unidirectional"
+                raise StreamCreditError(
+                    f"the peer allows no further {kind} stream now; finish others, or let the call wait"
+                )
+            await (self._bidirectional_credit if bidirectional else self._unidirectional_credit).wait()
+
+    def _take_stream(self, core: _core.Stream) -> None:
+        """A stream of the peer has arrived."""
+        # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
+        if core.id & 2:
+            self._incoming_unidirectional._put(WebTransportReceiveStream(core, self))
+        else:
+            self._incoming_bidirectional._put(WebTransportStream(core, self))
+
+    def _note_draining(self) -> None:
+        """The peer asked to wind down."""
+        self._drain_requested = True
+        self._draining.set()
+
+    def _datagram_failure(self, size: int, limit: int) -> WebTransportError:
+        if limit > 0:
+            return DatagramTooLargeError(
+                f"datagram of {size} bytes exceeds this session's limit of {limit}; see "
+                "WebTransportSession.max_datagram_size",
+                size=size,
+                limit=limit,
+            )
+        return self._closed_error()
+
+    async def _deliver_finished_streams(self) -> None:
+        """Wait until every finished stream is acknowledged, at most ``Timeouts.close``."""
+        if not self._core.unacked_streams(self._id):
+            return
+        acknowledged = self._loop.create_future()
+        self._core.wait_session_acked(self._id, acknowledged)
+        try:
+            async with asyncio.timeout(self._link.timeouts.close):
+                await acknowledged
+        except TimeoutError:
+            return
+
+    async def _end_announced(self) -> None:
+        """Wait, bounded, for the end of a session whose streams the peer has closed with WT_SESSION_GONE.
+
+        Those resets may overtake the capsule that carries code and reason.
+        """
+        try:
+            async with asyncio.timeout(self._link.timeouts.close):
+                await self._ended.wait()
+        except TimeoutError:
+            return
+
+    def _closed_error(self) -> SessionClosed:
+        """The error of this session's end: a fresh object with the same facts every time."""
+        info = self._close_info
+        if info is None:
+            return SessionClosedError(code=None, reason="the connection was lost", closed_by="transport")
+        kind = SessionClosedOK if info.code == 0 else SessionClosedError
+        error = kind(code=info.code, reason=info.reason, closed_by=info.closed_by)
+        error.__cause__ = self._cause
+        return error
+
+    def _end(self, info: CloseInfo, cause: RemoteProtocolError | None = None) -> None:
+        """Note the end and wake everybody; the engine's waiters are woken by ``Connection``, which calls this."""
+        if self._close_info is not None:
+            return
+        # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
+        self._late_datagrams.extend(self._core.receive_datagrams(self._id, self.limits.datagram_receive_count))
+        self._close_info = info
+        self._cause = cause
+        self._ended.set()
+        self._draining.set()
+        self._incoming_bidirectional._wake_all()
+        self._incoming_unidirectional._wake_all()
+        self._bidirectional_credit.wake()
+        self._unidirectional_credit.wake()
+        self._datagram_waiters.wake()
