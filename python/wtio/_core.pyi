@@ -109,8 +109,8 @@ class Endpoint:
     def drive(self, readable: bool, now_ns: int | None = None) -> tuple[list[Future[None]], list[tuple[object, ...]], float | None, bool, bool]:
         """Receive one bounded batch (if ``readable``), run due timers, transmit.
 
-        Returns (futures to complete, events, seconds until the next timer or None, more input is likely
-        waiting, output waits for the socket to become writable). ``now_ns`` is virtual time for a simulation.
+        Returns (futures to complete, events, seconds until the next timer or None, the send budget of this call is
+        used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a simulation.
         """
     def deliver(self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int = 0) -> None:
         """Simulation: take one UDP payload from the network."""

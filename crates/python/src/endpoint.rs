@@ -292,7 +292,7 @@ impl Endpoint {
             let now = self.now(driver, now_ns);
             if let Some(socket) = &mut driver.socket {
                 if readable {
-                    more = receive(socket, &mut driver.engine, now);
+                    receive(socket, &mut driver.engine, now);
                 }
                 let segments = socket.segments().min(SEGMENTS);
                 let mut is_full = false;
@@ -301,7 +301,7 @@ impl Endpoint {
                     !is_full
                 });
                 is_blocked = is_full;
-                more |= !all && !is_full;
+                more = !all && !is_full;
             } else {
                 // A simulation collects its packets; here only timers and events are due.
                 driver.engine.process(now, SIMULATED, 0, |_| false);
@@ -454,8 +454,8 @@ impl Endpoint {
     }
 }
 
-/// Receive a bounded number of batches. Whether there may be more.
-fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) -> bool {
+/// Receive a bounded number of batches. What is left in the socket makes the loop call again.
+fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) {
     for _ in 0..BATCHES_PER_DRIVE {
         let is_full = socket.receive(|meta, bundle| {
             for datagram in bundle.chunks(meta.stride) {
@@ -463,8 +463,7 @@ fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) -> bool 
             }
         });
         if !is_full {
-            return false;
+            break;
         }
     }
-    true
 }
