@@ -1,0 +1,81 @@
+# Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
+# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, bench, pytest).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+# cargo may be installed for this user without being on the PATH.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
+
+BIN := .venv/bin
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
+# The border crate has no tests of its own: linking it outside of Python needs a libpython.
+CARGO_TESTS := --workspace --exclude wtio-core --locked
+
+# Stops with one line when something is missing to build with.
+check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
+
+.PHONY: help setup build demo serve test pytest test-rust lint fmt types bench bench-quick clean chromium
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/dev.stamp build chromium ## Install everything that development needs, Chromium included
+
+build: .venv/built.stamp ## Build the extension (release) and install wtio into .venv, editable
+
+demo: build ## Show what it does: streams, datagrams and 64 MiB each way between two processes
+	@$(BIN)/python -m wtio demo $(ARGS)
+
+serve: build ## Echo server, with a page for the browser to try it from
+	@$(BIN)/python -m wtio serve $(ARGS)
+
+test: setup lint types test-rust pytest ## Everything: set-up, lint, types, Rust tests, Python tests
+
+pytest: .venv/dev.stamp build chromium ## Python tests only, such as: make pytest ARGS="tests/api -x"
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-rust: ## Rust tests only
+	$(check_toolchain)
+	cargo test $(CARGO_TESTS) --quiet
+
+lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+
+types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
+	$(BIN)/mypy python/wtio examples tests benchmarks
+	$(BIN)/stubtest wtio._core --mypy-config-file pyproject.toml
+
+fmt: .venv/dev.stamp ## Format Python and Rust
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+	cargo fmt --all
+
+bench: .venv/dev.stamp build ## Benchmarks against other libraries (tens of minutes)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-quick: .venv/dev.stamp build ## The same with less data, in about two minutes
+	$(BIN)/python benchmarks/run.py --quick $(ARGS)
+
+clean: ## Remove what was built and installed here
+	rm -rf .venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
+	find python tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+chromium:
+	@tools/environment chromium
+
+.venv/built.stamp: $(RUST_SOURCES)
+	$(check_toolchain)
+	@tools/environment build
+	@echo "building the extension, which takes a few minutes the first time"
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --locked
+	@touch $@
+
+.venv/dev.stamp: requirements-dev.txt
+	$(check_toolchain)
+	@tools/environment dev
+	@touch $@
