@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
@@ -35,6 +36,7 @@ from .pair import (
     connect,
     connecting_client,
     data,
+    headers,
     open_client,
     open_server,
     requested_server,
@@ -382,6 +384,7 @@ def test_goaway_may_come_again_but_not_grow() -> None:
 
 def test_goaway_of_a_client_names_a_push() -> None:
     side = open_server()
+    side.receive(8, headers((":method", "GET"), (":scheme", "https"), (":authority", "a"), (":path", "/")))
     assert side.receive(CLIENT_CONTROL, encode_record(0x7, varint.encode(3))) == [GoawayReceived(3), SessionDraining(0)]
 
 

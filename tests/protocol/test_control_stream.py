@@ -1,6 +1,7 @@
 """RFC 9114, sections 6.2 and 7.2: unidirectional streams and the frames of the control stream."""
 
 import pytest
+
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import ConnectionFailed, Role, SettingsReceived

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wtio.protocol.fields import parse_string_item, parse_string_list, serialize_string, serialize_string_list
 
 printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
@@ -44,8 +45,9 @@ def test_r28_r30_well_formed_list(lines: list[str], expected: list[str]) -> None
 @pytest.mark.parametrize(
     "line",
     [
-        "a", '"a", b', '"a", 1', '("a" "b")', '"a" "b"', '"a",', ',"a"', '"a",,"b"', '"a', 'a"', '"a\\x"', '"é"', '"a\x01"',
-        '"a";', '"a";A=1', '"a";q=', '"a";q=1.', '"a";q=1.2345', '"a"; q =1', "?1", ":YQ==:", '"a";q=1234567890123456',
+        "a", '"a", b', '"a", 1', '("a" "b")', '"a" "b"', '"a",', ',"a"', '"a",,"b"', '"a', 'a"', '"a\\x"', '"é"',
+        '"a\x01"', '"a";',
+        '"a";A=1', '"a";q=', '"a";q=1.', '"a";q=1.2345', '"a"; q =1', "?1", ":YQ==:", '"a";q=1234567890123456',
         '"a"; q=%"%C3"', "\t\"a\"",
     ],
 )  # fmt: skip

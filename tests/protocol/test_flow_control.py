@@ -1,6 +1,7 @@
 """Session flow control, as far as SETTINGS and capsules go (fact sheet 59 to 77)."""
 
 import pytest
+
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_limit
 from wtio.protocol.codes import ErrorCodes

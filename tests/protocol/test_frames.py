@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wtio.protocol import varint
 from wtio.protocol.frames import Handling, RecordReader, data_stream_header, encode_record
 
@@ -65,7 +66,7 @@ def test_next_head_is_judged_after_the_record_before_it_was_handled() -> None:
         return Handling.COLLECT
 
     for kind, _ in RecordReader(classify).feed(encode_record(1, b"x") + encode_record(2, b"")):
-        order.append(f"handle {kind}")  # noqa: PERF401 - the interleaving is the point
+        order.append(f"handle {kind}")
     assert order == ["judge 1", "handle 1", "judge 2", "handle 2"]
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.connection import (

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import (
@@ -272,6 +273,7 @@ BASE = connect_fields()
         [(":method", "CONNECT"), (":authority", "a"), (":path", "/")],
         [(":method", "CONNECT"), ("host", "a")],
         [(":method", "GET"), (":scheme", "https"), (":path", "/")],
+        [*BASE[:2], *BASE[3:], ("host", "example.org")],
     ],
 )
 def test_malformed_request_is_message_error_of_its_stream(fields: list[tuple[str, str]]) -> None:
@@ -336,6 +338,30 @@ def test_answer_to_head_has_no_body() -> None:
     side.run(lambda: side.h3.reject(0, 200, body=b"hello"))
     assert sent_fields(side) == [(":status", "200"), ("content-length", "5")]
     assert b"hello" not in side.sent(0)
+
+
+def test_answer_204_has_no_length() -> None:
+    side = server()
+    side.receive(0, GET, True)
+    side.run(lambda: side.h3.reject(0, 204, body=b"x"))
+    assert sent_fields(side) == [(":status", "204")]
+    assert not side.sent(0).endswith(b"x")
+
+
+def test_finished_streams_are_remembered_for_a_while_only() -> None:
+    side = server()
+    for stream_id in range(0, 4 * 2000, 4):
+        side.receive(stream_id, GET, True)
+        side.run(lambda number=stream_id: side.h3.reject(number, 404))  # type: ignore[misc]
+    assert len(side.h3._remembered) == 512
+    assert side.receive(4 * 1999, GET) == []
+
+
+def test_streams_of_our_own_bring_nothing() -> None:
+    for stream_id in (1, 3):
+        assert server().receive(stream_id, b"\x00", True) == []
+    for stream_id in (0, 2):
+        assert client().receive(stream_id, b"\x00", True) == []
 
 
 def test_answer_before_the_end_of_the_request_stops_it_without_error() -> None:
@@ -656,6 +682,16 @@ def test_r26_end_before_the_answer_is_held_until_it() -> None:
     side = requested_server()
     assert side.receive(0, b"", True) == []
     assert [type(event) for event in side.run(lambda: side.h3.accept(0))] == [SessionClosed, SessionFinished]
+
+
+@pytest.mark.parametrize("code", [b"\xff", b"\xc3"])
+def test_r26_broken_reason_before_the_answer_shows_when_the_session_is_accepted(code: bytes) -> None:
+    side = requested_server()
+    side.receive(0, data(encode_record(0x2843, bytes(4) + code)))
+    [closed, _] = side.run(lambda: side.h3.accept(0))
+    assert isinstance(closed, SessionClosed)
+    assert closed.wire_code == ErrorCodes.H3_MESSAGE_ERROR
+    assert side.resets(0) == [ErrorCodes.H3_MESSAGE_ERROR]
 
 
 def test_r26_capsules_of_a_rejected_session_are_dropped() -> None:

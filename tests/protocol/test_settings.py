@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import Role, SessionRequested, SettingsReceived

@@ -3,14 +3,14 @@
 Bytes of raw streams go in, outputs (``take_outputs``) and events (``take_events``) come out; both lists are to be
 drained after every call. WebTransport data streams and datagrams never pass through here.
 
-Contents: limits · construction and state · local calls · input from the driver · unidirectional streams · control
-stream · request streams · session requests (server) · responses (client) · capsules · session steps · results.
+Contents: construction and state · local calls · input from the driver · settings and GOAWAY of the peer · request
+streams · session requests (server) · responses (client) · capsules · session steps. The peer's unidirectional
+streams are in ``unidirectional``, the rules for the next frame of a request stream in ``request``.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 from wtio.protocol import messages, qpack, varint
 from wtio.protocol.capsules import (
@@ -21,7 +21,7 @@ from wtio.protocol.capsules import (
     decode_limit,
     encode_close,
 )
-from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.codes import ErrorCodes, describe
 from wtio.protocol.events import (
     CapsuleReceived,
     CloseConnection,
@@ -47,7 +47,9 @@ from wtio.protocol.events import (
 )
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.fields import parse_string_item, parse_string_list, serialize_string, serialize_string_list
-from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader, StreamType, encode_record
+from wtio.protocol.frames import FrameType, Handling, RecordReader, StreamType, encode_record
+from wtio.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
+from wtio.protocol.request import RequestStream
 from wtio.protocol.session import LIVE, Effect, Input, Session, State
 from wtio.protocol.settings import (
     DEFAULT_DIALECTS,
@@ -57,12 +59,12 @@ from wtio.protocol.settings import (
     Dialect,
     DialectRow,
     Setting,
-    decode_settings,
     encode_settings,
     local_settings,
     negotiate,
     peer_problem,
 )
+from wtio.protocol.unidirectional import PeerStreams
 
 __all__ = [
     "CapsuleReceived",
@@ -92,30 +94,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ProtocolLimits:
-    """Bounds on what a peer can make us keep or do. Sizes are bytes."""
-
-    max_field_section_size: int = 65536
-    """Largest header section, counted as RFC 9114, section 4.2.2, does: names, values and 32 bytes per field.
-
-    Larger requests are answered with 431, larger responses reset."""
-    max_settings_size: int = 8192
-    """Largest SETTINGS frame; a larger one is H3_EXCESSIVE_LOAD."""
-    max_buffered: int = 1048576
-    """Bytes of incomplete frames and capsules over all streams of the connection; more is H3_EXCESSIVE_LOAD."""
-    max_parked_requests: int = 16
-    """Session requests that wait for the client's SETTINGS; more are reset with H3_REQUEST_REJECTED."""
-    max_held_capsules: int = 64
-    """Capsules kept for a session that the server has not accepted yet; more reset it with H3_EXCESSIVE_LOAD."""
-    max_informational: int = 16
-    """Interim (1xx) responses to one CONNECT; more reset it with H3_EXCESSIVE_LOAD."""
-    max_discard: int = 65536
-    """Bytes that a peer may go on sending on a stream that we have ended, before it is told to stop."""
-
-
-DEFAULT_LIMITS: Final = ProtocolLimits()
-
 # Both are taken in every dialect: which one a client sends follows its own reading of the drafts.
 _TOKENS: Final = frozenset(row.token for row in DIALECTS.values())
 _OFFER_HEADER: Final = "wt-available-protocols"
@@ -123,86 +101,12 @@ _CHOICE_HEADER: Final = "wt-protocol"
 _REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
 _RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
-_NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
-    FrameType.CANCEL_PUSH,
-    FrameType.SETTINGS,
-    FrameType.GOAWAY,
-    FrameType.MAX_PUSH_ID,
-    FrameType.PRIORITY_UPDATE_REQUEST,
-    FrameType.PRIORITY_UPDATE_PUSH,
-}
-_NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE}
 # The limits among the flow-control capsules, and their initial value's place in ``peer_initial_limits``.
 _LIMIT_CAPSULES: Final[dict[int, int]] = {
     CapsuleType.WT_MAX_DATA: 0,
     CapsuleType.WT_MAX_STREAMS_BIDI: 1,
     CapsuleType.WT_MAX_STREAMS_UNI: 2,
 }
-
-
-class _RequestStream:
-    """A request stream: where its reader stands, and the session or ordinary request on it."""
-
-    __slots__ = (
-        "announced_body",
-        "body",
-        "capsules",
-        "counted",
-        "discarded",
-        "held",
-        "held_end",
-        "interim",
-        "is_discarding",
-        "is_over",
-        "method",
-        "phase",
-        "protocols",
-        "reader",
-        "request",
-        "require_protocol",
-        "responded",
-        "saw_close",
-        "session",
-        "stream_id",
-    )
-
-    def __init__(self, stream_id: int) -> None:
-        self.stream_id = stream_id
-        self.reader: RecordReader
-        self.capsules: RecordReader | None = None
-        self.session: Session | None = None
-        # Header section awaited, then body, then nothing after the trailers.
-        self.phase: Literal["head", "body", "end"] = "head"
-        self.request: messages.Request | None = None  # server: kept while the session is parked
-        self.method = ""
-        self.protocols: tuple[str, ...] = ()  # client: what was offered
-        self.require_protocol = False
-        self.interim = 0
-        self.held: list[tuple[int, bytes]] = []
-        self.held_end = False
-        self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
-        self.is_discarding = False  # we have ended our side; what comes is only counted
-        self.is_over = False
-        self.discarded = 0
-        self.counted = 0  # bytes of this stream in the connection's account of buffers
-        self.responded = False  # ordinary request: we have answered
-        self.announced_body: int | None = None  # content-length
-        self.body = 0
-
-    def buffered(self) -> int:
-        """Bytes that this stream keeps."""
-        kept = self.reader.buffered + sum(len(value) for _, value in self.held)
-        return kept + self.capsules.buffered if self.capsules else kept
-
-
-class _UniStream:
-    """A unidirectional stream of the peer's, or a stray bidirectional one; at first its type is not known."""
-
-    __slots__ = ("head", "stream_type")
-
-    def __init__(self) -> None:
-        self.head = b""
-        self.stream_type: int | None = None
 
 
 class H3Connection:
@@ -257,17 +161,19 @@ class H3Connection:
         self._outputs: list[Output] = []
         self._events: list[Event] = []
         self._buffered = 0
-        self._requests: dict[int, _RequestStream] = {}
+        self._requests: dict[int, RequestStream] = {}
         self._remembered: dict[int, None] = {}
         self._next_request = 0  # above every request stream seen
-        self._uni: dict[int, _UniStream] = {}
-        self._critical: dict[int, int] = {}  # stream type -> stream id, for control and QPACK streams
-        self._control = RecordReader(self._classify_control_frame)
-        self._encoder_stream = qpack.EncoderStream()
-        self._decoder_stream = qpack.DecoderStream()
+        self._peer_streams = PeerStreams(
+            is_client=is_client,
+            limits=limits,
+            emit=self._emit,
+            free=self._forget,
+            take_settings=self._take_settings,
+            take_goaway=self._take_goaway,
+        )
         self._goaway_sent: int | None = None
         self._goaway_received: int | None = None
-        self._max_push_id = -1
 
     # -- state
 
@@ -523,7 +429,6 @@ class H3Connection:
             return
         self._closed = True
         self._requests.clear()
-        self._uni.clear()
         self._outputs.append(CloseConnection(int(code), reason))
         self._events.append(ConnectionFailed(int(code), reason))
 
@@ -599,16 +504,16 @@ class H3Connection:
             self._receive_request(stream, data, end)
         elif stream_id not in self._remembered:
             if kind == 1 and self.is_client:
-                self._receive_stray(stream_id, data, end)
+                self._peer_streams.receive_stray(stream_id, data, end)
             elif kind == (3 if self.is_client else 2):
-                self._receive_uni(stream_id, data, end)
+                self._peer_streams.receive(stream_id, data, end)
 
     def _reset(self, stream_id: int, code: int) -> None:
         stream = self._requests.get(stream_id)
         if stream is None:
-            self._end_uni(stream_id)
+            self._peer_streams.end(stream_id)
         elif stream.session:
-            reason = "the peer reset the CONNECT stream"
+            reason = f"the peer reset the CONNECT stream with {describe(code)}"
             self._step(
                 stream,
                 stream.session,
@@ -628,7 +533,7 @@ class H3Connection:
         if stream is None:
             return
         if stream.session:
-            reason = "the peer stopped the CONNECT stream"
+            reason = f"the peer stopped the CONNECT stream with {describe(code)}"
             self._step(
                 stream,
                 stream.session,
@@ -639,125 +544,7 @@ class H3Connection:
         else:  # an ordinary request whose answer is not wanted
             self._refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
 
-    # -- unidirectional streams
-
-    def _receive_uni(self, stream_id: int, data: bytes, end: bool) -> None:
-        stream = self._uni.setdefault(stream_id, _UniStream())
-        if stream.stream_type is None:
-            data = stream.head + data
-            number = varint.decode(data)
-            if number is None:
-                stream.head = data  # at most 7 bytes
-            else:
-                stream.stream_type, offset = number
-                data = data[offset:]
-                self._begin_uni(stream_id, number[0])
-        # A type that is not critical has been forgotten by _begin_uni.
-        if stream_id in self._uni and stream.stream_type is not None:
-            if stream.stream_type == StreamType.CONTROL:
-                for frame_type, payload in self._control.feed(data):
-                    self._control_frame(frame_type, payload)
-            elif stream.stream_type == StreamType.QPACK_ENCODER:
-                self._encoder_stream.feed(data)
-            else:
-                self._decoder_stream.feed(data)
-        if end:
-            self._end_uni(stream_id)
-
-    def _begin_uni(self, stream_id: int, stream_type: int) -> None:
-        """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
-        if stream_type in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
-            if stream_type in self._critical:
-                raise ConnectionFault(
-                    ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
-                )
-            self._critical[stream_type] = stream_id
-            return
-        if stream_type == StreamType.PUSH:
-            if self.is_client:  # section 7.2.7: we never allowed any push
-                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
-            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
-        # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
-        self._outputs.append(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
-        self._forget_uni(stream_id)
-
-    def _receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
-        """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
-        stream = self._uni.setdefault(stream_id, _UniStream())
-        stream.head += data[:16]
-        number = varint.decode(stream.head)
-        if number and number[0] != FrameType.WT_STREAM:
-            # RFC 9114, section 6.1.
-            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
-        # What ends inside the head of a data stream was abandoned before it meant anything.
-        if number or end:
-            self._outputs += (
-                Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED),
-                Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED),
-            )
-            self._forget_uni(stream_id)
-
-    def _end_uni(self, stream_id: int) -> None:
-        """The peer ended or reset a unidirectional (or stray) stream."""
-        if stream_id in self._critical.values():
-            raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
-        # RFC 9114, section 6.2: an end inside the type must be tolerated.
-        if stream_id in self._uni:
-            self._forget_uni(stream_id)
-
-    def _forget_uni(self, stream_id: int) -> None:
-        self._uni.pop(stream_id, None)
-        self._remember(stream_id)
-        self._outputs.append(FreeStream(stream_id))
-
-    # -- control stream
-
-    def _classify_control_frame(self, frame_type: int, length: int) -> Handling:
-        """Refuse frames that may not come on a control stream here (RFC 9114, sections 6.2.1 and 7.2)."""
-        if frame_type == FrameType.SETTINGS:
-            if self._peer_settings is not None:
-                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "second SETTINGS frame")
-            if length > self.limits.max_settings_size:
-                raise ConnectionFault(
-                    ErrorCodes.H3_EXCESSIVE_LOAD,
-                    f"SETTINGS frame of {length} bytes exceeds {self.limits.max_settings_size}",
-                )
-            return Handling.COLLECT
-        if self._peer_settings is None:
-            raise ConnectionFault(ErrorCodes.H3_MISSING_SETTINGS, "control stream does not begin with SETTINGS")
-        if frame_type in _NEVER_ON_CONTROL_STREAM:
-            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on the control stream")
-        if frame_type == FrameType.WT_STREAM:
-            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal on the control stream")
-        if frame_type in (FrameType.GOAWAY, FrameType.CANCEL_PUSH, FrameType.MAX_PUSH_ID):
-            if frame_type == FrameType.MAX_PUSH_ID and self.is_client:
-                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "MAX_PUSH_ID of a server")
-            if not 1 <= length <= 8:
-                raise ConnectionFault(
-                    ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame of {length} bytes is no single id"
-                )
-            return Handling.COLLECT
-        if frame_type in (FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH) and self.is_client:
-            # RFC 9218, section 7.2.
-            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
-        return Handling.SKIP
-
-    def _control_frame(self, frame_type: int, payload: bytes) -> None:
-        if frame_type == FrameType.SETTINGS:
-            self._take_settings(decode_settings(payload, is_client=self.is_client))
-            return
-        number = varint.decode(payload)
-        if number is None or number[1] != len(payload):
-            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
-        if frame_type == FrameType.GOAWAY:
-            self._take_goaway(number[0])
-        elif frame_type == FrameType.CANCEL_PUSH:
-            # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
-            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
-        else:
-            if number[0] < self._max_push_id:  # section 7.2.7
-                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
-            self._max_push_id = number[0]
+    # -- settings and GOAWAY of the peer
 
     def _take_settings(self, settings: dict[int, int]) -> None:
         local = dict(self._settings)
@@ -769,9 +556,9 @@ class H3Connection:
             self._flow_control = takes_part(local) and takes_part(settings)
         self._events.append(SettingsReceived(dict(settings), self._dialect, self._problem))
         for stream in list(self._requests.values()):
-            if stream.session and stream.session.state is State.PARKED:
+            if stream.request and stream.session and stream.session.state is State.PARKED:
                 try:
-                    self._admit(stream, stream.session)
+                    self._admit(stream, stream.session, stream.request)
                 except StreamFault as fault:
                     self._stream_fault(stream, fault)
 
@@ -808,14 +595,15 @@ class H3Connection:
 
     # -- request streams
 
-    def _open_request(self, stream_id: int) -> _RequestStream:
-        stream = _RequestStream(stream_id)
-        stream.reader = RecordReader(partial(self._classify_request_frame, stream))
+    def _open_request(self, stream_id: int) -> RequestStream:
+        stream = RequestStream(
+            stream_id, is_client=self.is_client, max_header_section=self.limits.max_field_section_size
+        )
         self._requests[stream_id] = stream
         self._next_request = max(self._next_request, stream_id + 4)
         return stream
 
-    def _receive_request(self, stream: _RequestStream, data: bytes, end: bool) -> None:
+    def _receive_request(self, stream: RequestStream, data: bytes, end: bool) -> None:
         if not stream.is_discarding:
             try:
                 for frame_type, payload in stream.reader.feed(data):
@@ -823,7 +611,7 @@ class H3Connection:
                         self._header_section(stream, payload)
                     else:
                         self._body(stream, payload)
-                    if stream.is_discarding or stream.is_over:
+                    if stream.is_over:
                         break
                 if end and not stream.is_over:
                     self._end_request(stream)
@@ -844,42 +632,17 @@ class H3Connection:
                     ErrorCodes.H3_EXCESSIVE_LOAD, f"incomplete frames exceed {self.limits.max_buffered} bytes"
                 )
 
-    def _classify_request_frame(self, stream: _RequestStream, frame_type: int, length: int) -> Handling:
-        """Refuse frames that may not come on a request stream here (RFC 9114, sections 4.1, 4.4 and 7.2)."""
-        if frame_type == FrameType.DATA:
-            if stream.phase != "body":
-                raise ConnectionFault(
-                    ErrorCodes.H3_FRAME_UNEXPECTED,
-                    "DATA before HEADERS" if stream.phase == "head" else "DATA after trailers",
-                )
-            return Handling.STREAM
-        if frame_type == FrameType.HEADERS:
-            # Section 4.4: on a CONNECT stream only DATA follows the header section.
-            if stream.phase == "end" or (stream.phase == "body" and (stream.session or stream.method == "CONNECT")):
-                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "HEADERS after the last header section")
-            if length > self.limits.max_field_section_size:
-                raise qpack.FieldSectionTooLargeError
-            return Handling.COLLECT
-        if frame_type == FrameType.WT_STREAM:
-            # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
-            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
-        if frame_type == FrameType.PUSH_PROMISE and self.is_client:
-            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
-        if frame_type in _NEVER_ON_REQUEST_STREAMS or frame_type == FrameType.PUSH_PROMISE:
-            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on a request stream")
-        return Handling.SKIP
-
-    def _header_section(self, stream: _RequestStream, payload: bytes) -> None:
+    def _header_section(self, stream: RequestStream, payload: bytes) -> None:
         fields = qpack.decode_field_section(payload, max_size=self.limits.max_field_section_size)
         if stream.phase == "body":
             stream.phase = "end"
             messages.check_trailers(fields)
-        elif self.is_client:
-            self._response(stream, fields)
+        elif stream.session:  # ours: a client's stream has its session from the start
+            self._response(stream, stream.session, fields)
         else:
             self._request(stream, messages.read_request(fields))
 
-    def _header_section_too_large(self, stream: _RequestStream) -> None:
+    def _header_section_too_large(self, stream: RequestStream) -> None:
         """Answer a request with 431; give up a response (RFC 9114, section 4.2.2)."""
         limit = self.limits.max_field_section_size
         if self.is_client or stream.phase != "head":
@@ -889,7 +652,7 @@ class H3Connection:
         self._outputs.append(Stop(stream.stream_id, ErrorCodes.H3_NO_ERROR))
         self._free(stream)
 
-    def _body(self, stream: _RequestStream, data: bytes) -> None:
+    def _body(self, stream: RequestStream, data: bytes) -> None:
         if stream.session is None:
             stream.body += len(data)
             if stream.announced_body is not None and stream.body > stream.announced_body:
@@ -901,16 +664,11 @@ class H3Connection:
             stream.capsules = RecordReader(partial(self._classify_capsule, stream))
         for capsule_type, value in stream.capsules.feed(data):
             self._capsule(stream, stream.session, capsule_type, value)
-            if stream.is_over:
-                return
         if stream.saw_close and not stream.capsules.at_boundary:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
 
-    def _end_request(self, stream: _RequestStream) -> None:
+    def _end_request(self, stream: RequestStream) -> None:
         """The peer ended its side, at a moment that may be wrong."""
-        if stream.is_discarding and stream.session:
-            self._step(stream, stream.session, Input.END)
-            return
         if not stream.reader.at_boundary:
             if stream.phase == "head" and stream.reader.may_be_data_stream:
                 raise StreamFault(ErrorCodes.H3_REQUEST_INCOMPLETE, "stream ends inside its first number")
@@ -936,13 +694,13 @@ class H3Connection:
             report=SessionClosed(stream.stream_id, 0, "", clean=True, by="peer", wire_code=None),
         )
 
-    def _discard(self, stream: _RequestStream, count: int) -> None:
+    def _discard(self, stream: RequestStream, count: int) -> None:
         """Count what comes on a stream that we have ended; a peer that does not stop is told to."""
         stream.discarded += count
         if stream.session and stream.discarded > self.limits.max_discard:
             self._step(stream, stream.session, Input.FAULT, code=ErrorCodes.H3_NO_ERROR)
 
-    def _stream_fault(self, stream: _RequestStream, fault: StreamFault) -> None:
+    def _stream_fault(self, stream: RequestStream, fault: StreamFault) -> None:
         if stream.session is None:
             self._refuse(stream, fault.code)
             return
@@ -954,26 +712,27 @@ class H3Connection:
             report=SessionClosed(stream.stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code),
         )
 
-    def _refuse(self, stream: _RequestStream, code: int) -> None:
+    def _refuse(self, stream: RequestStream, code: int) -> None:
         """Reset and stop a request stream without a session."""
         self._outputs += (Reset(stream.stream_id, int(code)), Stop(stream.stream_id, int(code)))
         self._free(stream)
 
-    def _free(self, stream: _RequestStream) -> None:
+    def _free(self, stream: RequestStream) -> None:
         stream.is_over = True
         self._buffered -= stream.counted
         del self._requests[stream.stream_id]
-        self._remember(stream.stream_id)
-        self._outputs.append(FreeStream(stream.stream_id))
+        self._forget(stream.stream_id)
 
-    def _remember(self, stream_id: int) -> None:
+    def _forget(self, stream_id: int) -> None:
+        """Let the driver forget a stream; remember for a while that its input means nothing any more."""
+        self._outputs.append(FreeStream(stream_id))
         self._remembered[stream_id] = None
         if len(self._remembered) > _MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
 
     # -- session requests (server)
 
-    def _request(self, stream: _RequestStream, request: messages.Request) -> None:
+    def _request(self, stream: RequestStream, request: messages.Request) -> None:
         stream.phase = "body"
         stream.method = request.method
         if not request.protocol:
@@ -997,15 +756,12 @@ class H3Connection:
         stream.request = request
         session = self._begin_session(stream, State.PARKED)
         if self._peer_settings is not None:
-            self._admit(stream, session)
+            self._admit(stream, session, request)
         elif self.parked > self.limits.max_parked_requests:
             raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "too many requests before SETTINGS")
 
-    def _admit(self, stream: _RequestStream, session: Session) -> None:
+    def _admit(self, stream: RequestStream, session: Session, request: messages.Request) -> None:
         """Let a session request go to the application, now that the client's settings are known."""
-        request = stream.request
-        if request is None:
-            return
         if self._problem is not None:
             # Section 3.1: with settings that do not allow it, the request is malformed.
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, self._problem)
@@ -1044,7 +800,7 @@ class H3Connection:
             return Dialect.D02
         return Dialect.D07
 
-    def _pending(self, stream_id: int, event: Input) -> tuple[_RequestStream, Session]:
+    def _pending(self, stream_id: int, event: Input) -> tuple[RequestStream, Session]:
         """Find a session that waits for the application's decision."""
         stream, session = self._find(stream_id)
         if stream is None or session is None:
@@ -1053,14 +809,12 @@ class H3Connection:
             session.step(event)  # raises
         return stream, session
 
-    def _replay(self, stream: _RequestStream, session: Session) -> None:
+    def _replay(self, stream: RequestStream, session: Session) -> None:
         """Act on what a client sent before its session was accepted."""
         held, stream.held = stream.held, []
         try:
             for capsule_type, value in held:
                 self._capsule(stream, session, capsule_type, value)
-                if stream.is_over:
-                    return
             if stream.held_end:
                 self._end_request(stream)
         except StreamFault as fault:
@@ -1087,11 +841,8 @@ class H3Connection:
             raise SessionStateError(f"this connection carries {limit} session(s) at most", "full")
         return row
 
-    def _response(self, stream: _RequestStream, fields: Headers) -> None:
+    def _response(self, stream: RequestStream, session: Session, fields: Headers) -> None:
         status, headers = messages.read_response(fields)
-        session = stream.session
-        if session is None:
-            return
         if status < 200:
             stream.interim += 1
             if stream.interim > self.limits.max_informational:
@@ -1108,7 +859,7 @@ class H3Connection:
         self._step(stream, session, Input.SUCCESS)
         self._events.append(SessionAccepted(stream.stream_id, status, headers, protocol))
 
-    def _choice(self, stream: _RequestStream, headers: Headers) -> str | None:
+    def _choice(self, stream: RequestStream, headers: Headers) -> str | None:
         """Return the subprotocol that the server chose (draft 16, section 3.3)."""
         row = DIALECTS[self._dialect or Dialect.D15]
         values = messages.values_of(headers, _CHOICE_HEADER)
@@ -1124,14 +875,14 @@ class H3Connection:
 
     # -- capsules
 
-    def _classify_capsule(self, stream: _RequestStream, capsule_type: int, length: int) -> Handling:
+    def _classify_capsule(self, stream: RequestStream, capsule_type: int, length: int) -> Handling:
         if stream.saw_close:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
         # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
         flow_control = self._flow_control if self._peer_settings is not None else self._may_control_flow
         return classify_capsule(capsule_type, length, flow_control=flow_control)
 
-    def _capsule(self, stream: _RequestStream, session: Session, capsule_type: int, value: bytes) -> None:
+    def _capsule(self, stream: RequestStream, session: Session, capsule_type: int, value: bytes) -> None:
         if capsule_type == CapsuleType.WT_CLOSE_SESSION:
             stream.saw_close = True
         if session.state in (State.PARKED, State.REQUESTED):
@@ -1186,11 +937,11 @@ class H3Connection:
         server = self._peer_settings if self.is_client else dict(self._settings)
         return min(self._max_sessions, (server or {}).get(row.session_setting, 1))
 
-    def _find(self, stream_id: int) -> tuple[_RequestStream | None, Session | None]:
+    def _find(self, stream_id: int) -> tuple[RequestStream | None, Session | None]:
         stream = self._requests.get(stream_id)
         return stream, stream.session if stream else None
 
-    def _begin_session(self, stream: _RequestStream, state: State) -> Session:
+    def _begin_session(self, stream: RequestStream, state: State) -> Session:
         session = Session(state)
         session.announced = self.is_client
         stream.session = session
@@ -1198,7 +949,7 @@ class H3Connection:
 
     def _step(
         self,
-        stream: _RequestStream,
+        stream: RequestStream,
         session: Session,
         event: Input,
         *,
@@ -1240,6 +991,9 @@ class H3Connection:
             stream.is_discarding = True
 
     # -- results
+
+    def _emit(self, output: Output) -> None:
+        self._outputs.append(output)
 
     def _send(self, stream: int | Role, data: bytes, end: bool = False) -> None:
         self._outputs.append(Send(stream, data, end))

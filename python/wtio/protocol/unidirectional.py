@@ -1,0 +1,175 @@
+"""The peer's unidirectional streams: control, QPACK, and those that mean nothing to us."""
+
+from collections.abc import Callable
+from typing import Final
+
+from wtio.protocol import qpack, varint
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.events import Output, Reset, Stop
+from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader, StreamType
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.settings import decode_settings
+
+__all__ = ["PeerStreams"]
+
+_NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE}
+
+
+class _PeerStream:
+    """A unidirectional stream of the peer's, or a stray bidirectional one; at first its type is not known."""
+
+    __slots__ = ("head", "stream_type")
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.stream_type: int | None = None
+
+
+class PeerStreams:
+    """Reads all streams of the peer that carry no request.
+
+    ``emit`` takes outputs, ``free`` the ids of streams that are over; ``take_settings`` and ``take_goaway`` get what
+    the control stream says.
+    """
+
+    def __init__(
+        self,
+        *,
+        is_client: bool,
+        limits: ProtocolLimits,
+        emit: Callable[[Output], None],
+        free: Callable[[int], None],
+        take_settings: Callable[[dict[int, int]], None],
+        take_goaway: Callable[[int], None],
+    ) -> None:
+        self._is_client = is_client
+        self._limits = limits
+        self._emit = emit
+        self._free = free
+        self._take_settings = take_settings
+        self._take_goaway = take_goaway
+        self._streams: dict[int, _PeerStream] = {}
+        self._critical: dict[int, int] = {}  # stream type -> stream id, for control and QPACK streams
+        self._control = RecordReader(self._classify_control_frame)
+        self._encoder_stream = qpack.EncoderStream()
+        self._decoder_stream = qpack.DecoderStream()
+        self._has_settings = False
+        self._max_push_id = -1
+
+    def receive(self, stream_id: int, data: bytes, end: bool) -> None:
+        """Take bytes of a unidirectional stream; ConnectionFault for what ends the connection."""
+        stream = self._streams.setdefault(stream_id, _PeerStream())
+        if stream.stream_type is None:
+            data = stream.head + data
+            number = varint.decode(data)
+            if number is None:
+                stream.head = data  # at most 7 bytes
+            else:
+                stream.stream_type, offset = number
+                data = data[offset:]
+                self._begin(stream_id, number[0])
+        # A type that is not critical has been forgotten by _begin.
+        if stream_id in self._streams and stream.stream_type is not None:
+            if stream.stream_type == StreamType.CONTROL:
+                for frame_type, payload in self._control.feed(data):
+                    self._control_frame(frame_type, payload)
+            elif stream.stream_type == StreamType.QPACK_ENCODER:
+                self._encoder_stream.feed(data)
+            else:
+                self._decoder_stream.feed(data)
+        if end:
+            self.end(stream_id)
+
+    def _begin(self, stream_id: int, stream_type: int) -> None:
+        """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
+        if stream_type in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
+            if stream_type in self._critical:
+                raise ConnectionFault(
+                    ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
+                )
+            self._critical[stream_type] = stream_id
+            return
+        if stream_type == StreamType.PUSH:
+            if self._is_client:  # section 7.2.7: we never allowed any push
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
+            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
+        # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
+        self._emit(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
+        self._forget(stream_id)
+
+    def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
+        """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
+        stream = self._streams.setdefault(stream_id, _PeerStream())
+        stream.head += data[:16]
+        number = varint.decode(stream.head)
+        if number and number[0] != FrameType.WT_STREAM:
+            # RFC 9114, section 6.1.
+            raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
+        # What ends inside the head of a data stream was abandoned before it meant anything.
+        if number or end:
+            self._emit(Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
+            self._emit(Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
+            self._forget(stream_id)
+
+    def end(self, stream_id: int) -> None:
+        """Take the end or the reset of a stream; of one that is not known, too."""
+        if stream_id in self._critical.values():
+            raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
+        # RFC 9114, section 6.2: an end inside the type must be tolerated.
+        if stream_id in self._streams:
+            self._forget(stream_id)
+
+    def _forget(self, stream_id: int) -> None:
+        del self._streams[stream_id]
+        self._free(stream_id)
+
+    # -- control stream
+
+    def _classify_control_frame(self, frame_type: int, length: int) -> Handling:
+        """Refuse frames that may not come on a control stream here (RFC 9114, sections 6.2.1 and 7.2)."""
+        if frame_type == FrameType.SETTINGS:
+            if self._has_settings:
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "second SETTINGS frame")
+            if length > self._limits.max_settings_size:
+                raise ConnectionFault(
+                    ErrorCodes.H3_EXCESSIVE_LOAD,
+                    f"SETTINGS frame of {length} bytes exceeds {self._limits.max_settings_size}",
+                )
+            return Handling.COLLECT
+        if not self._has_settings:
+            raise ConnectionFault(ErrorCodes.H3_MISSING_SETTINGS, "control stream does not begin with SETTINGS")
+        if frame_type in _NEVER_ON_CONTROL_STREAM:
+            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on the control stream")
+        if frame_type == FrameType.WT_STREAM:
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal on the control stream")
+        if frame_type in (FrameType.GOAWAY, FrameType.CANCEL_PUSH, FrameType.MAX_PUSH_ID):
+            if frame_type == FrameType.MAX_PUSH_ID and self._is_client:
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "MAX_PUSH_ID of a server")
+            if not 1 <= length <= 8:
+                raise ConnectionFault(
+                    ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame of {length} bytes is no single id"
+                )
+            return Handling.COLLECT
+        if frame_type in (FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH) and self._is_client:
+            # RFC 9218, section 7.2.
+            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
+        return Handling.SKIP
+
+    def _control_frame(self, frame_type: int, payload: bytes) -> None:
+        if frame_type == FrameType.SETTINGS:
+            self._has_settings = True
+            self._take_settings(decode_settings(payload, is_client=self._is_client))
+            return
+        number = varint.decode(payload)
+        if number is None or number[1] != len(payload):
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
+        if frame_type == FrameType.GOAWAY:
+            self._take_goaway(number[0])
+        elif frame_type == FrameType.CANCEL_PUSH:
+            # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
+        else:
+            if number[0] < self._max_push_id:  # section 7.2.7
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
+            self._max_push_id = number[0]
