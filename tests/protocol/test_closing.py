@@ -209,9 +209,10 @@ def test_c4_r86_data_after_close_resets_with_message_error(opened: Any, rest: by
 
 
 @pytest.mark.parametrize("opened", OPENED)
-def test_r86_more_bytes_in_the_frame_of_the_close_are_data_after_it(opened: Any) -> None:
+@pytest.mark.parametrize("more", [b"\x40", b"\x17\x00", b"\x17\x05ab"])
+def test_r86_more_bytes_in_the_frame_of_the_close_are_data_after_it(opened: Any, more: bytes) -> None:
     side = opened()
-    side.receive(0, data(encode_record(0x2843, bytes(4)) + b"\x40"))
+    side.receive(0, data(encode_record(0x2843, bytes(4)) + more))
     assert side.resets(0) == [ErrorCodes.H3_MESSAGE_ERROR]
 
 
