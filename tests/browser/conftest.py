@@ -67,8 +67,8 @@ def serving(tmp_path: Path) -> chromium.Serving:
 
     @contextlib.asynccontextmanager
     async def run(handler: chromium.Handler | None) -> AsyncIterator[chromium.Target]:
-        certificate = wtio.tls.dev_certificate(directory=tmp_path)
-        async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate) as server:
-            yield chromium.Target(server, certificate.base64)
+        certificate = wtio.dev_certificate(directory=tmp_path)
+        async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+            yield chromium.Target(server, certificate.sha256_base64)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,12 +36,6 @@ class Recorder:
     async def next(self) -> object:
         async with asyncio.timeout(10):
             return await self._queue.get()
-
-
-async def first(streams: object) -> object:
-    async for stream in streams:  # type: ignore[attr-defined]
-        return stream
-    raise AssertionError("the session ended before a stream came")
 
 
 async def write_forever(stream: wtio.WebTransportStream) -> None:
@@ -197,8 +192,7 @@ async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving:
     seen = Recorder()
 
     async def watch(session: wtio.WebTransportSession) -> None:
-        stream = await first(session.incoming_bidirectional_streams())
-        assert isinstance(stream, wtio.WebTransportStream)
+        stream = await anext(session.incoming_bidirectional_streams())
         assert await stream.readexactly(n=5) == b"start"
         await stream.write(data=b"go")
         with pytest.raises(wtio.StreamResetError) as reset:
@@ -229,30 +223,59 @@ async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving:
 
 
 @pytest.mark.parametrize("code", [0, 1, 29, 30, 255, 2**32 - 1])
-async def test_reset_and_stop_by_the_server_carry_their_codes(page: Page, serving: Serving, code: int) -> None:
+async def test_reset_by_the_server_carries_its_code(page: Page, serving: Serving, code: int) -> None:
     async def refuse(session: wtio.WebTransportSession) -> None:
-        stream = await first(session.incoming_bidirectional_streams())
-        assert isinstance(stream, wtio.WebTransportStream)
+        stream = await anext(session.incoming_bidirectional_streams())
         assert await stream.readexactly(n=5) == b"start"
-        await stream.stop_receiving(error_code=code)
         await stream.reset(error_code=code)
         await session.wait_closed()
 
+    async with serving(refuse) as target:
+        error = await run(
+            page,
+            """async (target) => {
+                const session = await openSession(target);
+                const stream = await session.createBidirectionalStream();
+                await stream.writable.getWriter().write(encode("start"));
+                const error = await failure(stream.readable.getReader().read());
+                session.close();
+                return error;
+            }""",
+            target.at(),
+        )
+    assert error == {"name": "WebTransportError", "source": "stream", "code": code}
+
+
+@pytest.mark.parametrize("code", [0, 1, 29, 30, 255, 2**32 - 1])
+async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving, code: int) -> None:
+    async def refuse(session: wtio.WebTransportSession) -> None:
+        streams = []
+        with contextlib.suppress(wtio.SessionClosed):
+            async for stream in session.incoming_bidirectional_streams():
+                streams.append(stream)
+                assert await stream.readexactly(n=5) == b"start"
+                await stream.stop_receiving(error_code=code)
+
+    # Chromium tells the page of a stop in two ways at once. When the one without the code wins, the page gets a
+    # NetworkError, with any server and more often on a busy machine. No code other than ours may ever appear.
     async with serving(refuse) as target:
         errors = await run(
             page,
             """async (target) => {
                 const session = await openSession(target);
-                const stream = await session.createBidirectionalStream();
-                const writer = stream.writable.getWriter();
-                await writer.write(encode("start"));
-                const errors = [await failure(stream.readable.getReader().read()), await failure(writer.closed)];
+                const errors = [];
+                do {
+                    const stream = await session.createBidirectionalStream();
+                    const writer = stream.writable.getWriter();
+                    await writer.write(encode("start"));
+                    errors.push(await failure(writer.closed));
+                } while (errors.at(-1).name === "NetworkError" && errors.length < 50);
                 session.close();
                 return errors;
             }""",
             target.at(),
         )
-    assert errors == [{"name": "WebTransportError", "source": "stream", "code": code}] * 2
+    assert errors[-1] == {"name": "WebTransportError", "source": "stream", "code": code}
 
 
 async def test_page_sees_our_close_code_and_reason_every_time(page: Page, serving: Serving) -> None:
@@ -265,8 +288,7 @@ async def test_page_sees_our_close_code_and_reason_every_time(page: Page, servin
         # Open streams on both sides: ending the session while they carry data must not cost the code.
         outgoing = await session.create_unidirectional_stream()
         await outgoing.write(data=b"still going")
-        stream = await first(session.incoming_bidirectional_streams())
-        assert isinstance(stream, wtio.WebTransportStream)
+        stream = await anext(session.incoming_bidirectional_streams())
         await stream.read()
         await session.close(number, f"reason {number} ä")
 
