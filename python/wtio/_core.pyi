@@ -65,8 +65,11 @@ def certificate_facts(der: bytes) -> tuple[int, int, str, str, str, list[str]]:
     """(not before, not after as Unix seconds, key algorithm, subject, issuer, alternative names)."""
 
 def sha256(data: bytes) -> bytes: ...
-def mark_forked() -> None:
-    """Call in the child after a fork: ``drive`` of endpoints made before it raises RuntimeError from now on."""
+def note_fork(stage: str) -> None:
+    """Around a fork: "before", then "parent" or "child". Endpoints made before raise RuntimeError in the child."""
+
+def shut_down() -> None:
+    """End the guardian and all I/O threads and wait for them: at interpreter exit."""
 
 @final
 class Endpoint:
@@ -94,12 +97,17 @@ class Endpoint:
         max_mtu: int = 1452,
         congestion: str = "cubic",
         gso: bool = True,
-    ) -> Endpoint: ...
+        io: str = "loop",
+    ) -> Endpoint:
+        """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``)."""
+
 
     # -- socket
     def bind(self, ip: str, port: int, *, dual_stack: bool = False) -> None:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
     def fileno(self) -> int: ...
+    def wake_fileno(self) -> int:
+        """Turns readable when the guardian (or the I/O thread) has left events: drive(False) then."""
     @property
     def local_address(self) -> tuple[str, int]: ...
     def set_scheduler(self, callback: Callable[[], object] | None) -> None:
@@ -126,7 +134,8 @@ class Endpoint:
     @property
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
-    def stats(self) -> dict[str, int]: ...
+    def stats(self) -> dict[str, int]:
+        """connections, gso_segments, loop_late_total (times the guardian had to step in for the loop)."""
 
 @final
 class Connection:

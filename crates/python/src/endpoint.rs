@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -15,7 +15,7 @@ use pyo3::{
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 use wtio_engine::{Engine, Event, Options};
-use wtio_net::UdpEndpoint;
+use wtio_net::Io;
 
 use crate::{
     connection::Connection,
@@ -41,25 +41,9 @@ pub(crate) const EVENT_NAMES: [&str; 13] = [
     "EVENT_DATAGRAM_ID",
 ];
 
-/// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
-const BATCHES_PER_DRIVE: usize = 4;
-/// Send calls in one drive.
-const BURSTS_PER_DRIVE: usize = 64;
-/// Datagrams in one send call: beyond this, larger bursts gain nothing and overrun small receive buffers.
-const SEGMENTS: usize = 32;
-/// Simulated packets leave one by one.
-const SIMULATED: usize = 1;
-
-pub(crate) struct Driver {
-    pub(crate) engine: Engine,
-    socket: Option<UdpEndpoint>,
-    events: Vec<Event>,
-    virtual_now: Option<Instant>,
-}
-
 /// What all objects of an endpoint share.
 pub(crate) struct Shared {
-    driver: Mutex<Driver>,
+    endpoint: Arc<wtio_net::Endpoint>,
     pub(crate) waiters: Waiters,
     scheduler: Mutex<Option<Py<PyAny>>>,
     is_scheduled: AtomicBool,
@@ -71,25 +55,33 @@ pub(crate) struct Shared {
 /// Forks seen by this process, as the child.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
-/// Called in the child after a fork: endpoints it inherited would speak over the parent's sockets.
+/// End the guardian and all I/O threads, and wait for them: at interpreter exit.
 #[pyfunction]
-pub(crate) fn mark_forked() {
-    GENERATION.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn shut_down(py: Python<'_>) {
+    // The threads never take the GIL; it is let go so that nobody has to wonder.
+    py.detach(wtio_net::shut_down);
+}
+
+/// Around a fork: "before", then "parent" or "child". Endpoints the child inherited would speak over its parent's
+/// sockets, and threads are not inherited at all.
+#[pyfunction]
+pub(crate) fn note_fork(stage: &str) -> PyResult<()> {
+    match stage {
+        "before" => wtio_net::before_fork(),
+        "parent" => wtio_net::after_fork(false),
+        "child" => {
+            GENERATION.fetch_add(1, Ordering::Relaxed);
+            wtio_net::after_fork(true);
+        }
+        other => return Err(PyValueError::new_err(format!("`{other}` is no stage of a fork"))),
+    }
+    Ok(())
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Driver> {
-        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Do something with the engine, then ask Python for a drive if there is output or news.
     pub(crate) fn act<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant) -> R) -> R {
-        let (result, has_work) = {
-            let mut driver = self.lock();
-            let now = driver.virtual_now.unwrap_or_else(Instant::now);
-            let result = act(&mut driver.engine, now);
-            (result, driver.engine.has_work())
-        };
+        let (result, has_work) = self.endpoint.act(None, act);
         if has_work {
             self.schedule(py);
         }
@@ -98,7 +90,7 @@ impl Shared {
 
     /// As `act`, for what changes nothing.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Engine) -> R) -> R {
-        look(&mut self.lock().engine)
+        self.endpoint.act(None, |engine, _| look(engine)).0
     }
 
     pub(crate) fn seconds(&self, at: Instant) -> f64 {
@@ -190,6 +182,7 @@ impl Endpoint {
         max_mtu = 1452,
         congestion = "cubic",
         gso = true,
+        io = "loop",
     ))]
     #[expect(clippy::too_many_arguments, reason = "every one is a keyword that Python documents")]
     fn new(
@@ -212,7 +205,13 @@ impl Endpoint {
         max_mtu: u16,
         congestion: &str,
         gso: bool,
+        io: &str,
     ) -> PyResult<Self> {
+        let io = match io {
+            "loop" => Io::Loop,
+            "thread" => Io::Thread,
+            other => return Err(PyValueError::new_err(format!("io = `{other}` is unknown; use `loop` or `thread`"))),
+        };
         let options = Options {
             idle_timeout: seconds(idle_timeout, "idle_timeout")?,
             keep_alive: keep_alive.map(|value| seconds(value, "keep_alive")).transpose()?,
@@ -236,7 +235,7 @@ impl Endpoint {
         let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                driver: Mutex::new(Driver { engine, socket: None, events: Vec::new(), virtual_now: None }),
+                endpoint: wtio_net::Endpoint::new(engine, io)?,
                 waiters: Waiters::default(),
                 scheduler: Mutex::new(None),
                 is_scheduled: AtomicBool::new(false),
@@ -248,21 +247,20 @@ impl Endpoint {
 
     #[pyo3(signature = (ip, port, *, dual_stack = false))]
     fn bind(&self, ip: String, port: u16, dual_stack: bool) -> PyResult<()> {
-        let socket = UdpEndpoint::bind(address((ip, port))?, dual_stack).map_err(PyErr::from)?;
-        self.shared.lock().socket = Some(socket);
-        Ok(())
+        Ok(self.shared.endpoint.bind(address((ip, port))?, dual_stack)?)
     }
 
     fn fileno(&self) -> PyResult<i32> {
-        let driver = self.shared.lock();
-        driver.socket.as_ref().map(UdpEndpoint::file_descriptor).ok_or_else(|| PyOSError::new_err("no socket is open"))
+        self.shared.endpoint.socket_descriptor().ok_or_else(|| PyOSError::new_err("no socket is open"))
+    }
+
+    fn wake_fileno(&self) -> i32 {
+        self.shared.endpoint.wake_descriptor()
     }
 
     #[getter]
     fn local_address(&self) -> PyResult<(String, u16)> {
-        let driver = self.shared.lock();
-        let socket = driver.socket.as_ref().ok_or_else(|| PyOSError::new_err("no socket is open"))?;
-        let address = socket.local_address()?;
+        let address = self.shared.endpoint.local_address()?;
         Ok((address.ip().to_string(), address.port()))
     }
 
@@ -282,40 +280,13 @@ impl Endpoint {
                 "this endpoint was made before a fork and belongs to the parent process; make a new one in the child",
             ));
         }
-        let mut events;
-        let timeout;
-        let mut more = false;
-        let is_blocked;
-        {
-            let mut driver = self.shared.lock();
-            let driver = &mut *driver;
-            let now = self.now(driver, now_ns);
-            if let Some(socket) = &mut driver.socket {
-                if readable {
-                    receive(socket, &mut driver.engine, now);
-                }
-                let segments = socket.segments().min(SEGMENTS);
-                let mut is_full = false;
-                let all = driver.engine.process(now, segments, BURSTS_PER_DRIVE, |outgoing| {
-                    is_full = !socket.send(outgoing);
-                    !is_full
-                });
-                is_blocked = is_full;
-                more = !all && !is_full;
-            } else {
-                // A simulation collects its packets; here only timers and events are due.
-                driver.engine.process(now, SIMULATED, 0, |_| false);
-                is_blocked = false;
-            }
-            events = std::mem::take(&mut driver.events);
-            driver.engine.take_events(&mut events);
-            timeout = driver.engine.next_timer().map(|at| at.saturating_duration_since(now).as_secs_f64());
-        }
+        let mut events = Vec::new();
+        let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events);
         // Whatever Python does with what it gets may need another drive.
         self.shared.is_scheduled.store(false, Ordering::Relaxed);
         let wakes = PyList::empty(py);
         let news = PyList::empty(py);
-        for event in events.drain(..) {
+        for event in events {
             match self.shared.waiters.take(&event) {
                 Some(futures) => {
                     for future in futures {
@@ -325,9 +296,7 @@ impl Endpoint {
                 None => news.append(self.tuple(py, event)?)?,
             }
         }
-        // The vector keeps its room for the next batch.
-        self.shared.lock().events = events;
-        Ok((wakes, news, timeout, more, is_blocked))
+        Ok((wakes, news, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
     }
 
     #[pyo3(signature = (now_ns, data, source, destination, ecn = 0))]
@@ -341,26 +310,19 @@ impl Endpoint {
         ecn: u8,
     ) -> PyResult<()> {
         let (source, destination) = (address(source)?, address(destination)?);
-        {
-            let mut driver = self.shared.lock();
-            let now = self.now(&mut driver, Some(now_ns));
-            driver.engine.receive(now, source, Some(destination.ip()), ecn, data.into());
-        }
+        self.shared.endpoint.act(self.now(Some(now_ns)), |engine, now| {
+            engine.receive(now, source, Some(destination.ip()), ecn, data.into());
+        });
         self.shared.schedule(py);
         Ok(())
     }
 
     fn collect<'py>(&self, py: Python<'py>, now_ns: u64) -> Vec<Payload<'py>> {
         let mut out = Vec::new();
-        let has_events = {
-            let mut driver = self.shared.lock();
-            let now = self.now(&mut driver, Some(now_ns));
-            driver.engine.process(now, SIMULATED, usize::MAX, |outgoing| {
-                out.push((outgoing.destination, outgoing.contents.to_vec(), outgoing.ecn));
-                true
-            });
-            driver.engine.has_work()
-        };
+        let now = self.shared.start + Duration::from_nanos(now_ns);
+        let has_events = self.shared.endpoint.collect(now, |destination, contents, ecn| {
+            out.push((destination, contents.to_vec(), ecn));
+        });
         if has_events {
             self.shared.schedule(py);
         }
@@ -377,11 +339,9 @@ impl Endpoint {
         now_ns: Option<u64>,
     ) -> PyResult<Connection> {
         let remote = self::address(address)?;
-        let id = {
-            let mut driver = self.shared.lock();
-            let now = self.now(&mut driver, now_ns);
-            driver.engine.connect(now, remote, server_name, &tls.0).map_err(raise)?
-        };
+        let (id, _) =
+            self.shared.endpoint.act(self.now(now_ns), |engine, now| engine.connect(now, remote, server_name, &tls.0));
+        let id = id.map_err(raise)?;
         self.shared.schedule(py);
         Ok(Connection::new(self.shared.clone(), id))
     }
@@ -391,8 +351,7 @@ impl Endpoint {
     }
 
     fn close(&self) {
-        let socket = self.shared.lock().socket.take();
-        drop(socket);
+        self.shared.endpoint.close();
         self.set_scheduler(None);
     }
 
@@ -403,26 +362,19 @@ impl Endpoint {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        let (connections, segments) = {
-            let driver = self.shared.lock();
-            (driver.engine.connection_count(), driver.socket.as_ref().map_or(1, UdpEndpoint::segments))
-        };
+        let (segments, late) = self.shared.endpoint.figures();
+        let connections = self.shared.look(|engine| engine.connection_count());
         dict.set_item("connections", connections)?;
         dict.set_item("gso_segments", segments)?;
+        dict.set_item("loop_late_total", late)?;
         Ok(dict)
     }
 }
 
 impl Endpoint {
-    fn now(&self, driver: &mut Driver, now_ns: Option<u64>) -> Instant {
-        match now_ns {
-            Some(ns) => {
-                let now = self.shared.start + Duration::from_nanos(ns);
-                driver.virtual_now = Some(now);
-                now
-            }
-            None => Instant::now(),
-        }
+    /// Virtual time, where the caller gives it.
+    fn now(&self, now_ns: Option<u64>) -> Option<Instant> {
+        now_ns.map(|ns| self.shared.start + Duration::from_nanos(ns))
     }
 
     fn tuple<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
@@ -450,20 +402,6 @@ impl Endpoint {
             Event::CreditBlocked { connection, session, limit } => (11, connection, session, limit).into_pyobject(py),
             Event::DatagramId { connection, session } => (12, connection, session).into_pyobject(py),
             other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
-        }
-    }
-}
-
-/// Receive a bounded number of batches. What is left in the socket makes the loop call again.
-fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) {
-    for _ in 0..BATCHES_PER_DRIVE {
-        let is_full = socket.receive(|meta, bundle| {
-            for datagram in bundle.chunks(meta.stride) {
-                engine.receive(now, meta.source, meta.destination, meta.ecn, datagram.into());
-            }
-        });
-        if !is_full {
-            break;
         }
     }
 }

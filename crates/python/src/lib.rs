@@ -19,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use super::{
         connection::Connection,
-        endpoint::{Endpoint, mark_forked},
+        endpoint::{Endpoint, note_fork, shut_down},
         stream::Stream,
         tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
     };

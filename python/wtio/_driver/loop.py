@@ -7,7 +7,10 @@ them will do, uvloop included.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
@@ -20,17 +23,33 @@ if TYPE_CHECKING:
 _TIMER_SLACK: Final = 0.0005
 
 
+# The guardian (crates/net/src/guardian.rs) is a thread of the process: it ends before the interpreter does, and a
+# forked child has none.
+atexit.register(_core.shut_down)
+os.register_at_fork(
+    before=partial(_core.note_fork, "before"),
+    after_in_parent=partial(_core.note_fork, "parent"),
+    after_in_child=partial(_core.note_fork, "child"),
+)
+
+
 class LoopDriver(Driver):
-    """Serves an endpoint with a socket of its own."""
+    """Serves an endpoint with a socket of its own.
+
+    While the loop is late, a guardian thread receives and acknowledges in its place; what that brought is fetched when
+    the wake-up descriptor turns readable.
+    """
 
     def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(endpoint, loop)
         self._descriptor = endpoint.fileno()
+        self._wake_descriptor = endpoint.wake_fileno()
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waits_to_write = False
         endpoint.set_scheduler(self._schedule)
         loop.add_reader(self._descriptor, self._readable)
+        loop.add_reader(self._wake_descriptor, self.drive)
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -81,6 +100,7 @@ class LoopDriver(Driver):
         if self.loop.is_closed():
             return
         self.loop.remove_reader(self._descriptor)
+        self.loop.remove_reader(self._wake_descriptor)
         if self._waits_to_write:
             self._waits_to_write = False
             self.loop.remove_writer(self._descriptor)

@@ -302,6 +302,18 @@ impl Engine {
         !self.dirty.is_empty() || !self.answers.is_empty() || !self.events.is_empty()
     }
 
+    /// Whether packets want to leave (or may: a connection was touched).
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.dirty.is_empty() || !self.answers.is_empty()
+    }
+
+    /// Whether events wait to be taken.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Run due timers, hand queued bytes to the core and give packets to `send` until nothing wants to leave or
     /// `send` answers false: the socket is full, and the packet it refused comes first next time. `bursts` bounds
     /// the number of calls. Returns whether everything left.

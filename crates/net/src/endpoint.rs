@@ -1,0 +1,288 @@
+//! An engine with its socket, driven by whoever is there.
+
+use std::{
+    io::{self, Read, Write},
+    net::SocketAddr,
+    os::{
+        fd::{AsRawFd, BorrowedFd, RawFd},
+        unix::net::UnixStream,
+    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use wtio_engine::{Engine, Event};
+
+use crate::{guardian, handoff::Handoff, udp::UdpEndpoint};
+
+/// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
+const BATCHES_PER_DRIVE: usize = 4;
+/// Send calls in one drive.
+const BURSTS_PER_DRIVE: usize = 64;
+/// Datagrams in one send call: beyond this, larger bursts gain nothing and overrun small receive buffers.
+const SEGMENTS: usize = 32;
+/// Steps of a stand-in before the guardian looks at its other endpoints.
+const STEPS_PER_STAND_IN: usize = 8;
+/// Simulated packets leave one by one.
+const SIMULATED: usize = 1;
+
+/// Who receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Io {
+    /// The event loop; the guardian only while the loop is late.
+    Loop,
+    /// A thread of its own, always.
+    Thread,
+}
+
+#[derive(Debug)]
+struct State {
+    engine: Engine,
+    socket: Option<UdpEndpoint>,
+    virtual_now: Option<Instant>,
+}
+
+/// What a drive leaves to its caller.
+#[derive(Debug)]
+pub struct Driven {
+    /// When the next timer is due.
+    pub timer: Option<Duration>,
+    /// The send budget is used up and there is more.
+    pub has_more: bool,
+    /// The socket takes no more.
+    pub is_blocked: bool,
+}
+
+/// An engine, its socket and the pipe through which the guardian wakes the loop.
+#[derive(Debug)]
+pub struct Endpoint {
+    state: Mutex<State>,
+    handoff: Handoff,
+    wake_reader: UnixStream,
+    wake_writer: UnixStream,
+    io: Io,
+}
+
+impl Endpoint {
+    /// Wrap an engine.
+    ///
+    /// # Errors
+    /// When the system has no file descriptor left for the wake-up pipe.
+    pub fn new(engine: Engine, io: Io) -> io::Result<Arc<Self>> {
+        let (wake_reader, wake_writer) = UnixStream::pair()?;
+        wake_reader.set_nonblocking(true)?;
+        wake_writer.set_nonblocking(true)?;
+        Ok(Arc::new(Self {
+            state: Mutex::new(State { engine, socket: None, virtual_now: None }),
+            handoff: Handoff::new(),
+            wake_reader,
+            wake_writer,
+            io,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Open the socket and put the endpoint under the guardian's eyes.
+    ///
+    /// # Errors
+    /// Whatever the system answers: address in use, not available, no permission.
+    pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
+        let socket = UdpEndpoint::bind(address, dual_stack)?;
+        self.lock().socket = Some(socket);
+        guardian::watch(self);
+        Ok(())
+    }
+
+    /// Who receives.
+    #[must_use]
+    pub fn io(&self) -> Io {
+        self.io
+    }
+
+    /// File descriptor of the socket; `None` without one.
+    #[must_use]
+    pub fn socket_descriptor(&self) -> Option<RawFd> {
+        self.lock().socket.as_ref().map(UdpEndpoint::file_descriptor)
+    }
+
+    /// File descriptor that turns readable when the guardian has news for the loop.
+    #[must_use]
+    pub fn wake_descriptor(&self) -> RawFd {
+        self.wake_reader.as_raw_fd()
+    }
+
+    /// The address in use.
+    ///
+    /// # Errors
+    /// Without a socket.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        match &self.lock().socket {
+            Some(socket) => socket.local_address(),
+            None => Err(io::Error::new(io::ErrorKind::NotConnected, "no socket is open")),
+        }
+    }
+
+    /// Datagrams in one send call at most; times the guardian had to step in.
+    #[must_use]
+    pub fn figures(&self) -> (usize, u64) {
+        (self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments), self.handoff.late())
+    }
+
+    /// Release the socket.
+    pub fn close(&self) {
+        let socket = self.lock().socket.take();
+        drop(socket);
+    }
+
+    /// Use the engine. Also says whether it now has output or events.
+    pub fn act<R>(&self, now: Option<Instant>, act: impl FnOnce(&mut Engine, Instant) -> R) -> (R, bool) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if now.is_some() {
+            state.virtual_now = now;
+        }
+        let now = state.virtual_now.unwrap_or_else(Instant::now);
+        let result = act(&mut state.engine, now);
+        (result, state.engine.has_work())
+    }
+
+    /// The loop's drive: receive if `readable`, run timers, send, and hand over all events.
+    pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Driven {
+        if self.handoff.beat() {
+            self.drain();
+        }
+        let mut state = self.lock();
+        if now.is_some() {
+            state.virtual_now = now;
+        }
+        let driven = state.step(readable);
+        state.engine.take_events(events);
+        driven
+    }
+
+    fn drain(&self) {
+        let mut bytes = [0; 16];
+        let _ = (&self.wake_reader).read(&mut bytes);
+    }
+
+    /// The drive of a simulation: everything that wants to leave goes to `send`.
+    pub fn collect(&self, now: Instant, mut send: impl FnMut(SocketAddr, &[u8], u8)) -> bool {
+        let mut state = self.lock();
+        state.virtual_now = Some(now);
+        state.engine.process(now, SIMULATED, usize::MAX, |outgoing| {
+            send(outgoing.destination, outgoing.contents, outgoing.ecn);
+            true
+        });
+        state.engine.has_work()
+    }
+
+    // ---------------------------------------------------------------- the guardian's side
+
+    pub(crate) fn beats(&self) -> u64 {
+        self.handoff.beats()
+    }
+
+    pub(crate) fn count_late(&self) {
+        self.handoff.count_late();
+    }
+
+    /// Whether something waits that the loop should have seen to by now. `None`: the socket is closed.
+    ///
+    /// A mutex that is taken means that the loop is at it this very moment.
+    pub(crate) fn is_waiting(&self, grace: Duration) -> Option<bool> {
+        let Ok(mut state) = self.state.try_lock() else { return Some(false) };
+        let state = &mut *state;
+        let socket = state.socket.as_ref()?;
+        let overdue = Instant::now().checked_sub(grace);
+        let is_due = state.engine.next_timer().is_some_and(|at| overdue.is_some_and(|then| at < then));
+        Some(is_due || state.engine.has_output() || is_readable(socket.as_fd(), Duration::ZERO))
+    }
+
+    /// The next timer, for a guardian that may sleep until then. `None`: the socket is closed.
+    pub(crate) fn next_timer(&self) -> Option<Option<Instant>> {
+        let mut state = self.lock();
+        state.socket.as_ref()?;
+        Some(state.engine.next_timer())
+    }
+
+    /// Receive, run timers and send in the loop's place; wake the loop if that left news.
+    pub(crate) fn stand_in(&self) {
+        for _ in 0..STEPS_PER_STAND_IN {
+            // The mutex is free between two steps: the loop may be back and wait for it with the GIL in its hands.
+            let (has_more, has_news) = {
+                let mut state = self.lock();
+                if state.socket.is_none() {
+                    return;
+                }
+                (state.step(true).has_more, state.engine.has_events())
+            };
+            if has_news && self.handoff.signal() {
+                let _ = (&self.wake_writer).write(&[1]);
+            }
+            if !has_more {
+                return;
+            }
+        }
+    }
+
+    /// Duplicate of the socket for polling without the mutex.
+    pub(crate) fn socket_for_polling(&self) -> Option<std::os::fd::OwnedFd> {
+        self.lock().socket.as_ref()?.as_fd().try_clone_to_owned().ok()
+    }
+}
+
+impl State {
+    fn step(&mut self, readable: bool) -> Driven {
+        let now = self.virtual_now.unwrap_or_else(Instant::now);
+        let mut has_more = false;
+        let mut is_blocked = false;
+        match &mut self.socket {
+            Some(socket) => {
+                if readable {
+                    receive(socket, &mut self.engine, now);
+                }
+                let segments = socket.segments().min(SEGMENTS);
+                let all = self.engine.process(now, segments, BURSTS_PER_DRIVE, |outgoing| {
+                    is_blocked = !socket.send(outgoing);
+                    !is_blocked
+                });
+                has_more = !all && !is_blocked;
+            }
+            // A simulation collects its packets; here only timers and events are due.
+            None => {
+                self.engine.process(now, SIMULATED, 0, |_| false);
+            }
+        }
+        let timer = self.engine.next_timer().map(|at| at.saturating_duration_since(now));
+        Driven { timer, has_more, is_blocked }
+    }
+}
+
+/// Receive a bounded number of batches. What is left in the socket makes the caller come again.
+fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) {
+    for _ in 0..BATCHES_PER_DRIVE {
+        let is_full = socket.receive(|meta, bundle| {
+            for datagram in bundle.chunks(meta.stride) {
+                engine.receive(now, meta.source, meta.destination, meta.ecn, datagram.into());
+            }
+        });
+        if !is_full {
+            break;
+        }
+    }
+}
+
+/// Wait until a descriptor is readable, at most `time`.
+pub(crate) fn is_readable(descriptor: BorrowedFd<'_>, time: Duration) -> bool {
+    wait_readable(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(time))
+}
+
+/// Wait until one of the descriptors is readable, at most `time`.
+pub(crate) fn wait_readable(descriptors: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
+    let time = time.and_then(|time| Timespec::try_from(time).ok());
+    poll(descriptors, time.as_ref()).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,240 @@
+//! The guardian: one thread per process that stands in for loops that are late.
+//!
+//! It never takes the GIL and never calls anything that could. While a loop drives its endpoint, the guardian only
+//! looks at a counter once per [`TICK`]. When the counter stands still although packets or timers wait, it receives,
+//! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While an endpoint is quiet,
+//! the guardian sleeps in `poll` and costs nothing.
+//!
+//! An endpoint with [`Io::Thread`] has a thread of its own that receives always.
+
+use std::{
+    cell::RefCell,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::endpoint::{Endpoint, Io, is_readable, wait_readable};
+
+/// How often a busy endpoint is looked at.
+const TICK: Duration = Duration::from_millis(1);
+/// How long something may wait before the guardian steps in.
+const GRACE: Duration = Duration::from_millis(3);
+/// Time without a drive after which an endpoint counts as quiet.
+const QUIET: Duration = Duration::from_millis(50);
+/// Longest sleep, after which closed endpoints are forgotten.
+const NAP: Duration = Duration::from_millis(500);
+
+struct Registry {
+    endpoints: Vec<Weak<Endpoint>>,
+    thread: Option<JoinHandle<()>>,
+    is_running: bool,
+    /// Asked to end by [`shut_down`].
+    is_ending: bool,
+    own_threads: Vec<JoinHandle<()>>,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    endpoints: Vec::new(),
+    thread: None,
+    is_running: false,
+    is_ending: false,
+    own_threads: Vec::new(),
+});
+static CHANGED: Condvar = Condvar::new();
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+thread_local! {
+    /// Keeps the registry locked over a fork, so that the child does not inherit it in the middle of a change.
+    static OVER_FORK: RefCell<Option<MutexGuard<'static, Registry>>> = const { RefCell::new(None) };
+}
+
+/// Call before a fork, on the forking thread.
+pub fn before_fork() {
+    let guard = registry();
+    OVER_FORK.with_borrow_mut(|slot| *slot = Some(guard));
+}
+
+/// Call after a fork, in parent and child. A child has no threads of ours and watches nothing.
+pub fn after_fork(is_child: bool) {
+    let Some(mut registry) = OVER_FORK.with_borrow_mut(Option::take) else { return };
+    if is_child {
+        registry.endpoints.clear();
+        registry.is_running = false;
+        // Handles of threads that exist in the parent only: joining them would wait for ever.
+        std::mem::forget(registry.thread.take());
+        registry.own_threads.drain(..).for_each(std::mem::forget);
+    }
+}
+
+/// Look after an endpoint from now on.
+pub(crate) fn watch(endpoint: &Arc<Endpoint>) {
+    let mut registry = registry();
+    if registry.is_ending {
+        return;
+    }
+    if endpoint.io() == Io::Thread {
+        let weak = Arc::downgrade(endpoint);
+        let spawned = std::thread::Builder::new().name("wtio-io".into()).spawn(move || receive_always(&weak));
+        registry.own_threads.retain(|thread| !thread.is_finished());
+        registry.own_threads.extend(spawned.ok());
+        return;
+    }
+    registry.endpoints.push(Arc::downgrade(endpoint));
+    if !registry.is_running {
+        registry.is_running = true;
+        // Without a thread the endpoint still works; it only lacks its stand-in.
+        match std::thread::Builder::new().name("wtio-guardian".into()).spawn(guard) {
+            Ok(thread) => registry.thread = Some(thread),
+            Err(_) => registry.is_running = false,
+        }
+    }
+    CHANGED.notify_all();
+}
+
+/// End all threads and wait for them. Call at exit, without the GIL.
+pub fn shut_down() {
+    let (guardian, own) = {
+        let mut registry = registry();
+        registry.is_ending = true;
+        CHANGED.notify_all();
+        (registry.thread.take(), std::mem::take(&mut registry.own_threads))
+    };
+    for thread in guardian.into_iter().chain(own) {
+        let _ = thread.join();
+    }
+}
+
+fn is_ending() -> bool {
+    registry().is_ending
+}
+
+/// What the guardian remembers of an endpoint between two looks.
+struct Watched {
+    endpoint: Weak<Endpoint>,
+    socket: OwnedFd,
+    beats: u64,
+    /// When the counter last moved.
+    moved: Instant,
+    /// Since when something waits.
+    waiting: Option<Instant>,
+    is_standing_in: bool,
+}
+
+fn guard() {
+    let mut watched: Vec<Watched> = Vec::new();
+    loop {
+        if !take_new(&mut watched) {
+            return;
+        }
+        let now = Instant::now();
+        watched.retain_mut(|one| one.look(now));
+        let is_quiet = watched.iter().all(|one| now - one.moved > QUIET && !one.is_standing_in);
+        if is_quiet {
+            rest(&mut watched, now);
+        } else {
+            std::thread::sleep(TICK);
+        }
+    }
+}
+
+/// Take over newly registered endpoints; false when the thread should end.
+fn take_new(watched: &mut Vec<Watched>) -> bool {
+    let mut registry = registry();
+    loop {
+        for weak in std::mem::take(&mut registry.endpoints) {
+            let Some(endpoint) = weak.upgrade() else { continue };
+            let Some(socket) = endpoint.socket_for_polling() else { continue };
+            let beats = endpoint.beats();
+            drop(endpoint);
+            watched.push(Watched {
+                endpoint: weak,
+                socket,
+                beats,
+                moved: Instant::now(),
+                waiting: None,
+                is_standing_in: false,
+            });
+        }
+        if registry.is_ending {
+            registry.is_running = false;
+            return false;
+        }
+        if !watched.is_empty() {
+            return true;
+        }
+        registry = CHANGED.wait(registry).unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+impl Watched {
+    /// Look once; false when the endpoint is gone.
+    fn look(&mut self, now: Instant) -> bool {
+        let Some(endpoint) = self.endpoint.upgrade() else { return false };
+        let beats = endpoint.beats();
+        if beats != self.beats {
+            self.beats = beats;
+            self.moved = now;
+            self.waiting = None;
+            self.is_standing_in = false;
+            return true;
+        }
+        match endpoint.is_waiting(GRACE) {
+            None => return false,
+            Some(false) => {}
+            Some(true) if self.is_standing_in => endpoint.stand_in(),
+            Some(true) => {
+                let since = *self.waiting.get_or_insert(now);
+                if now - since >= GRACE {
+                    self.is_standing_in = true;
+                    endpoint.count_late();
+                    endpoint.stand_in();
+                }
+                return true;
+            }
+        }
+        if !self.is_standing_in {
+            self.waiting = None;
+        }
+        true
+    }
+}
+
+/// All endpoints are quiet: sleep until a packet comes, a timer is due, or a nap is over.
+fn rest(watched: &mut [Watched], now: Instant) {
+    let mut time = NAP;
+    for one in watched.iter() {
+        if let Some(endpoint) = one.endpoint.upgrade()
+            && let Some(Some(at)) = endpoint.next_timer()
+        {
+            time = time.min(at.saturating_duration_since(now) + GRACE);
+        }
+    }
+    let mut descriptors: Vec<PollFd<'_>> =
+        watched.iter().map(|one| PollFd::from_borrowed_fd(one.socket.as_fd(), PollFlags::IN)).collect();
+    if wait_readable(&mut descriptors, Some(time.max(TICK))) {
+        // The loop was woken by the same packet; give it its turn.
+        std::thread::sleep(GRACE);
+    }
+}
+
+/// The thread of an endpoint with [`Io::Thread`].
+fn receive_always(endpoint: &Weak<Endpoint>) {
+    let Some(socket) = endpoint.upgrade().and_then(|e| e.socket_for_polling()) else { return };
+    loop {
+        let is_ready = is_readable(socket.as_fd(), NAP);
+        let Some(endpoint) = endpoint.upgrade() else { return };
+        if is_ending() || endpoint.next_timer().is_none() {
+            return;
+        }
+        if is_ready {
+            endpoint.stand_in();
+        }
+    }
+}
