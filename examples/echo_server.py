@@ -1,0 +1,47 @@
+"""An echo server: every stream and every datagram comes back.
+
+Run `python examples/echo_server.py`, then `python examples/echo_client.py` in another terminal. The certificate is one
+for development, which clients on this machine trust by its hash; elsewhere, use `wtio.ServerTLS` with your own files.
+"""
+
+import argparse
+import asyncio
+import contextlib
+
+import wtio
+
+
+async def echo(session: wtio.WebTransportSession) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(echo_datagrams(session))
+        async for stream in session.incoming_bidirectional_streams():
+            tasks.create_task(echo_stream(stream))
+
+
+async def echo_stream(stream: wtio.WebTransportStream) -> None:
+    # A client may give up one stream (reset or stop) and go on with the others.
+    with contextlib.suppress(wtio.StreamError):
+        async with stream:
+            async for chunk in stream:
+                await stream.write(data=chunk)
+
+
+async def echo_datagrams(session: wtio.WebTransportSession) -> None:
+    async for data in session.incoming_datagrams():
+        session.send_datagram(data)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=4433)
+    options = parser.parse_args()
+
+    certificate = wtio.dev_certificate()
+    async with wtio.serve(echo, "localhost", options.port, tls=certificate.server_tls()) as server:
+        print(f"listening on https://localhost:{server.addresses[0][1]}/", flush=True)
+        await server.wait_closed()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())

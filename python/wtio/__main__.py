@@ -1,0 +1,7 @@
+"""``python -m wtio``: see ``wtio.cli``."""
+
+import sys
+
+from wtio.cli import main
+
+sys.exit(main())

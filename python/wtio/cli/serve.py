@@ -1,0 +1,103 @@
+"""``python -m wtio serve``: an echo server, and a web page to try it from a browser on the same machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import wtio
+from wtio.cli._echo import echo
+from wtio.cli._page import serve_page
+
+if TYPE_CHECKING:
+    import argparse
+
+    from wtio.cli._types import Subparsers
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="run an echo server, with a web page to try it",
+        description="Run an echo server: streams and datagrams come back as they are. "
+        "A page on plain local HTTP lets a browser try it; it holds the hash of the certificate.",
+    )
+    parser.add_argument("--host", default="localhost", help="name or address to listen on (default: localhost)")
+    parser.add_argument("--port", type=int, default=4433, help="UDP port; 0 takes a free one (default: 4433)")
+    parser.add_argument("--page-port", type=int, default=8080, help="TCP port of the page; 0: any (default: 8080)")
+    parser.add_argument("--no-page", action="store_true", help="serve WebTransport only")
+    parser.add_argument("--certfile", help="PEM file with the certificate (default: one for development)")
+    parser.add_argument("--keyfile", help="PEM file with its private key (default: in the certificate's file)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted."""
+    if options.keyfile and not options.certfile:
+        raise ValueError("--keyfile without --certfile")
+    asyncio.run(_serve(options))
+    return 0
+
+
+async def _serve(options: argparse.Namespace) -> None:
+    if options.certfile:
+        tls = wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile)
+        # A browser takes the hash of a development certificate only; this one it has to trust on its own account.
+        hashes: list[str] = []
+    else:
+        certificate = wtio.tls.dev_certificate()
+        tls = certificate.server_tls()
+        hashes = [certificate.sha256_base64]
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        host, port = session.remote_address
+        who = f"{host} port {port}"
+        print(f"{who}: session {session.path}, {session.dialect}, origin {session.origin or 'none'}", flush=True)
+        try:
+            await echo(session)
+        finally:
+            info = await session.wait_closed()
+            words = f"code {info.code}" if info.code is not None else "no code"
+            print(f"{who}: closed by {info.closed_by}, {words}{': ' + info.reason if info.reason else ''}", flush=True)
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(wtio.serve(handler, options.host, options.port, tls=tls))
+        port = server.addresses[0][1]
+        print(f"echo server   https://{_url_host(options.host, server)}:{port}/")
+        print(f"certificate   SHA-256 {tls.sha256.hex()}")
+        if not options.no_page:
+            document = page(f"https://{_url_host(options.host, server)}:{port}/", hashes)
+            page_port = await stack.enter_async_context(serve_page(document, options.page_port))
+            print(f"page          http://localhost:{page_port}/")
+        print("Ctrl-C ends it", flush=True)
+        await _interrupted()
+        print("closing", flush=True)
+
+
+def page(url: str, hashes: list[str]) -> bytes:
+    """Fill the page in: where to connect, and which certificates to trust by their hash."""
+    template = resources.files("wtio.cli").joinpath("page.html").read_text(encoding="utf-8")
+    # Inside a script element, `<` would be able to end it.
+    facts = json.dumps({"url": url, "hashes": hashes, "version": wtio.__version__}).replace("<", "\\u003c")
+    return template.replace("/*facts*/ null", facts).encode()
+
+
+def _url_host(host: str, server: wtio.Server) -> str:
+    """The host for URLs: an address as it is bound where the given name says less."""
+    if host in ("localhost", "", "::", "0.0.0.0"):
+        return "127.0.0.1" if any("." in ip or ip == "::" for ip, _ in server.addresses) else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+async def _interrupted() -> None:
+    """Wait for Ctrl-C or a request to end."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    await ended.wait()

@@ -1,0 +1,50 @@
+"""The fixture that starts programs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .programs import ROOT, Program, Start
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """``async with start("examples/echo_server.py", "--port", "0") as program``."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
+
+    @contextlib.asynccontextmanager
+    async def run(*arguments: str | Path) -> AsyncIterator[Program]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *map(str, arguments),
+            cwd=ROOT,
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        program = Program(process)
+        try:
+            yield program
+        finally:
+            if process.returncode is None:
+                process.send_signal(signal.SIGINT)
+                try:
+                    await program.finish()
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+                    raise
+
+    return run

@@ -1,0 +1,71 @@
+"""The page of `python -m wtio serve` in a real Chromium: press the buttons, read what it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import async_playwright
+
+if TYPE_CHECKING:
+    from .programs import Start
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+)
+
+
+@pytest.fixture
+def chromium() -> str:
+    if not Path(CHROMIUM).exists():
+        pytest.fail(f"`{CHROMIUM}` is missing; install it with `apt-get install chromium chromium-driver`")
+    return CHROMIUM
+
+
+async def test_the_buttons_of_the_page(start: Start, chromium: str) -> None:
+    problems: list[str] = []
+    async with start("-m", "wtio", "serve", "--port", "0", "--page-port", "0") as server, async_playwright() as tool:
+        url = (await server.until("page")).split()[-1]
+        browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = await browser.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        await page.goto(url)
+
+        await page.get_by_role("button", name="Connect").click()
+        await page.get_by_text("Connected after").wait_for()
+        await page.get_by_label("Message").fill("grüß dich")
+        for way, name in (
+            ("stream", "Send on a stream"),
+            ("one-way stream", "Send on a one-way stream"),
+            ("datagram", "Send a datagram"),
+        ):
+            await page.get_by_role("button", name=name).click()
+            row = (
+                page.get_by_role("row")
+                .filter(has_text="received")
+                .filter(has=page.get_by_role("cell", name=way, exact=True))
+            )
+            await row.wait_for()
+            assert "grüß dich" in await row.inner_text()
+
+        await page.get_by_role("button", name="Close").click()
+        await page.get_by_text("Closed with code 0: closed from the page.").first.wait_for()
+        await server.until("closed by peer, code 0: closed from the page")
+
+        # A second session from the same page, which the server ends.
+        await page.get_by_role("button", name="Connect").click()
+        await page.get_by_text("Connected after").wait_for()
+        server.process.terminate()
+        await page.get_by_text("Closed with code 0: server is closing").first.wait_for()
+        await browser.close()
+    assert problems == []
