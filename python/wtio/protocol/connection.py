@@ -424,7 +424,10 @@ class H3Connection:
         self._send(Role.CONTROL, encode_record(FrameType.GOAWAY, varint.encode(self._goaway_sent)))
 
     def fail(self, code: int, reason: str) -> None:
-        """Close the connection for an error that another layer detected, such as H3_DATAGRAM_ERROR."""
+        """Close the connection for an error that another layer detected, such as H3_DATAGRAM_ERROR.
+
+        Queues ``CloseConnection`` and ``ConnectionFailed``, as an error detected here does.
+        """
         if self._closed:
             return
         self._closed = True
