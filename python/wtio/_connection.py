@@ -301,10 +301,12 @@ class Connection:
         if self._is_closing or self.is_lost:
             return
         self._is_closing = True
-        # The flush for what was queued before is already scheduled; it comes first.
+        # Not at once: this may be in the middle of the engine's events.
         self.loop.call_soon(self._close_now, code, reason)
 
     def _close_now(self, code: int, reason: str) -> None:
+        if not self.is_lost and not self.driver.is_closed:
+            self.driver.drive()
         if not self.is_lost and not self.driver.is_closed:
             self.core.close(code, reason.encode()[:_REASON_LIMIT])
             self.driver.drive()

@@ -93,7 +93,7 @@ class Timeouts:
     """Silence after which a connection is given up; the smaller of the two sides' values holds. Default 30 s."""
     keep_alive: float | None = 10.0
     """Interval of PINGs on a connection without other traffic, so that quiet sessions stay; None sends none and lets
-    ``idle`` end them. Default 10 s."""
+    ``idle`` end them. Never more than a third of ``idle``. Default 10 s."""
     close: float = 2.0
     """Most time that closing a session waits: once for finished streams to be acknowledged (only when leaving
     ``async with`` or a server's handler), once for the peer's goodbye. Default 2 s."""

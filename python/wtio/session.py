@@ -609,7 +609,7 @@ class WebTransportSession:
         return SessionStats(
             rtt=float(connection.get("rtt", 0.0)),
             min_rtt=float(connection.get("min_rtt", 0.0)),
-            congestion_window=int(connection.get("cwnd", 0)),
+            congestion_window=int(connection.get("congestion_window", 0)),
             mtu=int(connection.get("mtu", 0)),
             bytes_sent=int(connection.get("bytes_sent", 0)),
             bytes_received=int(connection.get("bytes_received", 0)),

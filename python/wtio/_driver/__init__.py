@@ -162,7 +162,8 @@ def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> 
     """Translate limits and timeouts into the engine's words. Every field that is the engine's is here."""
     return {
         "idle_timeout": timeouts.idle,
-        "keep_alive": timeouts.keep_alive,
+        # Three PINGs may get lost before the idle timeout strikes.
+        "keep_alive": None if timeouts.keep_alive is None else min(timeouts.keep_alive, timeouts.idle / 3),
         # A peer also needs room for its CONNECT stream, and for its control and two QPACK streams
         # (RFC 9114, section 6.2).
         "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),

@@ -1,0 +1,81 @@
+"""Fixtures for all tests, and the matrix of event loops for those that test the public API."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import uvloop
+
+import wtio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from pathlib import Path
+
+# Directories whose asynchronous tests run once on every kind of loop; all others run on asyncio's own.
+ON_EVERY_LOOP = frozenset({"api", "cancel", "loopback"})
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.SelectorEventLoop()
+
+
+def _debug_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.SelectorEventLoop()
+    loop.set_debug(True)
+    return loop
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.SelectorEventLoop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"debug": _debug_loop, "uvloop": uvloop.new_event_loop}
+if sys.version_info >= (3, 12):
+    LOOPS["eager"] = _eager_loop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return LOOPS if ON_EVERY_LOOP.intersection(item.path.parts) else {"asyncio": _asyncio_loop}
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> wtio.DevCertificate:
+    directory: Path = tmp_path_factory.mktemp("certificate")
+    return wtio.dev_certificate(directory=directory)
+
+
+@pytest.fixture
+async def server(certificate: wtio.DevCertificate) -> AsyncIterator[wtio.Server]:
+    """A server on the loopback whose requests the test takes itself."""
+    async with wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: wtio.Server) -> str:
+    return f"https://127.0.0.1:{server.addresses[0][1]}/test"
+
+
+@pytest.fixture
+async def pair(
+    server: wtio.Server, url: str, certificate: wtio.DevCertificate
+) -> AsyncIterator[tuple[wtio.WebTransportSession, wtio.WebTransportSession]]:
+    """Client and server end of one session on the loopback."""
+    connecting = asyncio.ensure_future(_connect(url, certificate))
+    request = await anext(server)
+    accepted = await request.accept()
+    session = await connecting
+    async with session:
+        yield session, accepted
+
+
+async def _connect(url: str, certificate: wtio.DevCertificate) -> wtio.WebTransportSession:
+    return await wtio.connect(url, tls=certificate.client_tls())
