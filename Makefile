@@ -47,7 +47,7 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 
 types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
-	$(BIN)/mypy python/wtio examples tests benchmarks
+	$(BIN)/mypy
 	$(BIN)/stubtest wtio._core --mypy-config-file pyproject.toml
 
 fmt: .venv/dev.stamp ## Format Python and Rust
