@@ -1,0 +1,108 @@
+//! Two endpoints on loopback, one of which nobody drives.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use wtio_engine::{
+    Engine, Event, Options,
+    tls::{ClientTls, ServerTls, Trust, generate_certificate},
+};
+use wtio_net::{Endpoint, Io};
+
+const DATA_STREAM: &[u8] = &[0x40, 0x41, 0x00];
+/// Everything here takes milliseconds; this is for machines that are busy with something else.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn options() -> Options {
+    Options {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: None,
+        max_bidirectional_streams: 10,
+        max_unidirectional_streams: 10,
+        stream_receive_window: 1 << 20,
+        connection_receive_window: 1 << 22,
+        stream_send_buffer: 1 << 18,
+        connection_send_buffer: 1 << 22,
+        datagram_send_buffer: 1 << 16,
+        datagram_send_age: None,
+        datagram_receive_buffer: 1 << 16,
+        early_datagrams: 4,
+        max_connections: 10,
+        initial_mtu: 1200,
+        max_mtu: 1452,
+        congestion: "cubic".into(),
+        gso: true,
+        seed: None,
+    }
+}
+
+struct Side {
+    endpoint: Arc<Endpoint>,
+    events: Vec<Event>,
+}
+
+impl Side {
+    fn new(server: Option<&ServerTls>, io: Io) -> Self {
+        let endpoint = Endpoint::new(Engine::new(options(), server).unwrap(), io).unwrap();
+        endpoint.bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        Self { endpoint, events: Vec::new() }
+    }
+
+    fn drive(&mut self) {
+        self.endpoint.drive(true, None, &mut self.events);
+    }
+
+    fn seen(&self, test: impl Fn(&Event) -> bool) -> bool {
+        self.events.iter().any(test)
+    }
+}
+
+/// Connect, then leave the server alone while the client sends; the client's bytes must be acknowledged all the same.
+fn server_left_alone(io: Io) -> (Side, u64) {
+    let (certificate, key, _) = generate_certificate(&["localhost".into()], 1_700_000_000, 2_500_000_000).unwrap();
+    let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let mut server = Side::new(Some(&tls), io);
+    let mut client = Side::new(None, Io::Loop);
+    let address = server.endpoint.local_address().unwrap();
+    let trust = ClientTls::new(Trust::Insecure, None).unwrap();
+    let (connection, _) = client.endpoint.act(None, |engine, now| engine.connect(now, address, "localhost", &trust));
+    let connection = connection.unwrap();
+    let start = Instant::now();
+    while !client.seen(|e| matches!(e, Event::Connected { .. })) {
+        client.drive();
+        server.drive();
+        assert!(start.elapsed() < PATIENCE, "no handshake");
+    }
+    let (stream, _) = client.endpoint.act(None, |engine, now| {
+        let stream = engine.open_stream(now, connection, true, DATA_STREAM, Some(0)).unwrap();
+        engine.write(connection, stream, &[7; 100_000]);
+        assert!(engine.want_acked(connection, stream));
+        stream
+    });
+    let _ = stream;
+    let start = Instant::now();
+    while !client.seen(|e| matches!(e, Event::Acked { .. })) {
+        client.drive();
+        assert!(start.elapsed() < PATIENCE, "nobody acknowledged for the server");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The news is kept for the loop that comes back.
+    server.drive();
+    assert!(server.seen(|e| matches!(e, Event::Stream { .. })));
+    let late = server.endpoint.figures().1;
+    (server, late)
+}
+
+#[test]
+fn the_guardian_acknowledges_for_a_late_loop_and_counts_it() {
+    let (_server, late) = server_left_alone(Io::Loop);
+    assert!(late >= 1);
+}
+
+#[test]
+fn the_io_thread_receives_without_a_loop() {
+    let (_server, late) = server_left_alone(Io::Thread);
+    assert_eq!(late, 0);
+}
