@@ -217,7 +217,7 @@ class Connection:
     def break_off(self, error: Exception) -> None:
         """End everything because of a defect of ours."""
         if not self.is_lost:
-            self.close_connection(ErrorCodes.H3_INTERNAL_ERROR, "internal error")
+            self.loop.call_soon(self._close_core, ErrorCodes.H3_INTERNAL_ERROR, "internal error")
             self._lose("local", ErrorCodes.H3_INTERNAL_ERROR, f"internal error of wtio: {error!r}")
 
     def _lose(self, cause: str, code: int, reason: str) -> None:
@@ -307,7 +307,11 @@ class Connection:
     def _close_now(self, code: int, reason: str) -> None:
         if not self.is_lost and not self.driver.is_closed:
             self.driver.drive()
-        if not self.is_lost and not self.driver.is_closed:
+        if not self.is_lost:
+            self._close_core(code, reason)
+
+    def _close_core(self, code: int, reason: str) -> None:
+        if not self.driver.is_closed:
             self.core.close(code, reason.encode()[:_REASON_LIMIT])
             self.driver.drive()
 

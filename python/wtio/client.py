@@ -288,7 +288,7 @@ class Connector:
         """Try the addresses, each with a head start before the next; the first complete handshake wins (RFC 8305)."""
         names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
         self._step = f"waiting for the QUIC handshake with {names} (UDP)"
-        tls = self._tls.core()
+        tls = self._tls._engine
         waiting = list(addresses)
         failures: list[Exception] = []
         while waiting or not all(attempt.is_lost for attempt in self._attempts):

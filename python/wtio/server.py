@@ -222,12 +222,12 @@ class SessionRequest:
         """The client does not want it any more, or its connection is lost."""
         self._is_gone = True
         self._settle()
-        self._connection.server.drop_request(self)
+        self._connection.server._drop_request(self)
 
     def _expire(self) -> None:
         self._timer = None
         if not self._is_answered and not self._is_gone:
-            self._connection.server.drop_request(self)
+            self._connection.server._drop_request(self)
             self._reject(503)
 
     def __repr__(self) -> str:
@@ -253,7 +253,7 @@ class ServerConnection(Connection):
             case SessionRequested():
                 request = SessionRequest(self, event)
                 self.requests[event.stream_id] = request
-                self.server.take_request(request)
+                self.server._take_request(request)
             case RequestReceived():
                 self._answer(event)
             case RequestGone(number) | SessionFinished(number):
@@ -267,11 +267,11 @@ class ServerConnection(Connection):
         self._watch_parked()
 
     def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
-        self.server.session_count += 1
+        self.server._session_count += 1
         return super().add_session(number, facts)
 
     def session_over(self, session: WebTransportSession) -> None:
-        self.server.session_count -= 1
+        self.server._session_count -= 1
         self.watch_idle()
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
@@ -280,7 +280,7 @@ class ServerConnection(Connection):
         for timer in (self._idle_timer, self._parked_timer):
             if timer is not None:
                 timer.cancel()
-        self.server.connections.discard(self)
+        self.server._connections.discard(self)
 
     def watch_idle(self) -> None:
         """Close a connection that stays without a session for ``Timeouts.without_session``."""
@@ -315,7 +315,7 @@ class ServerConnection(Connection):
             headers=tuple(event.headers),
             remote_address=self.core.remote_address,
         )
-        response = self.server.respond(request)
+        response = self.server._respond(request)
         try:
             self.h3.reject(event.stream_id, response.status, headers=header_pairs(response.headers), body=response.body)
         except (ValueError, TypeError):
@@ -347,8 +347,8 @@ class Server:
         """The limits in force."""
         self.timeouts = timeouts
         """The timeouts in force."""
-        self.connections: set[ServerConnection] = set()
-        self.session_count = 0
+        self._connections: set[ServerConnection] = set()
+        self._session_count = 0
         self._handler = handler
         self._host = host
         self._port = port
@@ -377,7 +377,7 @@ class Server:
         """All sessions that are open now."""
         return [
             session
-            for connection in self.connections
+            for connection in self._connections
             for session in connection.sessions.values()
             if not session.is_closed
         ]
@@ -403,7 +403,7 @@ class Server:
     async def _start(self) -> Server:
         if self._drivers:
             return self
-        tls = self._tls.core()
+        tls = self._tls._engine
         addresses, dual_stack = await self._listening_addresses()
         for attempt in range(_PORT_ATTEMPTS):
             try:
@@ -502,7 +502,7 @@ class Server:
         try:
             for driver in self._drivers:
                 driver.endpoint.refuse_new()
-            for connection in list(self.connections):
+            for connection in list(self._connections):
                 connection.h3.send_goaway()
                 connection._pump()
             while self._requests:
@@ -511,13 +511,13 @@ class Server:
             tasks = self._tasks - {self._closer}
             if tasks and self.timeouts.drain:
                 await asyncio.wait(tasks, timeout=self.timeouts.drain)
-            sessions = [session for c in self.connections for session in c.sessions.values()]
+            sessions = [session for c in self._connections for session in c.sessions.values()]
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
-            for connection in list(self.connections):
+            for connection in list(self._connections):
                 for request in list(connection.requests.values()):
                     request._reject(503)
             await self._end_handlers()
-            connections = list(self.connections)
+            connections = list(self._connections)
             for connection in connections:
                 connection.close_connection(ErrorCodes.H3_NO_ERROR, reason)
             await asyncio.gather(*(connection.lost.wait() for connection in connections))
@@ -564,14 +564,14 @@ class Server:
                 raise
         return self._requests.popleft()
 
-    def take_request(self, request: SessionRequest) -> None:
+    def _take_request(self, request: SessionRequest) -> None:
         """A client asks for a session."""
         if self._closing is not None:
             request._reject(503)
         elif self._origins is not None and request.origin is not None and request.origin not in self._origins:
             # Section 3.2: a server must check the origin of browsers; 403 says that it did.
             request._reject(403)
-        elif self.session_count >= self.limits.sessions:
+        elif self._session_count >= self.limits.sessions:
             request._reject(429)
         elif self._handler is not None:
             self._start_handler(request)
@@ -581,12 +581,12 @@ class Server:
             self._requests.append(request)
             self._wake_one()
 
-    def drop_request(self, request: SessionRequest) -> None:
+    def _drop_request(self, request: SessionRequest) -> None:
         """A request that waits here has become void."""
         if request in self._requests:
             self._requests.remove(request)
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
+    def _respond(self, request: HttpRequest) -> HttpResponse:
         """Find the answer to an ordinary request."""
         response = None
         if self._http is not None:
@@ -626,7 +626,7 @@ class Server:
 
     def _incoming(self, driver: Driver, core: _core.Connection) -> ServerConnection:
         connection = ServerConnection(core, driver, self)
-        self.connections.add(connection)
+        self._connections.add(connection)
         return connection
 
     def _wake_one(self) -> None:

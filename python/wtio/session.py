@@ -172,6 +172,9 @@ class _Waiters:
             self._is_registered = True
             self._register(cast("asyncio.Future[None]", self))
         try:
+            if future.done():
+                # Reported on the spot: let the loop turn, so that looking again can never spin.
+                await asyncio.sleep(0)
             await future
         finally:
             if future in self._futures:
@@ -279,6 +282,7 @@ class WebTransportSession:
         "_draining",
         "_ended",
         "_facts",
+        "_final_datagrams",
         "_id",
         "_incoming_bidirectional",
         "_incoming_unidirectional",
@@ -317,6 +321,7 @@ class WebTransportSession:
         self._unidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(False, session_id, future))
         self._datagram_waiters = _Waiters(loop, lambda future: core.wait_datagram(session_id, future))
         self._late_datagrams: deque[bytes] = deque()
+        self._final_datagrams: dict[str, int] | None = None
         self._close_info: CloseInfo | None = None
         self._cause: Exception | None = None
         self._ended = asyncio.Event()
@@ -605,7 +610,9 @@ class WebTransportSession:
     def stats(self) -> SessionStats:
         """Return a snapshot of the connection's and this session's numbers. Never fails, also after the end."""
         connection = self._core.stats()
-        datagrams = self._core.datagram_stats(self._id)
+        datagrams = self._final_datagrams
+        if datagrams is None:
+            datagrams = self._core.datagram_stats(self._id)
         return SessionStats(
             rtt=float(connection.get("rtt", 0.0)),
             min_rtt=float(connection.get("min_rtt", 0.0)),
@@ -739,6 +746,7 @@ class WebTransportSession:
             return
         # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
         self._late_datagrams.extend(self._core.receive_datagrams(self._id, self.limits.datagram_receive_count))
+        self._final_datagrams = self._core.datagram_stats(self._id)
         self._close_info = info
         self._cause = cause
         self._ended.set()

@@ -131,10 +131,6 @@ class ServerTLS:
             )
         object.__setattr__(self, "_engine", core)
 
-    def core(self) -> _core.ServerTls:
-        """The engine's form of this. Private to the library."""
-        return self._engine
-
     @property
     def certificates(self) -> list[bytes]:
         """The chain in DER, the server's own certificate first."""
@@ -213,10 +209,6 @@ class ClientTLS:
             named = f" (file `{os.fspath(path)}`)" if path is not None else ""
             raise CertificateError(f"{error}{named}", path=None if path is None else os.fspath(path)) from error
         object.__setattr__(self, "_engine", core)
-
-    def core(self) -> _core.ClientTls:
-        """The engine's form of this. Private to the library."""
-        return self._engine
 
 
 def _hash(value: bytes | str) -> bytes:

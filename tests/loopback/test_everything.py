@@ -188,8 +188,8 @@ async def test_reset_stop_and_close_codes(pair: Pair) -> None:
     with pytest.raises(wtio.StreamClosedError, match="reset by this side"):
         await near.write(data=b"x")
     await near.stop_receiving(error_code=9)
-    while far.can_write:
-        await asyncio.sleep(0.001)
+    with pytest.raises(wtio.StreamStoppedError):
+        await far.write(data=bytes(64 * 1024 * 1024))
     with pytest.raises(wtio.StreamStoppedError) as stopped:
         await far.write(data=b"x")
     assert stopped.value.error_code == 9

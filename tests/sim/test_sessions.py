@@ -347,7 +347,7 @@ def test_connection_without_a_session_is_closed() -> None:
             assert not connection.is_lost
             await asyncio.sleep(2)
             assert connection.loss == ("application", wtio.ErrorCodes.H3_NO_ERROR, "no session for too long")
-            assert not server.connections
+            assert not server._connections
 
     testing.run(main())
 
@@ -359,15 +359,111 @@ def test_unanswered_request_counts_as_a_session() -> None:
             task = asyncio.ensure_future(_connect(network))
             request = await anext(server)
             await asyncio.sleep(8)
-            assert len(server.connections) == 1
+            assert len(server._connections) == 1
             await request.reject(404)
             with pytest.raises(wtio.SessionRejectedError):
                 await task
             await asyncio.sleep(1)
-            assert not server.connections
+            assert not server._connections
 
     testing.run(main())
 
 
-async def _connect(network: Network) -> wtio.WebTransportSession:
-    return await network.connect()
+def test_full_server_refuses_connections() -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(_wait, limits=wtio.Limits(connections=1)), network.connect():
+            with pytest.raises(wtio.ConnectionRefused) as caught:
+                await network.connect()
+            assert isinstance(caught.value, ConnectionRefusedError)
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("congestion", ["cubic", "newreno", "bbr"])
+def test_every_congestion_controller_carries_data(congestion: str) -> None:
+    async def main() -> None:
+        network = Network(loss=0.01, seed=1)
+        async with network.serve(_echo, congestion=congestion), network.connect(congestion=congestion) as session:
+            stream = await session.create_bidirectional_stream()
+            writing = asyncio.ensure_future(stream.write(data=bytes(500_000), end_stream=True))
+            assert len(await stream.read_all()) == 500_000
+            await writing
+
+    testing.run(main())
+
+
+def test_unknown_congestion_controller_is_refused() -> None:
+    with pytest.raises(ValueError, match="'reno'"):
+        Network().connect(congestion="reno")
+
+
+def test_streams_before_the_answer_are_kept_up_to_the_limit() -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve() as server:
+            connecting = asyncio.ensure_future(_connect(network, limits=wtio.Limits(early_streams=5)))
+            request = await anext(server)
+            await asyncio.sleep(1)
+            network.conditions.blackout = True
+            session = await request.accept()
+            await asyncio.sleep(0.001)  # the answer leaves, and is lost
+            network.conditions.blackout = False
+            streams = [await session.create_unidirectional_stream() for _ in range(12)]
+            for number, stream in enumerate(streams):
+                await stream.write(data=bytes([number]))
+            client = await connecting
+            await asyncio.sleep(1)
+            refused = [stream for stream in streams if not stream.can_write]
+            assert len(refused) == 7
+            with pytest.raises(wtio.StreamStoppedError) as caught:
+                await refused[0].write(data=b"x")
+            assert caught.value.wire_code == wtio.ErrorCodes.WT_BUFFERED_STREAM_REJECTED
+            assert caught.value.error_code is None
+            kept = [await anext(client.incoming_unidirectional_streams()) for _ in range(5)]
+            numbers = {(await stream.readexactly(n=1))[0] for stream in kept}
+            assert numbers == {number for number, stream in enumerate(streams) if stream.can_write}
+
+    testing.run(main())
+
+
+def test_defect_in_one_connection_spares_the_others() -> None:
+    async def main() -> None:
+        network = Network()
+        problems: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+        async with network.serve(_echo) as server:
+            broken = await network.connect()
+            (victim,) = server._connections
+            healthy = await network.connect()
+
+            def defect(*_: object) -> None:
+                raise ZeroDivisionError("a defect")
+
+            victim.h3.check_session_id = defect  # type: ignore[method-assign]
+            victim.sessions.clear()
+            stream = await broken.create_unidirectional_stream()
+            await stream.write(data=b"x")
+            info = await broken.wait_closed()
+            assert (info.closed_by, info.code) == ("peer", None)
+            assert isinstance(problems[0]["exception"], ZeroDivisionError)
+            stream = await healthy.create_bidirectional_stream()
+            await stream.write(data=b"fine", end_stream=True)
+            assert await stream.read_all() == b"fine"
+
+    testing.run(main())
+
+
+async def _wait(session: wtio.WebTransportSession) -> None:
+    await session.wait_closed()
+
+
+async def _echo(session: wtio.WebTransportSession) -> None:
+    async for stream in session.incoming_bidirectional_streams():
+        async with stream:
+            async for chunk in stream:
+                await stream.write(data=chunk)
+
+
+async def _connect(network: Network, *, limits: wtio.Limits | None = None) -> wtio.WebTransportSession:
+    return await network.connect(limits=limits)
