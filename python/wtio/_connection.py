@@ -100,6 +100,7 @@ class Connection:
         self._early_count = 0
         self._early_timer: asyncio.TimerHandle | None = None
         self._is_pumping = False
+        self._has_started = False
         # Set when we close the connection because of the peer: the cause of the sessions' errors.
         self._violation: RemoteProtocolError | None = None
         self._is_closing = False
@@ -124,9 +125,19 @@ class Connection:
         """Take an event of the engine."""
         _HANDLERS[event[0]](self, event)
 
+    def _ready(self, _: EngineEvent) -> None:
+        # A server's SETTINGS need not wait for the client's last flight (RFC 9114, section 7.2.4.2): sent with the
+        # first one, they spare the client a round trip before its CONNECT.
+        self._start()
+
+    def _start(self) -> None:
+        if not self._has_started:
+            self._has_started = True
+            self.h3.start()
+            self._pump()
+
     def _connected(self, _: EngineEvent) -> None:
-        self.h3.start()
-        self._pump()
+        self._start()
         self.connected()
 
     def _data_stream(self, event: EngineEvent) -> None:
@@ -538,6 +549,7 @@ class Connection:
 
 
 _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
+    _core.EVENT_READY: Connection._ready,
     _core.EVENT_CONNECTED: Connection._connected,
     _core.EVENT_CLOSED: Connection._closed,
     _core.EVENT_STREAM: Connection._data_stream,

@@ -12,6 +12,37 @@ from typing import Final, final
 
 from typing_extensions import Buffer
 
+__all__ = [
+    "ENDED",
+    "EVENT_CLOSED",
+    "EVENT_CONNECTED",
+    "EVENT_CREDIT_BLOCKED",
+    "EVENT_CREDIT_DUE",
+    "EVENT_CREDIT_EXCEEDED",
+    "EVENT_DATAGRAM_ERROR",
+    "EVENT_DATAGRAM_ID",
+    "EVENT_INCOMING",
+    "EVENT_RAW_READABLE",
+    "EVENT_RAW_STOPPED",
+    "EVENT_RAW_STREAM",
+    "EVENT_READY",
+    "EVENT_STREAM",
+    "EVENT_STREAMS_DUE",
+    "OVER_LIMIT",
+    "WAIT",
+    "ClientTls",
+    "Connection",
+    "Endpoint",
+    "ServerTls",
+    "Stream",
+    "TlsError",
+    "certificate_facts",
+    "generate_certificate",
+    "note_fork",
+    "sha256",
+    "shut_down",
+]
+
 # What every read returns instead of ``bytes``.
 WAIT: Final = 0  # nothing to return yet: register with wait_readable
 ENDED: Final = 1  # end, reset, stop or session end came first: see receive_state
@@ -30,6 +61,7 @@ EVENT_CREDIT_DUE: Final = 8  # (kind, id, session id, limit): announce WT_MAX_DA
 EVENT_STREAMS_DUE: Final = 9  # (kind, id, session id, bidirectional: bool, limit): announce WT_MAX_STREAMS
 EVENT_CREDIT_EXCEEDED: Final = 10  # (kind, id, session id): the peer broke a session limit
 EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data waits for WT_MAX_DATA
+EVENT_READY: Final = 13  # (kind, id): server only: streams may be opened, before the handshake is complete (0.5-RTT)
 EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
 
 class TlsError(Exception):
@@ -43,10 +75,10 @@ class ClientTls:
         cls,
         *,
         mode: str,
-        roots_pem: bytes = b"",
-        hashes: Sequence[bytes] = (),
-        certificate_pem: bytes = b"",
-        key_pem: bytes = b"",
+        roots_pem: bytes | None = None,
+        hashes: Sequence[bytes] | None = None,
+        certificate_pem: bytes | None = None,
+        key_pem: bytes | None = None,
     ) -> ClientTls: ...
 
 @final
@@ -101,7 +133,6 @@ class Endpoint:
     ) -> Endpoint:
         """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``)."""
 
-
     # -- socket
     def bind(self, ip: str, port: int, *, dual_stack: bool = False) -> None:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
@@ -114,19 +145,28 @@ class Endpoint:
         """``callback`` runs (on the calling thread) when the first output since the last drive is waiting."""
 
     # -- driving
-    def drive(self, readable: bool, now_ns: int | None = None) -> tuple[list[Future[None]], list[tuple[object, ...]], float | None, bool, bool]:
+    def drive(
+        self, readable: bool, now_ns: int | None = None
+    ) -> tuple[list[Future[None]], list[tuple[object, ...]], float | None, bool, bool]:
         """Receive one bounded batch (if ``readable``), run due timers, transmit.
 
         Returns (futures to complete, events, seconds until the next timer or None, the send budget of this call is
-        used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a simulation.
+        used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a
+        simulation.
         """
-    def deliver(self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int = 0) -> None:
+    def set_now(self, now_ns: int) -> None:
+        """Simulation: the virtual time of whatever is called before the next drive."""
+    def deliver(
+        self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int = 0
+    ) -> None:
         """Simulation: take one UDP payload from the network."""
     def collect(self, now_ns: int) -> list[tuple[tuple[str, int], bytes, int]]:
         """Simulation: all UDP payloads that want to leave: (destination, payload, ECN bits)."""
 
     # -- connections
-    def connect(self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None = None) -> Connection: ...
+    def connect(
+        self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None = None
+    ) -> Connection: ...
     def refuse_new(self) -> None:
         """Server: turn away new connections from now on (shutting down)."""
     def close(self) -> None:
@@ -174,8 +214,8 @@ class Connection:
         flow_control: bool = False,
         send_limit: int = 0,
         receive_window: int = 0,
-        send_streams: tuple[int, int] = (0, 0),
-        receive_streams: tuple[int, int] = (0, 0),
+        send_streams: tuple[int, int] = ...,
+        receive_streams: tuple[int, int] = ...,
         datagram_buffer: int = 1_048_576,
         datagram_count: int = 1024,
     ) -> None:
@@ -206,7 +246,7 @@ class Connection:
         """CONNECTION_CLOSE (application); EVENT_CLOSED with cause "local" follows."""
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes: ...
     def stats(self) -> dict[str, int | float]:
-        """rtt, min_rtt (seconds), cwnd, mtu, bytes_sent, bytes_received, packets_sent, packets_received, packets_lost …"""
+        """rtt, min_rtt (seconds), congestion_window, congestion_events, mtu, and counts of bytes, packets and sends."""
 
 @final
 class Stream:
@@ -232,7 +272,7 @@ class Stream:
         """STOP_SENDING, dropping what is buffered; False when already finished or stopped."""
     # -- sending
     def write(self, data: Buffer, start: int = 0) -> int:
-        """Accept a prefix of ``data[start:]`` into the bounded queue; returns the bytes accepted (0: wait), -1: closed."""
+        """Accept a prefix of ``data[start:]`` into the bounded queue; the bytes accepted (0: wait), or -1: closed."""
     def finish(self) -> bool: ...
     def reset(self, code: int) -> bool: ...
     def send_state(self) -> tuple[str, int]:

@@ -47,6 +47,8 @@ impl CloseCause {
 pub enum Event {
     /// A client's first packet was accepted (server only).
     Incoming { connection: u64 },
+    /// The client's first flight was read: streams may be opened before the handshake is complete (server only).
+    Ready { connection: u64 },
     /// The handshake is complete.
     Connected { connection: u64 },
     /// The connection is over; nothing follows for it.

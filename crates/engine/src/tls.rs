@@ -300,7 +300,8 @@ fn civil(seconds: i64) -> (i32, u8, u8, u64) {
 }
 
 fn refuse(text: String) -> rustls::Error {
-    rustls::Error::General(text)
+    let other = rustls::OtherError(Arc::new(TlsError(text)));
+    rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))
 }
 
 /// Trust by hash, with the custom certificate requirements of the W3C API: X.509v3, valid now, at most two weeks of

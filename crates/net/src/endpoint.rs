@@ -150,6 +150,11 @@ impl Endpoint {
         (result, state.engine.has_work())
     }
 
+    /// Set the virtual time for what happens until the next drive.
+    pub fn set_now(&self, now: Instant) {
+        self.lock().virtual_now = Some(now);
+    }
+
     /// The loop's drive: receive if `readable`, run timers, send, and hand over all events.
     pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Driven {
         if self.handoff.beat() {

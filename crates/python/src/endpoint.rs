@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Names of the event kinds, in the order of their numbers.
-pub(crate) const EVENT_NAMES: [&str; 13] = [
+pub(crate) const EVENT_NAMES: [&str; 14] = [
     "EVENT_INCOMING",
     "EVENT_CONNECTED",
     "EVENT_CLOSED",
@@ -39,6 +39,7 @@ pub(crate) const EVENT_NAMES: [&str; 13] = [
     "EVENT_CREDIT_EXCEEDED",
     "EVENT_CREDIT_BLOCKED",
     "EVENT_DATAGRAM_ID",
+    "EVENT_READY",
 ];
 
 /// What all objects of an endpoint share.
@@ -132,6 +133,19 @@ impl Shared {
             future.call_method1("set_result", (py.None(),))?;
         }
         Ok(())
+    }
+}
+
+/// An OSError with its `errno`, which pyo3's own conversion leaves out.
+#[expect(clippy::needless_pass_by_value, reason = "used as map_err(raise_os)")]
+fn raise_os(error: std::io::Error) -> PyErr {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(code) => {
+            let words = text.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((code, words))
+        }
+        None => PyOSError::new_err(text),
     }
 }
 
@@ -247,7 +261,7 @@ impl Endpoint {
 
     #[pyo3(signature = (ip, port, *, dual_stack = false))]
     fn bind(&self, ip: String, port: u16, dual_stack: bool) -> PyResult<()> {
-        Ok(self.shared.endpoint.bind(address((ip, port))?, dual_stack)?)
+        self.shared.endpoint.bind(address((ip, port))?, dual_stack).map_err(raise_os)
     }
 
     fn fileno(&self) -> PyResult<i32> {
@@ -260,7 +274,7 @@ impl Endpoint {
 
     #[getter]
     fn local_address(&self) -> PyResult<(String, u16)> {
-        let address = self.shared.endpoint.local_address()?;
+        let address = self.shared.endpoint.local_address().map_err(raise_os)?;
         Ok((address.ip().to_string(), address.port()))
     }
 
@@ -297,6 +311,10 @@ impl Endpoint {
             }
         }
         Ok((wakes, news, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
+    }
+
+    fn set_now(&self, now_ns: u64) {
+        self.shared.endpoint.set_now(self.shared.start + Duration::from_nanos(now_ns));
     }
 
     #[pyo3(signature = (now_ns, data, source, destination, ecn = 0))]
@@ -401,6 +419,7 @@ impl Endpoint {
             Event::CreditExceeded { connection, session } => (10, connection, session).into_pyobject(py),
             Event::CreditBlocked { connection, session, limit } => (11, connection, session, limit).into_pyobject(py),
             Event::DatagramId { connection, session } => (12, connection, session).into_pyobject(py),
+            Event::Ready { connection } => (13, connection).into_pyobject(py),
             other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
         }
     }

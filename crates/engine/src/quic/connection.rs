@@ -115,7 +115,11 @@ impl Conn {
     pub(crate) fn poll_events(&mut self, now: Instant, events: &mut Vec<Event>) {
         while let Some(event) = self.inner.poll() {
             match event {
-                quinn_proto::Event::HandshakeDataReady => {}
+                quinn_proto::Event::HandshakeDataReady => {
+                    if !self.is_client() {
+                        events.push(Event::Ready { connection: self.id });
+                    }
+                }
                 quinn_proto::Event::Connected => {
                     self.is_connected = true;
                     events.push(Event::Connected { connection: self.id });
