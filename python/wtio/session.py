@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
 
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio.errors import (
@@ -24,6 +24,7 @@ from wtio.errors import (
 )
 from wtio.protocol import varint
 from wtio.protocol.codes import MAX_APPLICATION_CODE
+from wtio.protocol.frames import data_stream_header
 from wtio.stream import BODY_RAISED_CODE, WebTransportReceiveStream, WebTransportSendStream, WebTransportStream
 
 if TYPE_CHECKING:
@@ -41,9 +42,6 @@ __all__ = [
     "SessionStats",
     "WebTransportSession",
 ]
-
-_BIDIRECTIONAL_SIGNAL: Final = 0x41  # draft-ietf-webtrans-http3-16, section 4.3
-_UNIDIRECTIONAL_TYPE: Final = 0x54  # section 4.2
 
 _Stream = TypeVar("_Stream", WebTransportStream, WebTransportReceiveStream)
 
@@ -303,7 +301,6 @@ class WebTransportSession:
     def __init__(self, link: Link, session_id: int, facts: SessionFacts) -> None:
         loop = link.loop
         core = link.core
-        identifier = varint.encode(session_id)
         self._link = link
         self._loop = loop
         self._core = core
@@ -311,8 +308,8 @@ class WebTransportSession:
         self._facts = facts
         self._remote_address = core.remote_address
         self.limits = link.limits
-        self._bidirectional_header = varint.encode(_BIDIRECTIONAL_SIGNAL) + identifier
-        self._unidirectional_header = varint.encode(_UNIDIRECTIONAL_TYPE) + identifier
+        self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
+        self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
         # RFC 9297, section 2.1: a datagram begins with a quarter of the stream id.
         self._prefix_size = len(varint.encode(session_id // 4))
         self._incoming_bidirectional: IncomingStreams[WebTransportStream] = IncomingStreams(self)
