@@ -29,14 +29,15 @@ def _debug_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _eager_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.SelectorEventLoop()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    return loop
-
-
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"debug": _debug_loop, "uvloop": uvloop.new_event_loop}
+
 if sys.version_info >= (3, 12):
+
+    def _eager_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.SelectorEventLoop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
     LOOPS["eager"] = _eager_loop
 
 

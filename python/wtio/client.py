@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote, urlsplit
 
+from wtio import _core
 from wtio._connection import Connection, loss_in_words
 from wtio._driver.loop import LoopTransport
 from wtio.config import Limits, Timeouts
@@ -35,7 +36,6 @@ from wtio.tls import ClientTLS
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from wtio import _core
     from wtio._driver import Address, Driver, Transport
 
 __all__ = ["Connector", "connect"]
@@ -295,7 +295,7 @@ class Connector:
             if waiting:
                 try:
                     self._attempts.append(self._begin(waiting.pop(0), tls))
-                except OSError as error:
+                except (OSError, _core.TlsError) as error:
                     failures.append(error)
                     continue
             winner = await self._wait_for_winner(self._timeouts.attempt_delay if waiting else None)

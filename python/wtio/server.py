@@ -401,6 +401,8 @@ class Server:
         await self.close()
 
     async def _start(self) -> Server:
+        if self._closing is not None:
+            raise LocalProtocolError("this server has been closed; call serve again for another one")
         if self._drivers:
             return self
         tls = self._tls._engine
@@ -409,14 +411,14 @@ class Server:
             try:
                 self._bind(addresses, dual_stack, tls)
                 break
-            except OSError as error:
+            except BaseException as error:
                 for driver in self._drivers:
                     driver.close()
                 self._drivers.clear()
                 # With port 0 the first socket's port may be taken at another address: ask for another one.
-                if self._port == 0 and error.errno == errno.EADDRINUSE and attempt + 1 < _PORT_ATTEMPTS:
-                    continue
-                raise
+                is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+                if not (is_taken and self._port == 0 and attempt + 1 < _PORT_ATTEMPTS):
+                    raise
         return self
 
     async def _listening_addresses(self) -> tuple[list[Address], bool]:

@@ -84,7 +84,7 @@ def test_bad_hashes_and_contradictions() -> None:
         with pytest.raises(ValueError, match="SHA-256"):
             wtio.ClientTLS(certificate_hashes=[bad])
     with pytest.raises(TypeError, match="sequence"):
-        wtio.ClientTLS(certificate_hashes=bytes(32))
+        wtio.ClientTLS(certificate_hashes=bytes(32))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="exclude"):
         wtio.ClientTLS(certificate_hashes=[bytes(32)], dangerously_trust_any_certificate=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ import wtio
 from wtio import testing
 from wtio.testing import Network, session_pair
 
-HOSTILE = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitter": 0.01}
+HOSTILE: dict[str, Any] = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitter": 0.01}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -437,7 +438,7 @@ def test_defect_in_one_connection_spares_the_others() -> None:
             (victim,) = server._connections
             healthy = await network.connect()
 
-            def defect(*_: object) -> None:
+            def defect(session_id: int) -> bool:
                 raise ZeroDivisionError("a defect")
 
             victim.h3.check_session_id = defect  # type: ignore[method-assign]

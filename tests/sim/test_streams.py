@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ import wtio
 from wtio import testing
 from wtio.testing import Network, session_pair
 
-CONDITIONS = {
+CONDITIONS: dict[str, dict[str, Any]] = {
     "clean": {},
     "loss": {"loss": 0.05},
     "reorder": {"reorder": 0.3},
