@@ -29,7 +29,8 @@ class PywebtransportStream:
         await self._stream.write(data=data, end_stream=end)
 
     async def read(self) -> bytes:
-        return await self._stream.read()
+        data: bytes = await self._stream.read()
+        return data
 
 
 class PywebtransportSession:
@@ -50,7 +51,8 @@ class PywebtransportSession:
         await self._session.send_datagram(data=data)
 
     async def receive_datagram(self) -> bytes:
-        return await self._session.read_datagram()
+        data: bytes = await self._session.read_datagram()
+        return data
 
     async def close(self) -> None:
         # The connection is the session's only holder; closing both is what a program would do.
