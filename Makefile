@@ -39,6 +39,7 @@ pytest: .venv/dev.stamp build chromium ## Python tests only, such as: make pytes
 test-rust: ## Rust tests only
 	$(check_toolchain)
 	cargo test $(CARGO_TESTS) --quiet
+	cargo test --package wtio-net --lib --features loom --locked --quiet handoff
 
 lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	$(BIN)/ruff check .

@@ -1,0 +1,56 @@
+"""What the README and the documentation show does work."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .programs import Start
+
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server_code, client_code = (code.replace("4433", str(port)) for code in blocks(ROOT / "README.md", "python"))
+    (tmp_path / "server.py").write_text(server_code)
+    (tmp_path / "client.py").write_text(client_code)
+    async with start(tmp_path / "server.py") as server:
+        await server.until("serverCertificateHashes")
+        async with start(tmp_path / "client.py") as client:
+            assert await client.finish() == 0, client.output
+        assert client.output == "b'hello'\n"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_the_documents_compiles_and_links_lead_somewhere(document: Path) -> None:
+    for code in blocks(document, "python"):
+        # Snippets await outside of a function.
+        body = "".join(f"    {line}\n" for line in code.splitlines())
+        compile(f"async def snippet():\n{body}", document.name, "exec")
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_readme_names_commands_that_exist() -> None:
+    commands = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in DOCUMENTS:
+        named = set(
+            re.findall(r"(?:^|`)(?:PYTHON=\S+ )?make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE)
+        )
+        assert named <= commands, f"{document.name}: {named - commands}"
