@@ -1,0 +1,97 @@
+"""Sessions and channels for the tests of the public API, and a watch on what tests leave behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import inspect
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+import wtio
+
+from .support import CHANNELS, Channel, Pair, open_channel, session_pair
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from typing import Any
+
+# Far beyond what any of these tests takes, also on a busy machine: it only turns a hang into a failure.
+PATIENCE = 25.0
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents and isinstance(item, pytest.Function):
+            function = item.obj
+            if inspect.iscoroutinefunction(function):
+                item.obj = patient(function)
+
+
+def pytest_collection_finish() -> None:
+    # What pytest holds for the whole run need not be looked through after every test.
+    gc.collect()
+    gc.freeze()
+
+
+def patient(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn a hang into a TimeoutError whose traceback shows where it hangs."""
+
+    @functools.wraps(function)
+    async def wrapped(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await function(*args, **kwargs)
+
+    return wrapped
+
+
+@pytest.fixture(autouse=True)
+def no_logged_errors(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Nothing is logged as an error unless the test expects it and clears it away with ``caplog.clear()``."""
+    yield
+    # Tasks and sockets that nobody waited for complain when they are collected.
+    gc.collect()
+    errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert not errors, [record.getMessage() for record in errors]
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def no_tasks_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, left
+
+
+@pytest_asyncio.fixture
+async def pair(certificate: wtio.DevCertificate) -> AsyncIterator[Pair]:
+    async with session_pair(certificate) as pair:
+        yield pair
+
+
+@pytest.fixture(params=["client", "server"])
+def side(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def sessions(pair: Pair, side: str) -> tuple[wtio.WebTransportSession, wtio.WebTransportSession]:
+    """The side that acts and the side that sees it."""
+    return pair.sides(side)
+
+
+@pytest.fixture(params=CHANNELS)
+def channel_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest_asyncio.fixture
+async def channel(pair: Pair, channel_kind: str) -> Channel:
+    return await open_channel(pair, channel_kind)
