@@ -7,6 +7,7 @@ Errors that a user can do something about are one line on standard error; anythi
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in (connect, serve, cert, demo):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # What a peer says may be text in any script, and the terminal may know only one.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
