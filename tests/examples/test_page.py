@@ -1,12 +1,16 @@
-"""The page of `python -m wtio serve` in a real Chromium: press the buttons, read what it shows."""
+"""What a user's browser does, in a real Chromium: the page of `python -m wtio serve`, and the README's script."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from playwright.async_api import async_playwright
+
+from .programs import ROOT
 
 if TYPE_CHECKING:
     from .programs import Start
@@ -69,3 +73,26 @@ async def test_the_buttons_of_the_page(start: Start, chromium: str) -> None:
         await page.get_by_text("Closed with code 0: server is closing").first.wait_for()
         await browser.close()
     assert problems == []
+
+
+async def test_the_script_of_the_readme(start: Start, chromium: str) -> None:
+    # And the script that the page offers for copying.
+    [script] = re.findall(r"^```javascript\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    async with start("-m", "wtio", "serve", "--port", "0", "--page-port", "0") as server, async_playwright() as tool:
+        url = (await server.until("echo server")).split()[-1]
+        page_url = (await server.until("page")).split()[-1]
+        async with start("-m", "wtio", "cert", "--only", "javascript") as cert:
+            await cert.finish()
+        script = script.replace("https://localhost:4433/", url)
+        script = script.replace("{ serverCertificateHashes: [/* … */] }", cert.output.strip())
+        browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = await browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(page_url)
+        offered = await page.evaluate("document.getElementById('snippet').textContent")
+        for code in (script, offered):
+            async with asyncio.timeout(20):
+                await page.evaluate(f"async () => {{{code}}}")
+        await browser.close()
+    assert said == ["hello", "hello"]
