@@ -83,7 +83,7 @@ async def test_the_script_of_the_readme(start: Start, chromium: str) -> None:
         page_url = (await server.until("page")).split()[-1]
         async with start("-m", "wtio", "cert", "--only", "javascript") as cert:
             await cert.finish()
-        script = script.replace("https://localhost:4433/", url)
+        script = script.replace("https://127.0.0.1:4433/", url)
         script = script.replace("{ serverCertificateHashes: [/* … */] }", cert.output.strip())
         browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
         page = await browser.new_page()

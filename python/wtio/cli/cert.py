@@ -59,5 +59,5 @@ def run(options: argparse.Namespace) -> int:
     print("in a browser:")
     print()
     print(f"const options = {facts['javascript']};")
-    print('const session = new WebTransport("https://localhost:4433/", options);')
+    print('const session = new WebTransport("https://127.0.0.1:4433/", options);')
     return 0
