@@ -586,7 +586,7 @@ def test_streams_of_equal_send_order_share_the_link() -> None:
             readers = [await anext(aiter(server.incoming_unidirectional_streams())) for _ in writers]
             assert len(await readers[0].read_all()) == 400_000
             for reader in readers[1:]:
-                assert reader.diagnostics().bytes_received > 200_000
+                assert len(await reader.read()) > 200_000
 
     wtio.testing.run(main())
 

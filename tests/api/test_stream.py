@@ -12,6 +12,7 @@ import pytest
 
 import wtio
 import wtio.stream
+import wtio.testing
 
 from .support import Channel, first, open_channel, outcome
 
@@ -369,15 +370,22 @@ async def test_diagnostics_of_a_stop(channel: Channel) -> None:
     assert channel.writer.diagnostics().send_reset_code is None
 
 
-async def test_diagnostics_count_the_time_blocked_on_flow_control(pair: Pair) -> None:
-    channel = await open_channel(pair, "client-uni")
-    assert channel.writer.diagnostics().blocked_seconds == 0
-    writing = asyncio.ensure_future(channel.writer.write_all(data=bytes(3 * 1024 * 1024), end_stream=True))
-    while not channel.writer.diagnostics().blocked_seconds:
-        await asyncio.sleep(0.001)
-    await channel.reader.read_all()
-    await writing
-    assert channel.writer.diagnostics().blocked_seconds > 0
+@pytest.mark.parametrize("still_going_on", [False, True])
+def test_diagnostics_count_the_time_blocked_on_flow_control(still_going_on: bool) -> None:
+    async def main() -> None:
+        async with wtio.testing.session_pair() as (client, server):
+            writer = await client.create_unidirectional_stream()
+            assert writer.diagnostics().blocked_seconds == 0
+            writing = asyncio.ensure_future(writer.write_all(data=bytes(3 * 1024 * 1024), end_stream=True))
+            await asyncio.sleep(60)
+            if still_going_on:
+                assert 50 < writer.diagnostics().blocked_seconds <= 60
+            reader = await anext(aiter(server.incoming_unidirectional_streams()))
+            assert len(await reader.read_all()) == 3 * 1024 * 1024
+            await writing
+            assert 50 < writer.diagnostics().blocked_seconds < 70
+
+    wtio.testing.run(main())
 
 
 async def test_diagnostics_after_the_session_has_ended(channel: Channel) -> None:
