@@ -224,6 +224,29 @@ async def test_aioquic_sees_close_code_and_reason_of_our_server(certificate: wti
     assert (closed.code, closed.reason) == (7, "as you wish ä")
 
 
+async def test_our_server_says_goodbye_before_it_resets_streams(certificate: wtio.DevCertificate) -> None:
+    """Chromium's tab crashed now and then when its streams were reset before it learned that the session was over."""
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        sending = await session.create_unidirectional_stream()
+        await sending.write(data=b"still going")
+        stream = await anext(session.incoming_bidirectional_streams())
+        await stream.read()
+        await session.close(7, "over")
+
+    async with aioquic_to_wtio(certificate, handler) as session:
+        receiving = await session.accept_stream(bidirectional=False)
+        stream = session.open_stream()
+        await stream.write(b"start")
+        closed = await session.closed
+        assert (closed.code, closed.reason) == (7, "over")
+        assert await receiving.read() == b"still going"
+        # A stream keeps the first news it got.
+        for affected in (stream, receiving):
+            with pytest.raises(peer.PeerSessionClosed):
+                await affected.read()
+
+
 async def test_our_server_rejects_aioquic(certificate: wtio.DevCertificate) -> None:
     async def reject(server: wtio.Server) -> None:
         async for request in server:
