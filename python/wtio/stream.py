@@ -308,19 +308,20 @@ class WebTransportReceiveStream(_Stream):
             raise self._busy("read")
         if isinstance(buffer, bytes) or (isinstance(buffer, memoryview) and buffer.readonly):
             raise TypeError("buffer is read-only; use a bytearray or a writable memoryview")
-        target = contiguous_bytes(buffer, "buffer")
-        if not len(target):
-            return 0
         core = self._core
-        count = core.read_into(target)
-        while count < 0:
-            if count == -1:
-                await self._wait_readable()
-            else:
-                await self._raise_unless_ended()
+        # Released in any case: a view that lives on in a traceback would keep the caller from resizing the buffer.
+        with memoryview(contiguous_bytes(buffer, "buffer")) as target:
+            if not len(target):
                 return 0
             count = core.read_into(target)
-        return count
+            while count < 0:
+                if count == -1:
+                    await self._wait_readable()
+                else:
+                    await self._raise_unless_ended()
+                    return 0
+                count = core.read_into(target)
+            return count
 
     async def read_all(self) -> bytes:
         """Read all data from the stream until EOF.
@@ -629,7 +630,7 @@ class WebTransportSendStream(_Stream):
             if end_stream:
                 core.finish()
             return
-        await self._write_rest(data, size, size, accepted, end_stream)
+        await self._write_rest(data, size, size, accepted, True, end_stream)
 
     async def write_all(self, *, data: Buffer, chunk_size: int = 65536, end_stream: bool = False) -> None:
         """Write buffer data to the stream in chunks, so that gigabytes need no gigabytes of queue.
@@ -653,13 +654,8 @@ class WebTransportSendStream(_Stream):
             raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
         if self._writing:
             raise self._busy("written")
-        data = contiguous_bytes(data)
-        size = len(data)
-        if size <= chunk_size:
-            await self.write(data=data, end_stream=end_stream)
-            return
-        view = memoryview(data)
-        await self._write_rest(view, size, chunk_size, self._core.write(view[:chunk_size]), end_stream)
+        view = memoryview(contiguous_bytes(data))
+        await self._write_rest(view, len(view), chunk_size, self._check_open(), False, end_stream)
 
     async def reset(self, *, error_code: int = ErrorCodes.APP_NO_ERROR) -> None:
         """Abruptly terminate stream transmission; the peer learns of the stream and of the code.
@@ -721,30 +717,35 @@ class WebTransportSendStream(_Stream):
         return 0 if self._core.send_state()[0] == "open" else -1
 
     async def _write_rest(
-        self, data: bytes | bytearray | memoryview, size: int, chunk_size: int, accepted: int, end_stream: bool
+        self,
+        data: bytes | bytearray | memoryview,
+        size: int,
+        chunk_size: int,
+        accepted: int,
+        is_full: bool,
+        end_stream: bool,
     ) -> None:
         """Go on after ``accepted`` bytes (-1: closed), in chunks, waiting for space as often as needed."""
         core = self._core
         total = max(accepted, 0)
         self._writing = True
         try:
-            while accepted >= 0:
-                if total == size:
-                    if end_stream:
-                        core.finish()
-                    return
-                if chunk_size < size:
-                    # Chunks start where the last one was accepted to, so that a full queue makes no short ones.
-                    piece = data[total : total + chunk_size]
-                    accepted = core.write(piece)
-                    if 0 <= accepted < len(piece):
-                        total += accepted
-                        await self._wait_writable()
-                        continue
-                else:
+            while accepted >= 0 and total < size:
+                if is_full:
                     await self._wait_writable()
+                end = total + chunk_size
+                if end < size and isinstance(data, memoryview):
+                    with data[total:end] as piece:
+                        accepted = core.write(piece)
+                    is_full = accepted < chunk_size
+                else:
                     accepted = core.write(data, total)
+                    is_full = accepted < size - total
                 total += max(accepted, 0)
+            if accepted >= 0:
+                if end_stream:
+                    core.finish()
+                return
             error = await self._send_failure()
         except asyncio.CancelledError as cancelled:
             cancelled.bytes_accepted = total  # type: ignore[attr-defined]
@@ -755,6 +756,9 @@ class WebTransportSendStream(_Stream):
         finally:
             self._writing = False
             self.last_write_accepted = total
+            if isinstance(data, memoryview):
+                # Ours; a traceback that kept it would keep the caller from resizing the buffer.
+                data.release()
         raise error
 
     async def _wait_writable(self) -> None:
