@@ -1,0 +1,302 @@
+"""Who is trusted and who is not, and what the refusal says; mistakes with certificate files."""
+
+from __future__ import annotations
+
+import datetime
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+from aioquic.asyncio.server import serve as quic_serve
+from aioquic.h3.connection import H3_ALPN
+from aioquic.quic.configuration import QuicConfiguration
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+
+import wtio
+
+from .support import port_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+    from wtio import DevCertificate, WebTransportSession
+
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+
+
+class Made:
+    """A self-signed certificate with whatever is wrong with it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        begin: datetime.datetime = NOW - DAY,
+        end: datetime.datetime = NOW + DAY,
+        key: CertificateIssuerPrivateKeyTypes | None = None,
+        authority: bool = False,
+        name: str = "localhost",
+    ) -> None:
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.sha256 = certificate.fingerprint(hashes.SHA256())
+        self.certfile = directory / "certificate.pem"
+        self.keyfile = directory / "key.pem"
+        self.certfile.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        self.keyfile.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+
+async def echo(session: WebTransportSession) -> None:
+    session.send_datagram(await session.receive_datagram())
+    await session.wait_closed()
+
+
+async def check(server_tls: wtio.ServerTLS, client_tls: wtio.ClientTLS, host: str = "127.0.0.1") -> None:
+    """Connect and exchange something."""
+    async with wtio.serve(echo, "127.0.0.1", 0, tls=server_tls) as server:
+        async with wtio.connect(f"https://{host}:{port_of(server)}/", tls=client_tls) as session:
+            session.send_datagram(b"trusted")
+            assert await session.receive_datagram() == b"trusted"
+
+
+@asynccontextmanager
+async def foreign_server(made: Made) -> AsyncIterator[str]:
+    """A server of another implementation, which looks at no certificate."""
+    configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=False)
+    configuration.load_cert_chain(made.certfile, made.keyfile)
+    server = await quic_serve("127.0.0.1", 0, configuration=configuration)
+    try:
+        assert server._transport is not None
+        yield f"https://localhost:{server._transport.get_extra_info('sockname')[1]}/"
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def chain(tmp_path: Path, authority: trustme.CA) -> tuple[Path, Path, Path]:
+    """Certificate, key and root of a certificate for 127.0.0.1 and localhost."""
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    certificate, key, root = tmp_path / "cert.pem", tmp_path / "key.pem", tmp_path / "root.pem"
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(certificate), append=True)
+    issued.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(root))
+    return certificate, key, root
+
+
+# -- authorities
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_cafile_is_trusted(chain: tuple[Path, Path, Path], host: str) -> None:
+    certificate, key, root = chain
+    await check(wtio.ServerTLS(certfile=certificate, keyfile=key), wtio.ClientTLS(cafile=root), host)
+    # Paths may be text, and everything may come from memory.
+    server = wtio.ServerTLS(certdata=certificate.read_bytes(), keydata=key.read_bytes())
+    await check(server, wtio.ClientTLS(cafile=str(root)), host)
+    await check(server, wtio.ClientTLS(cadata=root.read_text()), host)
+
+
+async def test_certificate_of_an_intermediate_is_trusted(tmp_path: Path, authority: trustme.CA) -> None:
+    issued = authority.create_child_ca().issue_cert("127.0.0.1")
+    certificate, root = tmp_path / "chain.pem", tmp_path / "root.pem"
+    for blob in (*issued.cert_chain_pems, issued.private_key_pem):
+        blob.write_to_path(str(certificate), append=True)
+    authority.cert_pem.write_to_path(str(root))
+    server = wtio.ServerTLS(certfile=certificate)  # with the key in the same file
+    assert len(server.certificates) >= 2
+    await check(server, wtio.ClientTLS(cafile=root))
+
+
+async def test_system_refuses_a_private_authority(chain: tuple[Path, Path, Path]) -> None:
+    certificate, key, _ = chain
+    server = wtio.ServerTLS(certfile=certificate, keyfile=key)
+    for trust in (wtio.ClientTLS(), None):
+        async with wtio.serve(echo, "127.0.0.1", 0, tls=server) as running:
+            with pytest.raises(wtio.CertificateError, match=r"not trusted.*cafile.*certificate_hashes") as caught:
+                await wtio.connect(f"https://127.0.0.1:{port_of(running)}/", tls=trust)
+            assert f"127.0.0.1:{port_of(running)}" in str(caught.value)
+            assert isinstance(caught.value, ConnectionError)
+
+
+async def test_other_authority_is_refused(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    certificate, key, _ = chain
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(str(other))
+    with pytest.raises(wtio.CertificateError, match="not trusted"):
+        await check(wtio.ServerTLS(certfile=certificate, keyfile=key), wtio.ClientTLS(cafile=other))
+
+
+async def test_certificate_for_another_name_is_refused(tmp_path: Path, authority: trustme.CA) -> None:
+    issued = authority.issue_cert("elsewhere.example")
+    server = wtio.ServerTLS(
+        certdata=issued.cert_chain_pems[0].bytes(), keydata=issued.private_key_pem.bytes()
+    )
+    with pytest.raises(wtio.CertificateError, match="elsewhere.example"):
+        await check(server, wtio.ClientTLS(cadata=authority.cert_pem.bytes()))
+
+
+async def test_expired_certificate_is_refused_by_the_client(tmp_path: Path) -> None:
+    made = Made(tmp_path, begin=NOW - 5 * DAY, end=NOW - DAY)
+    async with foreign_server(made) as url:
+        with pytest.raises(wtio.CertificateError, match="(?i)expired"):
+            await wtio.connect(url, tls=wtio.ClientTLS(cafile=made.certfile))
+
+
+async def test_certificate_of_an_authority_is_refused_as_leaf(tmp_path: Path) -> None:
+    made = Made(tmp_path, authority=True)
+    with pytest.raises(wtio.CertificateError, match="CA:TRUE"):
+        wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)
+    async with foreign_server(made) as url:
+        with pytest.raises(wtio.CertificateError):
+            await wtio.connect(url, tls=wtio.ClientTLS(cafile=made.certfile))
+
+
+# -- hashes
+
+
+async def test_right_hash_is_trusted_whatever_the_name(certificate: DevCertificate) -> None:
+    # A pinned certificate may have any name; rotation needs several hashes.
+    named = wtio.dev_certificate(["elsewhere.example"], directory=certificate.certfile.parent)
+    for made in (certificate, named):
+        await check(made.server_tls(), wtio.ClientTLS(certificate_hashes=[bytes(32), made.sha256]))
+        await check(made.server_tls(), wtio.ClientTLS(certificate_hashes=[made.sha256_hex]))
+        await check(made.server_tls(), wtio.ClientTLS(certificate_hashes=[made.sha256_base64]))
+
+
+async def test_wrong_hash_is_refused(certificate: DevCertificate) -> None:
+    with pytest.raises(wtio.CertificateError, match=r"(?i)sha-?256"):
+        await check(certificate.server_tls(), wtio.ClientTLS(certificate_hashes=[bytes(32)]))
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [("expired", "expired|valid"), ("early", "valid"), ("long", "14 days"), ("rsa", "P-256"), ("p384", "P-256")],
+)
+async def test_right_hash_of_a_certificate_that_browsers_refuse(tmp_path: Path, problem: str, words: str) -> None:
+    # Trap H21.
+    match problem:
+        case "expired":
+            made = Made(tmp_path, begin=NOW - 5 * DAY, end=NOW - DAY)
+        case "early":
+            made = Made(tmp_path, begin=NOW + DAY, end=NOW + 5 * DAY)
+        case "long":
+            made = Made(tmp_path, begin=NOW - DAY, end=NOW + 14 * DAY)
+        case "rsa":
+            made = Made(tmp_path, key=rsa.generate_private_key(65537, 2048))
+        case _:
+            made = Made(tmp_path, key=ec.generate_private_key(ec.SECP384R1()))
+    async with foreign_server(made) as url:
+        with pytest.raises(wtio.CertificateError, match=words):
+            await wtio.connect(url, tls=wtio.ClientTLS(certificate_hashes=[made.sha256]))
+
+
+async def test_pinned_certificate_of_exactly_14_days(tmp_path: Path) -> None:
+    made = Made(tmp_path, begin=NOW - DAY, end=NOW + 13 * DAY)
+    server = wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)
+    assert server.sha256 == made.sha256
+    await check(server, wtio.ClientTLS(certificate_hashes=[made.sha256]))
+
+
+async def test_dangerous_switch_trusts_anything(tmp_path: Path) -> None:
+    made = Made(tmp_path, name="elsewhere.example")
+    await check(
+        wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile),
+        wtio.ClientTLS(dangerously_trust_any_certificate=True),
+    )
+
+
+# -- files
+
+
+@pytest.mark.parametrize("which", ["certfile", "keyfile", "cafile"])
+def test_missing_file_is_named(chain: tuple[Path, Path, Path], tmp_path: Path, which: str) -> None:
+    certificate, key, _ = chain
+    missing = tmp_path / "not-there.pem"
+    with pytest.raises(wtio.CertificateError, match=r"not-there\.pem.*No such file") as caught:
+        if which == "cafile":
+            wtio.ClientTLS(cafile=missing)
+        elif which == "certfile":
+            wtio.ServerTLS(certfile=missing, keyfile=key)
+        else:
+            wtio.ServerTLS(certfile=certificate, keyfile=missing)
+    assert caught.value.path == str(missing)
+
+
+@pytest.mark.parametrize("content", [b"", b"not PEM at all", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize("which", ["certfile", "keyfile", "cafile"])
+def test_unusable_file_is_named(
+    chain: tuple[Path, Path, Path], tmp_path: Path, which: str, content: bytes
+) -> None:
+    certificate, key, _ = chain
+    bad = tmp_path / "bad.pem"
+    bad.write_bytes(content)
+    with pytest.raises(wtio.CertificateError, match=r"bad\.pem") as caught:
+        if which == "cafile":
+            wtio.ClientTLS(cafile=bad)
+        elif which == "certfile":
+            wtio.ServerTLS(certfile=bad, keyfile=key)
+        else:
+            wtio.ServerTLS(certfile=certificate, keyfile=bad)
+    assert caught.value.path == str(bad)
+
+
+def test_key_of_another_certificate_is_refused(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    certificate, _, _ = chain
+    with pytest.raises(wtio.CertificateError, match=r"key.*does not belong.*cert\.pem"):
+        wtio.ServerTLS(certfile=certificate, keyfile=Made(tmp_path).keyfile)
+
+
+@pytest.mark.parametrize(("begin", "end", "words"), [(-5, -1, "expired"), (1, 5, "not valid before")])
+def test_certificate_out_of_its_time_is_refused_by_the_server(
+    tmp_path: Path, begin: int, end: int, words: str
+) -> None:
+    made = Made(tmp_path, begin=NOW + begin * DAY, end=NOW + end * DAY)
+    with pytest.raises(wtio.CertificateError, match=words):
+        wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)
+
+
+@pytest.mark.parametrize("bad", ["abc", b"short", "zz" * 32, bytes(33)])
+def test_hash_that_is_no_sha256_is_refused(bad: bytes | str) -> None:
+    with pytest.raises(ValueError, match="SHA-256"):
+        wtio.ClientTLS(certificate_hashes=[bad])
+
+
+def test_contradictions_are_refused(chain: tuple[Path, Path, Path]) -> None:
+    certificate, key, root = chain
+    with pytest.raises(ValueError, match="exclude"):
+        wtio.ClientTLS(cafile=root, dangerously_trust_any_certificate=True)
+    with pytest.raises(ValueError, match="exclude"):
+        wtio.ClientTLS(certificate_hashes=[bytes(32)], cafile=root)
+    with pytest.raises(ValueError, match="not both"):
+        wtio.ServerTLS(certfile=certificate, certdata=b"", keyfile=key)
+    with pytest.raises(TypeError, match="sequence"):
+        wtio.ClientTLS(certificate_hashes=bytes(32))  # type: ignore[arg-type]
