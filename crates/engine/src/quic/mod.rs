@@ -612,7 +612,13 @@ impl Engine {
 
     /// End the sending half after all accepted bytes.
     pub fn finish(&mut self, id: u64, stream: u64) -> bool {
-        self.with_work(id, |conn, _| conn.finish(stream)).unwrap_or(false)
+        self.with_work(id, |conn, events| {
+            let finished = conn.finish(stream);
+            // A write that waits for room can no longer go on.
+            events.push(Event::Writable { connection: conn.id, stream });
+            finished
+        })
+        .unwrap_or(false)
     }
 
     /// Abandon the sending half. The reset waits until the peer is sure to have the stream's header.
