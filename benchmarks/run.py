@@ -295,7 +295,8 @@ def report(contestants: Sequence[Contestant], missing: dict[str, str], options: 
     lines = [
         f"{datetime.date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {', '.join(sorted(pythons))}; medians of {options.rounds} interleaved rounds"
-        + (", quick sizes." if options.quick else "."),
+        + (", quick sizes" if options.quick else "")
+        + f". Load average before the run: {options.load:.1f}.",
         "",
         "Warm (after the first operations of a connection):",
         "",
@@ -324,6 +325,7 @@ def _results(contestants: Sequence[Contestant], missing: dict[str, str], options
         "machine": _machine(),
         "rounds": options.rounds,
         "quick": options.quick,
+        "load average before": options.load,
         "units": {workload.name: workload.unit for workload in WORKLOADS},
         "libraries": {
             item.library.name: {
@@ -357,6 +359,7 @@ def main() -> None:
         parser.error(f"unknown library {', '.join(sorted(unknown))}; known: {', '.join(LIBRARIES)}")
 
     started = time.monotonic()
+    options.load = os.getloadavg()[0]  # of others: what they take is missing in every column
     cache: Path = options.cache
     (cache / "certificates").mkdir(parents=True, exist_ok=True)
     common = find_python((3, 12)) or sys.executable
