@@ -142,6 +142,8 @@ pub(crate) struct Stream {
     /// RawReadable was reported and not yet answered by a read that found nothing.
     pub(crate) raw_notified: bool,
     pub(crate) read: u64,
+    /// Bytes of the peer's stream header.
+    pub(crate) receive_header: u64,
     // -- sending
     pub(crate) send: SendState,
     pub(crate) queue: SendQueue,
@@ -178,6 +180,7 @@ impl Stream {
             read_interest: false,
             raw_notified: false,
             read: 0,
+            receive_header: 0,
             send: if sends { SendState::Open } else { SendState::None },
             queue: SendQueue::default(),
             header_length: 0,

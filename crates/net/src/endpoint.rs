@@ -14,7 +14,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wtio_engine::{Engine, Event};
 
-use crate::{guardian, handoff::Handoff, udp::UdpEndpoint};
+use crate::{guardian, handoff::Handoff, poller::Poller, udp::UdpEndpoint};
 
 /// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
 const BATCHES_PER_DRIVE: usize = 4;
@@ -204,7 +204,7 @@ impl Endpoint {
         let socket = state.socket.as_ref()?;
         let overdue = Instant::now().checked_sub(grace);
         let is_due = state.engine.next_timer().is_some_and(|at| overdue.is_some_and(|then| at < then));
-        Some(is_due || state.engine.has_output() || is_readable(socket.as_fd(), Duration::ZERO))
+        Some(is_due || state.engine.has_output() || is_readable(socket.as_fd()))
     }
 
     /// The next timer, for a guardian that may sleep until then. `None`: the socket is closed.
@@ -234,9 +234,11 @@ impl Endpoint {
         }
     }
 
-    /// Duplicate of the socket for polling without the mutex.
-    pub(crate) fn socket_for_polling(&self) -> Option<std::os::fd::OwnedFd> {
-        self.lock().socket.as_ref()?.as_fd().try_clone_to_owned().ok()
+    /// Let a poller watch the socket, until it is closed.
+    pub(crate) fn watch_with(&self, poller: &Poller) {
+        if let Some(socket) = &self.lock().socket {
+            let _ = poller.add(socket.as_fd());
+        }
     }
 }
 
@@ -281,13 +283,8 @@ fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) {
     }
 }
 
-/// Wait until a descriptor is readable, at most `time`.
-pub(crate) fn is_readable(descriptor: BorrowedFd<'_>, time: Duration) -> bool {
-    wait_readable(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(time))
-}
-
-/// Wait until one of the descriptors is readable, at most `time`.
-pub(crate) fn wait_readable(descriptors: &mut [PollFd<'_>], time: Option<Duration>) -> bool {
-    let time = time.and_then(|time| Timespec::try_from(time).ok());
-    poll(descriptors, time.as_ref()).is_ok_and(|ready| ready > 0)
+/// Whether a descriptor is readable now.
+fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }

@@ -9,15 +9,17 @@
 
 use std::{
     cell::RefCell,
-    os::fd::{AsFd, OwnedFd},
+    io::Write,
+    os::unix::net::UnixStream,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags};
-
-use crate::endpoint::{Endpoint, Io, is_readable, wait_readable};
+use crate::{
+    endpoint::{Endpoint, Io},
+    poller::Poller,
+};
 
 /// How often a busy endpoint is looked at.
 const TICK: Duration = Duration::from_millis(1);
@@ -29,21 +31,23 @@ const QUIET: Duration = Duration::from_millis(50);
 const NAP: Duration = Duration::from_millis(500);
 
 struct Registry {
+    /// Not seen by the guardian yet.
     endpoints: Vec<Weak<Endpoint>>,
-    thread: Option<JoinHandle<()>>,
-    is_running: bool,
+    guardian: Option<Guardian>,
     /// Asked to end by [`shut_down`].
     is_ending: bool,
-    own_threads: Vec<JoinHandle<()>>,
+    own_threads: Vec<(JoinHandle<()>, UnixStream)>,
 }
 
-static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
-    endpoints: Vec::new(),
-    thread: None,
-    is_running: false,
-    is_ending: false,
-    own_threads: Vec::new(),
-});
+struct Guardian {
+    thread: JoinHandle<()>,
+    /// The sockets it sleeps on, and the far end of its alarm.
+    poller: Arc<Poller>,
+    alarm: UnixStream,
+}
+
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { endpoints: Vec::new(), guardian: None, is_ending: false, own_threads: Vec::new() });
 static CHANGED: Condvar = Condvar::new();
 
 fn registry() -> MutexGuard<'static, Registry> {
@@ -66,9 +70,8 @@ pub fn after_fork(is_child: bool) {
     let Some(mut registry) = OVER_FORK.with_borrow_mut(Option::take) else { return };
     if is_child {
         registry.endpoints.clear();
-        registry.is_running = false;
         // Handles of threads that exist in the parent only: joining them would wait for ever.
-        std::mem::forget(registry.thread.take());
+        std::mem::forget(registry.guardian.take());
         registry.own_threads.drain(..).for_each(std::mem::forget);
     }
 }
@@ -79,23 +82,34 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) {
     if registry.is_ending {
         return;
     }
+    // Without a thread or a poller the endpoint still works; it only lacks its stand-in.
     if endpoint.io() == Io::Thread {
+        let Ok((poller, alarm)) = poller() else { return };
+        endpoint.watch_with(&poller);
         let weak = Arc::downgrade(endpoint);
-        let spawned = std::thread::Builder::new().name("wtio-io".into()).spawn(move || receive_always(&weak));
-        registry.own_threads.retain(|thread| !thread.is_finished());
-        registry.own_threads.extend(spawned.ok());
+        let spawned = std::thread::Builder::new().name("wtio-io".into()).spawn(move || receive_always(&weak, &poller));
+        registry.own_threads.retain(|(thread, _)| !thread.is_finished());
+        registry.own_threads.extend(spawned.ok().map(|thread| (thread, alarm)));
         return;
     }
-    registry.endpoints.push(Arc::downgrade(endpoint));
-    if !registry.is_running {
-        registry.is_running = true;
-        // Without a thread the endpoint still works; it only lacks its stand-in.
-        match std::thread::Builder::new().name("wtio-guardian".into()).spawn(guard) {
-            Ok(thread) => registry.thread = Some(thread),
-            Err(_) => registry.is_running = false,
-        }
+    if registry.guardian.is_none() {
+        let Ok((poller, alarm)) = poller() else { return };
+        let sleeper = poller.clone();
+        let spawned = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || guard(&sleeper));
+        let Ok(thread) = spawned else { return };
+        registry.guardian = Some(Guardian { thread, poller, alarm });
     }
-    CHANGED.notify_all();
+    if let Some(guardian) = &registry.guardian {
+        endpoint.watch_with(&guardian.poller);
+        registry.endpoints.push(Arc::downgrade(endpoint));
+        CHANGED.notify_all();
+    }
+}
+
+/// A poller with an alarm: a byte into the stream wakes whoever sleeps on it.
+fn poller() -> std::io::Result<(Arc<Poller>, UnixStream)> {
+    let (near, far) = UnixStream::pair()?;
+    Ok((Arc::new(Poller::new(near)?), far))
 }
 
 /// End all threads and wait for them. Call at exit, without the GIL.
@@ -104,9 +118,11 @@ pub fn shut_down() {
         let mut registry = registry();
         registry.is_ending = true;
         CHANGED.notify_all();
-        (registry.thread.take(), std::mem::take(&mut registry.own_threads))
+        (registry.guardian.take(), std::mem::take(&mut registry.own_threads))
     };
-    for thread in guardian.into_iter().chain(own) {
+    let guardian = guardian.map(|guardian| (guardian.thread, guardian.alarm));
+    for (thread, mut alarm) in guardian.into_iter().chain(own) {
+        let _ = alarm.write(&[1]);
         let _ = thread.join();
     }
 }
@@ -118,7 +134,6 @@ fn is_ending() -> bool {
 /// What the guardian remembers of an endpoint between two looks.
 struct Watched {
     endpoint: Weak<Endpoint>,
-    socket: OwnedFd,
     beats: u64,
     /// When the counter last moved.
     moved: Instant,
@@ -127,7 +142,7 @@ struct Watched {
     is_standing_in: bool,
 }
 
-fn guard() {
+fn guard(poller: &Poller) {
     let mut watched: Vec<Watched> = Vec::new();
     loop {
         if !take_new(&mut watched) {
@@ -137,7 +152,7 @@ fn guard() {
         watched.retain_mut(|one| one.look(now));
         let is_quiet = watched.iter().all(|one| now - one.moved > QUIET && !one.is_standing_in);
         if is_quiet {
-            rest(&mut watched, now);
+            rest(&watched, poller, now);
         } else {
             std::thread::sleep(TICK);
         }
@@ -150,12 +165,10 @@ fn take_new(watched: &mut Vec<Watched>) -> bool {
     loop {
         for weak in std::mem::take(&mut registry.endpoints) {
             let Some(endpoint) = weak.upgrade() else { continue };
-            let Some(socket) = endpoint.socket_for_polling() else { continue };
             let beats = endpoint.beats();
             drop(endpoint);
             watched.push(Watched {
                 endpoint: weak,
-                socket,
                 beats,
                 moved: Instant::now(),
                 waiting: None,
@@ -163,7 +176,6 @@ fn take_new(watched: &mut Vec<Watched>) -> bool {
             });
         }
         if registry.is_ending {
-            registry.is_running = false;
             return false;
         }
         if !watched.is_empty() {
@@ -207,28 +219,25 @@ impl Watched {
 }
 
 /// All endpoints are quiet: sleep until a packet comes, a timer is due, or a nap is over.
-fn rest(watched: &mut [Watched], now: Instant) {
+fn rest(watched: &[Watched], poller: &Poller, now: Instant) {
     let mut time = NAP;
-    for one in watched.iter() {
+    for one in watched {
         if let Some(endpoint) = one.endpoint.upgrade()
             && let Some(Some(at)) = endpoint.next_timer()
         {
             time = time.min(at.saturating_duration_since(now) + GRACE);
         }
     }
-    let mut descriptors: Vec<PollFd<'_>> =
-        watched.iter().map(|one| PollFd::from_borrowed_fd(one.socket.as_fd(), PollFlags::IN)).collect();
-    if wait_readable(&mut descriptors, Some(time.max(TICK))) {
+    if poller.wait(time.max(TICK)) {
         // The loop was woken by the same packet; give it its turn.
         std::thread::sleep(GRACE);
     }
 }
 
 /// The thread of an endpoint with [`Io::Thread`].
-fn receive_always(endpoint: &Weak<Endpoint>) {
-    let Some(socket) = endpoint.upgrade().and_then(|e| e.socket_for_polling()) else { return };
+fn receive_always(endpoint: &Weak<Endpoint>, poller: &Poller) {
     loop {
-        let is_ready = is_readable(socket.as_fd(), NAP);
+        let is_ready = poller.wait(NAP);
         let Some(endpoint) = endpoint.upgrade() else { return };
         if is_ending() || endpoint.next_timer().is_none() {
             return;

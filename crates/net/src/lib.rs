@@ -9,6 +9,7 @@
 mod endpoint;
 mod guardian;
 mod handoff;
+mod poller;
 mod udp;
 
 pub use endpoint::{Driven, Endpoint, Io};

@@ -204,7 +204,8 @@ impl Stream {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        let Some(stats) = self.shared.look(|engine| engine.stream_stats(self.connection, self.id)) else {
+        let stats = self.shared.act(py, |engine, now| engine.stream_stats(now, self.connection, self.id));
+        let Some(stats) = stats else {
             return Ok(dict);
         };
         dict.set_item("written", stats.written)?;

@@ -144,6 +144,7 @@ impl Conn {
                     if dir == Dir::Bi {
                         self.tap.register(id);
                     }
+                    self.tap.register_receiving(id);
                     self.streams
                         .insert(id, Stream::new(now, Phase::Header(BytesMut::new()), true, true, dir == Dir::Bi));
                     self.read_header(now, id, events);
@@ -198,6 +199,7 @@ impl Conn {
                 let rest = std::mem::take(head).freeze().slice(length..);
                 stream.buffer.push(rest);
                 stream.phase = Phase::Data;
+                stream.receive_header = length as u64;
                 if ended {
                     stream.pending_end = Some(ReceiveState::Ended);
                 }
@@ -250,7 +252,7 @@ impl Conn {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.session = Some(session);
         stream.has_handle = true;
-        if !stream.buffer.is_empty() {
+        if self.tap.received(id) > stream.receive_header {
             stream.first_byte = Some(now);
         }
         if self.count_peer_stream(session, id) {
@@ -546,6 +548,9 @@ impl Conn {
         }
         let id = u64::from(id);
         self.tap.register(id);
+        if bidirectional {
+            self.tap.register_receiving(id);
+        }
         let phase = if session.is_some() { Phase::Data } else { Phase::Raw };
         let mut stream = Stream::new(now, phase, false, bidirectional, true);
         stream.session = session;
@@ -787,8 +792,15 @@ impl Conn {
 
     // ---------------------------------------------------------------- facts
 
-    pub(crate) fn stream_stats(&self, id: u64) -> Option<StreamStats> {
+    pub(crate) fn stream_stats(&self, now: Instant, id: u64) -> Option<StreamStats> {
         let stream = self.streams.get(&id)?;
+        let pulled = stream.read + stream.buffer.len() as u64;
+        // After a stop or a reset nothing counts as waiting any more.
+        let received = match stream.receive {
+            ReceiveState::Open => pulled.max(self.tap.received(id).saturating_sub(stream.receive_header)),
+            _ => pulled,
+        };
+        let blocked_now = stream.blocked_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
         let (sent, acked) = self.tap.progress(id);
         let (sent, acked) = match stream.send {
             SendState::Acked => (stream.pushed, stream.pushed),
@@ -799,11 +811,11 @@ impl Conn {
             written: stream.written,
             sent: payload(sent),
             acked: payload(acked),
-            received: stream.read + stream.buffer.len() as u64,
+            received,
             read: stream.read,
             send_buffered: stream.written.saturating_sub(payload(sent)),
-            receive_buffered: stream.buffer.len() as u64,
-            blocked: stream.blocked,
+            receive_buffered: received - stream.read,
+            blocked: stream.blocked + blocked_now,
             created: stream.created,
             first_byte: stream.first_byte,
             ended: stream.ended,
@@ -811,7 +823,12 @@ impl Conn {
     }
 
     pub(crate) fn unacked(&self, id: u64) -> u64 {
-        self.stream_stats(id).map_or(0, |stats| stats.written.saturating_sub(stats.acked))
+        let Some(stream) = self.streams.get(&id) else { return 0 };
+        let (_, acked) = self.tap.progress(id);
+        match stream.send {
+            SendState::Acked => 0,
+            _ => stream.written.saturating_sub(acked.saturating_sub(stream.header_length)),
+        }
     }
 
     pub(crate) fn set_priority(&mut self, id: u64, priority: i32) {

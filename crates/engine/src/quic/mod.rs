@@ -678,8 +678,8 @@ impl Engine {
 
     /// Numbers for diagnostics.
     #[must_use]
-    pub fn stream_stats(&self, id: u64, stream: u64) -> Option<StreamStats> {
-        self.connections.get(&id)?.stream_stats(stream)
+    pub fn stream_stats(&self, now: Instant, id: u64, stream: u64) -> Option<StreamStats> {
+        self.connections.get(&id)?.stream_stats(now, stream)
     }
 
     /// Nobody refers to the stream any more; what is still open is stopped and reset with `code`.

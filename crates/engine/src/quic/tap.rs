@@ -70,6 +70,10 @@ struct SentFrame {
 #[derive(Debug, Default)]
 struct State {
     streams: FxHashMap<u64, Progress>,
+    /// Receiving halves: the contiguous prefix that arrived is their `acked`.
+    received: FxHashMap<u64, Progress>,
+    /// Frames of streams the engine has not heard of yet; it will before the next packet.
+    unknown: Vec<(u64, u64, u64)>,
     /// STREAM frames in flight, by rising packet number.
     flight: VecDeque<SentFrame>,
     largest_acked: u64,
@@ -89,8 +93,26 @@ impl Tap {
         self.state().streams.insert(stream, Progress::default());
     }
 
+    /// Count what arrives on a stream from now on, and what came with the packet that is being handled.
+    pub(crate) fn register_receiving(&self, stream: u64) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let mut progress = Progress::default();
+        for &(_, start, end) in state.unknown.iter().filter(|frame| frame.0 == stream) {
+            progress.acknowledge(start, end);
+        }
+        state.received.insert(stream, progress);
+    }
+
     pub(crate) fn forget(&self, stream: u64) {
-        self.state().streams.remove(&stream);
+        let mut state = self.state();
+        state.streams.remove(&stream);
+        state.received.remove(&stream);
+    }
+
+    /// Contiguous bytes of a stream that arrived, header included.
+    pub(crate) fn received(&self, stream: u64) -> u64 {
+        self.state().received.get(&stream).map_or(0, |p| p.acked)
     }
 
     /// Offsets (sent, acknowledged) of a stream.
@@ -102,6 +124,8 @@ impl Tap {
     pub(crate) fn take_advanced(&self, into: &mut Vec<u64>) {
         let mut state = self.state();
         into.append(&mut state.advanced);
+        // Whatever was new is registered by now; the rest belongs to streams that are over.
+        state.unknown.clear();
     }
 
     fn packet_leaves(&self, packet: u64, payload: &[u8]) {
@@ -123,13 +147,14 @@ impl Tap {
     fn packet_arrives(&self, payload: &[u8]) {
         let mut state = self.state();
         let state = &mut *state;
-        if state.flight.is_empty() {
-            return;
-        }
-        walk(payload, |frame| {
-            if let Frame::Acked { first, last } = frame {
-                state.acknowledge(first, last);
-            }
+        walk(payload, |frame| match frame {
+            Frame::Acked { first, last } => state.acknowledge(first, last),
+            Frame::Stream { stream, start, end } => match state.received.get_mut(&stream) {
+                Some(progress) => {
+                    progress.acknowledge(start, end);
+                }
+                None => state.unknown.push((stream, start, end)),
+            },
         });
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
         while state.flight.front().is_some_and(|f| f.packet < horizon) {
