@@ -287,10 +287,13 @@ class Connection:
         """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
         number = session.session_id
         self._bound_end(number)
-        self._end_session(session, CloseInfo(code, cut_reason(reason).decode(), "local"))
-        # Trap C1: the capsule and the end of the stream, and nothing that would make a peer discard them.
+        # Trap C1: the capsule and the end of the stream, and nothing that would make a peer discard them. They leave in
+        # a packet of their own: resets in the same packet come in front of them, and Chromium's tab may crash when its
+        # streams are reset before it learns that the session is over.
         self.h3.close_session(number, code, reason)
         self._pump()
+        self.driver.drive()
+        self._end_session(session, CloseInfo(code, cut_reason(reason).decode(), "local"))
 
     def abort_session(self, session: WebTransportSession) -> None:
         """Reset the CONNECT stream."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import ipaddress
 import os
 import socket
 from functools import partial
@@ -106,11 +107,23 @@ class LoopDriver(Driver):
             self.loop.remove_writer(self._descriptor)
 
 
+def _literal(host: str | None, port: int) -> Address | None:
+    """The address that ``host`` spells out, which spares a name lookup its thread; None for a name or a scope id."""
+    try:
+        ip = ipaddress.ip_address(host or "")
+    except ValueError:
+        return None
+    return None if getattr(ip, "scope_id", None) else Address(str(ip), port, ip.version == 6)
+
+
 class LoopTransport:
     """Real UDP sockets on the running loop."""
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
         """Look up all addresses of a host, best first (RFC 6724 order, as the system gives them)."""
+        literal = _literal(host, port)
+        if literal is not None:
+            return [literal]
         loop = asyncio.get_running_loop()
         flags = socket.AI_PASSIVE if listening else 0
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)

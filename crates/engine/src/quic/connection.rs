@@ -795,10 +795,11 @@ impl Conn {
     pub(crate) fn stream_stats(&self, now: Instant, id: u64) -> Option<StreamStats> {
         let stream = self.streams.get(&id)?;
         let pulled = stream.read + stream.buffer.len() as u64;
-        // After a stop or a reset nothing counts as waiting any more.
-        let received = match stream.receive {
-            ReceiveState::Open => pulled.max(self.tap.received(id).saturating_sub(stream.receive_header)),
-            _ => pulled,
+        let received = pulled.max(self.tap.received(id).saturating_sub(stream.receive_header));
+        // What a stop or a reset threw away no longer waits for anybody.
+        let waiting = match stream.receive {
+            ReceiveState::Open => received - stream.read,
+            _ => stream.buffer.len() as u64,
         };
         let blocked_now = stream.blocked_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
         let (sent, acked) = self.tap.progress(id);
@@ -814,7 +815,7 @@ impl Conn {
             received,
             read: stream.read,
             send_buffered: stream.written.saturating_sub(payload(sent)),
-            receive_buffered: received - stream.read,
+            receive_buffered: waiting,
             blocked: stream.blocked + blocked_now,
             created: stream.created,
             first_byte: stream.first_byte,
