@@ -441,6 +441,26 @@ async def test_server_can_be_awaited(certificate: DevCertificate) -> None:
     await server.wait_closed()
 
 
+async def test_handles_of_a_gone_connection_touch_no_later_one(server: Server, certificate: DevCertificate) -> None:
+    kept = None
+    for _ in range(3):
+        connecting = asyncio.ensure_future(opened(wtio.connect(url_of(server), tls=certificate.client_tls())))
+        accepted = await (await anext(aiter(server))).accept()
+        session = await connecting
+        outgoing = await session.create_unidirectional_stream()
+        await outgoing.write(data=b"hello")
+        incoming = await first(accepted.incoming_unidirectional_streams())
+        # The stream of the connection before is dropped here; it had the same number.
+        kept = incoming
+        await outgoing.write(data=b" world", end_stream=True)
+        assert await kept.read_all() == b"hello world"
+        await session.close()
+        # Until the server has forgotten the connection altogether.
+        async with asyncio.timeout(10):
+            while server._drivers[0].endpoint.connections:
+                await asyncio.sleep(0.05)
+
+
 # -- shutdown
 
 
