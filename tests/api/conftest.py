@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-import wtio
-
 from .support import CHANNELS, Channel, Pair, open_channel, session_pair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from typing import Any
+
+    import wtio
 
 # Far beyond what any of these tests takes, also on a busy machine: it only turns a hang into a failure.
 PATIENCE = 25.0

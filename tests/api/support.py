@@ -26,8 +26,6 @@ CHANNELS = (
     "server-bidi-back",
 )
 
-ReadCall = "Callable[[wtio.WebTransportReceiveStream], Awaitable[object]]"
-
 # Every way to wait for bytes. None of them can finish on a stream that carries nothing.
 READS: dict[str, Callable[[wtio.WebTransportReceiveStream], Coroutine[Any, Any, object]]] = {
     "read": lambda stream: stream.read(),
@@ -146,6 +144,12 @@ async def first(items: Any) -> Any:
 def port_of(server: wtio.Server) -> int:
     """The port of the first socket of a server."""
     return server.addresses[0][1]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a number that no event announces."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
 
 
 async def is_pending(task: asyncio.Future[Any]) -> bool:

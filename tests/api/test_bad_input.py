@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from aioquic.quic.events import QuicEvent
+
     from wtio import DevCertificate, Server, WebTransportSession
 
 SHORT = wtio.Timeouts(connect=1.0)
@@ -74,7 +75,7 @@ async def test_foreign_address_is_named(certificate: DevCertificate) -> None:
 
 
 async def test_unknown_host_is_named(certificate: DevCertificate) -> None:
-    with pytest.raises(OSError, match="no-such-host.invalid"):
+    with pytest.raises(OSError, match=r"no-such-host\.invalid"):
         await wtio.serve(echo, "no-such-host.invalid", 0, tls=certificate.server_tls())
     error = await failure("https://no-such-host.invalid/", certificate, wtio.Timeouts())
     assert isinstance(error, wtio.NameResolutionError)
@@ -175,9 +176,7 @@ async def test_port_that_answers_nonsense(certificate: DevCertificate, answer: b
         def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
             self.transport.sendto(answer, address)
 
-    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
-        Nonsense, local_addr=("127.0.0.1", 0)
-    )
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Nonsense, local_addr=("127.0.0.1", 0))
     try:
         port = transport.get_extra_info("sockname")[1]
         error = await failure(f"https://127.0.0.1:{port}/", certificate)

@@ -18,12 +18,13 @@ from aioquic.quic.configuration import QuicConfiguration
 import wtio
 import wtio.testing
 
-from .support import first, opened, outcome, port_of, session_pair
+from .support import first, opened, outcome, port_of, session_pair, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aioquic.quic.events import QuicEvent
+
     from wtio import DevCertificate, Server, SessionRequest, WebTransportSession
 
 
@@ -287,13 +288,13 @@ async def test_streams_may_come_before_accept(server: Server, certificate: DevCe
 
 
 async def test_handler_serves_sessions(certificate: DevCertificate) -> None:
-    async with wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        async with (
-            wtio.connect(url_of(server), tls=certificate.client_tls()) as one,
-            wtio.connect(url_of(server), tls=certificate.client_tls()) as two,
-        ):
-            assert await asyncio.gather(ask(one, b"one"), ask(two, b"two")) == [b"one", b"two"]
-            assert len(server.sessions) == 2
+    async with (
+        wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as server,
+        wtio.connect(url_of(server), tls=certificate.client_tls()) as one,
+        wtio.connect(url_of(server), tls=certificate.client_tls()) as two,
+    ):
+        assert [*await asyncio.gather(ask(one, b"one"), ask(two, b"two"))] == [b"one", b"two"]
+        assert len(server.sessions) == 2
 
 
 async def test_session_is_closed_when_its_handler_returns(certificate: DevCertificate) -> None:
@@ -342,9 +343,11 @@ async def test_end_of_the_session_in_a_handler_is_no_failure(certificate: DevCer
             ended.append(error)
             raise
 
-    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        async with wtio.connect(url_of(server), tls=certificate.client_tls()) as session:
-            await session.close(3, "enough")
+    async with (
+        wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server,
+        wtio.connect(url_of(server), tls=certificate.client_tls()) as session,
+    ):
+        await session.close(3, "enough")
     assert [(error.code, error.reason) for error in ended] == [(3, "enough")]
     # Nothing is logged as an error: see the fixture no_logged_errors.
 
@@ -415,7 +418,7 @@ async def test_two_servers_in_one_process(certificate: DevCertificate) -> None:
         wtio.connect(url_of(two), tls=certificate.client_tls()) as to_two,
     ):
         assert port_of(one) != port_of(two)
-        assert await asyncio.gather(ask(to_one, b"1"), ask(to_two, b"2")) == [b"1", b"2"]
+        assert [*await asyncio.gather(ask(to_one, b"1"), ask(to_two, b"2"))] == [b"1", b"2"]
         await one.close()
         assert await ask(to_two) == b"hello"
 
@@ -456,9 +459,7 @@ async def test_handles_of_a_gone_connection_touch_no_later_one(server: Server, c
         assert await kept.read_all() == b"hello world"
         await session.close()
         # Until the server has forgotten the connection altogether.
-        async with asyncio.timeout(10):
-            while server._drivers[0].endpoint.connections:
-                await asyncio.sleep(0.05)
+        await until(lambda: not server._drivers[0].endpoint.connections)
 
 
 # -- shutdown
@@ -501,9 +502,7 @@ async def test_closing_the_server_answers_waiting_requests(server: Server, certi
 async def test_server_that_closes_takes_no_new_clients(server: Server, certificate: DevCertificate) -> None:
     url = url_of(server)
     await server.close()
-    error = await outcome(
-        opened(wtio.connect(url, tls=certificate.client_tls(), timeouts=wtio.Timeouts(connect=1)))
-    )
+    error = await outcome(opened(wtio.connect(url, tls=certificate.client_tls(), timeouts=wtio.Timeouts(connect=1))))
     assert isinstance(error, wtio.ConnectError)
 
 
@@ -601,9 +600,7 @@ def hook(request: wtio.HttpRequest) -> wtio.HttpResponse | None:
     return None
 
 
-async def test_ordinary_requests_are_answered(
-    certificate: DevCertificate, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_ordinary_requests_are_answered(certificate: DevCertificate, caplog: pytest.LogCaptureFixture) -> None:
     # Trap H13.
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=0)
     async with wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls(), http=hook) as server:
@@ -679,12 +676,12 @@ async def test_busy_client_does_not_starve_the_others(certificate: DevCertificat
 
 async def test_settings_are_checked() -> None:
     # Trap P8.
-    for name, value in (("read_all", -1), ("line", 0), ("max_mtu", 1), ("stream_receive_window", 10)):
-        with pytest.raises(ValueError, match=f"Limits.{name}.*{value}"):
-            wtio.Limits(**{name: value})  # type: ignore[arg-type]
-    for name, value in (("connect", 0), ("idle", -1), ("close", float("nan"))):
+    for name, size in (("read_all", -1), ("line", 0), ("max_mtu", 1), ("stream_receive_window", 10)):
+        with pytest.raises(ValueError, match=f"Limits.{name}.*{size}"):
+            wtio.Limits(**{name: size})
+    for name, seconds in (("connect", 0.0), ("idle", -1.0), ("close", float("nan"))):
         with pytest.raises(ValueError, match=f"Timeouts.{name}"):
-            wtio.Timeouts(**{name: value})  # type: ignore[arg-type]
+            wtio.Timeouts(**{name: seconds})
     with pytest.raises(TypeError):
         wtio.Limits(line="many")  # type: ignore[arg-type]
     with pytest.raises(TypeError):

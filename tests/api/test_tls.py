@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+
     from wtio import DevCertificate, WebTransportSession
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -76,10 +77,12 @@ async def echo(session: WebTransportSession) -> None:
 
 async def check(server_tls: wtio.ServerTLS, client_tls: wtio.ClientTLS, host: str = "127.0.0.1") -> None:
     """Connect and exchange something."""
-    async with wtio.serve(echo, "127.0.0.1", 0, tls=server_tls) as server:
-        async with wtio.connect(f"https://{host}:{port_of(server)}/", tls=client_tls) as session:
-            session.send_datagram(b"trusted")
-            assert await session.receive_datagram() == b"trusted"
+    async with (
+        wtio.serve(echo, "127.0.0.1", 0, tls=server_tls) as server,
+        wtio.connect(f"https://{host}:{port_of(server)}/", tls=client_tls) as session,
+    ):
+        session.send_datagram(b"trusted")
+        assert await session.receive_datagram() == b"trusted"
 
 
 @asynccontextmanager
@@ -157,17 +160,15 @@ async def test_other_authority_is_refused(chain: tuple[Path, Path, Path], tmp_pa
 
 async def test_certificate_for_another_name_is_refused(tmp_path: Path, authority: trustme.CA) -> None:
     issued = authority.issue_cert("elsewhere.example")
-    server = wtio.ServerTLS(
-        certdata=issued.cert_chain_pems[0].bytes(), keydata=issued.private_key_pem.bytes()
-    )
-    with pytest.raises(wtio.CertificateError, match="elsewhere.example"):
+    server = wtio.ServerTLS(certdata=issued.cert_chain_pems[0].bytes(), keydata=issued.private_key_pem.bytes())
+    with pytest.raises(wtio.CertificateError, match=r"elsewhere\.example"):
         await check(server, wtio.ClientTLS(cadata=authority.cert_pem.bytes()))
 
 
 async def test_expired_certificate_is_refused_by_the_client(tmp_path: Path) -> None:
     made = Made(tmp_path, begin=NOW - 5 * DAY, end=NOW - DAY)
     async with foreign_server(made) as url:
-        with pytest.raises(wtio.CertificateError, match="(?i)expired"):
+        with pytest.raises(wtio.CertificateError, match=r"(?i)expired"):
             await wtio.connect(url, tls=wtio.ClientTLS(cafile=made.certfile))
 
 
@@ -241,7 +242,7 @@ async def test_dangerous_switch_trusts_anything(tmp_path: Path) -> None:
 def test_missing_file_is_named(chain: tuple[Path, Path, Path], tmp_path: Path, which: str) -> None:
     certificate, key, _ = chain
     missing = tmp_path / "not-there.pem"
-    with pytest.raises(wtio.CertificateError, match=r"not-there\.pem.*No such file") as caught:
+    with pytest.raises(wtio.CertificateError, match=r"not-there\.pem.*No such file") as caught:  # noqa: PT012
         if which == "cafile":
             wtio.ClientTLS(cafile=missing)
         elif which == "certfile":
@@ -251,15 +252,15 @@ def test_missing_file_is_named(chain: tuple[Path, Path, Path], tmp_path: Path, w
     assert caught.value.path == str(missing)
 
 
-@pytest.mark.parametrize("content", [b"", b"not PEM at all", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not PEM at all", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
 @pytest.mark.parametrize("which", ["certfile", "keyfile", "cafile"])
-def test_unusable_file_is_named(
-    chain: tuple[Path, Path, Path], tmp_path: Path, which: str, content: bytes
-) -> None:
+def test_unusable_file_is_named(chain: tuple[Path, Path, Path], tmp_path: Path, which: str, content: bytes) -> None:
     certificate, key, _ = chain
     bad = tmp_path / "bad.pem"
     bad.write_bytes(content)
-    with pytest.raises(wtio.CertificateError, match=r"bad\.pem") as caught:
+    with pytest.raises(wtio.CertificateError, match=r"bad\.pem") as caught:  # noqa: PT012
         if which == "cafile":
             wtio.ClientTLS(cafile=bad)
         elif which == "certfile":
@@ -276,9 +277,7 @@ def test_key_of_another_certificate_is_refused(chain: tuple[Path, Path, Path], t
 
 
 @pytest.mark.parametrize(("begin", "end", "words"), [(-5, -1, "expired"), (1, 5, "not valid before")])
-def test_certificate_out_of_its_time_is_refused_by_the_server(
-    tmp_path: Path, begin: int, end: int, words: str
-) -> None:
+def test_certificate_out_of_its_time_is_refused_by_the_server(tmp_path: Path, begin: int, end: int, words: str) -> None:
     made = Made(tmp_path, begin=NOW + begin * DAY, end=NOW + end * DAY)
     with pytest.raises(wtio.CertificateError, match=words):
         wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
 Result = TypeVar("Result")
 When = Literal["waiting", "woken"]
@@ -54,6 +54,12 @@ class Interrupted(Generic[Result]):
                 step, argument = self._coroutine.send, None
                 if is_here:
                     step, argument = self._coroutine.throw, asyncio.CancelledError()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, in virtual time, for something that no event announces."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
 
 
 async def interrupted(coroutine: Coroutine[Any, Any, Result], point: int, when: When) -> tuple[bool, Result | None]:

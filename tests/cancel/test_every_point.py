@@ -16,7 +16,7 @@ import pytest
 import wtio
 import wtio.testing
 
-from .interrupt import When, interrupted
+from .interrupt import When, interrupted, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -54,8 +54,7 @@ async def trickle(chance: random.Random, writer: wtio.WebTransportSendStream, da
 
 # -- reading
 
-# A read returns what it took, and b"" at the end. The lines of the table differ in what they wait for.
-Reader = "Callable[[wtio.WebTransportReceiveStream, random.Random], Coroutine[Any, Any, bytes]]"
+# A read returns what it took, and b"" at the end.
 
 
 async def read_exactly(stream: wtio.WebTransportReceiveStream, chance: random.Random) -> bytes:
@@ -118,7 +117,7 @@ def test_cancelled_reads_lose_and_double_no_byte(name: str, seed: int) -> None:
     counts = {"finished": 0, "cancelled": 0}
 
     async def main() -> None:
-        conditions = {"loss": 0.05, "jitter": 0.01, "reorder": 0.1} if seed % 2 else {}
+        conditions: dict[str, Any] = {"loss": 0.05, "jitter": 0.01, "reorder": 0.1} if seed % 2 else {}
         async with wtio.testing.session_pair(seed=seed, limits=TIGHT, **conditions) as (client, server):
             writer = await client.create_unidirectional_stream()
             writing = asyncio.ensure_future(trickle(chance, writer, data))
@@ -182,7 +181,7 @@ def test_cancelled_writes_lose_and_double_no_byte(seed: int, method: str, when: 
 
     async def main() -> None:
         nonlocal cancelled
-        conditions = {"loss": 0.05, "jitter": 0.01, "reorder": 0.1} if seed % 2 else {}
+        conditions: dict[str, Any] = {"loss": 0.05, "jitter": 0.01, "reorder": 0.1} if seed % 2 else {}
         async with wtio.testing.session_pair(seed=seed, limits=TIGHT, **conditions) as (client, server):
             writer = await client.create_bidirectional_stream()
             reader = await anext(aiter(server.incoming_bidirectional_streams()))
@@ -246,15 +245,16 @@ def test_timeout_of_a_write_tells_how_much_was_accepted() -> None:
         async with wtio.testing.session_pair(limits=TIGHT) as (client, server):
             writer = await client.create_unidirectional_stream()
             data = random.Random(1).randbytes(100_000)
-            reader = None
+            reader = await anext(aiter(server.incoming_unidirectional_streams()))
+            received = bytearray()
             position = 0
             while position < len(data):
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(writer.write(data=data[position:]), 0.1)
                 position += writer.last_write_accepted
-                reader = reader or await anext(aiter(server.incoming_unidirectional_streams()))
-                await reader.readexactly(n=min(1000, position))
-            assert reader is not None
+                received += await reader.readexactly(n=min(1000, position - len(received)))
+            await writer.close()
+            assert received + await reader.read_all() == data
             assert writer.diagnostics().bytes_written == len(data)
 
     wtio.testing.run(main())
@@ -340,8 +340,7 @@ def test_cancelled_opening_opens_nothing(seed: int, form: str) -> None:
                 if form == "bidirectional":
                     await stream.stop_receiving()
                 await stream.wait_acked()
-            while len(seen) < len(opened):
-                await asyncio.sleep(0.1)
+            await until(lambda: len(seen) == len(opened))
             # Ids without gaps: nothing was opened that nobody got.
             assert opened == list(range(opened[0], opened[0] + 4 * len(opened), 4))
             assert seen == opened
@@ -379,8 +378,7 @@ def test_cancelled_accepting_loses_no_stream(seed: int, form: str, acceptors: in
                 opened.append(stream.stream_id)
                 await stream.close()
                 await asyncio.sleep(chance.random() * 0.01)
-            while len(seen) < count:
-                await asyncio.sleep(0.1)
+            await until(lambda: len(seen) == count)
             # One of several tasks may still wait for a stream that will not come.
             for task in tasks:
                 task.cancel()
@@ -420,8 +418,7 @@ def test_cancelled_receiving_loses_no_datagram(seed: int, receivers: int) -> Non
             for number in range(count):
                 client.send_datagram(b"%d" % number)
                 await asyncio.sleep(chance.random() * 0.01)
-            while len(received) < count:
-                await asyncio.sleep(0.1)
+            await until(lambda: len(received) == count)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -553,9 +550,7 @@ def test_cancelled_iteration_loses_no_request(seed: int, iterators: int) -> None
 
             async def iterate() -> None:
                 while len(paths) < count:
-                    done, request = await interrupted(
-                        anext_of(server), chance.choice((1, 1, 2)), chance.choice(WHENS)
-                    )
+                    done, request = await interrupted(anext_of(server), chance.choice((1, 1, 2)), chance.choice(WHENS))
                     if done:
                         assert request is not None
                         paths.append(request.path)

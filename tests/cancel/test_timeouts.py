@@ -143,7 +143,7 @@ async def test_cancelled_task_group_leaves_the_session_usable(pair: Sessions) ->
         await asyncio.sleep(0.01)
         raise Stop
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
         async with asyncio.TaskGroup() as group:
             group.create_task(server.receive_datagram())
             group.create_task(anext_of(server.incoming_bidirectional_streams()))

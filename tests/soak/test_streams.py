@@ -229,7 +229,7 @@ async def test_sessions_come_and_go(server: wtio.Server, url: str, certificate: 
                 assert await stream.read_all() == b"hello"
         # Closing connections keep state and sockets for three probe timeouts (RFC 9000, section 10.2).
         async with asyncio.timeout(30):
-            while open_files() > before + 5:
+            while open_files() > before + 5:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         gc.collect()
         sizes.append(resident())

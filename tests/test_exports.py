@@ -1,0 +1,205 @@
+"""The public surface: what it consists of, where it is found, and that nothing else slips in."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.resources
+import inspect
+import pickle
+import pkgutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+import wtio
+import wtio.stream
+
+# Everything that stream-api.md and the issue promise by name.
+PROMISED = (
+    "Buffer",
+    "ClientTLS",
+    "ErrorCodes",
+    "Limits",
+    "ServerTLS",
+    "StreamDiagnostics",
+    "StreamDirection",
+    "Timeouts",
+    "WebTransportReceiveStream",
+    "WebTransportSendStream",
+    "WebTransportSession",
+    "WebTransportStream",
+    "connect",
+    "serve",
+)
+
+STREAM_NAMES = (
+    "Buffer",
+    "ErrorCodes",
+    "StreamDiagnostics",
+    "StreamDirection",
+    "WebTransportReceiveStream",
+    "WebTransportSendStream",
+    "WebTransportStream",
+)
+
+PUBLIC_MODULES = (
+    "client",
+    "config",
+    "datagram",
+    "errors",
+    "protocol",
+    "server",
+    "session",
+    "stream",
+    "testing",
+    "tls",
+)
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_promised_names_are_there(name: str) -> None:
+    assert name in wtio.__all__
+    assert getattr(wtio, name) is not None
+
+
+@pytest.mark.parametrize("name", STREAM_NAMES)
+def test_stream_names_are_in_both_places(name: str) -> None:
+    assert getattr(wtio, name) is getattr(wtio.stream, name)
+    assert name in wtio.stream.__all__
+
+
+def test_all_is_complete_sorted_and_without_doubles() -> None:
+    assert len(set(wtio.__all__)) == len(wtio.__all__)
+    assert sorted(wtio.__all__) == sorted(set(wtio.__all__))
+    public = {
+        name
+        for name, value in vars(wtio).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public == set(wtio.__all__)
+
+
+def test_star_import_gives_exactly_all() -> None:
+    namespace: dict[str, object] = {}
+    exec("from wtio import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(wtio.__all__)
+
+
+def test_every_public_name_says_where_it_comes_from() -> None:
+    for name in wtio.__all__:
+        value = getattr(wtio, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__module__.startswith("wtio") or name == "Buffer", name
+            assert value.__doc__, name
+
+
+def test_no_module_is_public_by_accident() -> None:
+    found = {module.name for module in pkgutil.iter_modules(wtio.__path__) if not module.name.startswith("_")}
+    assert found - {"cli"} <= set(PUBLIC_MODULES)
+
+
+@pytest.mark.parametrize("name", [module for module in PUBLIC_MODULES if module != "datagram"])
+def test_all_of_every_module_exists(name: str) -> None:
+    module = importlib.import_module(f"wtio.{name}")
+    for member in getattr(module, "__all__", ()):
+        assert hasattr(module, member), member
+    assert module.__doc__
+
+
+def test_version_is_a_version() -> None:
+    assert all(part.isdigit() for part in wtio.__version__.split(".")[:2])
+
+
+def test_package_is_typed() -> None:
+    assert importlib.resources.files("wtio").joinpath("py.typed").is_file()
+
+
+# -- relations
+
+
+def test_bidirectional_streams_are_both() -> None:
+    assert issubclass(wtio.WebTransportStream, wtio.WebTransportReceiveStream)
+    assert issubclass(wtio.WebTransportStream, wtio.WebTransportSendStream)
+    assert not issubclass(wtio.WebTransportSendStream, wtio.WebTransportReceiveStream)
+
+
+@pytest.mark.parametrize(
+    ("name", "bases"),
+    [
+        ("ConnectError", (ConnectionError,)),
+        ("InvalidURLError", (wtio.ConnectError, ValueError)),
+        ("CertificateError", (wtio.ConnectError,)),
+        ("ConnectionRefused", (wtio.ConnectError, ConnectionRefusedError)),
+        ("HandshakeTimeout", (wtio.ConnectError, TimeoutError)),
+        ("SessionRejectedError", (wtio.ConnectError,)),
+        ("SessionClosed", (ConnectionError,)),
+        ("SessionClosedOK", (wtio.SessionClosed,)),
+        ("SessionClosedError", (wtio.SessionClosed,)),
+        ("StreamResetError", (wtio.StreamError, ConnectionResetError)),
+        ("StreamStoppedError", (wtio.StreamError, BrokenPipeError)),
+        ("StreamClosedError", (wtio.StreamError,)),
+        ("ReadLimitError", (wtio.StreamError, asyncio.LimitOverrunError)),
+        ("DatagramTooLargeError", (ValueError,)),
+        ("LocalProtocolError", (wtio.ProtocolError,)),
+        ("RemoteProtocolError", (wtio.ProtocolError,)),
+        ("BusyError", (RuntimeError,)),
+    ],
+)
+def test_errors_are_what_programs_catch(name: str, bases: tuple[type, ...]) -> None:
+    error = getattr(wtio, name)
+    assert issubclass(error, wtio.WebTransportError)
+    for base in bases:
+        assert issubclass(error, base)
+
+
+def test_stream_errors_and_session_errors_are_apart() -> None:
+    # `except StreamError` must not swallow the end of the session, and neither must catch a cancellation.
+    assert not issubclass(wtio.SessionClosed, wtio.StreamError)
+    assert not issubclass(wtio.StreamError, wtio.SessionClosed)
+    assert not issubclass(wtio.WebTransportError, asyncio.CancelledError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        wtio.StreamResetError("reset", error_code=5, wire_code=6, partial=b"x", stream_id=4),
+        wtio.StreamStoppedError("stopped", error_code=None, wire_code=6),
+        wtio.SessionClosedError(code=5, reason="because", closed_by="peer"),
+        wtio.SessionClosedOK(code=0, reason="", closed_by="local"),
+        wtio.SessionRejectedError("rejected", status=404, headers=(("a", "b"),)),
+        wtio.DatagramTooLargeError("large", size=5, limit=4),
+        wtio.ReadLimitError("limit", limit=5, setting="Limits.line", stream_id=4),
+        wtio.InvalidURLError("url", url="x"),
+        wtio.HandshakeTimeout("late", timeout=1.0),
+        wtio.RemoteProtocolError("bad", error_code=0x101),
+        wtio.BusyError("busy"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_pickling(error: wtio.WebTransportError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+def test_limits_and_timeouts_are_immutable_and_keyword_only() -> None:
+    for kind in (wtio.Limits, wtio.Timeouts):
+        value = kind()
+        assert value == kind()
+        assert hash(value) == hash(kind())
+        name = next(iter(inspect.signature(kind).parameters))
+        with pytest.raises(AttributeError):
+            setattr(value, name, 1)
+        with pytest.raises(TypeError):
+            kind(1)  # type: ignore[call-arg]
+
+
+def test_import_of_the_library_imports_nothing_heavy() -> None:
+    heavy = ("uvloop", "aioquic", "cryptography", "typing_extensions")
+    source = f"import sys, wtio; print(*[name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
