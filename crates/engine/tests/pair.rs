@@ -472,3 +472,32 @@ fn other_streams_come_up_whole_with_their_type() {
     assert_eq!(pair.read(SERVER, control), [0x00, 0x04, 0x00]);
     let _ = server;
 }
+
+#[test]
+fn a_handle_kept_from_a_gone_connection_does_not_hurt_the_next_one() {
+    let mut pair = Pair::new(13, CLEAN, |_| ());
+    let (client, server) = (pair.ids[CLIENT], pair.ids[SERVER]);
+    let stream = pair.open(CLIENT, DATA_STREAM);
+    pair.engines[CLIENT].write(client, stream, b"x");
+    pair.run_until("the stream arrives", |p| p.incoming(SERVER) == [stream]);
+    pair.engines[CLIENT].close(pair.now, client, 0x100, b"");
+    pair.run_until("the connection is gone", |p| {
+        p.engines[SERVER].connection_count() == 0 && p.engines[CLIENT].connection_count() == 0
+    });
+    // The core reuses the number of the connection; a stream of the old one is still held.
+    pair.events = [Vec::new(), Vec::new()];
+    let trust = ClientTls::new(Trust::Insecure, None).unwrap();
+    let address = pair.addresses[SERVER];
+    pair.ids[CLIENT] = pair.engines[CLIENT].connect(pair.now, address, "localhost", &trust).unwrap();
+    pair.run_until("the next one is connected", |p| {
+        p.seen(CLIENT, |e| matches!(e, Event::Connected { .. }))
+            && p.seen(SERVER, |e| matches!(e, Event::Connected { .. }))
+    });
+    pair.engines[SERVER].release(pair.now, server, stream, 0);
+    let second = pair.ids[CLIENT];
+    let data = pattern(10_000);
+    let limits = SessionLimits::default();
+    pair.engines[CLIENT].add_session(second, SESSION, limits);
+    let stream = pair.open(CLIENT, DATA_STREAM);
+    assert_eq!(pair.transfer(CLIENT, stream, &data), data);
+}

@@ -54,6 +54,8 @@ pub(crate) struct Conn {
     streams_wanted: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
+    /// The core's endpoint has forgotten the connection.
+    pub(crate) is_settled: bool,
     pub(crate) timer: Option<Instant>,
     pub(crate) listed: bool,
     options: Arc<Options>,
@@ -101,6 +103,7 @@ impl Conn {
             streams_wanted: [false; 2],
             is_connected: false,
             is_closed: false,
+            is_settled: false,
             timer: None,
             listed: false,
             options,

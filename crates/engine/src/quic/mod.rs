@@ -371,9 +371,14 @@ impl Engine {
                     self.timers.push(Reverse((at, id)));
                 }
             }
-            if conn.inner.is_drained() && conn.is_unreferenced() {
-                self.ids.remove(&conn.handle);
-                self.connections.remove(&id);
+            if conn.inner.is_drained() {
+                // The core gives the handle of a drained connection to the next one: only our own entry may go.
+                if self.ids.get(&conn.handle) == Some(&id) {
+                    self.ids.remove(&conn.handle);
+                }
+                if conn.is_unreferenced() {
+                    self.connections.remove(&id);
+                }
                 continue;
             }
             if !is_idle {
@@ -387,6 +392,10 @@ impl Engine {
     }
 
     fn settle_endpoint(endpoint: &mut quinn_proto::Endpoint, conn: &mut Conn) {
+        if conn.is_settled {
+            return;
+        }
+        conn.is_settled = conn.inner.is_drained();
         while let Some(event) = conn.inner.poll_endpoint_events() {
             if let Some(event) = endpoint.handle_event(conn.handle, event) {
                 conn.inner.handle_event(event);
