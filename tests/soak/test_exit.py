@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import wtio
+from wtio._driver import Driver
 
 RUNS = 3
 
@@ -144,6 +146,33 @@ def test_interpreter_exits_in_the_middle_of_everything(tmp_path: Path, name: str
         assert result.returncode == 0, (result.returncode, result.stderr)
         for word in ("panicked", "Fatal Python error", "wtio._core", "Segmentation"):
             assert word not in result.stderr, result.stderr
+
+
+def test_loops_one_after_another_leave_nothing_behind(certificate: wtio.DevCertificate) -> None:
+    # Trap P5. Each loop ends while the client's connection still lingers (RFC 9000, section 10.2).
+    async def session() -> None:
+        async with wtio.serve(wait_closed, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+            url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+            async with wtio.connect(url, tls=certificate.client_tls()) as client:
+                stream = await client.create_bidirectional_stream()
+                await stream.write(data=b"data", end_stream=True)
+
+    def rounds(count: int) -> tuple[int, int]:
+        for _ in range(count):
+            asyncio.run(session())
+        gc.collect()
+        drivers = sum(isinstance(thing, Driver) for thing in gc.get_objects())
+        return len(list(Path("/proc/self/fd").iterdir())), drivers
+
+    descriptors, drivers = rounds(5)
+    more_descriptors, more_drivers = rounds(20)
+    assert more_drivers <= drivers + 2
+    assert more_descriptors <= descriptors + 10
+
+
+async def wait_closed(session: wtio.WebTransportSession) -> None:
+    """A handler."""
+    await session.wait_closed()
 
 
 def test_goodbye_leaves_before_the_program_ends(tmp_path: Path) -> None:
