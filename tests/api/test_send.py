@@ -336,7 +336,7 @@ async def test_anything_of_contiguous_bytes_can_be_written(
         (None, "NoneType"),
         ([1, 2], "list"),
     ],
-    ids=repr,
+    ids=["text", "empty text", "every other byte", "backwards", "number", "nothing", "list"],
 )
 @pytest.mark.parametrize("method", ["write", "write_all"])
 async def test_anything_else_is_refused_with_a_hint(channel: Channel, method: str, data: object, hint: str) -> None:

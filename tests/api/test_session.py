@@ -719,3 +719,15 @@ def test_lost_connection_ends_every_pending_call() -> None:
 
 def test_channels_cover_every_class_and_direction() -> None:
     assert len(CHANNELS) == 6
+
+
+async def test_draining_again_and_again_sends_nothing_more(pair: Pair) -> None:
+    # Trap X3: a caller in a loop must not fill the CONNECT stream's queue with capsules.
+    await pair.client.drain()
+    await pair.accepted.wait_draining()
+    before = pair.client.stats().bytes_sent
+    for _ in range(10_000):
+        await pair.client.drain()
+    pair.client.send_datagram(b"after")
+    assert await pair.accepted.receive_datagram() == b"after"
+    assert pair.client.stats().bytes_sent - before < 10_000
