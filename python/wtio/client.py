@@ -253,6 +253,7 @@ class Connector:
     async def _establish(self) -> WebTransportSession:
         limit = self._timeouts.connect
         self._attempts = []
+        session: WebTransportSession | None = None
         try:
             async with asyncio.timeout(limit) as timer:
                 addresses = await self._resolve()
@@ -268,8 +269,9 @@ class Connector:
                 timeout=limit,
             ) from error
         finally:
+            # Also when cancelled at the very moment at which the session came: nobody would ever hold it.
             for attempt in self._attempts:
-                if attempt.session is None or attempt.is_lost:
+                if session is None or attempt.session is not session or attempt.is_lost:
                     attempt.give_up()
             self._attempts = []
         return session

@@ -59,8 +59,8 @@ pub struct Driven {
 pub struct Endpoint {
     state: Mutex<State>,
     handoff: Handoff,
-    wake_reader: UnixStream,
-    wake_writer: UnixStream,
+    /// Reading and writing end of the pipe; `None` once closed.
+    wake: Mutex<Option<(UnixStream, UnixStream)>>,
     io: Io,
 }
 
@@ -76,8 +76,7 @@ impl Endpoint {
         Ok(Arc::new(Self {
             state: Mutex::new(State { engine, socket: None, virtual_now: None }),
             handoff: Handoff::new(),
-            wake_reader,
-            wake_writer,
+            wake: Mutex::new(Some((wake_reader, wake_writer))),
             io,
         }))
     }
@@ -109,10 +108,14 @@ impl Endpoint {
         self.lock().socket.as_ref().map(UdpEndpoint::file_descriptor)
     }
 
-    /// File descriptor that turns readable when the guardian has news for the loop.
+    /// File descriptor that turns readable when the guardian has news for the loop; `None` once closed.
     #[must_use]
-    pub fn wake_descriptor(&self) -> RawFd {
-        self.wake_reader.as_raw_fd()
+    pub fn wake_descriptor(&self) -> Option<RawFd> {
+        self.pipe().as_ref().map(|(reader, _)| reader.as_raw_fd())
+    }
+
+    fn pipe(&self) -> MutexGuard<'_, Option<(UnixStream, UnixStream)>> {
+        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address in use.
@@ -132,10 +135,12 @@ impl Endpoint {
         (self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments), self.handoff.late())
     }
 
-    /// Release the socket.
+    /// Release the socket and the pipe at once, however long the endpoint itself is still referred to.
     pub fn close(&self) {
         let socket = self.lock().socket.take();
         drop(socket);
+        let pipe = self.pipe().take();
+        drop(pipe);
     }
 
     /// Use the engine. Also says whether it now has output or events.
@@ -171,7 +176,9 @@ impl Endpoint {
 
     fn drain(&self) {
         let mut bytes = [0; 16];
-        let _ = (&self.wake_reader).read(&mut bytes);
+        if let Some((reader, _)) = &mut *self.pipe() {
+            let _ = reader.read(&mut bytes);
+        }
     }
 
     /// The drive of a simulation: everything that wants to leave goes to `send`.
@@ -225,8 +232,11 @@ impl Endpoint {
                 }
                 (state.step(true).has_more, state.engine.has_events())
             };
-            if has_news && self.handoff.signal() {
-                let _ = (&self.wake_writer).write(&[1]);
+            if has_news
+                && self.handoff.signal()
+                && let Some((_, writer)) = &mut *self.pipe()
+            {
+                let _ = writer.write(&[1]);
             }
             if !has_more {
                 return;

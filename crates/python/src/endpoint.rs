@@ -10,6 +10,7 @@ use std::{
 };
 
 use pyo3::{
+    PyTraverseError, PyVisit,
     exceptions::{PyOSError, PyRuntimeError, PyValueError},
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
@@ -268,8 +269,22 @@ impl Endpoint {
         self.shared.endpoint.socket_descriptor().ok_or_else(|| PyOSError::new_err("no socket is open"))
     }
 
-    fn wake_fileno(&self) -> i32 {
-        self.shared.endpoint.wake_descriptor()
+    fn wake_fileno(&self) -> PyResult<i32> {
+        self.shared.endpoint.wake_descriptor().ok_or_else(|| PyOSError::new_err("the endpoint is closed"))
+    }
+
+    // The scheduler usually belongs to the object that owns this endpoint: a cycle that only the collector can see.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(scheduler) = self.shared.scheduler.try_lock()
+            && let Some(callback) = &*scheduler
+        {
+            visit.call(callback)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        self.set_scheduler(None);
     }
 
     #[getter]

@@ -406,8 +406,11 @@ class H3Connection:
             self._step(stream, session, Input.ABORT, code=wire_code)
 
     def drain_session(self, stream_id: int) -> None:
-        """Send WT_DRAIN_SESSION. No-op on a session that is not open."""
-        self.send_capsule(stream_id, CapsuleType.WT_DRAIN_SESSION, b"")
+        """Send WT_DRAIN_SESSION, once. No-op on a session that is not open."""
+        stream, session = self._find(stream_id)
+        if stream and session and not session.has_sent_drain:
+            session.has_sent_drain = True
+            self.send_capsule(stream_id, CapsuleType.WT_DRAIN_SESSION, b"")
 
     def send_capsule(self, stream_id: int, type: int, value: bytes) -> None:
         """Send a capsule on an open session. No-op on a session that is not open."""

@@ -160,7 +160,7 @@ class Session:
         limits: Last value of each flow-control limit that the peer announced, by capsule type.
     """
 
-    __slots__ = ("announced", "can_send", "is_draining", "limits", "offered", "state", "was_reset")
+    __slots__ = ("announced", "can_send", "has_sent_drain", "is_draining", "limits", "offered", "state", "was_reset")
 
     def __init__(self, state: State, offered: tuple[str, ...] = ()) -> None:
         self.state = state
@@ -168,6 +168,7 @@ class Session:
         self.was_reset = False
         self.announced = False
         self.is_draining = False
+        self.has_sent_drain = False
         self.offered = offered
         self.limits: dict[int, int] = {}
 

@@ -37,8 +37,8 @@ use crate::{
 const ANSWER_LIMIT: usize = 1024;
 /// Bursts one connection may send before the next has its turn.
 const BURSTS_PER_TURN: usize = 8;
-/// Bytes of datagrams inside the core; the rest waits in the engine, where its age is watched.
-const CORE_DATAGRAM_BUFFER: usize = 256 * 1024;
+/// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
+const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
 
 /// UDP payload on its way out: one datagram, or several of `segment_size` for the kernel to cut.
 #[derive(Debug)]
@@ -169,7 +169,7 @@ fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
         .initial_mtu(options.initial_mtu)
         .mtu_discovery_config((options.max_mtu > options.initial_mtu).then_some(discovery))
         .datagram_receive_buffer_size(Some(options.datagram_receive_buffer))
-        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER)
+        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER.max(2 * usize::from(options.max_mtu)))
         .congestion_controller_factory(congestion)
         .enable_segmentation_offload(options.gso);
     Ok(config)
