@@ -23,6 +23,7 @@ class Room:
             await session.close(1, f"the name {name!r} is empty or taken")
             return
         outbox = self.members[name] = asyncio.Queue(maxsize=1000)
+        outbox.put_nowait(f"welcome, {name}; here: {', '.join(self.members)}")
         self.say(f"{name} joined", besides=name)
         try:
             async with asyncio.TaskGroup() as tasks:

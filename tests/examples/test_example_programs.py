@@ -24,8 +24,10 @@ async def test_chat(start: Start) -> None:
     async with start("examples/chat_server.py", "--port", "0") as server:
         url = await url_of(server)
         async with start("examples/chat_client.py", "ada", url) as ada:
+            await ada.until("welcome, ada; here: ada")
             await ada.says("anybody here?")
             async with start("examples/chat_client.py", "grace", url) as grace:
+                await grace.until("welcome, grace; here: ada, grace")
                 await ada.until("grace joined")
                 await ada.says("hello Grace")
                 await grace.until("ada: hello Grace")
