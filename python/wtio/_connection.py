@@ -101,6 +101,7 @@ class Connection:
         self._early_timer: asyncio.TimerHandle | None = None
         self._is_pumping = False
         self._has_started = False
+        self._end_timers: dict[int, asyncio.TimerHandle] = {}
         # Set when we close the connection because of the peer: the cause of the sessions' errors.
         self._violation: RemoteProtocolError | None = None
         self._is_closing = False
@@ -340,9 +341,11 @@ class Connection:
 
     def _bound_end(self, number: int) -> None:
         """Give the peer a bounded time to end a session; then end it without it (trap C2)."""
-        self.loop.call_later(self.timeouts.close, self._expire_session, number)
+        if number not in self._end_timers:
+            self._end_timers[number] = self.loop.call_later(self.timeouts.close, self._expire_session, number)
 
     def _expire_session(self, number: int) -> None:
+        self._end_timers.pop(number, None)
         session = self.sessions.get(number)
         if session is None or self.is_lost:
             return
@@ -352,6 +355,10 @@ class Connection:
         self._session_finished(session)
 
     def _session_finished(self, session: WebTransportSession) -> None:
+        # A timer left running would hold the whole connection in memory until it expires.
+        timer = self._end_timers.pop(session.session_id, None)
+        if timer is not None:
+            timer.cancel()
         if self.sessions.pop(session.session_id, None) is not None:
             session._over.set()
             self.session_over(session)

@@ -221,7 +221,8 @@ async def test_sessions_come_and_go(server: wtio.Server, url: str, certificate: 
     serving = asyncio.ensure_future(serve())
     before = open_files()
     sizes: list[int] = []
-    for _ in range(5):
+    # Connections that linger after their end make up the first rounds' growth; then it must be flat.
+    for _ in range(10):
         for _ in range(100):
             async with wtio.connect(url, tls=certificate.client_tls()) as session:
                 stream = await session.create_bidirectional_stream()
@@ -234,6 +235,6 @@ async def test_sessions_come_and_go(server: wtio.Server, url: str, certificate: 
         gc.collect()
         sizes.append(resident())
     assert server.sessions == []
-    assert sizes[-1] - sizes[1] < 2 * 1024 * 1024, sizes
+    assert sizes[-1] - sizes[5] < 2 * 1024 * 1024, sizes
     serving.cancel()
     await asyncio.gather(serving, return_exceptions=True)
