@@ -27,8 +27,8 @@ PATIENCE = 25.0
 HERE = Path(__file__).parent
 
 
-# On the first loop every test runs on every kind of channel. The other loops differ in how they call back, not in what a
-# stream is: there, one channel of each class is enough.
+# On the first loop every test runs on every kind of channel. The other loops differ in how they call back, not in what
+# a stream is: there, one channel of each class is enough.
 CHANNELS_ON_OTHER_LOOPS = frozenset({"client-bidi", "server-uni"})
 
 
