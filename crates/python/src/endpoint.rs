@@ -99,9 +99,24 @@ impl Shared {
         at.saturating_duration_since(self.start).as_secs_f64()
     }
 
+    /// As `act`, from a destructor: the objects of a whole driver may be in the middle of being collected, and then
+    /// there is nobody left to ask for a drive.
+    pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
+        let ((), has_work) = self.endpoint.act(None, act);
+        if has_work {
+            let _ = self.call_scheduler(py);
+        }
+    }
+
     fn schedule(&self, py: Python<'_>) {
+        if let Err(error) = self.call_scheduler(py) {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn call_scheduler(&self, py: Python<'_>) -> PyResult<()> {
         if self.is_scheduled.swap(true, Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         let callback = self
             .scheduler
@@ -109,12 +124,10 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
             .map(|callback| callback.clone_ref(py));
-        if let Some(callback) = callback
-            && let Err(error) = callback.call0(py)
-        {
-            // The loop is closing or closed: nothing will be driven again.
-            error.write_unraisable(py, None);
+        if let Some(callback) = callback {
+            callback.call0(py)?;
         }
+        Ok(())
     }
 
     /// Let `future` wait, or complete it at once where there is nothing to wait for.

@@ -234,7 +234,7 @@ impl Drop for Stream {
         // At interpreter exit there is nobody left to tell.
         let _ = Python::try_attach(|py| {
             drop(futures);
-            self.shared.act(py, |engine, now| engine.release(now, self.connection, self.id, code));
+            self.shared.act_in_drop(py, |engine, now| engine.release(now, self.connection, self.id, code));
         });
     }
 }
