@@ -139,6 +139,9 @@ pub(crate) struct Stream {
     /// The core reported this end; visible as `receive` once the buffer is empty.
     pub(crate) pending_end: Option<ReceiveState>,
     pub(crate) read_interest: bool,
+    /// Something arrived since the last read, while nobody waited. Between a read that found nothing and the call that
+    /// waits, the guardian may have received: such a wait must not begin.
+    pub(crate) has_news: bool,
     /// RawReadable was reported and not yet answered by a read that found nothing.
     pub(crate) raw_notified: bool,
     pub(crate) read: u64,
@@ -178,6 +181,7 @@ impl Stream {
             buffer: ReceiveBuffer::default(),
             pending_end: None,
             read_interest: false,
+            has_news: false,
             raw_notified: false,
             read: 0,
             receive_header: 0,

@@ -501,3 +501,20 @@ fn a_handle_kept_from_a_gone_connection_does_not_hurt_the_next_one() {
     let stream = pair.open(CLIENT, DATA_STREAM);
     assert_eq!(pair.transfer(CLIENT, stream, &data), data);
 }
+
+#[test]
+fn a_wait_does_not_begin_when_something_came_after_the_last_read() {
+    let mut pair = Pair::new(14, CLEAN, |_| ());
+    let (client, server) = (pair.ids[CLIENT], pair.ids[SERVER]);
+    let stream = pair.open(CLIENT, DATA_STREAM);
+    pair.engines[CLIENT].write(client, stream, b"first");
+    pair.run_until("the stream arrives", |p| p.incoming(SERVER) == [stream]);
+    pair.run_until("the first bytes are read", |p| p.read(SERVER, stream) == b"first");
+    assert_eq!(pair.engines[SERVER].prepare_read(pair.now, server, stream, 10), ReadOutcome::Wait);
+    // Another thread receives between the read that found nothing and the wait.
+    pair.engines[CLIENT].write(client, stream, b"second");
+    pair.run_for(Duration::from_millis(200));
+    assert!(!pair.engines[SERVER].want_read(server, stream), "there is something to read");
+    assert_eq!(pair.read(SERVER, stream), b"second");
+    assert!(pair.engines[SERVER].want_read(server, stream));
+}

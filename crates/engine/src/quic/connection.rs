@@ -178,6 +178,8 @@ impl Conn {
                 stream.first_byte.get_or_insert(now);
                 if std::mem::take(&mut stream.read_interest) {
                     events.push(Event::Readable { connection: self.id, stream: id });
+                } else {
+                    stream.has_news = true;
                 }
             }
         }
@@ -415,6 +417,7 @@ impl Conn {
         if stream.receive != ReceiveState::Open || stream.pending_end.is_some() {
             return false;
         }
+        stream.has_news = false;
         let before = stream.buffer.len();
         let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
         let Ok(mut chunks) = reader.read(true) else {
@@ -759,7 +762,9 @@ impl Conn {
     /// Register interest; false when there is nothing to wait for (the caller should look again at once).
     pub(crate) fn want_read(&mut self, id: u64) -> bool {
         match self.streams.get_mut(&id) {
-            Some(stream) if stream.receive == ReceiveState::Open && stream.pending_end.is_none() => {
+            Some(stream)
+                if stream.receive == ReceiveState::Open && stream.pending_end.is_none() && !stream.has_news =>
+            {
                 stream.read_interest = true;
                 true
             }
