@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,6 @@ import wtio
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-    from pathlib import Path
 
 # Directories whose asynchronous tests run once on every kind of loop; all others run on asyncio's own.
 ON_EVERY_LOOP = frozenset({"api", "cancel", "loopback"})
@@ -45,6 +45,11 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return LOOPS if ON_EVERY_LOOP.intersection(item.path.parts) else {"asyncio": _asyncio_loop}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not next to the matrix: pytest reads options before it looks into directories.
+    parser.addoption("--interop-table", type=Path, metavar="FILE", help="write the interop matrix to this file")
 
 
 @pytest.fixture(scope="session")

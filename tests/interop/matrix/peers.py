@@ -1,0 +1,13 @@
+"""The columns of the matrix: every peer, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .wtio_itself import WtioClient, WtioServer
+
+if TYPE_CHECKING:
+    from .peer import ClientPeer, ServerPeer
+
+CLIENTS: tuple[ClientPeer, ...] = (WtioClient(),)
+SERVERS: tuple[ServerPeer, ...] = (WtioServer(),)
