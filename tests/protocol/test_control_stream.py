@@ -18,6 +18,7 @@ from .pair import (
     Side,
     client,
     control_stream,
+    open_server,
     server,
 )
 
@@ -181,10 +182,27 @@ def test_cancelling_a_push_that_does_not_exist_is_id_error(side: Side) -> None:
     assert control(side, encode_record(0x3, b"\x00")) == ErrorCodes.H3_ID_ERROR
 
 
+@pytest.mark.parametrize("value", [b"u=1", b"u=9, i=?x", b"", b"\xff", bytes(100_000)], ids=len)
+def test_r90_priority_update_of_a_client_is_taken_and_means_nothing(value: bytes) -> None:
+    side = open_server()
+    for stream_id in (0, 400):
+        assert control(side, encode_record(0xF0700, varint.encode(stream_id) + value)) is None
+    assert side.h3.session_state(0) == "open"
+
+
 @pytest.mark.parametrize("kind", [0xF0700, 0xF0701])
-def test_r90_priority_update_is_a_clients_frame(kind: int) -> None:
-    assert control(server(), encode_record(kind, b"\x00u=1")) is None
+def test_r90_priority_update_of_a_server_is_unexpected(kind: int) -> None:
     assert control(client(), encode_record(kind, b"\x00u=1")) == ErrorCodes.H3_FRAME_UNEXPECTED
+
+
+@pytest.mark.parametrize(("kind", "stream_id"), [(0xF0700, 1), (0xF0700, 2), (0xF0700, 3), (0xF0701, 0)])
+def test_r90_priority_update_for_no_request_is_id_error(kind: int, stream_id: int) -> None:
+    assert control(server(), encode_record(kind, varint.encode(stream_id) + b"u=1")) == ErrorCodes.H3_ID_ERROR
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x40", b"\xc0\0\0"])
+def test_r90_priority_update_without_an_id_is_frame_error(payload: bytes) -> None:
+    assert control(server(), encode_record(0xF0700, payload)) == ErrorCodes.H3_FRAME_ERROR
 
 
 def test_dynamic_table_use_closes_the_connection() -> None:

@@ -10,7 +10,7 @@ streams are in ``unidirectional``, the rules for the next frame of a request str
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wtio.protocol import messages, qpack, varint
 from wtio.protocol.capsules import (
@@ -46,7 +46,13 @@ from wtio.protocol.events import (
     Stop,
 )
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
-from wtio.protocol.fields import parse_string_item, parse_string_list, serialize_string, serialize_string_list
+from wtio.protocol.fields import (
+    parse_string_item,
+    parse_string_list,
+    serialize_string,
+    serialize_string_list,
+    serialize_token,
+)
 from wtio.protocol.frames import FrameType, Handling, RecordReader, StreamType, encode_record
 from wtio.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
 from wtio.protocol.request import RequestStream
@@ -56,6 +62,7 @@ from wtio.protocol.settings import (
     DIALECTS,
     DRAFT02_REQUEST_HEADER,
     DRAFT02_RESPONSE_HEADER,
+    GREASE_SETTING,
     Dialect,
     DialectRow,
     Setting,
@@ -65,6 +72,9 @@ from wtio.protocol.settings import (
     peer_problem,
 )
 from wtio.protocol.unidirectional import PeerStreams
+
+if TYPE_CHECKING:
+    from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
     "CapsuleReceived",
@@ -94,10 +104,13 @@ __all__ = [
 ]
 
 
-# Both are taken in every dialect: which one a client sends follows its own reading of the drafts.
+# Both are taken in every dialect, unless strict: which one a client sends follows its own reading of the drafts.
 _TOKENS: Final = frozenset(row.token for row in DIALECTS.values())
 _OFFER_HEADER: Final = "wt-available-protocols"
 _CHOICE_HEADER: Final = "wt-protocol"
+# Draft 09 had other names for them. They are read, and answered to whoever used them, but never offered.
+_DRAFT09_OFFER_HEADER: Final = "webtransport-subprotocols-available"
+_DRAFT09_CHOICE_HEADER: Final = "webtransport-subprotocol"
 _REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
 _RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
@@ -115,6 +128,9 @@ class H3Connection:
     Attributes:
         is_client: Whether we are the client.
         limits: The bounds in force.
+        strict: Whether the peer is held to the letter of its dialect.
+        peer_transport: What the peer's transport parameters say; to be set before the peer's SETTINGS are handed in.
+            ``None`` where they are not known; then they are not judged.
     """
 
     def __init__(
@@ -126,7 +142,8 @@ class H3Connection:
         initial_max_streams_bidi: int = 0,
         initial_max_streams_uni: int = 0,
         max_sessions: int = 1000,
-        dialects: Collection[Dialect] = DEFAULT_DIALECTS,
+        dialects: Collection[Dialect] | None = None,
+        strict: bool = False,
     ) -> None:
         """Set up a connection; nothing is sent before ``start``.
 
@@ -137,10 +154,17 @@ class H3Connection:
             initial_max_streams_bidi: Session flow control: bidirectional streams the peer may open.
             initial_max_streams_uni: Session flow control: unidirectional streams the peer may open.
             max_sessions: Sessions at once on this connection. Dialects with a limit of their own lower it to 1.
-            dialects: Dialects to announce.
+            dialects: Dialects to announce; ``None`` is ``DEFAULT_DIALECTS``, or draft 15 alone with ``strict``.
+            strict: Hold the peer to the letter of its dialect. By default a peer may lack what can be done without:
+                reset_stream_at, a client's WebTransport setting, the final number of the datagram setting, the
+                ``:protocol`` of its dialect.
         """
+        if dialects is None:
+            dialects = (Dialect.D15,) if strict else DEFAULT_DIALECTS
         self.is_client = is_client
         self.limits = limits
+        self.strict = strict
+        self.peer_transport: PeerTransport | None = None
         self._settings = local_settings(
             is_client,
             max_field_section_size=limits.max_field_section_size,
@@ -150,6 +174,7 @@ class H3Connection:
             max_sessions=max_sessions,
             dialects=dialects,
         )
+        self._settings.append(GREASE_SETTING)
         self._dialects = dialects
         self._max_sessions = max_sessions
         self._may_control_flow = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
@@ -222,6 +247,13 @@ class H3Connection:
     def parked(self) -> int:
         """Server: session requests that wait for the client's SETTINGS."""
         return sum(1 for session in self._sessions() if session.state is State.PARKED)
+
+    @property
+    def session_limit(self) -> int:
+        """Sessions that this connection may carry at once; 0 until the dialect is known, and where there is none."""
+        if self._dialect is None or self._problem is not None:
+            return 0
+        return self._session_limit(DIALECTS[self._dialect])
 
     @property
     def goaway_received(self) -> bool:
@@ -324,7 +356,10 @@ class H3Connection:
         if request and messages.values_of(request.headers, DRAFT02_REQUEST_HEADER):
             fields.append((DRAFT02_RESPONSE_HEADER, "draft02"))
         if protocol is not None:
-            fields.append((_CHOICE_HEADER, serialize_string(protocol)))
+            if session.offered_in_draft09:
+                fields.append((_DRAFT09_CHOICE_HEADER, serialize_token(protocol)))
+            else:
+                fields.append((_CHOICE_HEADER, serialize_string(protocol)))
         if headers:  # our own few fields go out even to a peer that announces a senseless limit
             fields += messages.check_headers(headers, _RESPONSE_RESERVED)
             self._check_size(fields)
@@ -413,7 +448,10 @@ class H3Connection:
             self.send_capsule(stream_id, CapsuleType.WT_DRAIN_SESSION, b"")
 
     def send_capsule(self, stream_id: int, type: int, value: bytes) -> None:
-        """Send a capsule on an open session. No-op on a session that is not open."""
+        """Send a capsule on an open session. No-op on a session that is not open.
+
+        A client could send capsules before the answer (draft 16, section 3.2); this one does not.
+        """
         stream, session = self._find(stream_id)
         if stream and session and session.state is State.OPEN:
             self._send(stream_id, encode_record(FrameType.DATA, encode_record(type, value)))
@@ -556,7 +594,9 @@ class H3Connection:
         local = dict(self._settings)
         self._peer_settings = settings
         self._dialect = negotiate(local, settings)
-        self._problem = peer_problem(settings, self._dialect, is_client=self.is_client)
+        self._problem = peer_problem(
+            settings, self._dialect, is_client=self.is_client, strict=self.strict, transport=self.peer_transport
+        )
         if self._dialect is not None:
             takes_part = DIALECTS[self._dialect].takes_part_in_flow_control
             self._flow_control = takes_part(local) and takes_part(settings)
@@ -772,11 +812,18 @@ class H3Connection:
             # Section 3.1: with settings that do not allow it, the request is malformed.
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, self._problem)
         dialect = self._dialect or self._dialect_of(request)
+        if dialect not in self._dialects or (self.strict and request.protocol != DIALECTS[dialect].token):
+            self._step(stream, session, Input.SETTINGS)
+            self.reject(stream.stream_id, 501)  # RFC 9220, section 3
+            return
         row = DIALECTS[dialect]
         if self.sessions >= self._session_limit(row):
             raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "no more sessions on this connection")
         self._dialect = dialect
         offers = messages.values_of(request.headers, _OFFER_HEADER)
+        if not offers and row.draft09_protocols:
+            offers = messages.values_of(request.headers, _DRAFT09_OFFER_HEADER)
+            session.offered_in_draft09 = bool(offers)
         # Section 3.3: a malformed list counts as none.
         session.offered = tuple(parse_string_list(offers, tokens=row.tokens_as_protocols) or ())
         session.announced = True
@@ -869,6 +916,8 @@ class H3Connection:
         """Return the subprotocol that the server chose (draft 16, section 3.3)."""
         row = DIALECTS[self._dialect or Dialect.D15]
         values = messages.values_of(headers, _CHOICE_HEADER)
+        if not values and row.draft09_protocols:
+            values = messages.values_of(headers, _DRAFT09_CHOICE_HEADER)
         # Anything but one string counts as absent; what was not asked for is not looked at.
         choice = parse_string_item(values[0], tokens=row.tokens_as_protocols) if len(values) == 1 else None
         if choice is not None and choice not in stream.protocols:

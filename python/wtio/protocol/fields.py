@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["parse_string_item", "parse_string_list", "serialize_string", "serialize_string_list"]
+__all__ = ["parse_string_item", "parse_string_list", "serialize_string", "serialize_string_list", "serialize_token"]
 
 _STRING: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _TOKEN: Final = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+\-.^_`|~:/]*")
@@ -40,6 +40,17 @@ def serialize_string(text: str) -> str:
     if not _PRINTABLE.fullmatch(text):
         raise ValueError(f"{text!r} is not printable ASCII, which is all that a structured string can hold")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def serialize_token(text: str) -> str:
+    """Write a token item, or a string item where ``text`` cannot be a token.
+
+    Raises:
+        ValueError: ``text`` is not printable ASCII.
+
+    Source: RFC 9651, section 4.1.7.
+    """
+    return text if _TOKEN.fullmatch(text) else serialize_string(text)
 
 
 def serialize_string_list(texts: Sequence[str]) -> str:

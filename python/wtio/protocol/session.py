@@ -157,10 +157,21 @@ class Session:
         announced: Whether the application knows of the session.
         is_draining: Whether a request to wind down was reported.
         offered: Subprotocols that the client offered.
+        offered_in_draft09: Whether it did so under the header's name of draft 09.
         limits: Last value of each flow-control limit that the peer announced, by capsule type.
     """
 
-    __slots__ = ("announced", "can_send", "has_sent_drain", "is_draining", "limits", "offered", "state", "was_reset")
+    __slots__ = (
+        "announced",
+        "can_send",
+        "has_sent_drain",
+        "is_draining",
+        "limits",
+        "offered",
+        "offered_in_draft09",
+        "state",
+        "was_reset",
+    )
 
     def __init__(self, state: State, offered: tuple[str, ...] = ()) -> None:
         self.state = state
@@ -170,6 +181,7 @@ class Session:
         self.is_draining = False
         self.has_sent_drain = False
         self.offered = offered
+        self.offered_in_draft09 = False
         self.limits: dict[int, int] = {}
 
     def step(self, event: Input) -> tuple[Effect, ...]:

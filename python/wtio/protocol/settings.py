@@ -4,6 +4,7 @@ One connection speaks one dialect: the newest draft that both sides announced. T
 of them; what differs is in ``DIALECTS``, one row per dialect, and nowhere else.
 """
 
+import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -12,10 +13,12 @@ from typing import Final
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
     "DEFAULT_DIALECTS",
     "DIALECTS",
+    "GREASE_SETTING",
     "Dialect",
     "DialectRow",
     "Setting",
@@ -90,8 +93,12 @@ class DialectRow:
     """Settings other than the datagram setting that a client insists on finding at 1 in a server's SETTINGS."""
     legacy_headers: bool
     """A client sends ``sec-webtransport-http3-draft02: 1``."""
+    reset_stream_at: bool
+    """Both sides must take RESET_STREAM_AT; only ``strict`` connections insist on it."""
     tokens_as_protocols: bool
     """Subprotocol headers may carry tokens beside strings (drafts up to 12)."""
+    draft09_protocols: bool
+    """A peer may call the subprotocol headers by their names of draft 09."""
     protocol_mismatch_closes: bool
     """A chosen subprotocol that was not offered ends the session (draft 15); otherwise it is ignored."""
     takes_part_in_flow_control: Callable[[Mapping[int, int]], bool]
@@ -116,7 +123,9 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
             token="webtransport",
             server_settings=(),  # draft 02: 0x2b603742 implies extended CONNECT
             legacy_headers=True,
+            reset_stream_at=False,
             tokens_as_protocols=True,
+            draft09_protocols=False,
             protocol_mismatch_closes=False,
             takes_part_in_flow_control=_never,
             equal_limit_is_error=False,
@@ -130,7 +139,9 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
             token="webtransport",
             server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
             legacy_headers=False,
+            reset_stream_at=False,  # draft 10 has it, draft 07 does not, and they look the same
             tokens_as_protocols=True,
+            draft09_protocols=True,
             protocol_mismatch_closes=False,
             takes_part_in_flow_control=_never,
             equal_limit_is_error=False,
@@ -144,7 +155,9 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
             token="webtransport",
             server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
             legacy_headers=False,
+            reset_stream_at=True,
             tokens_as_protocols=False,
+            draft09_protocols=False,
             protocol_mismatch_closes=False,
             takes_part_in_flow_control=_sessions_or_initial_limit,
             equal_limit_is_error=False,
@@ -158,7 +171,9 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
             token="webtransport-h3",
             server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
             legacy_headers=False,
+            reset_stream_at=True,
             tokens_as_protocols=False,
+            draft09_protocols=False,
             protocol_mismatch_closes=True,
             takes_part_in_flow_control=_any_initial_limit,
             equal_limit_is_error=True,
@@ -172,6 +187,13 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
 
 DEFAULT_DIALECTS: Final = (Dialect.D02, Dialect.D07, Dialect.D15)
 """What both sides announce. D13 promises session flow control to Safari, which is off by default."""
+
+# Four bytes for the identifier and one for the value, so that no packet differs in size.
+GREASE_SETTING: Final = (0x1F * random.randrange(0x400, 0x1000000) + 0x21, random.randrange(64))
+"""A setting that means nothing, another one in each process, so that peers do not unlearn to ignore such.
+
+Source: RFC 9114, section 7.2.4.1.
+"""
 
 
 def local_settings(
@@ -285,21 +307,44 @@ def negotiate(local: Mapping[int, int], peer: Mapping[int, int]) -> Dialect | No
     return None
 
 
-def peer_problem(peer: Mapping[int, int], dialect: Dialect | None, *, is_client: bool) -> str | None:
+def peer_problem(
+    peer: Mapping[int, int],
+    dialect: Dialect | None,
+    *,
+    is_client: bool,
+    strict: bool = False,
+    transport: PeerTransport | None = None,
+) -> str | None:
     """Say why the peer's settings make WebTransport impossible, or ``None`` if they do not.
 
     A server without a common dialect is no use to a client. A client without one is: from draft 09 on it need
     not announce anything, so a server goes by the token of each request. Only a server announces extended
     CONNECT.
 
+    Args:
+        peer: The peer's settings.
+        dialect: The newest common dialect.
+        is_client: Whether we are the client.
+        strict: Insist on everything that the dialect demands, also on what can be done without.
+        transport: The peer's transport parameters; ``None`` where they are not known, then they are not judged.
+
     Source: draft-ietf-webtrans-http3-16, section 3.1.
     """
-    if is_client:
-        if dialect is None:
-            return "the server announced no version of WebTransport that this client speaks"
+    whose = "server" if is_client else "client"
+    if dialect is None:
+        if is_client or strict:
+            return f"the {whose} announced no version of WebTransport that this side speaks"
+    elif is_client:
         for setting in DIALECTS[dialect].server_settings:
             if peer.get(setting, 0) != 1:
                 return f"the server announced WebTransport but not {setting.name} (0x{setting:x})"
-    if not (peer.get(Setting.H3_DATAGRAM, 0) or peer.get(Setting.H3_DATAGRAM_DRAFT04, 0)):
-        return f"the peer did not announce {Setting.H3_DATAGRAM.name} (0x{Setting.H3_DATAGRAM:x})"
+    spellings = (Setting.H3_DATAGRAM,) if strict else (Setting.H3_DATAGRAM, Setting.H3_DATAGRAM_DRAFT04)
+    if not any(peer.get(setting, 0) for setting in spellings):
+        return f"the {whose} did not announce {Setting.H3_DATAGRAM.name} (0x{Setting.H3_DATAGRAM:x})"
+    if transport is None:
+        return None
+    if not transport.max_datagram_frame_size and (is_client or strict):
+        return f"the {whose} takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
+    if strict and dialect is not None and DIALECTS[dialect].reset_stream_at and not transport.reset_stream_at:
+        return f"the {whose} takes no RESET_STREAM_AT frames (reset_stream_at), which {dialect.value} demands"
     return None

@@ -14,6 +14,9 @@ from wtio.protocol.settings import decode_settings
 __all__ = ["PeerStreams"]
 
 _NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE}
+# RFC 9218, section 7.2. A session has no priority of its own: the application says what goes first (``send_order``).
+_PRIORITY_UPDATES: Final = frozenset((FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH))
+_MOST_PRIORITY: Final = 256
 
 
 class _PeerStream:
@@ -151,9 +154,12 @@ class PeerStreams:
                     ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame of {length} bytes is no single id"
                 )
             return Handling.COLLECT
-        if frame_type in (FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH) and self._is_client:
-            # RFC 9218, section 7.2.
-            raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
+        if frame_type in _PRIORITY_UPDATES:
+            if self._is_client:
+                # RFC 9218, section 7.2.
+                raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
+            # Of the frame only the id at its head is looked at, so a long one need not be kept.
+            return Handling.COLLECT if length <= _MOST_PRIORITY else Handling.SKIP
         return Handling.SKIP
 
     def _control_frame(self, frame_type: int, payload: bytes) -> None:
@@ -162,6 +168,12 @@ class PeerStreams:
             self._take_settings(decode_settings(payload, is_client=self._is_client))
             return
         number = varint.decode(payload)
+        if frame_type in _PRIORITY_UPDATES:
+            if number is None:
+                raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "PRIORITY_UPDATE frame without an id")
+            if frame_type == FrameType.PRIORITY_UPDATE_PUSH or number[0] % 4:
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"PRIORITY_UPDATE for {number[0]}, which is no request")
+            return
         if number is None or number[1] != len(payload):
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
         if frame_type == FrameType.GOAWAY:

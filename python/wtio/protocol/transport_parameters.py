@@ -1,0 +1,115 @@
+"""QUIC transport parameters: the names of the known ones, and what WebTransport needs to know of the peer's.
+
+The QUIC core checks and obeys them. Here they are only read: to hold a peer to the drafts, and to print them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from wtio.protocol import varint
+
+__all__ = ["PeerTransport", "TransportParameter", "describe_parameter", "read_peer_transport"]
+
+
+class TransportParameter(IntEnum):
+    """Identifiers of transport parameters that are in use, by their names in lower case.
+
+    Source: RFC 9000, section 18.2; RFC 9221, section 3; RFC 9287; RFC 9368; draft-ietf-quic-reliable-stream-reset-10,
+    section 3.
+    """
+
+    ORIGINAL_DESTINATION_CONNECTION_ID = 0x00
+    MAX_IDLE_TIMEOUT = 0x01
+    STATELESS_RESET_TOKEN = 0x02
+    MAX_UDP_PAYLOAD_SIZE = 0x03
+    INITIAL_MAX_DATA = 0x04
+    INITIAL_MAX_STREAM_DATA_BIDI_LOCAL = 0x05
+    INITIAL_MAX_STREAM_DATA_BIDI_REMOTE = 0x06
+    INITIAL_MAX_STREAM_DATA_UNI = 0x07
+    INITIAL_MAX_STREAMS_BIDI = 0x08
+    INITIAL_MAX_STREAMS_UNI = 0x09
+    ACK_DELAY_EXPONENT = 0x0A
+    MAX_ACK_DELAY = 0x0B
+    DISABLE_ACTIVE_MIGRATION = 0x0C
+    PREFERRED_ADDRESS = 0x0D
+    ACTIVE_CONNECTION_ID_LIMIT = 0x0E
+    INITIAL_SOURCE_CONNECTION_ID = 0x0F
+    RETRY_SOURCE_CONNECTION_ID = 0x10
+    VERSION_INFORMATION = 0x11
+    RESET_STREAM_AT = 0x1D
+    MAX_DATAGRAM_FRAME_SIZE = 0x20
+    GREASE_QUIC_BIT = 0x2AB2
+    MIN_ACK_DELAY = 0xFF04DE1B
+    RESET_STREAM_AT_DRAFT05 = 0x17F7586D2CB571  # drafts 05 to 07 of reliable reset; many stacks still use it
+
+
+_NUMBERS = frozenset(
+    (
+        TransportParameter.MAX_IDLE_TIMEOUT,
+        TransportParameter.MAX_UDP_PAYLOAD_SIZE,
+        TransportParameter.INITIAL_MAX_DATA,
+        TransportParameter.INITIAL_MAX_STREAM_DATA_BIDI_LOCAL,
+        TransportParameter.INITIAL_MAX_STREAM_DATA_BIDI_REMOTE,
+        TransportParameter.INITIAL_MAX_STREAM_DATA_UNI,
+        TransportParameter.INITIAL_MAX_STREAMS_BIDI,
+        TransportParameter.INITIAL_MAX_STREAMS_UNI,
+        TransportParameter.ACK_DELAY_EXPONENT,
+        TransportParameter.MAX_ACK_DELAY,
+        TransportParameter.ACTIVE_CONNECTION_ID_LIMIT,
+        TransportParameter.MAX_DATAGRAM_FRAME_SIZE,
+        TransportParameter.MIN_ACK_DELAY,
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PeerTransport:
+    """What the peer's transport parameters say about WebTransport."""
+
+    reset_stream_at: bool
+    """The peer takes RESET_STREAM_AT frames."""
+    max_datagram_frame_size: int
+    """Largest DATAGRAM frame that the peer takes, in bytes; 0 means none at all."""
+
+
+def read_peer_transport(parameters: Iterable[tuple[int, bytes]]) -> PeerTransport:
+    """Read the parameters that WebTransport depends on.
+
+    Args:
+        parameters: Identifiers and raw values, as the peer sent them. The QUIC core has refused malformed ones before;
+            one that is malformed all the same counts as absent.
+
+    Source: RFC 9221, section 3; draft-ietf-quic-reliable-stream-reset-10, section 3.
+    """
+    values = dict(parameters)
+    resets = (TransportParameter.RESET_STREAM_AT, TransportParameter.RESET_STREAM_AT_DRAFT05)
+    return PeerTransport(
+        reset_stream_at=any(values.get(identifier) == b"" for identifier in resets),
+        max_datagram_frame_size=_number(values.get(TransportParameter.MAX_DATAGRAM_FRAME_SIZE, b"")) or 0,
+    )
+
+
+def describe_parameter(identifier: int, value: bytes) -> str:
+    """Put a transport parameter into words: ``max_idle_timeout = 30000``, ``reset_stream_at``, ``0x4711 = 0a0b``.
+
+    The reserved identifiers that peers send to keep others tolerant (RFC 9000, section 18.1) are called ``grease``.
+    """
+    if identifier == TransportParameter.RESET_STREAM_AT_DRAFT05:
+        name = f"reset_stream_at (0x{identifier:x})"
+    elif identifier % 31 == 27:
+        name = f"grease (0x{identifier:x})"
+    else:
+        try:
+            name = TransportParameter(identifier).name.lower()
+        except ValueError:
+            name = f"0x{identifier:x}"
+    number = _number(value) if identifier in _NUMBERS else None
+    if number is not None:
+        return f"{name} = {number}"
+    return f"{name} = {value.hex()}" if value else name
+
+
+def _number(value: bytes) -> int | None:
+    number = varint.decode(value)
+    return number[0] if number and number[1] == len(value) else None
