@@ -75,7 +75,9 @@ class Connection:
 
     is_client: bool
 
-    def __init__(self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts) -> None:
+    def __init__(
+        self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts, strict: bool
+    ) -> None:
         self.core = core
         self.driver = driver
         self.loop = driver.loop
@@ -87,6 +89,7 @@ class Connection:
             initial_max_data=_SESSION_WINDOW,
             initial_max_streams_bidi=_SESSION_STREAMS[0],
             initial_max_streams_uni=_SESSION_STREAMS[1],
+            strict=strict,
         )
         self.sessions: dict[int, WebTransportSession] = {}
         self.is_lost = False

@@ -148,9 +148,16 @@ class ClientConnection(Connection):
     is_client = True
 
     def __init__(
-        self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts, notify: Callable[[], None]
+        self,
+        core: _core.Connection,
+        driver: Driver,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        strict: bool,
+        notify: Callable[[], None],
     ) -> None:
-        super().__init__(core, driver, limits=limits, timeouts=timeouts)
+        super().__init__(core, driver, limits=limits, timeouts=timeouts, strict=strict)
         self.is_connected = False
         self.settings: SettingsReceived | None = None
         self.rejection: SessionRejected | SessionClosed | None = None
@@ -222,6 +229,7 @@ class Connector:
         timeouts: Timeouts,
         limits: Limits,
         congestion: str,
+        strict: bool,
         transport: Transport,
     ) -> None:
         self._target = target
@@ -231,6 +239,7 @@ class Connector:
         self._timeouts = timeouts
         self._limits = limits
         self._congestion = congestion
+        self._strict = strict
         self._transport = transport
         self._session: WebTransportSession | None = None
         self._step = ""
@@ -340,7 +349,14 @@ class Connector:
         except BaseException:
             driver.close()
             raise
-        return ClientConnection(core, driver, limits=self._limits, timeouts=self._timeouts, notify=self._changed.set)
+        return ClientConnection(
+            core,
+            driver,
+            limits=self._limits,
+            timeouts=self._timeouts,
+            strict=self._strict,
+            notify=self._changed.set,
+        )
 
     async def _check_requirements(self, connection: ClientConnection) -> None:
         """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
@@ -464,6 +480,7 @@ def connect(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     congestion: str = "cubic",
+    strict: bool = False,
 ) -> Connector:
     """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
 
@@ -481,6 +498,9 @@ def connect(
         timeouts: Durations in seconds; None is ``Timeouts()``. ``Timeouts.connect`` (default 10 s) bounds all of this.
         limits: Sizes in bytes and counts; None is ``Limits()``.
         congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        strict: For conformance tests: speak draft 16 alone and hold the server to its letter; one that falls short is
+            a RequirementsNotMetError. False (default) speaks every draft and lets a server lack what can be done
+            without.
 
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
@@ -504,6 +524,7 @@ def connect(
         timeouts=timeouts,
         limits=limits,
         congestion=congestion,
+        strict=strict,
         transport=LoopTransport(),
     )
 
@@ -518,11 +539,13 @@ def make_connector(
     timeouts: Timeouts | None,
     limits: Limits | None,
     congestion: str,
+    strict: bool,
     transport: Transport,
 ) -> Connector:
     """Check what can be checked without a network, for ``connect`` and for the simulated network."""
     target = parse_url(url)
     check_congestion(congestion)
+    check_strict(strict)
     if isinstance(protocols, str):
         raise TypeError("protocols must be a sequence of str, not one str")
     offered = tuple(protocols)
@@ -549,8 +572,15 @@ def make_connector(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         congestion=congestion,
+        strict=strict,
         transport=transport,
     )
+
+
+def check_strict(strict: bool) -> None:
+    """Raise TypeError for anything but a bool."""
+    if not isinstance(strict, bool):
+        raise TypeError(f"strict must be a bool, not {type(strict).__name__}")
 
 
 def check_congestion(name: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
-from wtio.client import HeaderArgument, check_congestion, header_pairs
+from wtio.client import HeaderArgument, check_congestion, check_strict, header_pairs
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
@@ -241,7 +241,7 @@ class ServerConnection(Connection):
     is_client = False
 
     def __init__(self, core: _core.Connection, driver: Driver, server: Server) -> None:
-        super().__init__(core, driver, limits=server.limits, timeouts=server.timeouts)
+        super().__init__(core, driver, limits=server.limits, timeouts=server.timeouts, strict=server._strict)
         self.server = server
         self.requests: dict[int, SessionRequest] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
@@ -339,6 +339,7 @@ class Server:
         timeouts: Timeouts,
         limits: Limits,
         congestion: str,
+        strict: bool,
         transport: Transport,
     ) -> None:
         self.protocols = protocols
@@ -356,6 +357,7 @@ class Server:
         self._origins = origins
         self._http = http
         self._congestion = congestion
+        self._strict = strict
         self._transport = transport
         self._drivers: list[Driver] = []
         self._requests: deque[SessionRequest] = deque()
@@ -666,6 +668,7 @@ def serve(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     congestion: str = "cubic",
+    strict: bool = False,
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
@@ -691,6 +694,10 @@ def serve(
         timeouts: Durations in seconds; None is ``Timeouts()``.
         limits: Sizes in bytes and counts; None is ``Limits()``.
         congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        strict: For conformance tests: speak draft 16 alone and hold clients to its letter. Requests of a client that
+            falls short, such as today's browsers, are reset with H3_MESSAGE_ERROR, and any ``:protocol`` but
+            ``webtransport-h3`` gets status 501. False (default) speaks every draft and lets a client lack what can be
+            done without.
 
     Returns:
         The server, which starts with ``async with`` or ``await``.
@@ -714,6 +721,7 @@ def serve(
         timeouts=timeouts,
         limits=limits,
         congestion=congestion,
+        strict=strict,
         transport=LoopTransport(),
     )
 
@@ -730,10 +738,12 @@ def make_server(
     timeouts: Timeouts | None,
     limits: Limits | None,
     congestion: str,
+    strict: bool,
     transport: Transport,
 ) -> Server:
     """Check what can be checked without a network, for ``serve`` and for the simulated network."""
     check_congestion(congestion)
+    check_strict(strict)
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port must be an int, not {type(port).__name__}")
     if not 0 <= port <= 65535:
@@ -751,5 +761,6 @@ def make_server(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         congestion=congestion,
+        strict=strict,
         transport=transport,
     )

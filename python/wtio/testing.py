@@ -136,6 +136,7 @@ class Network:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        strict: bool = False,
     ) -> Server:
         """As ``wtio.serve``, on this network. Without ``tls`` it has a certificate for ``localhost``."""
         return make_server(
@@ -149,6 +150,7 @@ class Network:
             timeouts=timeouts,
             limits=limits,
             congestion=congestion,
+            strict=strict,
             transport=SimulatedTransport(self._wire),
         )
 
@@ -163,6 +165,7 @@ class Network:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        strict: bool = False,
     ) -> Connector:
         """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
         return make_connector(
@@ -174,6 +177,7 @@ class Network:
             timeouts=timeouts,
             limits=limits,
             congestion=congestion,
+            strict=strict,
             transport=SimulatedTransport(self._wire),
         )
 
