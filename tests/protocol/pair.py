@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.connection import (
     CloseConnection,
@@ -19,8 +20,8 @@ from wtio.protocol.connection import (
     Stop,
 )
 from wtio.protocol.frames import FrameType, encode_record
-from wtio.protocol.qpack import encode_field_section
-from wtio.protocol.settings import encode_settings
+from wtio.protocol.qpack import decode_field_section, encode_field_section
+from wtio.protocol.settings import decode_settings, encode_settings
 
 Some = TypeVar("Some")
 
@@ -128,6 +129,24 @@ class Side:
     def close_code(self) -> int | None:
         closes = self.of(CloseConnection)
         return closes[0].code if closes else None
+
+
+def sent_fields(side: Side, stream_id: int = 0) -> list[tuple[str, str]]:
+    """The first header section that a side has sent on a stream."""
+    stream = side.sent(stream_id)
+    length = varint.decode(stream, 1)
+    assert stream[0] == FrameType.HEADERS
+    assert length
+    return decode_field_section(stream[length[1] : length[0] + length[1]], max_size=100_000)
+
+
+def sent_settings(side: Side) -> dict[int, int]:
+    """The settings that a side has announced."""
+    stream = side.sent(Role.CONTROL)
+    assert stream[:2] == b"\x00\x04"
+    length = varint.decode(stream, 2)
+    assert length
+    return decode_settings(stream[length[1] : length[0] + length[1]], is_client=not side.h3.is_client)
 
 
 def server(settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT, **options: Any) -> Side:

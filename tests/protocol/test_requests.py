@@ -17,8 +17,7 @@ from wtio.protocol.connection import (
     SessionRequested,
     SessionStateError,
 )
-from wtio.protocol.frames import FrameType, encode_record
-from wtio.protocol.qpack import decode_field_section
+from wtio.protocol.frames import encode_record
 from wtio.protocol.settings import Dialect
 
 from .pair import (
@@ -28,7 +27,6 @@ from .pair import (
     DRAIN,
     GREASE,
     Pair,
-    Side,
     client,
     close,
     connect,
@@ -40,20 +38,13 @@ from .pair import (
     open_client,
     open_server,
     requested_server,
+    sent_fields,
     server,
 )
 
 DRAFT02_SERVER = [(0x33, 1), (0x2B603742, 1)]
 DRAFT07_SERVER = [(0x08, 1), (0x33, 1), (0xC671706A, 4)]
 GREASE_FRAME = encode_record(GREASE, b"anything")
-
-
-def sent_fields(side: Side, stream_id: int = 0) -> list[tuple[str, str]]:
-    stream = side.sent(stream_id)
-    length = varint.decode(stream, 1)
-    assert stream[0] == FrameType.HEADERS
-    assert length
-    return decode_field_section(stream[length[1] : length[0] + length[1]], max_size=100_000)
 
 
 # -- what a client sends
@@ -845,6 +836,46 @@ def test_r30_r33_absent_or_malformed_choice_is_none_unless_one_is_required(field
 def test_r34_older_dialects_take_tokens_and_ignore_a_wrong_choice(value: str, protocol: str | None) -> None:
     side = connecting_client(DRAFT07_SERVER, protocols=["a"])
     side.receive(0, headers((":status", "200"), ("wt-protocol", value)))
+    assert side.of(SessionAccepted)[0].protocol == protocol
+
+
+# -- draft 09 calls the headers of the subprotocols by other names
+
+DRAFT07_CLIENT = [(0x33, 1), (0xC671706A, 1)]
+
+
+@pytest.mark.parametrize(
+    ("offer", "choice", "answer"),
+    [("moq-00, chat", "chat", "chat"), ('moq-00, "two words"', "two words", '"two words"')],
+)
+def test_r34_offer_in_the_words_of_draft_09_is_answered_in_them(offer: str, choice: str, answer: str) -> None:
+    side = server(DRAFT07_CLIENT)
+    side.receive(0, connect(("webtransport-subprotocols-available", offer), token="webtransport"))
+    assert side.of(SessionRequested)[0].protocols == ("moq-00", choice)
+    side.run(lambda: side.h3.accept(0, protocol=choice))
+    assert sent_fields(side) == [(":status", "200"), ("webtransport-subprotocol", answer)]
+
+
+def test_r34_newer_name_of_the_offer_wins() -> None:
+    side = server(DRAFT07_CLIENT)
+    offers = (("webtransport-subprotocols-available", "old"), ("wt-available-protocols", '"new"'))
+    side.receive(0, connect(*offers, token="webtransport"))
+    assert side.of(SessionRequested)[0].protocols == ("new",)
+    side.run(lambda: side.h3.accept(0, protocol="new"))
+    assert ("wt-protocol", '"new"') in sent_fields(side)
+
+
+@pytest.mark.parametrize("settings", [CHROMIUM, [(0x33, 1), (0x2C7CF000, 1)]])
+def test_r34_other_dialects_do_not_know_the_words_of_draft_09(settings: list[tuple[int, int]]) -> None:
+    side = server(settings)
+    side.receive(0, connect(("webtransport-subprotocols-available", "old")))
+    assert side.of(SessionRequested)[0].protocols == ()
+
+
+@pytest.mark.parametrize(("settings", "protocol"), [(DRAFT07_SERVER, "a"), (DRAFT15_SERVER, None)])
+def test_r34_choice_in_the_words_of_draft_09_is_read(settings: list[tuple[int, int]], protocol: str | None) -> None:
+    side = connecting_client(settings, protocols=["a"])
+    side.receive(0, headers((":status", "200"), ("webtransport-subprotocol", "a")))
     assert side.of(SessionAccepted)[0].protocol == protocol
 
 

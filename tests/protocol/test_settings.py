@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import Role, SessionRequested, SettingsReceived
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.settings import (
     DIALECTS,
     Dialect,
+    Setting,
     decode_settings,
     encode_settings,
     local_settings,
@@ -31,16 +31,9 @@ from .pair import (
     connect,
     control_stream,
     requested_server,
+    sent_settings,
     server,
 )
-
-
-def sent_settings(side: Side) -> dict[int, int]:
-    stream = side.sent(Role.CONTROL)
-    assert stream[:2] == b"\x00\x04"
-    length = varint.decode(stream, 2)
-    assert length
-    return decode_settings(stream[length[1] : length[0] + length[1]], is_client=not side.h3.is_client)
 
 
 def test_r1_server_sends_wt_enabled_1() -> None:
@@ -72,6 +65,17 @@ def test_dynamic_table_is_refused(side: Side) -> None:
     assert settings[0x06] == 65536
     assert side.sent(Role.QPACK_ENCODER) == b"\x02"
     assert side.sent(Role.QPACK_DECODER) == b"\x03"
+
+
+@pytest.mark.parametrize("side", [server(), client()])
+def test_both_send_one_setting_that_means_nothing(side: Side) -> None:
+    reserved = [number for number in sent_settings(side) if number % 31 == 0x21 % 31]
+    assert len(reserved) == 1
+    assert reserved[0] >= 0x21
+
+
+def test_no_setting_with_a_meaning_is_a_reserved_one() -> None:
+    assert not [setting for setting in Setting if setting % 31 == 0x21 % 31]
 
 
 def test_h3_more_than_one_session_is_announced_only_with_all_limits() -> None:

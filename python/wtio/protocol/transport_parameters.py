@@ -91,7 +91,7 @@ def read_peer_transport(parameters: Iterable[tuple[int, bytes]]) -> PeerTranspor
 
 
 def describe_parameter(identifier: int, value: bytes) -> str:
-    """Put a transport parameter into words: ``max_idle_timeout = 30000``, ``reset_stream_at``, ``0x4711 = 0a0b``.
+    """Put a transport parameter into words: ``max_idle_timeout = 30000``, ``reset_stream_at``, ``0x4710 = 0a0b``.
 
     The reserved identifiers that peers send to keep others tolerant (RFC 9000, section 18.1) are called ``grease``.
     """
