@@ -117,6 +117,9 @@ class Connection:
     def tell(self, event: Event) -> None:
         """An event that concerns no established session."""
 
+    def raw_taken(self) -> None:
+        """What had arrived on a raw stream was taken."""
+
     def session_over(self, session: WebTransportSession) -> None:
         """Nothing will happen on a session any more."""
 
@@ -188,6 +191,7 @@ class Connection:
             elif state == "reset":
                 self.h3.receive_reset(number, code)
         self._pump()
+        self.raw_taken()
 
     def _raw_stopped(self, event: EngineEvent) -> None:
         number: int = event[2]

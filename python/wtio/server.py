@@ -297,8 +297,7 @@ class ServerConnection(Connection):
         if self.h3.parked and self._parked_timer is None:
             self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
 
-    def _raw_readable(self, event: tuple[Any, ...]) -> None:
-        super()._raw_readable(event)
+    def raw_taken(self) -> None:
         self._watch_parked()
 
     def _expire_parked(self) -> None:
