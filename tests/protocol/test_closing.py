@@ -14,6 +14,7 @@ from wtio.protocol.connection import (
     GoawayReceived,
     ProtocolLimits,
     Send,
+    SessionAccepted,
     SessionClosed,
     SessionDraining,
     SessionFinished,
@@ -273,6 +274,16 @@ def test_stop_before_the_close_capsule_does_not_hide_it(opened: Any) -> None:
     assert events == [SessionClosed(0, 4, "why", clean=True, by="peer", wire_code=None), SessionFinished(0)]
     assert side.resets(0) == [ErrorCodes.WT_SESSION_GONE]
     assert not side.ended(0)
+
+
+def test_stop_before_the_answer_does_not_hide_the_close_that_follows() -> None:
+    # A server that closes at once: in one packet STOP_SENDING comes before the answer, the capsule and the end.
+    side = connecting_client()
+    assert side.stop(0, ErrorCodes.WT_SESSION_GONE) == []
+    events = side.receive(0, headers((":status", "200")) + close(7, "no"), end=True)
+    assert [type(event) for event in events] == [SessionAccepted, SessionStopping, SessionClosed, SessionFinished]
+    assert side.of(SessionClosed) == [SessionClosed(0, 7, "no", clean=True, by="peer", wire_code=None)]
+    assert side.is_free(0)
 
 
 @pytest.mark.parametrize("opened", OPENED)

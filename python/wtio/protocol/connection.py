@@ -578,6 +578,7 @@ class H3Connection:
             return
         if stream.session:
             reason = f"the peer stopped the CONNECT stream with {describe(code)}"
+            stream.session.stop_code = code
             self._step(
                 stream,
                 stream.session,
@@ -906,11 +907,13 @@ class H3Connection:
             self._events.append(SessionRejected(stream.stream_id, status, headers))
             self._step(stream, session, Input.REFUSAL, code=ErrorCodes.H3_REQUEST_CANCELLED)
             return
-        if not session.can_send:
-            raise StreamFault(ErrorCodes.H3_REQUEST_CANCELLED, "the server accepted a session that it had stopped")
         protocol = self._choice(stream, headers)
         self._step(stream, session, Input.SUCCESS)
         self._events.append(SessionAccepted(stream.stream_id, status, headers, protocol))
+        if session.stop_code is not None:
+            # A server that closes at once may say so in the packet of its answer, where STOP_SENDING comes first; its
+            # code and reason follow.
+            self._step(stream, session, Input.STOP, code=session.stop_code)
 
     def _choice(self, stream: RequestStream, headers: Headers) -> str | None:
         """Return the subprotocol that the server chose (draft 16, section 3.3)."""

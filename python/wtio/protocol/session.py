@@ -104,8 +104,8 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Effect, ...]]]] 
     (State.CONNECTING, Input.CLOSE): _GONE,
     (State.CONNECTING, Input.ABORT): _GONE,
     (State.CONNECTING, Input.RESET): (State.FINISHED, (Effect.RESET, Effect.REPORT, Effect.FREE)),
-    # RFC 9114, section 4.1: a server may stop a request and still answer it. Without our direction there is no
-    # session, but the answer may tell why.
+    # RFC 9114, section 4.1: a server may stop a request and still answer it. A refusal tells why; after a success the
+    # session goes from OPEN to STOPPED at once.
     (State.CONNECTING, Input.STOP): (State.CONNECTING, (Effect.RESET,)),
     (State.CONNECTING, Input.FAULT): _FAILED,
     #
@@ -159,6 +159,7 @@ class Session:
         offered: Subprotocols that the client offered.
         offered_in_draft09: Whether it did so under the header's name of draft 09.
         limits: Last value of each flow-control limit that the peer announced, by capsule type.
+        stop_code: Code of the peer's STOP_SENDING; None without one.
     """
 
     __slots__ = (
@@ -170,6 +171,7 @@ class Session:
         "offered",
         "offered_in_draft09",
         "state",
+        "stop_code",
         "was_reset",
     )
 
@@ -183,6 +185,7 @@ class Session:
         self.offered = offered
         self.offered_in_draft09 = False
         self.limits: dict[int, int] = {}
+        self.stop_code: int | None = None
 
     def step(self, event: Input) -> tuple[Effect, ...]:
         """Move to the next state and return what is to be done.
