@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import webtransport_go
 from .wtio_itself import WtioClient, WtioServer
 
 if TYPE_CHECKING:
     from .peer import ClientPeer, ServerPeer
 
 CLIENTS: tuple[ClientPeer, ...] = (WtioClient(),)
-SERVERS: tuple[ServerPeer, ...] = (WtioServer(),)
+SERVERS: tuple[ServerPeer, ...] = (
+    WtioServer(),
+    webtransport_go.SERVER,
+)

@@ -45,9 +45,12 @@ drain
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qs, quote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 Report: TypeAlias = dict[str, object]
 
@@ -73,6 +76,14 @@ class Row:
     def path(self) -> str:
         """Where the client connects to."""
         return f"/{self.name}{self.query}"
+
+    def without(self, *, client: Collection[str] = (), server: Collection[str] = ()) -> Row:
+        """The same script where less is asked of the reports, for peers that cannot tell."""
+        return replace(
+            self,
+            client={name: value for name, value in self.client.items() if name not in client},
+            server={name: value for name, value in self.server.items() if name not in server},
+        )
 
 
 @dataclass(frozen=True)
