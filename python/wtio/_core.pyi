@@ -129,6 +129,7 @@ class Endpoint:
         max_mtu: int = 1452,
         congestion: str = "cubic",
         gso: bool = True,
+        reset_stream_at: bool = True,
         io: str = "loop",
     ) -> Endpoint:
         """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``)."""
@@ -197,6 +198,11 @@ class Connection:
     @property
     def peer_certificates(self) -> list[bytes]:
         """The peer's chain in DER, leaf first (empty before the handshake)."""
+    def peer_parameters(self) -> list[tuple[int, bytes]] | None:
+        """The peer's QUIC transport parameters, raw, in the order in which they came.
+
+        None before they are known: a server knows them with EVENT_READY, a client with EVENT_CONNECTED.
+        """
     @property
     def max_datagram_payload(self) -> int | None:
         """Largest QUIC DATAGRAM payload now, prefix included; None where the peer takes no datagrams."""

@@ -40,6 +40,8 @@ pub struct Options {
     pub congestion: String,
     /// Let the kernel cut bursts into packets.
     pub gso: bool,
+    /// Offer and use RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset).
+    pub reset_stream_at: bool,
     /// Seed of everything random, for reproducible simulations.
     pub seed: Option<[u8; 32]>,
 }

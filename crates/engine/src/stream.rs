@@ -9,6 +9,8 @@ use bytes::{Bytes, BytesMut};
 
 /// Writes below this size are copied together into one chunk.
 const SMALL_WRITE: usize = 4096;
+/// A stream's header: two varints at most.
+pub(crate) const HEADER_LIMIT: usize = 16;
 /// Size at which collected small writes become a chunk of their own.
 const CHUNK: usize = 16 * 1024;
 
@@ -147,9 +149,13 @@ pub(crate) struct Stream {
     pub(crate) read: u64,
     /// Bytes of the peer's stream header.
     pub(crate) receive_header: u64,
+    /// A reset of the peer is visible here and not in the core yet.
+    pub(crate) is_feeding: bool,
     // -- sending
     pub(crate) send: SendState,
     pub(crate) queue: SendQueue,
+    /// Our header, in its first `header_length` bytes.
+    pub(crate) header: [u8; HEADER_LIMIT],
     pub(crate) header_length: u64,
     /// Bytes given to the core, header included.
     pub(crate) pushed: u64,
@@ -157,7 +163,7 @@ pub(crate) struct Stream {
     pub(crate) written: u64,
     /// The end has been given to the core.
     pub(crate) end_pushed: bool,
-    /// A reset that waits for the acknowledgement of the header (its wire code).
+    /// A reset (its wire code) that waits for the header to be sent or acknowledged, or for fewer resets under way.
     pub(crate) held_reset: Option<u64>,
     pub(crate) write_interest: bool,
     pub(crate) acked_interest: bool,
@@ -185,8 +191,10 @@ impl Stream {
             raw_notified: false,
             read: 0,
             receive_header: 0,
+            is_feeding: false,
             send: if sends { SendState::Open } else { SendState::None },
             queue: SendQueue::default(),
+            header: [0; HEADER_LIMIT],
             header_length: 0,
             pushed: 0,
             written: 0,
@@ -219,7 +227,11 @@ impl Stream {
 
     /// Whether the engine may forget the stream.
     pub(crate) fn is_forgettable(&self) -> bool {
-        !self.has_handle && self.receive != ReceiveState::Open && self.send.is_done() && self.held_reset.is_none()
+        !self.has_handle
+            && self.receive != ReceiveState::Open
+            && self.send.is_done()
+            && self.held_reset.is_none()
+            && !self.is_feeding
     }
 
     /// Answer a read for whatever is there, at most `most` bytes.

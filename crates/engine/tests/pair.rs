@@ -39,6 +39,7 @@ fn options(seed: u8) -> Options {
         max_mtu: 1452,
         congestion: "cubic".into(),
         gso: false,
+        reset_stream_at: true,
         seed: Some([seed; 32]),
     }
 }

@@ -34,6 +34,7 @@ fn options() -> Options {
         max_mtu: 1452,
         congestion: "cubic".into(),
         gso: true,
+        reset_stream_at: true,
         seed: None,
     }
 }

@@ -46,6 +46,11 @@ impl Connection {
         chain.iter().map(|der| PyBytes::new(py, der)).collect()
     }
 
+    fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
+        let parameters = self.shared.look(|engine| engine.peer_parameters(self.id))?;
+        Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())
+    }
+
     #[getter]
     fn max_datagram_payload(&self) -> Option<usize> {
         self.shared.look(|engine| engine.max_datagram(self.id))

@@ -210,6 +210,7 @@ impl Endpoint {
         max_mtu = 1452,
         congestion = "cubic",
         gso = true,
+        reset_stream_at = true,
         io = "loop",
     ))]
     #[expect(clippy::too_many_arguments, reason = "every one is a keyword that Python documents")]
@@ -233,6 +234,7 @@ impl Endpoint {
         max_mtu: u16,
         congestion: &str,
         gso: bool,
+        reset_stream_at: bool,
         io: &str,
     ) -> PyResult<Self> {
         let io = match io {
@@ -258,6 +260,7 @@ impl Endpoint {
             max_mtu,
             congestion: congestion.to_owned(),
             gso,
+            reset_stream_at,
             seed: seed.map(wtio_engine::tls::sha256),
         };
         let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;

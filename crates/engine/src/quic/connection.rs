@@ -10,12 +10,12 @@ use bytes::{Bytes, BytesMut};
 use quinn_proto::{ConnectionHandle, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
 use rustc_hash::FxHashMap;
 
-use super::tap::{Tap, TapHandle};
+use super::{handshake::TapHandle, tap::Tap};
 use crate::{
     config::Options,
     event::{CloseCause, Event},
     session::{DatagramStats, Session, SessionLimits},
-    stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
+    stream::{HEADER_LIMIT, Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
     varint,
 };
 
@@ -23,14 +23,14 @@ use crate::{
 const BIDIRECTIONAL_SIGNAL: u64 = 0x41;
 /// Stream type of a unidirectional WebTransport stream (section 4.2).
 const UNIDIRECTIONAL_TYPE: u64 = 0x54;
-/// Two varints at most.
-const HEADER_LIMIT: usize = 16;
 /// Largest quarter stream id (RFC 9297, section 2.1).
 const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
 /// Bytes one stream may hand to the core before the next stream has its turn.
 const QUANTUM: usize = 64 * 1024;
 /// Received pieces below this size are copied, so that they do not keep a whole receive buffer alive.
 const COPY_BELOW: usize = 4096;
+/// Held resets tried again after each packet.
+const HELD_PER_TURN: usize = 64;
 /// Ended sessions remembered, to answer late streams; the oldest are forgotten.
 const ENDED_SESSIONS: usize = 4096;
 
@@ -51,6 +51,12 @@ pub(crate) struct Conn {
     /// Streams somebody waits to write to.
     writers: Vec<u64>,
     queued: usize,
+    /// Streams with a held reset, in turn.
+    held: VecDeque<u64>,
+    /// Streams of which the peer promised bytes before its reset, until they are here.
+    promised: Vec<u64>,
+    /// Streams whose reset the core is being told of.
+    feeding: Vec<u64>,
     streams_wanted: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
@@ -83,8 +89,7 @@ impl Conn {
             .crypto_session()
             .handshake_data()
             .and_then(|data| data.downcast::<TapHandle>().ok())
-            .map(|handle| handle.tap)
-            .unwrap_or_default();
+            .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
         Self {
             id,
             inner,
@@ -100,6 +105,9 @@ impl Conn {
             flush: VecDeque::new(),
             writers: Vec::new(),
             queued: 0,
+            held: VecDeque::new(),
+            promised: Vec::new(),
+            feeding: Vec::new(),
             streams_wanted: [false; 2],
             is_connected: false,
             is_closed: false,
@@ -137,6 +145,7 @@ impl Conn {
             }
         }
         self.note_acknowledged(now, events);
+        self.settle_resets(now, events);
     }
 
     fn stream_event(&mut self, now: Instant, event: StreamEvent, events: &mut Vec<Event>) {
@@ -205,6 +214,7 @@ impl Conn {
                 stream.buffer.push(rest);
                 stream.phase = Phase::Data;
                 stream.receive_header = length as u64;
+                self.tap.set_header(id, length as u64);
                 if ended {
                     stream.pending_end = Some(ReceiveState::Ended);
                 }
@@ -310,19 +320,14 @@ impl Conn {
         self.tap.take_advanced(&mut advanced);
         for id in advanced.drain(..) {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
-            if stream.held_reset.is_none() && !stream.acked_interest {
+            if stream.held_reset.is_some() {
+                self.send_held(now, id, events);
+                continue;
+            }
+            if !stream.acked_interest {
                 continue;
             }
             let (_, acked) = self.tap.progress(id);
-            if let Some(code) = stream.held_reset
-                && acked >= stream.header_length
-            {
-                stream.held_reset = None;
-                let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
-                stream.settle_ended(now);
-                self.forget_if_done(id, events);
-                continue;
-            }
             // With the end given, the core's own event tells when that too is acknowledged.
             if stream.send == SendState::Open
                 && stream.acked_interest
@@ -334,6 +339,107 @@ impl Conn {
             }
         }
         self.scratch = advanced;
+        // Resets that were acknowledged made room for others.
+        for _ in 0..self.held.len().min(HELD_PER_TURN) {
+            let Some(id) = self.held.pop_front() else { break };
+            if self.send_held(now, id, events) {
+                self.held.push_back(id);
+            }
+        }
+    }
+
+    /// Try to send a held reset; whether it has to be held further.
+    fn send_held(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) -> bool {
+        let Some(code) = self.streams.get(&id).and_then(|s| s.held_reset) else { return false };
+        if !self.give_reset(id, code) {
+            return true;
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.held_reset = None;
+            stream.settle_ended(now);
+        }
+        self.forget_if_done(id, events);
+        false
+    }
+
+    /// Act on resets of the peer that promised bytes: when those are here, the stream's reader gets them and then the
+    /// reset, and the core gets a plain reset.
+    fn settle_resets(&mut self, now: Instant, events: &mut Vec<Event>) {
+        self.tap.take_resets(&mut self.promised);
+        if self.promised.is_empty() && self.feeding.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.feeding) {
+            if self.has_core_reset(id) {
+                self.tap.stop_feeding(id);
+                if let Some(stream) = self.streams.get_mut(&id) {
+                    stream.is_feeding = false;
+                }
+                self.forget_if_done(id, events);
+            } else {
+                self.feeding.push(id);
+            }
+        }
+        for id in std::mem::take(&mut self.promised) {
+            let Some(reset) = self.tap.reset_of(id) else { continue };
+            if !self.keep_promise(now, id, reset.reliable.unwrap_or(0), events) {
+                self.promised.push(id);
+                continue;
+            }
+            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            if std::mem::replace(&mut stream.is_feeding, true) {
+                continue;
+            }
+            if stream.receive == ReceiveState::Open
+                && stream.pending_end.is_none()
+                && !matches!(stream.phase, Phase::Header(_))
+            {
+                stream.pending_end = Some(ReceiveState::Reset(reset.code));
+                stream.settle_receive(now);
+                self.readable(now, id, events);
+            }
+            self.tap.feed(id);
+            self.feeding.push(id);
+            // The answer to it is a packet at least, and the reset goes in front of that.
+            self.inner.ping();
+        }
+    }
+
+    /// Take over what a reset promised; whether all of it is here, or nobody wants it any more.
+    fn keep_promise(&mut self, now: Instant, id: u64, reliable: u64, events: &mut Vec<Event>) -> bool {
+        let Some(stream) = self.streams.get(&id) else { return true };
+        let had = stream.buffer.len();
+        match &stream.phase {
+            // A header that is longer than what was promised need not come.
+            Phase::Header(head) => return stream.receive != ReceiveState::Open || head.len() as u64 >= reliable,
+            _ if stream.receive != ReceiveState::Open || stream.pending_end.is_some() => return true,
+            _ => {
+                let want = reliable.saturating_sub(stream.receive_header + stream.read);
+                self.pull(now, id, usize::try_from(want).unwrap_or(usize::MAX));
+            }
+        }
+        let Some(stream) = self.streams.get(&id) else { return true };
+        let has = stream.buffer.len();
+        let is_kept = stream.pending_end.is_some() || stream.receive_header + stream.read + has as u64 >= reliable;
+        if has > had {
+            self.readable(now, id, events);
+        }
+        is_kept
+    }
+
+    /// Whether the core knows of the reset of a stream, or of its end. What still came is dropped.
+    fn has_core_reset(&mut self, id: u64) -> bool {
+        let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
+        let Ok(mut chunks) = reader.read(true) else { return true };
+        let is_over = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(_)) => {}
+                Err(ReadError::Blocked) => break false,
+                Ok(None) | Err(ReadError::Reset(_)) => break true,
+            }
+        };
+        self.wants_transmit |= chunks.finalize().should_transmit();
+        is_over
     }
 
     fn note_session_acked(&mut self, id: u64, events: &mut Vec<Event>) {
@@ -561,7 +667,9 @@ impl Conn {
         let mut stream = Stream::new(now, phase, false, bidirectional, true);
         stream.session = session;
         stream.has_handle = true;
-        stream.header_length = header.len() as u64;
+        let length = header.len().min(HEADER_LIMIT);
+        stream.header[..length].copy_from_slice(&header[..length]);
+        stream.header_length = length as u64;
         stream.queue.push(header);
         self.queued += header.len();
         self.streams.insert(id, stream);
@@ -619,11 +727,10 @@ impl Conn {
         true
     }
 
-    /// Reset in the core, or hold the reset back until the header of the stream is acknowledged: a RESET_STREAM that
-    /// overtakes the header leaves the peer with a stream it cannot attribute (section 4.4 of the draft).
+    /// Reset in the core, or hold the reset back: a reset that hides the header of its stream leaves the peer with a
+    /// stream it cannot attribute (section 4.4 of the draft).
     fn reset_core(&mut self, id: u64, code: u64) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
-        let (_, acked) = self.tap.progress(id);
         let keep = stream.header_length.saturating_sub(stream.pushed);
         let mut header = Vec::new();
         while (header.len() as u64) < keep {
@@ -632,16 +739,38 @@ impl Conn {
             header.extend_from_slice(&chunk);
         }
         self.queued -= stream.queue.clear();
-        if acked >= stream.header_length || stream.end_pushed && stream.header_length == 0 {
-            let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+        if self.give_reset(id, code) {
             return;
         }
+        let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.held_reset = Some(code);
+        self.held.push_back(id);
         if !header.is_empty() {
             stream.queue.push(&header);
             self.queued += header.len();
             self.list_flush(id);
         }
+    }
+
+    /// Give a reset to the core if the peer is sure to get the stream's header: with RESET_STREAM_AT once the header is
+    /// with the core, otherwise once it is acknowledged.
+    fn give_reset(&mut self, id: u64, code: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(&id) else { return true };
+        let length = stream.header_length;
+        if length > 0 {
+            let (_, acked) = self.tap.progress(id);
+            let is_delivered = acked >= length || stream.send == SendState::Acked;
+            if self.tap.sends_resets() {
+                let missing = if is_delivered { &[] } else { &stream.header[..length as usize] };
+                if stream.pushed < length || !self.tap.send_reset(id, length, missing) {
+                    return false;
+                }
+            } else if !is_delivered {
+                return false;
+            }
+        }
+        let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+        true
     }
 
     fn list_flush(&mut self, id: u64) {
@@ -1015,9 +1144,13 @@ impl Conn {
         }
     }
 
-    /// Largest QUIC DATAGRAM payload, prefix included.
+    /// Largest QUIC DATAGRAM payload, prefix included. What resets under way claim of a packet passes with them.
     pub(crate) fn max_datagram(&mut self) -> Option<usize> {
-        if self.is_closed { None } else { self.inner.datagrams().max_size() }
+        if self.is_closed { None } else { self.inner.datagrams().max_size().map(|size| size + self.tap.reserve()) }
+    }
+
+    pub(crate) fn peer_parameters(&self) -> Option<&[u8]> {
+        self.tap.peer_parameters()
     }
 
     /// 0: accepted. Positive: the limit that `data` exceeds. -1: not possible on this connection now.
@@ -1065,6 +1198,11 @@ impl Conn {
             }
             let Some((queued, number, data)) = self.outgoing.pop_front() else { break };
             let length = data.len();
+            if self.tap.reserve() > 0 && self.inner.datagrams().max_size().is_some_and(|most| length > most) {
+                // It fits again when the resets under way are acknowledged.
+                self.outgoing.push_front((queued, number, data));
+                break;
+            }
             match self.inner.datagrams().send(data, false) {
                 Ok(()) => {
                     self.outgoing_bytes -= length;

@@ -1,6 +1,8 @@
 //! The adapter to the QUIC core, quinn-proto. No other module names its types.
 
 mod connection;
+mod frames;
+mod handshake;
 mod tap;
 
 use std::{
@@ -16,14 +18,13 @@ use quinn_proto::{
     ClientConfig, ConnectionError, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, IdleTimeout,
     MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
-    crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig},
 };
 use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
 use self::{
     connection::Conn,
-    tap::{TapClientConfig, TapHandle, TapServerConfig},
+    handshake::{ClientCrypto, ServerCrypto, TapHandle},
 };
 use crate::{
     config::Options,
@@ -33,6 +34,8 @@ use crate::{
     tls::{ClientTls, ServerTls, TlsError},
 };
 
+/// RFC 9000.
+const QUIC_VERSION: u32 = 1;
 /// Room for the address-validation and reset answers of an endpoint that a full socket may hold back.
 const ANSWER_LIMIT: usize = 1024;
 /// Bursts one connection may send before the next has its turn.
@@ -207,12 +210,11 @@ impl Engine {
         let transport = Arc::new(transport(&options)?);
         let mut config = EndpointConfig::default();
         config.rng_seed(options.seed);
+        config.supported_versions(vec![QUIC_VERSION]);
         let server = match server {
             None => None,
             Some(tls) => {
-                let crypto = QuicServerConfig::try_from(tls.config.clone())
-                    .map_err(|e| TlsError(format!("TLS configuration without a QUIC cipher suite: {e}")))?;
-                let mut server = ServerConfig::with_crypto(Arc::new(TapServerConfig(Arc::new(crypto))));
+                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?));
                 server.transport_config(transport.clone());
                 Some(Arc::new(server))
             }
@@ -447,9 +449,7 @@ impl Engine {
         server_name: &str,
         tls: &ClientTls,
     ) -> Result<u64, TlsError> {
-        let crypto = QuicClientConfig::try_from(tls.0.clone())
-            .map_err(|e| TlsError(format!("TLS configuration without a QUIC cipher suite: {e}")))?;
-        let mut config = ClientConfig::new(Arc::new(TapClientConfig(Arc::new(crypto))));
+        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.options.reset_stream_at)?));
         config.transport_config(self.transport.clone());
         let (handle, inner) =
             self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;
@@ -491,8 +491,20 @@ impl Engine {
     #[must_use]
     pub fn server_name(&self, id: u64) -> Option<String> {
         let data = self.connections.get(&id)?.inner.crypto_session().handshake_data()?;
-        let handle = data.downcast::<TapHandle>().ok()?;
-        handle.inner?.downcast::<HandshakeData>().ok()?.server_name
+        data.downcast::<TapHandle>().ok()?.server_name
+    }
+
+    /// The peer's transport parameters in the order in which they came: (id, value). `None` before they are known: a
+    /// server knows them with [`Event::Ready`], a client with [`Event::Connected`].
+    #[must_use]
+    pub fn peer_parameters(&self, id: u64) -> Option<Vec<(u64, Vec<u8>)>> {
+        let raw = self.connections.get(&id)?.peer_parameters()?;
+        Some(handshake::parameters(raw).into_iter().map(|(id, value)| (id, value.to_vec())).collect())
+    }
+
+    /// Begin to use new keys for application data (RFC 9001, section 6). The core does so by itself long before it has to.
+    pub fn update_keys(&mut self, id: u64) {
+        self.with_work(id, |conn, _| conn.inner.force_key_update());
     }
 
     /// The peer's certificate chain in DER, leaf first.

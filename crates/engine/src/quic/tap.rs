@@ -1,32 +1,48 @@
 //! A tap between the QUIC core and its packet keys.
 //!
-//! The core does not tell which bytes of a stream were sent or acknowledged. Its packet keys, however, are public
-//! traits: wrapped, they show the plaintext of every packet just before sealing and just after opening. The tap notes
-//! the STREAM frames of each packet that leaves and looks them up when an ACK for that packet arrives. That gives
-//! `wait_acked()`, the byte counts of diagnostics, and the moment from which a reset can no longer hide a stream's
-//! header (draft-ietf-webtrans-http3, section 4.4).
+//! The core does not tell which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT. Its
+//! packet keys, however, are public traits: wrapped, they show the plaintext of every packet just before sealing and just
+//! after opening.
+//!
+//! Watching, the tap notes the STREAM frames of each packet that leaves and looks them up when an ACK for that packet
+//! arrives. That gives `wait_acked()` and the byte counts of diagnostics.
+//!
+//! Rewriting, it gives the core reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset hides the
+//! header of a stream (draft-ietf-webtrans-http3, section 4.4):
+//!
+//! - Outgoing, RESET_STREAM of a stream with a header becomes RESET_STREAM_AT. The core forgets the data of a stream
+//!   that it resets, so as long as the header is not known to be acknowledged it travels in a STREAM frame in front of
+//!   the reset, in the same packet: whoever gets the one has the other, however often the core sends it again. The room
+//!   for both is taken from the packet in advance, by claiming a longer authentication tag while a reset is under way;
+//!   what is not needed becomes PADDING at the front.
+//! - Incoming, RESET_STREAM_AT becomes an empty STREAM frame, on which the core checks the stream's id, and is noted.
+//!   When the engine has what the reset promised, it asks for a plain RESET_STREAM in front of the next packet that is
+//!   opened (`feed`), with which the core settles state and credit. Where the header was read before, the frame is
+//!   turned into a plain RESET_STREAM at once.
+//! - What breaks a rule of the draft is given to the core in a form that makes it close the connection with the right
+//!   error. What cannot be read is left to the core as it is.
 
 use std::{
-    any::Any,
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::BytesMut;
 use quinn_proto::{
-    ConnectError, ConnectionId, Side, TransportError,
-    crypto::{
-        ClientConfig, CryptoError, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig,
-        Session, UnsupportedVersion,
-    },
-    transport_parameters::TransportParameters,
+    Side,
+    crypto::{CryptoError, PacketKey},
 };
 use rustc_hash::FxHashMap;
 
-use crate::varint;
+use super::frames::{self, Frame, Reset};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
+/// Bytes of each packet that resets under way may claim at most; further resets wait.
+const RESERVE_LIMIT: usize = 256;
 
 /// What is known of one stream's sending half, in stream offsets (header included).
 #[derive(Debug, Default)]
@@ -59,34 +75,98 @@ impl Progress {
     }
 }
 
+/// What is known of one stream's receiving half.
+#[derive(Debug, Default)]
+struct Arrival {
+    progress: Progress,
+    /// Bytes at the start of the stream that the engine has read as its header.
+    header: u64,
+    /// The first reset, with the smallest reliable size of all; 0 for RESET_STREAM.
+    reset: Option<Reset>,
+    /// The core has the reset too, or is about to.
+    is_core_told: bool,
+}
+
 #[derive(Debug)]
 struct SentFrame {
     packet: u64,
     stream: u64,
-    start: u64,
-    end: u64,
+    content: Content,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    Bytes { start: u64, end: u64 },
+    Reset,
+}
+
+/// A reset of ours that is not acknowledged.
+#[derive(Debug)]
+struct Departure {
+    /// Size of the stream's header, which must arrive.
+    reliable: u64,
+    /// The header, unless it was acknowledged when the reset was given.
+    header: Vec<u8>,
+    claimed: usize,
+    /// Last packet in which it was written, to write it once per packet.
+    packet: Option<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     streams: FxHashMap<u64, Progress>,
-    /// Receiving halves: the contiguous prefix that arrived is their `acked`.
-    received: FxHashMap<u64, Progress>,
+    arrivals: FxHashMap<u64, Arrival>,
+    departures: FxHashMap<u64, Departure>,
     /// Frames of streams the engine has not heard of yet; it will before the next packet.
     unknown: Vec<(u64, u64, u64)>,
-    /// STREAM frames in flight, by rising packet number.
+    unknown_resets: Vec<Reset>,
+    /// STREAM and reset frames in flight, by rising packet number.
     flight: VecDeque<SentFrame>,
     largest_acked: u64,
     advanced: Vec<u64>,
+    /// Streams with a reset that the engine has to act on.
+    resets: Vec<u64>,
+    /// Streams whose reset goes to the core with the next packets.
+    feed: Vec<u64>,
+    scratch: Vec<u8>,
 }
 
 /// Shared by the engine and the packet keys of one connection.
-#[derive(Debug, Default)]
-pub(crate) struct Tap(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct Tap {
+    state: Mutex<State>,
+    side: Side,
+    /// Whether we take RESET_STREAM_AT, and have said so.
+    accepts_resets: bool,
+    /// Transport parameters of the peer as they came, and whether it takes RESET_STREAM_AT.
+    peer: OnceLock<(Vec<u8>, bool)>,
+    /// Bytes of each packet claimed by resets. Constant while the core builds packets: it only changes when the engine
+    /// gives a reset and when a packet arrives.
+    reserve: AtomicUsize,
+}
 
 impl Tap {
+    pub(crate) fn new(side: Side, accepts_resets: bool) -> Self {
+        Self { state: Mutex::default(), side, accepts_resets, peer: OnceLock::new(), reserve: AtomicUsize::new(0) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_peer(&self, parameters: &[u8], takes_resets: bool) {
+        let _ = self.peer.set((parameters.to_vec(), takes_resets));
+    }
+
+    /// The peer's transport parameters as they came, once they are known.
+    pub(crate) fn peer_parameters(&self) -> Option<&[u8]> {
+        self.peer.get().map(|(parameters, _)| parameters.as_slice())
+    }
+
+    /// Whether both sides speak RESET_STREAM_AT towards the peer. The directions are independent; a switch of ours turns
+    /// off both.
+    pub(crate) fn sends_resets(&self) -> bool {
+        self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
     }
 
     pub(crate) fn register(&self, stream: u64) {
@@ -97,22 +177,33 @@ impl Tap {
     pub(crate) fn register_receiving(&self, stream: u64) {
         let mut state = self.state();
         let state = &mut *state;
-        let mut progress = Progress::default();
+        let mut arrival = Arrival::default();
         for &(_, start, end) in state.unknown.iter().filter(|frame| frame.0 == stream) {
-            progress.acknowledge(start, end);
+            arrival.progress.acknowledge(start, end);
         }
-        state.received.insert(stream, progress);
+        for reset in state.unknown_resets.iter().filter(|reset| reset.stream == stream) {
+            arrival.note(*reset);
+            state.resets.push(stream);
+        }
+        state.arrivals.insert(stream, arrival);
+    }
+
+    /// The engine has read the header of a peer's stream: a reset can no longer hide it.
+    pub(crate) fn set_header(&self, stream: u64, length: u64) {
+        if let Some(arrival) = self.state().arrivals.get_mut(&stream) {
+            arrival.header = length;
+        }
     }
 
     pub(crate) fn forget(&self, stream: u64) {
         let mut state = self.state();
         state.streams.remove(&stream);
-        state.received.remove(&stream);
+        state.arrivals.remove(&stream);
     }
 
     /// Contiguous bytes of a stream that arrived, header included.
     pub(crate) fn received(&self, stream: u64) -> u64 {
-        self.state().received.get(&stream).map_or(0, |p| p.acked)
+        self.state().arrivals.get(&stream).map_or(0, |arrival| arrival.progress.acked)
     }
 
     /// Offsets (sent, acknowledged) of a stream.
@@ -126,36 +217,127 @@ impl Tap {
         into.append(&mut state.advanced);
         // Whatever was new is registered by now; the rest belongs to streams that are over.
         state.unknown.clear();
+        state.unknown_resets.clear();
     }
 
-    fn packet_leaves(&self, packet: u64, payload: &[u8]) {
+    /// Announce a reset that the engine is about to give to the core. `header` is what the peer may not have yet. False:
+    /// too many resets are under way, try again when packets have arrived.
+    pub(crate) fn send_reset(&self, stream: u64, reliable: u64, header: &[u8]) -> bool {
+        let mut room = Vec::new();
+        crate::varint::write(reliable, &mut room);
+        if !header.is_empty() {
+            frames::write_start(stream, header, &mut room);
+        }
+        let claimed = room.len();
+        let mut state = self.state();
+        if self.reserve.load(Ordering::Relaxed) + claimed > RESERVE_LIMIT {
+            return false;
+        }
+        self.reserve.fetch_add(claimed, Ordering::Relaxed);
+        let departure = Departure { reliable, header: header.to_vec(), claimed, packet: None };
+        state.departures.insert(stream, departure);
+        true
+    }
+
+    /// Bytes of each packet that resets under way claim.
+    pub(crate) fn reserve(&self) -> usize {
+        self.reserve.load(Ordering::Relaxed)
+    }
+
+    /// Streams with a reliable reset that the engine has not acted on.
+    pub(crate) fn take_resets(&self, into: &mut Vec<u64>) {
+        let mut state = self.state();
+        into.append(&mut state.resets);
+    }
+
+    /// The reset of a stream that the core has not been told of.
+    pub(crate) fn reset_of(&self, stream: u64) -> Option<Reset> {
+        let state = self.state();
+        let arrival = state.arrivals.get(&stream)?;
+        arrival.reset.filter(|_| !arrival.is_core_told)
+    }
+
+    /// Put the reset of a stream in front of the packets that are opened next, until [`Tap::stop_feeding`].
+    pub(crate) fn feed(&self, stream: u64) {
+        self.state().feed.push(stream);
+    }
+
+    pub(crate) fn stop_feeding(&self, stream: u64) {
+        let mut state = self.state();
+        state.feed.retain(|fed| *fed != stream);
+        if let Some(arrival) = state.arrivals.get_mut(&stream) {
+            arrival.is_core_told = true;
+        }
+    }
+
+    /// See a packet just before it is sealed. The last `reserve` bytes of `payload` are unused as yet.
+    fn packet_leaves(&self, packet: u64, payload: &mut [u8], reserve: usize) {
         let mut state = self.state();
         let state = &mut *state;
+        let used = payload.len().saturating_sub(reserve);
+        if reserve > 0 {
+            let mut out = std::mem::take(&mut state.scratch);
+            out.clear();
+            frames::replace_resets(&payload[..used], &mut out, |reset, out| state.write_reset(packet, reset, out));
+            if out.len() > payload.len() {
+                // Cannot be, as every reset under way claimed its room; a plain RESET_STREAM is the way out.
+                out.clear();
+                out.extend_from_slice(&payload[..used]);
+            }
+            let padding = payload.len() - out.len();
+            payload[..padding].fill(0);
+            payload[padding..].copy_from_slice(&out);
+            state.scratch = out;
+        }
         if state.streams.is_empty() {
             return;
         }
-        walk(payload, |frame| {
-            if let Frame::Stream { stream, start, end } = frame
+        // With room claimed, the frames stand at the end and PADDING in front of them.
+        frames::walk(payload, |_, frame| {
+            if let Frame::Stream { stream, start, end, .. } = frame
                 && let Some(progress) = state.streams.get_mut(&stream)
             {
                 progress.sent = progress.sent.max(end);
-                state.flight.push_back(SentFrame { packet, stream, start, end });
+                state.flight.push_back(SentFrame { packet, stream, content: Content::Bytes { start, end } });
             }
         });
     }
 
-    fn packet_arrives(&self, payload: &[u8]) {
+    /// See a packet just after it was opened, and change it where the core cannot take it as it is.
+    fn packet_arrives(&self, payload: &mut BytesMut) {
         let mut state = self.state();
         let state = &mut *state;
-        walk(payload, |frame| match frame {
-            Frame::Acked { first, last } => state.acknowledge(first, last),
-            Frame::Stream { stream, start, end } => match state.received.get_mut(&stream) {
-                Some(progress) => {
-                    progress.acknowledge(start, end);
+        let mut has_resets = false;
+        // Resets whose stream got data that contradicts them: the core must know of them first, to see that.
+        let mut contradicted = Vec::new();
+        frames::walk(payload, |_, frame| match frame {
+            Frame::Acked { first, last } => state.acknowledge(first, last, &self.reserve),
+            Frame::Stream { stream, start, end, is_last } => match state.arrivals.get_mut(&stream) {
+                Some(arrival) => {
+                    if let Some(reset) = arrival.reset
+                        && !arrival.is_core_told
+                        && (end > reset.size || is_last && end != reset.size)
+                    {
+                        contradicted.push(stream);
+                    }
+                    arrival.progress.acknowledge(start, end);
                 }
                 None => state.unknown.push((stream, start, end)),
             },
+            Frame::Reset(_) => has_resets = true,
         });
+        if has_resets || !contradicted.is_empty() || !state.feed.is_empty() {
+            let mut out = Vec::with_capacity(payload.len() + 64);
+            for stream in state.feed.iter().chain(&contradicted) {
+                if let Some(reset) = state.arrivals.get(stream).and_then(|arrival| arrival.reset) {
+                    Reset { reliable: None, ..reset }.write(&mut out);
+                }
+            }
+            frames::replace_resets(payload, &mut out, |reset, out| {
+                (self.accepts_resets || reset.reliable.is_none()) && state.read_reset(self.side, reset, out)
+            });
+            *payload = BytesMut::from(&out[..]);
+        }
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
         while state.flight.front().is_some_and(|f| f.packet < horizon) {
             state.flight.pop_front();
@@ -163,18 +345,36 @@ impl Tap {
     }
 }
 
+impl Arrival {
+    /// Note a reset that agrees with those before it.
+    fn note(&mut self, reset: Reset) {
+        let known = self.reset.get_or_insert(reset);
+        // Draft, section 5.2: the reliable size only falls; a frame that would raise it was overtaken.
+        known.reliable = known.reliable.min(reset.reliable);
+    }
+}
+
 impl State {
-    fn acknowledge(&mut self, first: u64, last: u64) {
+    fn acknowledge(&mut self, first: u64, last: u64, reserve: &AtomicUsize) {
         self.largest_acked = self.largest_acked.max(last);
         let from = self.flight.partition_point(|f| f.packet < first);
         let to = self.flight.partition_point(|f| f.packet <= last);
         for index in from..to {
-            let SentFrame { stream, start, end, .. } = self.flight[index];
-            if let Some(progress) = self.streams.get_mut(&stream)
-                && progress.acknowledge(start, end)
-                && self.advanced.last() != Some(&stream)
-            {
-                self.advanced.push(stream);
+            let SentFrame { stream, content, .. } = self.flight[index];
+            match content {
+                Content::Bytes { start, end } => {
+                    if let Some(progress) = self.streams.get_mut(&stream)
+                        && progress.acknowledge(start, end)
+                        && self.advanced.last() != Some(&stream)
+                    {
+                        self.advanced.push(stream);
+                    }
+                }
+                Content::Reset => {
+                    if let Some(departure) = self.departures.remove(&stream) {
+                        reserve.fetch_sub(departure.claimed, Ordering::Relaxed);
+                    }
+                }
             }
         }
         if from == 0 {
@@ -183,115 +383,83 @@ impl State {
             self.flight.drain(from..to);
         }
     }
-}
 
-/// The frames that matter here.
-enum Frame {
-    Stream { stream: u64, start: u64, end: u64 },
-    Acked { first: u64, last: u64 },
-}
-
-/// Walk the frames of a packet in the application data space. Stops silently at anything it cannot read: the core
-/// judges packets, this only watches.
-fn walk(payload: &[u8], mut see: impl FnMut(Frame)) {
-    let mut reader = Reader(payload);
-    while let Some(kind) = reader.varint() {
-        if reader.frame(kind, &mut see).is_none() {
-            return;
+    /// Write a reset of ours with what the peer needs to make sense of it.
+    fn write_reset(&mut self, packet: u64, reset: Reset, out: &mut Vec<u8>) -> bool {
+        let Some(departure) = self.departures.get_mut(&reset.stream) else { return false };
+        if departure.packet.replace(packet) == Some(packet) {
+            // The core wrote it twice into this packet, having lost it twice.
+            return true;
         }
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    #[inline]
-    fn varint(&mut self) -> Option<u64> {
-        let (value, length) = varint::read(self.0)?;
-        self.0 = &self.0[length..];
-        Some(value)
-    }
-
-    fn skip(&mut self, bytes: u64) -> Option<()> {
-        self.0 = self.0.get(usize::try_from(bytes).ok()?..)?;
-        Some(())
-    }
-
-    fn skip_varints(&mut self, count: usize) -> Option<()> {
-        for _ in 0..count {
-            self.varint()?;
+        if !departure.header.is_empty() {
+            frames::write_start(reset.stream, &departure.header, out);
         }
-        Some(())
+        Reset { reliable: Some(departure.reliable), ..reset }.write(out);
+        self.flight.push_back(SentFrame { packet, stream: reset.stream, content: Content::Reset });
+        true
     }
 
-    fn frame(&mut self, kind: u64, see: &mut impl FnMut(Frame)) -> Option<()> {
-        match kind {
-            // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK
-            0x00 | 0x01 | 0x1e | 0x1f => Some(()),
-            0x02 | 0x03 => self.ack(kind == 0x03, see),
-            0x08..=0x0f => {
-                let stream = self.varint()?;
-                let start = if kind & 0x04 == 0 { 0 } else { self.varint()? };
-                let length = if kind & 0x02 == 0 { self.0.len() as u64 } else { self.varint()? };
-                self.skip(length)?;
-                see(Frame::Stream { stream, start, end: start.checked_add(length)? });
-                Some(())
-            }
-            // RESET_STREAM (3 fields), RESET_STREAM_AT and ACK_FREQUENCY (4)
-            0x04 => self.skip_varints(3),
-            0x24 | 0xaf => self.skip_varints(4),
-            // STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED
-            0x05 | 0x11 | 0x15 => self.skip_varints(2),
-            // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
-            0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
-            0x06 => {
-                self.varint()?;
-                let length = self.varint()?;
-                self.skip(length)
-            }
-            // NEW_TOKEN, DATAGRAM with length
-            0x07 | 0x31 => {
-                let length = self.varint()?;
-                self.skip(length)
-            }
-            0x30 => self.skip(self.0.len() as u64),
-            0x18 => {
-                self.skip_varints(2)?;
-                let length = u64::from(*self.0.first()?);
-                self.skip(1 + length + 16)
-            }
-            0x1a | 0x1b => self.skip(8),
-            _ => None,
+    /// Note a reset of the peer and write what the core is to see in its place; false if that is the frame itself.
+    fn read_reset(&mut self, side: Side, reset: Reset, out: &mut Vec<u8>) -> bool {
+        let reliable = reset.reliable.unwrap_or(0);
+        if reliable > reset.size {
+            // The core takes the unknown frame type for what this is: FRAME_ENCODING_ERROR.
+            return false;
         }
-    }
-
-    /// RFC 9000, section 19.3.
-    fn ack(&mut self, ecn: bool, see: &mut impl FnMut(Frame)) -> Option<()> {
-        let mut last = self.varint()?;
-        self.varint()?;
-        let ranges = self.varint()?;
-        let mut first = last.checked_sub(self.varint()?)?;
-        see(Frame::Acked { first, last });
-        for _ in 0..ranges {
-            last = first.checked_sub(self.varint()?.checked_add(2)?)?;
-            first = last.checked_sub(self.varint()?)?;
-            see(Frame::Acked { first, last });
+        let plain = Reset { reliable: None, ..reset };
+        let noted = Reset { reliable: Some(reliable), ..reset };
+        let Some(arrival) = self.arrivals.get_mut(&reset.stream) else {
+            if reliable == 0 {
+                plain.write(out);
+            } else {
+                frames::write_start(reset.stream, &[], out);
+                self.unknown_resets.push(noted);
+            }
+            return true;
+        };
+        if let Some(known) = arrival.reset {
+            if known.code != reset.code {
+                // STREAM_STATE_ERROR: as if it were for a stream on which only we send.
+                Reset { stream: if side.is_client() { 2 } else { 3 }, ..plain }.write(out);
+                return true;
+            }
+            if known.size != reset.size && !arrival.is_core_told {
+                // FINAL_SIZE_ERROR: let the core compare the two.
+                Reset { reliable: None, ..known }.write(out);
+                plain.write(out);
+                return true;
+            }
         }
-        if ecn { self.skip_varints(3) } else { Some(()) }
+        arrival.note(noted);
+        if arrival.is_core_told || reliable <= arrival.header {
+            arrival.is_core_told = true;
+            plain.write(out);
+        } else {
+            frames::write_start(reset.stream, &[], out);
+            self.resets.push(reset.stream);
+        }
+        true
     }
 }
 
-struct TapKey {
+/// The key of one direction, with the tap in front of it.
+pub(crate) struct TapKey {
     inner: Box<dyn PacketKey>,
     tap: Arc<Tap>,
+}
+
+impl TapKey {
+    pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
+        Self { inner, tap }
+    }
 }
 
 impl PacketKey for TapKey {
     fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
         if let Some(end) = buf.len().checked_sub(self.inner.tag_len())
-            && let Some(payload) = buf.get(header_len..end)
+            && let Some(payload) = buf.get_mut(header_len..end)
         {
-            self.tap.packet_leaves(packet, payload);
+            self.tap.packet_leaves(packet, payload, self.tap.reserve());
         }
         self.inner.encrypt(packet, buf, header_len);
     }
@@ -302,8 +470,9 @@ impl PacketKey for TapKey {
         Ok(())
     }
 
+    /// The core keeps this many bytes free at the end of a packet; see [`Tap::reserve`].
     fn tag_len(&self) -> usize {
-        self.inner.tag_len()
+        self.inner.tag_len() + self.tap.reserve()
     }
 
     fn confidentiality_limit(&self) -> u64 {
@@ -312,118 +481,6 @@ impl PacketKey for TapKey {
 
     fn integrity_limit(&self) -> u64 {
         self.inner.integrity_limit()
-    }
-}
-
-/// What [`Session::handshake_data`] of a tapped session returns.
-pub(crate) struct TapHandle {
-    pub(crate) tap: Arc<Tap>,
-    pub(crate) inner: Option<Box<dyn Any>>,
-}
-
-struct TapSession {
-    inner: Box<dyn Session>,
-    tap: Arc<Tap>,
-    /// Key sets handed out: the first is for the handshake, the second for application data.
-    key_sets: u8,
-}
-
-impl TapSession {
-    fn wrap(&self, keys: KeyPair<Box<dyn PacketKey>>) -> KeyPair<Box<dyn PacketKey>> {
-        let wrap = |inner| Box::new(TapKey { inner, tap: self.tap.clone() }) as Box<dyn PacketKey>;
-        KeyPair { local: wrap(keys.local), remote: wrap(keys.remote) }
-    }
-}
-
-impl Session for TapSession {
-    fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
-        self.inner.initial_keys(dst_cid, side)
-    }
-
-    fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(TapHandle { tap: self.tap.clone(), inner: self.inner.handshake_data() }))
-    }
-
-    fn peer_identity(&self) -> Option<Box<dyn Any>> {
-        self.inner.peer_identity()
-    }
-
-    fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
-        self.inner.early_crypto()
-    }
-
-    fn early_data_accepted(&self) -> Option<bool> {
-        self.inner.early_data_accepted()
-    }
-
-    fn is_handshaking(&self) -> bool {
-        self.inner.is_handshaking()
-    }
-
-    fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
-        self.inner.read_handshake(buf)
-    }
-
-    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
-        self.inner.transport_parameters()
-    }
-
-    fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
-        let keys = self.inner.write_handshake(buf)?;
-        self.key_sets = self.key_sets.saturating_add(1);
-        if self.key_sets < 2 {
-            return Some(keys);
-        }
-        Some(Keys { header: keys.header, packet: self.wrap(keys.packet) })
-    }
-
-    fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        let keys = self.inner.next_1rtt_keys()?;
-        Some(self.wrap(keys))
-    }
-
-    fn is_valid_retry(&self, orig_dst_cid: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
-        self.inner.is_valid_retry(orig_dst_cid, header, payload)
-    }
-
-    fn export_keying_material(
-        &self,
-        output: &mut [u8],
-        label: &[u8],
-        context: &[u8],
-    ) -> Result<(), ExportKeyingMaterialError> {
-        self.inner.export_keying_material(output, label, context)
-    }
-}
-
-pub(crate) struct TapClientConfig<C>(pub(crate) Arc<C>);
-
-impl<C: ClientConfig> ClientConfig for TapClientConfig<C> {
-    fn start_session(
-        self: Arc<Self>,
-        version: u32,
-        server_name: &str,
-        params: &TransportParameters,
-    ) -> Result<Box<dyn Session>, ConnectError> {
-        let inner = self.0.clone().start_session(version, server_name, params)?;
-        Ok(Box::new(TapSession { inner, tap: Arc::default(), key_sets: 0 }))
-    }
-}
-
-pub(crate) struct TapServerConfig<C>(pub(crate) Arc<C>);
-
-impl<C: ServerConfig> ServerConfig for TapServerConfig<C> {
-    fn initial_keys(&self, version: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
-        self.0.initial_keys(version, dst_cid)
-    }
-
-    fn retry_tag(&self, version: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
-        self.0.retry_tag(version, orig_dst_cid, packet)
-    }
-
-    fn start_session(self: Arc<Self>, version: u32, params: &TransportParameters) -> Box<dyn Session> {
-        let inner = self.0.clone().start_session(version, params);
-        Box::new(TapSession { inner, tap: Arc::default(), key_sets: 0 })
     }
 }
 
@@ -443,18 +500,48 @@ mod tests {
         assert!(!progress.acknowledge(0, 40));
     }
 
+    fn leaves(tap: &Tap, packet: u64, payload: &[u8]) -> Vec<u8> {
+        let reserve = tap.reserve();
+        let mut buffer = payload.to_vec();
+        buffer.resize(payload.len() + reserve, 0xee);
+        tap.packet_leaves(packet, &mut buffer, reserve);
+        buffer
+    }
+
+    fn arrives(tap: &Tap, payload: &[u8]) -> Vec<u8> {
+        let mut buffer = BytesMut::from(payload);
+        tap.packet_arrives(&mut buffer);
+        buffer.to_vec()
+    }
+
+    fn client() -> Tap {
+        Tap::new(Side::Client, true)
+    }
+
+    fn at(stream: u64, code: u64, size: u64, reliable: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        Reset { stream, code, size, reliable: Some(reliable) }.write(&mut out);
+        out
+    }
+
+    fn plain(stream: u64, code: u64, size: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        Reset { stream, code, size, reliable: None }.write(&mut out);
+        out
+    }
+
     #[test]
     fn stream_frames_are_matched_with_their_acknowledgement() {
-        let tap = Tap::default();
+        let tap = client();
         tap.register(0);
         // STREAM with offset and length: stream 0, offset 0, 3 bytes; then one without length to the packet's end.
-        tap.packet_leaves(7, &[0x01, 0x0e, 0x00, 0x00, 0x03, 1, 2, 3]);
-        tap.packet_leaves(9, &[0x0d, 0x00, 0x03, 4, 5]);
+        leaves(&tap, 7, &[0x01, 0x0e, 0x00, 0x00, 0x03, 1, 2, 3]);
+        leaves(&tap, 9, &[0x0d, 0x00, 0x03, 4, 5]);
         assert_eq!(tap.progress(0), (5, 0));
         // ACK of 9 only, then of 7 in a second range.
-        tap.packet_arrives(&[0x02, 9, 0, 0, 0]);
+        arrives(&tap, &[0x02, 9, 0, 0, 0]);
         assert_eq!(tap.progress(0), (5, 0));
-        tap.packet_arrives(&[0x02, 9, 0, 1, 0, 0, 0]);
+        arrives(&tap, &[0x02, 9, 0, 1, 0, 0, 0]);
         assert_eq!(tap.progress(0), (5, 5));
         let mut advanced = Vec::new();
         tap.take_advanced(&mut advanced);
@@ -462,16 +549,111 @@ mod tests {
     }
 
     #[test]
-    fn walker_survives_any_bytes() {
-        let mut state = 0x1234_5678_u64;
-        for _ in 0..20_000 {
-            let mut bytes = Vec::new();
-            for _ in 0..(state >> 58) {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                bytes.push((state >> 33) as u8);
-            }
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            walk(&bytes, |_| ());
-        }
+    fn reset_takes_the_header_along_until_it_is_acknowledged() {
+        let tap = client();
+        assert!(tap.send_reset(2, 3, &[0x40, 0x54, 0x00]));
+        // The frame without a length at the end of the packet must stay at its end.
+        let packet = [plain(2, 9, 8), vec![0x08, 0x04, 1, 2, 3]].concat();
+        let sent = leaves(&tap, 5, &packet);
+        let expected = [vec![0x0a, 0x02, 3, 0x40, 0x54, 0x00], at(2, 9, 8, 3), vec![0x08, 0x04, 1, 2, 3]].concat();
+        assert_eq!(sent, expected);
+        // Sent again: whole again, once per packet.
+        let twice = [plain(2, 9, 8), plain(2, 9, 8)].concat();
+        let sent = leaves(&tap, 6, &twice);
+        assert!(sent.ends_with(&[vec![0x0a, 0x02, 3, 0x40, 0x54, 0x00], at(2, 9, 8, 3)].concat()));
+        assert!(sent[..sent.len() - 11].iter().all(|byte| *byte == 0));
+        // Acknowledged: nothing is claimed any more.
+        arrives(&tap, &[0x02, 6, 0, 0, 0]);
+        assert_eq!(tap.reserve(), 0);
+        assert_eq!(leaves(&tap, 7, &[0x01]), [0x01]);
+    }
+
+    #[test]
+    fn several_resets_share_a_packet() {
+        let tap = client();
+        assert!(tap.send_reset(2, 3, &[]));
+        assert!(tap.send_reset(6, 3, &[]));
+        let sent = leaves(&tap, 1, &[plain(2, 9, 8), plain(6, 1, 3), plain(10, 4, 4)].concat());
+        assert_eq!(sent, [at(2, 9, 8, 3), at(6, 1, 3, 3), plain(10, 4, 4)].concat());
+    }
+
+    #[test]
+    fn claimed_room_is_bounded() {
+        let tap = client();
+        let given = (0..10_000).filter(|n| tap.send_reset(n * 4 + 2, 3, &[0x40, 0x54, 0x00])).count();
+        assert!(given > 10 && tap.reserve() <= RESERVE_LIMIT, "{given} resets claim {}", tap.reserve());
+    }
+
+    #[test]
+    fn reset_behind_a_header_that_was_read_is_plain_for_the_core() {
+        let tap = client();
+        tap.register_receiving(3);
+        tap.set_header(3, 3);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 3)), plain(3, 9, 8));
+        assert_eq!(tap.reset_of(3), None);
+    }
+
+    #[test]
+    fn reset_that_promises_bytes_waits_for_the_engine() {
+        let tap = client();
+        tap.register_receiving(3);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), [0x0a, 3, 0]);
+        let mut resets = Vec::new();
+        tap.take_resets(&mut resets);
+        assert_eq!(resets, [3]);
+        // Lowered, then "raised" by a packet that was overtaken.
+        arrives(&tap, &at(3, 9, 8, 4));
+        arrives(&tap, &at(3, 9, 8, 6));
+        assert_eq!(tap.reset_of(3).and_then(|reset| reset.reliable), Some(4));
+        tap.feed(3);
+        assert_eq!(arrives(&tap, &[0x01]), [plain(3, 9, 8), vec![0x01]].concat());
+        tap.stop_feeding(3);
+        assert_eq!(arrives(&tap, &[0x01]), [0x01]);
+        // RESET_STREAM_AT from then on is a repetition.
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 4)), plain(3, 9, 8));
+    }
+
+    #[test]
+    fn reset_of_a_stream_that_comes_with_it_is_found_again() {
+        let tap = client();
+        arrives(&tap, &[vec![0x0a, 3, 3, 0x40, 0x54, 0x00], at(3, 9, 8, 3)].concat());
+        tap.register_receiving(3);
+        let mut resets = Vec::new();
+        tap.take_resets(&mut resets);
+        assert_eq!(resets, [3]);
+        assert_eq!(tap.received(3), 3);
+        // What no stream came for is not kept.
+        arrives(&tap, &at(7, 9, 8, 3));
+        tap.take_advanced(&mut Vec::new());
+        tap.register_receiving(7);
+        assert_eq!(tap.reset_of(7), None);
+    }
+
+    #[test]
+    fn broken_rules_are_shown_to_the_core() {
+        // Reliable size beyond the final size: left as it is, an unknown frame to the core.
+        let tap = client();
+        tap.register_receiving(3);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 9)), at(3, 9, 8, 9));
+        // Another code: a reset for a stream on which only we send.
+        arrives(&tap, &at(3, 9, 8, 5));
+        assert_eq!(arrives(&tap, &at(3, 10, 8, 5)), plain(2, 10, 8));
+        assert_eq!(arrives(&tap, &plain(3, 10, 8)), plain(2, 10, 8));
+        // Another final size: both, for the core to compare.
+        assert_eq!(arrives(&tap, &at(3, 9, 7, 5)), [plain(3, 9, 8), plain(3, 9, 7)].concat());
+        // Data beyond the final size, and another end.
+        let beyond = [0x0e, 3, 8, 1, 0xff];
+        assert_eq!(arrives(&tap, &beyond), [plain(3, 9, 8), beyond.to_vec()].concat());
+        let end = [0x0f, 3, 6, 1, 0xff];
+        assert_eq!(arrives(&tap, &end), [plain(3, 9, 8), end.to_vec()].concat());
+    }
+
+    #[test]
+    fn turned_off_nothing_is_rewritten() {
+        let tap = Tap::new(Side::Server, false);
+        tap.register_receiving(2);
+        assert_eq!(arrives(&tap, &at(2, 9, 8, 3)), at(2, 9, 8, 3));
+        tap.set_peer(&[], true);
+        assert!(!tap.sends_resets());
     }
 }

@@ -1,0 +1,253 @@
+//! The frames of a decrypted packet, as far as the engine looks at them, and the two rewrites that give the QUIC core
+//! RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset), which it does not know.
+//!
+//! Pure functions over bytes: no key, no connection. Any input is fine; what cannot be read is left as it is, and the
+//! core judges it.
+
+use std::ops::Range;
+
+use crate::varint;
+
+pub(crate) const RESET_STREAM: u64 = 0x04;
+pub(crate) const RESET_STREAM_AT: u64 = 0x24;
+/// STREAM with a length, without an offset (it is 0) and without an end.
+const STREAM_FROM_START: u64 = 0x0a;
+
+/// A frame that matters here. Offsets and sizes are those of the stream, its header included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frame {
+    Stream { stream: u64, start: u64, end: u64, is_last: bool },
+    Acked { first: u64, last: u64 },
+    Reset(Reset),
+}
+
+/// RESET_STREAM, or RESET_STREAM_AT where `reliable` is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reset {
+    pub(crate) stream: u64,
+    pub(crate) code: u64,
+    pub(crate) size: u64,
+    pub(crate) reliable: Option<u64>,
+}
+
+impl Reset {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        varint::write(if self.reliable.is_some() { RESET_STREAM_AT } else { RESET_STREAM }, out);
+        for field in [self.stream, self.code, self.size] {
+            varint::write(field, out);
+        }
+        if let Some(reliable) = self.reliable {
+            varint::write(reliable, out);
+        }
+    }
+}
+
+/// Append a STREAM frame with the first bytes of a stream; without bytes it does no more than open the stream.
+pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
+    varint::write(STREAM_FROM_START, out);
+    varint::write(stream, out);
+    varint::write(data.len() as u64, out);
+    out.extend_from_slice(data);
+}
+
+/// Walk the frames of a packet in the application data space and show those that matter, each with its place. Stops
+/// silently at anything that cannot be read.
+pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
+    let mut reader = Reader(payload);
+    loop {
+        let start = payload.len() - reader.0.len();
+        let Some(kind) = reader.varint() else { return };
+        let mut reset = None;
+        let read = reader.frame(kind, &mut reset, &mut |frame| see(start..start, frame));
+        if read.is_none() {
+            return;
+        }
+        if let Some(reset) = reset {
+            see(start..payload.len() - reader.0.len(), Frame::Reset(reset));
+        }
+    }
+}
+
+/// Copy `payload` into `out` with each reset frame replaced by what `replace` writes; where that answers false, it is
+/// copied as it is.
+pub(crate) fn replace_resets(payload: &[u8], out: &mut Vec<u8>, mut replace: impl FnMut(Reset, &mut Vec<u8>) -> bool) {
+    let mut copied = 0;
+    walk(payload, |place, frame| {
+        if let Frame::Reset(reset) = frame {
+            out.extend_from_slice(&payload[copied..place.start]);
+            copied = place.end;
+            if !replace(reset, out) {
+                out.extend_from_slice(&payload[place]);
+            }
+        }
+    });
+    out.extend_from_slice(&payload[copied..]);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    #[inline]
+    fn varint(&mut self) -> Option<u64> {
+        let (value, length) = varint::read(self.0)?;
+        self.0 = &self.0[length..];
+        Some(value)
+    }
+
+    fn skip(&mut self, bytes: u64) -> Option<()> {
+        self.0 = self.0.get(usize::try_from(bytes).ok()?..)?;
+        Some(())
+    }
+
+    fn skip_varints(&mut self, count: usize) -> Option<()> {
+        for _ in 0..count {
+            self.varint()?;
+        }
+        Some(())
+    }
+
+    fn frame(&mut self, kind: u64, reset: &mut Option<Reset>, see: &mut impl FnMut(Frame)) -> Option<()> {
+        match kind {
+            // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK
+            0x00 | 0x01 | 0x1e | 0x1f => Some(()),
+            0x02 | 0x03 => self.ack(kind == 0x03, see),
+            0x08..=0x0f => {
+                let stream = self.varint()?;
+                let start = if kind & 0x04 == 0 { 0 } else { self.varint()? };
+                let length = if kind & 0x02 == 0 { self.0.len() as u64 } else { self.varint()? };
+                self.skip(length)?;
+                see(Frame::Stream { stream, start, end: start.checked_add(length)?, is_last: kind & 0x01 != 0 });
+                Some(())
+            }
+            RESET_STREAM | RESET_STREAM_AT => {
+                let (stream, code, size) = (self.varint()?, self.varint()?, self.varint()?);
+                let reliable = if kind == RESET_STREAM_AT { Some(self.varint()?) } else { None };
+                *reset = Some(Reset { stream, code, size, reliable });
+                Some(())
+            }
+            // ACK_FREQUENCY
+            0xaf => self.skip_varints(4),
+            // STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED
+            0x05 | 0x11 | 0x15 => self.skip_varints(2),
+            // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
+            0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
+            0x06 => {
+                self.varint()?;
+                let length = self.varint()?;
+                self.skip(length)
+            }
+            // NEW_TOKEN, DATAGRAM with length
+            0x07 | 0x31 => {
+                let length = self.varint()?;
+                self.skip(length)
+            }
+            0x30 => self.skip(self.0.len() as u64),
+            0x18 => {
+                self.skip_varints(2)?;
+                let length = u64::from(*self.0.first()?);
+                self.skip(1 + length + 16)
+            }
+            0x1a | 0x1b => self.skip(8),
+            _ => None,
+        }
+    }
+
+    /// RFC 9000, section 19.3.
+    fn ack(&mut self, ecn: bool, see: &mut impl FnMut(Frame)) -> Option<()> {
+        let mut last = self.varint()?;
+        self.varint()?;
+        let ranges = self.varint()?;
+        let mut first = last.checked_sub(self.varint()?)?;
+        see(Frame::Acked { first, last });
+        for _ in 0..ranges {
+            last = first.checked_sub(self.varint()?.checked_add(2)?)?;
+            first = last.checked_sub(self.varint()?)?;
+            see(Frame::Acked { first, last });
+        }
+        if ecn { self.skip_varints(3) } else { Some(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &[u8] = &[0x04, 0x02, 0x07, 0x09];
+    const RELIABLE: &[u8] = &[0x24, 0x02, 0x07, 0x09, 0x03];
+
+    fn frames(payload: &[u8]) -> Vec<(Range<usize>, Frame)> {
+        let mut seen = Vec::new();
+        walk(payload, |place, frame| seen.push((place, frame)));
+        seen
+    }
+
+    #[test]
+    fn resets_are_seen_with_their_place() {
+        let mut payload = vec![0x01];
+        payload.extend_from_slice(PLAIN);
+        payload.extend_from_slice(RELIABLE);
+        let plain = Reset { stream: 2, code: 7, size: 9, reliable: None };
+        let reliable = Reset { reliable: Some(3), ..plain };
+        assert_eq!(frames(&payload), [(1..5, Frame::Reset(plain)), (5..10, Frame::Reset(reliable))]);
+        let mut written = Vec::new();
+        plain.write(&mut written);
+        assert_eq!(written, PLAIN);
+        written.clear();
+        reliable.write(&mut written);
+        assert_eq!(written, RELIABLE);
+    }
+
+    #[test]
+    fn replacing_keeps_every_other_byte() {
+        // PING, RESET_STREAM, RESET_STREAM_AT, and a STREAM frame without a length to the packet's end.
+        let mut payload = vec![0x01];
+        payload.extend_from_slice(PLAIN);
+        payload.extend_from_slice(RELIABLE);
+        payload.extend_from_slice(&[0x08, 0x04, 0x24, 0x04, 0x00]);
+        let mut out = Vec::new();
+        replace_resets(&payload, &mut out, |_, _| false);
+        assert_eq!(out, payload);
+        out.clear();
+        replace_resets(&payload, &mut out, |reset, out| {
+            reset.reliable.is_some() && {
+                Reset { reliable: None, ..reset }.write(out);
+                true
+            }
+        });
+        assert_eq!(out, [&[0x01], PLAIN, PLAIN, &[0x08, 0x04, 0x24, 0x04, 0x00]].concat());
+    }
+
+    #[test]
+    fn what_follows_an_unreadable_frame_is_left_alone() {
+        // An unknown frame type, then what looks like a reset.
+        let payload = [&[0x3f], RELIABLE].concat();
+        assert!(frames(&payload).is_empty());
+        let mut out = Vec::new();
+        replace_resets(&payload, &mut out, |_, _| true);
+        assert_eq!(out, payload);
+    }
+
+    #[test]
+    fn first_bytes_of_a_stream_are_a_stream_frame() {
+        let mut out = Vec::new();
+        write_start(4, &[0x40, 0x54, 0x00], &mut out);
+        assert_eq!(frames(&out), [(0..0, Frame::Stream { stream: 4, start: 0, end: 3, is_last: false })]);
+    }
+
+    #[test]
+    fn walker_survives_any_bytes() {
+        let mut state = 0x1234_5678_u64;
+        for _ in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..(state >> 58) {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                bytes.push((state >> 33) as u8);
+            }
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            walk(&bytes, |_, _| ());
+            let mut out = Vec::new();
+            replace_resets(&bytes, &mut out, |_, _| false);
+            assert_eq!(out, bytes);
+        }
+    }
+}

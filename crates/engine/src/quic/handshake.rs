@@ -1,0 +1,331 @@
+//! The TLS session of a connection, as the QUIC core wants it.
+//!
+//! The core has one of its own, which offers the core's transport parameters and no others. This one adds
+//! reset_stream_at, keeps the peer's parameters for reports, and puts the tap in front of the keys for application data.
+
+use std::{any::Any, io::Cursor, sync::Arc};
+
+use quinn_proto::{
+    ConnectError, ConnectionId, Side, TransportError, TransportErrorCode,
+    crypto::{
+        self, ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, UnsupportedVersion,
+        rustls::QuicServerConfig,
+    },
+    transport_parameters::TransportParameters,
+};
+use ring::aead;
+use rustls::{
+    CipherSuite,
+    pki_types::{CertificateDer, ServerName},
+    quic::{ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Suite, Version},
+};
+
+use super::tap::{Tap, TapKey};
+use crate::{
+    tls::{ClientTls, ServerTls, TlsError},
+    varint,
+};
+
+/// reset_stream_at as in draft-ietf-quic-reliable-stream-reset from -08 on, and as in -05 to -07, which Safari wants.
+const RESET_STREAM_AT: [u64; 2] = [0x1d, 0x17_f758_6d2c_b571];
+
+/// Transport parameters as they stand in the TLS extension: (id, value).
+pub(crate) fn parameters(mut raw: &[u8]) -> Vec<(u64, &[u8])> {
+    let mut found = Vec::new();
+    while let Some((id, used)) = varint::read(raw)
+        && let Some((length, more)) = varint::read(&raw[used..])
+        && let Some(value) = raw[used + more..].get(..usize::try_from(length).unwrap_or(usize::MAX))
+    {
+        found.push((id, value));
+        raw = &raw[used + more + value.len()..];
+    }
+    found
+}
+
+/// What [`crypto::Session::handshake_data`] returns.
+pub(crate) struct TapHandle {
+    pub(crate) tap: Arc<Tap>,
+    pub(crate) server_name: Option<String>,
+}
+
+struct TlsSession {
+    inner: Connection,
+    suite: Suite,
+    version: Version,
+    tap: Arc<Tap>,
+    has_reported: bool,
+    next_secrets: Option<Secrets>,
+}
+
+impl TlsSession {
+    fn side(&self) -> Side {
+        match self.inner {
+            Connection::Client(_) => Side::Client,
+            Connection::Server(_) => Side::Server,
+        }
+    }
+
+    fn server_name(&self) -> Option<String> {
+        match &self.inner {
+            Connection::Client(_) => None,
+            Connection::Server(inner) => inner.server_name().map(str::to_owned),
+        }
+    }
+
+    fn tapped(&self, local: Box<dyn PacketKey>, remote: Box<dyn PacketKey>) -> KeyPair<Box<dyn PacketKey>> {
+        let tap = |key| Box::new(TapKey::new(key, self.tap.clone())) as Box<dyn PacketKey>;
+        KeyPair { local: tap(local), remote: tap(remote) }
+    }
+}
+
+fn violation(code: TransportErrorCode, reason: String) -> TransportError {
+    TransportError { code, frame: None, reason }
+}
+
+fn initial_keys(suite: &Suite, version: Version, id: ConnectionId, side: Side) -> Keys {
+    untapped(suite.keys(&id, side.into(), version))
+}
+
+fn untapped(keys: rustls::quic::Keys) -> Keys {
+    Keys {
+        header: KeyPair { local: Box::new(keys.local.header), remote: Box::new(keys.remote.header) },
+        packet: KeyPair { local: Box::new(keys.local.packet), remote: Box::new(keys.remote.packet) },
+    }
+}
+
+impl crypto::Session for TlsSession {
+    fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
+        initial_keys(&self.suite, self.version, *dst_cid, side)
+    }
+
+    fn handshake_data(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(TapHandle { tap: self.tap.clone(), server_name: self.server_name() }))
+    }
+
+    fn peer_identity(&self) -> Option<Box<dyn Any>> {
+        let chain: Vec<CertificateDer<'static>> =
+            self.inner.peer_certificates()?.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Some(Box::new(chain))
+    }
+
+    fn early_crypto(&self) -> Option<(Box<dyn HeaderKey>, Box<dyn PacketKey>)> {
+        // No 0-RTT: a CONNECT request must not be replayed (draft-ietf-webtrans-http3, section 3.2).
+        None
+    }
+
+    fn early_data_accepted(&self) -> Option<bool> {
+        match self.inner {
+            Connection::Client(_) => Some(false),
+            Connection::Server(_) => None,
+        }
+    }
+
+    fn is_handshaking(&self) -> bool {
+        self.inner.is_handshaking()
+    }
+
+    fn read_handshake(&mut self, buf: &[u8]) -> Result<bool, TransportError> {
+        self.inner.read_hs(buf).map_err(|error| match self.inner.alert() {
+            Some(alert) => violation(TransportErrorCode::crypto(alert.into()), error.to_string()),
+            None => violation(TransportErrorCode::PROTOCOL_VIOLATION, format!("TLS error: {error}")),
+        })?;
+        // The answer is whether a server has the client's hello, and a client the server's choice of protocol.
+        let is_ready = self.inner.alpn_protocol().is_some() || self.server_name().is_some() || !self.is_handshaking();
+        Ok(is_ready && !std::mem::replace(&mut self.has_reported, true))
+    }
+
+    fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
+        let Some(raw) = self.inner.quic_transport_parameters() else { return Ok(None) };
+        let parsed = TransportParameters::read(self.side(), &mut Cursor::new(raw))?;
+        let mut takes_resets = false;
+        for (id, value) in parameters(raw) {
+            if RESET_STREAM_AT.contains(&id) {
+                // draft-ietf-quic-reliable-stream-reset, section 3.
+                if !value.is_empty() {
+                    let reason = "reset_stream_at with a value".to_owned();
+                    return Err(violation(TransportErrorCode::TRANSPORT_PARAMETER_ERROR, reason));
+                }
+                takes_resets = true;
+            }
+        }
+        self.tap.set_peer(raw, takes_resets);
+        Ok(Some(parsed))
+    }
+
+    fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
+        Some(match self.inner.write_hs(buf)? {
+            KeyChange::Handshake { keys } => untapped(keys),
+            KeyChange::OneRtt { keys, next } => {
+                self.next_secrets = Some(next);
+                let Keys { header, packet } = untapped(keys);
+                Keys { header, packet: self.tapped(packet.local, packet.remote) }
+            }
+        })
+    }
+
+    fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
+        let keys = self.next_secrets.as_mut()?.next_packet_keys();
+        Some(self.tapped(Box::new(keys.local), Box::new(keys.remote)))
+    }
+
+    fn is_valid_retry(&self, orig_dst_cid: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
+        is_valid_retry(orig_dst_cid, header, payload)
+    }
+
+    fn export_keying_material(
+        &self,
+        output: &mut [u8],
+        label: &[u8],
+        context: &[u8],
+    ) -> Result<(), ExportKeyingMaterialError> {
+        self.inner.export_keying_material(output, label, Some(context)).map_err(|_| ExportKeyingMaterialError)?;
+        Ok(())
+    }
+}
+
+/// RFC 9001, section 5.8. `payload` ends with the integrity tag.
+fn is_valid_retry(original: &[u8], header: &[u8], payload: &[u8]) -> bool {
+    const KEY: [u8; 16] =
+        [0xbe, 0x0c, 0x69, 0x0b, 0x9f, 0x66, 0x57, 0x5a, 0x1d, 0x76, 0x6b, 0x54, 0xe3, 0x68, 0xc8, 0x4e];
+    const NONCE: [u8; 12] = [0x46, 0x15, 0x99, 0xd3, 0x5d, 0x63, 0x2b, 0xf2, 0x23, 0x98, 0x25, 0xbb];
+    let Some(token_length) = payload.len().checked_sub(aead::AES_128_GCM.tag_len()) else { return false };
+    let Ok(key) = aead::UnboundKey::new(&aead::AES_128_GCM, &KEY) else { return false };
+    let (token, tag) = payload.split_at(token_length);
+    let pseudo_packet = [&[original.len() as u8], original, header, token].concat();
+    let mut tag = tag.to_vec();
+    aead::LessSafeKey::new(key)
+        .open_in_place(aead::Nonce::assume_unique_for_key(NONCE), aead::Aad::from(pseudo_packet), &mut tag)
+        .is_ok()
+}
+
+fn version(version: u32) -> Result<Version, UnsupportedVersion> {
+    // RFC 9000; drafts of QUIC itself are gone.
+    if version == 1 { Ok(Version::V1) } else { Err(UnsupportedVersion) }
+}
+
+fn initial_suite(provider: &rustls::crypto::CryptoProvider) -> Result<Suite, TlsError> {
+    provider
+        .cipher_suites
+        .iter()
+        .find(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
+        .and_then(|suite| suite.tls13()?.quic_suite())
+        .ok_or_else(|| TlsError("TLS configuration without a QUIC cipher suite".into()))
+}
+
+fn offer(parameters: &TransportParameters, accepts_resets: bool) -> Vec<u8> {
+    let mut out = Vec::new();
+    parameters.write(&mut out);
+    if accepts_resets {
+        for id in RESET_STREAM_AT {
+            varint::write(id, &mut out);
+            varint::write(0, &mut out);
+        }
+    }
+    out
+}
+
+pub(crate) struct ClientCrypto {
+    config: Arc<rustls::ClientConfig>,
+    suite: Suite,
+    accepts_resets: bool,
+}
+
+impl ClientCrypto {
+    pub(crate) fn new(tls: &ClientTls, accepts_resets: bool) -> Result<Self, TlsError> {
+        Ok(Self { config: tls.0.clone(), suite: initial_suite(tls.0.crypto_provider())?, accepts_resets })
+    }
+}
+
+impl crypto::ClientConfig for ClientCrypto {
+    fn start_session(
+        self: Arc<Self>,
+        number: u32,
+        server_name: &str,
+        params: &TransportParameters,
+    ) -> Result<Box<dyn crypto::Session>, ConnectError> {
+        let refused = || ConnectError::InvalidServerName(server_name.into());
+        let version = version(number)?;
+        let name = ServerName::try_from(server_name).map_err(|_| refused())?.to_owned();
+        let offer = offer(params, self.accepts_resets);
+        let inner = ClientConnection::new(self.config.clone(), version, name, offer).map_err(|_| refused())?;
+        Ok(Box::new(TlsSession {
+            inner: Connection::Client(inner),
+            suite: self.suite,
+            version,
+            tap: Arc::new(Tap::new(Side::Client, self.accepts_resets)),
+            has_reported: false,
+            next_secrets: None,
+        }))
+    }
+}
+
+pub(crate) struct ServerCrypto {
+    config: Arc<rustls::ServerConfig>,
+    /// For what has nothing to do with a session: initial keys and Retry.
+    core: Arc<QuicServerConfig>,
+    suite: Suite,
+    accepts_resets: bool,
+}
+
+impl ServerCrypto {
+    pub(crate) fn new(tls: &ServerTls, accepts_resets: bool) -> Result<Self, TlsError> {
+        let unfit = |why: String| TlsError(format!("TLS configuration that is unfit for QUIC: {why}"));
+        let core = QuicServerConfig::try_from(tls.config.clone()).map_err(|e| unfit(e.to_string()))?;
+        // Sessions are made where an error has no way out; a configuration that is no good shows here.
+        ServerConnection::new(tls.config.clone(), Version::V1, Vec::new()).map_err(|e| unfit(e.to_string()))?;
+        let suite = initial_suite(tls.config.crypto_provider())?;
+        Ok(Self { config: tls.config.clone(), core: Arc::new(core), suite, accepts_resets })
+    }
+}
+
+impl crypto::ServerConfig for ServerCrypto {
+    fn initial_keys(&self, number: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        Ok(initial_keys(&self.suite, version(number)?, *dst_cid, Side::Server))
+    }
+
+    fn retry_tag(&self, version: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
+        self.core.retry_tag(version, orig_dst_cid, packet)
+    }
+
+    fn start_session(self: Arc<Self>, _: u32, params: &TransportParameters) -> Box<dyn crypto::Session> {
+        let offer = offer(params, self.accepts_resets);
+        let inner = ServerConnection::new(self.config.clone(), Version::V1, offer)
+            .expect("the configuration was tried when the endpoint was made");
+        Box::new(TlsSession {
+            inner: Connection::Server(inner),
+            suite: self.suite,
+            version: Version::V1,
+            tap: Arc::new(Tap::new(Side::Server, self.accepts_resets)),
+            has_reported: false,
+            next_secrets: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_of_rfc_9001_is_valid() {
+        // Appendix A.4.
+        let original = [0x83, 0x94, 0xc8, 0xf0, 0x3e, 0x51, 0x57, 0x08];
+        let header = [0xff, 0, 0, 0, 1, 0, 8, 0xf0, 0x67, 0xa5, 0x50, 0x2a, 0x42, 0x62, 0xb5];
+        let mut payload = b"token".to_vec();
+        payload.extend_from_slice(&[
+            0x04, 0xa2, 0x65, 0xba, 0x2e, 0xff, 0x4d, 0x82, 0x90, 0x58, 0xfb, 0x3f, 0x0f, 0x24, 0x96, 0xba,
+        ]);
+        assert!(is_valid_retry(&original, &header, &payload));
+        payload[0] ^= 1;
+        assert!(!is_valid_retry(&original, &header, &payload));
+        assert!(!is_valid_retry(&original, &header, &payload[..3]));
+    }
+
+    #[test]
+    fn parameters_are_split_as_they_came() {
+        let raw = [0x1d, 0x00, 0x20, 0x02, 0x7f, 0xff, 0xc0, 0x17, 0xf7, 0x58, 0x6d, 0x2c, 0xb5, 0x71, 0x00, 0x05];
+        let expected: [(u64, &[u8]); 3] = [(0x1d, &[]), (0x20, &[0x7f, 0xff]), (RESET_STREAM_AT[1], &[])];
+        assert_eq!(parameters(&raw), expected);
+        assert!(parameters(&[0x01, 0x05, 0x00]).is_empty());
+    }
+}
