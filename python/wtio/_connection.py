@@ -37,6 +37,7 @@ from wtio.protocol.events import (
     SessionStopping,
     Stop,
 )
+from wtio.protocol.transport_parameters import read_peer_transport
 from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 
 if TYPE_CHECKING:
@@ -140,6 +141,9 @@ class Connection:
     def _start(self) -> None:
         if not self._has_started:
             self._has_started = True
+            parameters = self.core.peer_parameters()
+            if parameters is not None:
+                self.h3.peer_transport = read_peer_transport(parameters)
             self.h3.start()
             self._pump()
 

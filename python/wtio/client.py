@@ -366,8 +366,6 @@ class Connector:
             self._changed.clear()
             await self._changed.wait()
         problem = connection.settings.problem
-        if problem is None and connection.core.max_datagram_payload is None:
-            problem = "the server takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
         if problem is not None:
             connection.give_up(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
             raise RequirementsNotMetError(

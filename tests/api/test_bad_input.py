@@ -122,6 +122,7 @@ def test_impossible_port_is_refused(certificate: DevCertificate, port: int) -> N
         ("https://example..org/", "name"),
     ],
 )
+@pytest.mark.trap("H18")
 def test_malformed_url_is_refused_at_once(url: str, words: str) -> None:
     # Trap H18.
     with pytest.raises(wtio.InvalidURLError, match=words) as caught:
@@ -138,6 +139,7 @@ def test_url_that_is_no_text_is_refused(url: object) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "/", "/a/b?c=d&e", "?only=query", "/%C3%A4", "/ä?ö"])
+@pytest.mark.trap("H18")
 async def test_unusual_but_correct_urls(server: Server, certificate: DevCertificate, path: str) -> None:
     async with wtio.connect(f"https://127.0.0.1:{port_of(server)}{path}", tls=certificate.client_tls()) as session:
         assert session.path.startswith("/")
@@ -259,6 +261,7 @@ async def test_http3_server_without_webtransport(certificate: DevCertificate) ->
     assert "not WebTransport" in str(error)
 
 
+@pytest.mark.trap("D6")
 async def test_http3_server_without_datagrams(certificate: DevCertificate) -> None:
     async with peer(certificate, WithoutWebTransport, max_datagram_frame_size=None) as url:
         error = await failure(url, certificate, wtio.Timeouts())
@@ -347,6 +350,7 @@ async def test_garbage_over_udp_disturbs_nobody(server: Server, certificate: Dev
     await assert_alive(server, certificate)
 
 
+@pytest.mark.trap("X6")
 async def test_garbage_from_the_address_of_a_client_disturbs_nobody(certificate: DevCertificate) -> None:
     # Trap X6: a proxy in between adds garbage of its own in both directions.
     chance = random.Random(3)

@@ -89,6 +89,7 @@ async def test_can_read_while_data_or_the_end_is_unseen(channel: Channel) -> Non
     assert not channel.reader.can_read
 
 
+@pytest.mark.trap("S11")
 async def test_data_stays_readable_after_the_peer_has_closed(channel: Channel) -> None:
     # Trap S11.
     await channel.send(b"last words")
@@ -99,6 +100,7 @@ async def test_data_stays_readable_after_the_peer_has_closed(channel: Channel) -
 
 
 @pytest.mark.parametrize("data", [b"", b"x"])
+@pytest.mark.trap("S11")
 async def test_end_may_come_in_the_packet_of_the_header(pair: Pair, side: str, data: bytes) -> None:
     opener, acceptor = pair.sides(side)
     outgoing = await opener.create_unidirectional_stream()
@@ -634,6 +636,7 @@ async def test_stop_receiving_discards_what_had_arrived(channel: Channel) -> Non
     assert channel.reader.diagnostics().receive_buffered == 0
 
 
+@pytest.mark.trap("S3", "S19")
 async def test_stop_receiving_after_the_end_does_nothing(channel: Channel) -> None:
     # Trap S19.
     await channel.send(b"all", end_stream=True)
@@ -653,6 +656,7 @@ async def test_stop_receiving_after_a_reset_does_nothing(channel: Channel) -> No
     assert caught.value.error_code == 2
 
 
+@pytest.mark.trap("S4")
 async def test_second_stop_changes_nothing(channel: Channel) -> None:
     # Trap S4.
     await channel.reader.stop_receiving(error_code=1)
@@ -738,6 +742,7 @@ async def test_stream_is_free_again_after_a_cancelled_read(channel: Channel, nam
 # -- streams do not disturb each other
 
 
+@pytest.mark.trap("S12")
 async def test_unread_stream_does_not_stall_another(certificate: DevCertificate, side: str) -> None:
     # Trap S12. The connection's window has room for several full streams.
     async with session_pair(certificate) as pair:
@@ -755,6 +760,7 @@ async def test_unread_stream_does_not_stall_another(certificate: DevCertificate,
         await stuck
 
 
+@pytest.mark.trap("S14")
 async def test_window_keeps_moving(certificate: DevCertificate, channel_kind: str) -> None:
     # Trap S14: a hundred windows of the stream and of the connection.
     limits = wtio.Limits(stream_receive_window=8 * 1024, connection_receive_window=12 * 1024)

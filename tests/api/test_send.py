@@ -130,6 +130,7 @@ async def test_data_may_change_once_write_has_returned(channel: Channel) -> None
 
 
 @pytest.mark.parametrize("size", [100, 65_536, 300_000])
+@pytest.mark.trap("S17")
 def test_changed_data_is_not_retransmitted(size: int) -> None:
     # Trap S17: a lost packet is sent again from a copy, not from the caller's buffer.
     async def main() -> None:
@@ -151,6 +152,7 @@ def test_changed_data_is_not_retransmitted(size: int) -> None:
 # -- write after the end
 
 
+@pytest.mark.trap("S19")
 async def test_write_after_the_end_says_so(channel: Channel) -> None:
     await channel.send(b"data", end_stream=True)
     assert not channel.writer.can_write
@@ -164,6 +166,7 @@ async def test_write_after_the_end_says_so(channel: Channel) -> None:
     assert await channel.reader.read_all() == b"data"
 
 
+@pytest.mark.trap("S19")
 async def test_write_after_reset_says_so_with_the_code(channel: Channel) -> None:
     await channel.writer.reset(error_code=77)
     assert not channel.writer.can_write
@@ -197,6 +200,7 @@ async def test_stop_with_a_code_of_no_application_meaning(tight: Channel) -> Non
 # -- waiting writes end
 
 
+@pytest.mark.trap("S13")
 async def test_waiting_write_ends_when_the_peer_stops(tight: Channel) -> None:
     # Trap S13.
     writing = await fill(tight)
@@ -250,6 +254,7 @@ async def test_write_all_in_chunks_of_any_size(pair: Pair, channel_kind: str, ch
     await writing
 
 
+@pytest.mark.trap("S9")
 async def test_write_all_of_much_data_through_a_small_queue(tight: Channel) -> None:
     # Trap S9: every write is accepted in part only.
     writing = asyncio.ensure_future(tight.writer.write_all(data=BULK * 2, chunk_size=50_000, end_stream=True))
@@ -386,6 +391,7 @@ async def test_reset_defaults_to_no_error(channel: Channel) -> None:
     assert caught.value.error_code == wtio.ErrorCodes.APP_NO_ERROR
 
 
+@pytest.mark.trap("S4")
 async def test_second_reset_changes_nothing(channel: Channel) -> None:
     # Trap S4.
     await channel.writer.reset(error_code=1)
@@ -397,6 +403,7 @@ async def test_second_reset_changes_nothing(channel: Channel) -> None:
     assert caught.value.error_code == 1
 
 
+@pytest.mark.trap("S3")
 async def test_reset_of_a_finished_stream_does_nothing(channel: Channel) -> None:
     await channel.send(b"all", end_stream=True)
     await channel.writer.reset(error_code=9)
@@ -424,6 +431,7 @@ async def test_codes_outside_32_bits_are_refused(channel: Channel, method: str, 
     assert await channel.reader.read_all() == b"still open"
 
 
+@pytest.mark.trap("S2")
 async def test_reset_goes_through_although_there_is_no_credit_left(tight: Channel) -> None:
     # Trap S2.
     writing = await fill(tight)
@@ -543,6 +551,7 @@ async def test_wait_acked_of_a_stopped_stream_says_that_data_is_lost(tight: Chan
 
 @pytest.mark.parametrize("at_creation", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.trap("S18")
 def test_higher_send_order_goes_first(at_creation: bool, bidirectional: bool) -> None:
     # Trap S18. On a slow link both streams have everything queued before the first byte leaves.
     async def main() -> None:

@@ -392,6 +392,7 @@ async def test_localhost_is_all_of_its_addresses(certificate: DevCertificate) ->
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.trap("H17")
 def test_localhost_reaches_a_server_of_one_family(host: str) -> None:
     # Trap H17. Not every machine has both addresses under this name; the simulated network has.
     async def main() -> None:
@@ -423,6 +424,7 @@ async def test_two_servers_in_one_process(certificate: DevCertificate) -> None:
         assert await ask(to_two) == b"hello"
 
 
+@pytest.mark.trap("C11")
 async def test_restart_on_the_same_port(certificate: DevCertificate) -> None:
     # Trap P7, also with a client that was connected.
     port = 0
@@ -658,6 +660,7 @@ async def test_many_clients_at_once(certificate: DevCertificate) -> None:
     assert server.sessions == []
 
 
+@pytest.mark.trap("X7")
 async def test_busy_client_does_not_starve_the_others(certificate: DevCertificate) -> None:
     # Trap X7.
     async with (

@@ -287,6 +287,7 @@ async def test_close_refuses_reasons_that_are_no_text(pair: Pair, reason: object
     assert not pair.client.is_closed
 
 
+@pytest.mark.trap("C6")
 async def test_second_close_changes_nothing(sessions: tuple[WebTransportSession, WebTransportSession]) -> None:
     # Trap C6.
     near, far = sessions
@@ -368,6 +369,7 @@ async def test_several_tasks_may_wait_for_the_end(pair: Pair) -> None:
     assert await asyncio.gather(*waiting) == [wtio.CloseInfo(4, "end", "peer")] * 4
 
 
+@pytest.mark.trap("C10")
 async def test_ending_one_client_spares_the_others(certificate: DevCertificate) -> None:
     # Trap C10.
     async with session_pair(certificate) as pair:
@@ -468,6 +470,7 @@ async def test_streams_arrive_in_the_order_of_their_opening(
 
 
 @pytest.mark.parametrize("form", ["bidirectional", "unidirectional"])
+@pytest.mark.trap("S8")
 async def test_each_stream_goes_to_exactly_one_acceptor(
     sessions: tuple[WebTransportSession, WebTransportSession], form: str
 ) -> None:
@@ -512,6 +515,7 @@ async def test_each_stream_goes_to_exactly_one_acceptor(
 
 
 @pytest.mark.parametrize("form", ["bidirectional", "unidirectional"])
+@pytest.mark.trap("H19", "H20")
 async def test_credit_comes_back_when_streams_end(certificate: DevCertificate, side: str, form: str) -> None:
     limits = wtio.Limits(bidirectional_streams=3, unidirectional_streams=3)
     async with session_pair(certificate, client_limits=limits, server_limits=limits) as pair:
@@ -546,6 +550,7 @@ async def test_open_waits_for_credit_or_says_so(certificate: DevCertificate) -> 
         assert (await creating).stream_id > only.stream_id
 
 
+@pytest.mark.trap("C7")
 async def test_late_streams_are_reset(pair: Pair) -> None:
     # Trap C7: what was opened before the goodbye arrived.
     stream = await pair.client.create_bidirectional_stream()
@@ -601,6 +606,7 @@ async def test_receive_datagram_waits(sessions: tuple[WebTransportSession, WebTr
     assert sorted(await asyncio.gather(*waiting)) == [b"one", b"two"]
 
 
+@pytest.mark.trap("D1")
 async def test_too_large_datagram_fails_at_once(sessions: tuple[WebTransportSession, WebTransportSession]) -> None:
     # Trap D1.
     near, far = sessions
@@ -641,6 +647,7 @@ async def test_datagram_may_change_after_sending(pair: Pair) -> None:
     ],
     ids=["count", "bytes"],
 )
+@pytest.mark.trap("D2")
 async def test_unread_datagrams_are_bounded_and_counted(
     certificate: DevCertificate, side: str, limits: wtio.Limits, size: int, kept: int
 ) -> None:
@@ -662,6 +669,7 @@ async def test_unread_datagrams_are_bounded_and_counted(
         assert [int(await far.receive_datagram()) for _ in range(kept)] == list(range(20 - kept, 20))
 
 
+@pytest.mark.trap("D2")
 async def test_outgoing_datagrams_are_bounded_and_counted(certificate: DevCertificate) -> None:
     async with session_pair(certificate, client_limits=wtio.Limits(datagram_send_buffer=3000)) as pair:
         for number in range(100):

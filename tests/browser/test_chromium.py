@@ -278,6 +278,7 @@ async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving,
     assert errors[-1] == {"name": "WebTransportError", "source": "stream", "code": code}
 
 
+@pytest.mark.trap("C1")
 async def test_page_sees_our_close_code_and_reason_every_time(page: Page, serving: Serving) -> None:
     count = 0
 
@@ -364,6 +365,7 @@ async def test_rejected_session_fails_in_the_page_and_spares_the_server(page: Pa
     assert outcomes == ["open", "WebTransportError", "open"]
 
 
+@pytest.mark.trap("C9")
 async def test_reloading_the_page_does_no_harm(page: Page, serving: Serving) -> None:
     ended = Recorder()
     live = 0

@@ -173,6 +173,7 @@ def test_cancelled_read_all_keeps_everything(seed: int, when: When) -> None:
 @pytest.mark.parametrize("when", WHENS)
 @pytest.mark.parametrize("method", ["write", "write_all"])
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.trap("S10")
 def test_cancelled_writes_lose_and_double_no_byte(seed: int, method: str, when: When) -> None:
     # Traps S10, P6: what was accepted is a prefix, and the length of it is told.
     chance = random.Random(seed)
@@ -604,6 +605,7 @@ def futures() -> int:
 
 
 @pytest.mark.parametrize("when", WHENS)
+@pytest.mark.trap("S7")
 def test_cancelled_calls_leave_no_waiter(when: When) -> None:
     # Trap S7: one entry per cancelled call would be a leak in a program that polls with timeouts.
     async def main() -> None:

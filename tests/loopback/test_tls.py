@@ -71,6 +71,7 @@ async def test_hashes_in_every_form(certificate: wtio.DevCertificate) -> None:
         await _connects(certificate.server_tls(), wtio.ClientTLS(certificate_hashes=[bytes(32)]))
 
 
+@pytest.mark.trap("H21")
 async def test_pinned_certificate_must_be_short_lived() -> None:
     now = int(time.time())
     chain, key, der = _core.generate_certificate(["localhost"], now - 3600, now + 15 * 24 * 3600)
@@ -120,6 +121,7 @@ def test_server_certificate_mistakes(tmp_path: Path, authority: trustme.CA) -> N
             wtio.ServerTLS(certdata=chain, keydata=own)
 
 
+@pytest.mark.trap("H21")
 def test_dev_certificate_follows_the_browsers_rules(tmp_path: Path) -> None:
     first = tls.dev_certificate(directory=tmp_path)
     der = first.server_tls().certificates[0]

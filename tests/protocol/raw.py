@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio import _core
-from wtio._driver import Address
-from wtio._driver.simulated import SimulatedTransport
+from wtio._driver import Address, endpoint_options
+from wtio._driver.simulated import SimulatedDriver
 from wtio.protocol import varint
 from wtio.testing import Network, _certificate
 
@@ -128,20 +128,24 @@ async def settle() -> None:
     await asyncio.sleep(1)
 
 
+def _driver(
+    network: Network, server_tls: _core.ServerTls | None, limits: wtio.Limits, reset_stream_at: bool
+) -> SimulatedDriver:
+    endpoint = _core.Endpoint(
+        server_tls=server_tls,
+        seed=network._wire.next_seed(),
+        reset_stream_at=reset_stream_at,
+        **endpoint_options(limits, wtio.Timeouts(), is_server=server_tls is not None),
+    )
+    return SimulatedDriver(endpoint, asyncio.get_running_loop(), network._wire, "::", 443 if server_tls else 0)
+
+
 @asynccontextmanager
 async def raw_client(
-    network: Network, settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT
+    network: Network, settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT, *, reset_stream_at: bool = True
 ) -> AsyncIterator[RawPeer]:
     """A raw client, connected to the server on the network; its SETTINGS are sent unless they are None."""
-    driver = SimulatedTransport(network._wire).open(
-        ip="::",
-        port=0,
-        dual_stack=False,
-        limits=wtio.Limits(),
-        timeouts=wtio.Timeouts(),
-        server_tls=None,
-        congestion="cubic",
-    )
+    driver = _driver(network, None, wtio.Limits(), reset_stream_at)
     core = driver.connect(Address("::1", 443, True), "localhost", _certificate().client_tls()._engine)
     peer = RawPeer(core, driver)
     driver.add(core.id, peer)
@@ -158,18 +162,14 @@ async def raw_client(
 
 @asynccontextmanager
 async def raw_server(
-    network: Network, settings: Sequence[tuple[int, int]] | None = DRAFT15_SERVER, *, limits: wtio.Limits | None = None
+    network: Network,
+    settings: Sequence[tuple[int, int]] | None = DRAFT15_SERVER,
+    *,
+    limits: wtio.Limits | None = None,
+    reset_stream_at: bool = True,
 ) -> AsyncIterator[list[RawPeer]]:
     """A raw server; its connections appear in the list. Each sends SETTINGS unless they are None."""
-    driver = SimulatedTransport(network._wire).open(
-        ip="::",
-        port=443,
-        dual_stack=True,
-        limits=limits or wtio.Limits(),
-        timeouts=wtio.Timeouts(),
-        server_tls=_certificate().server_tls()._engine,
-        congestion="cubic",
-    )
+    driver = _driver(network, _certificate().server_tls()._engine, limits or wtio.Limits(), reset_stream_at)
     peers: list[RawPeer] = []
 
     class Connected(RawPeer):

@@ -205,6 +205,7 @@ def test_r90_priority_update_without_an_id_is_frame_error(payload: bytes) -> Non
     assert control(server(), encode_record(0xF0700, payload)) == ErrorCodes.H3_FRAME_ERROR
 
 
+@pytest.mark.trap("X5")
 def test_dynamic_table_use_closes_the_connection() -> None:
     side = server()
     side.receive(CLIENT_ENCODER, b"\x02\x20\xc0\x01a")

@@ -59,6 +59,74 @@ async def requested(server: wtio.Server, peer: RawPeer, *fields: tuple[str, str]
 # -- establishing
 
 
+def test_r4_r5_h10_both_sides_announce_datagrams_and_reset_stream_at_under_both_numbers() -> None:
+    def check(peer: RawPeer) -> None:
+        parameters = dict(peer.core.peer_parameters() or [])
+        assert parameters[0x1D] == parameters[0x17F7586D2CB571] == b""
+        size = varint.decode(parameters[0x20])
+        assert size
+        assert size[0] > 1200
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(), raw_client(network) as peer:
+            check(peer)
+        async with raw_server(network) as peers:
+            await connected(network, peers)
+            check(peers[0])
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_r10_r11_h9_client_without_reset_stream_at_at_the_server(strict: bool) -> None:
+    """Strict, it refuses; otherwise it goes on without."""
+
+    async def main() -> None:
+        network = Network()
+        async with raw_server(network, reset_stream_at=False) as peers:
+            if not strict:
+                assert (await connected(network, peers)).dialect == "draft15"
+                return
+            with pytest.raises(wtio.RequirementsNotMetError, match="reset_stream_at") as caught:
+                await network.connect(strict=True)
+            assert len(caught.value.missing) == 1
+            await settle()
+            assert closed_with(peers[0]) == ErrorCodes.WT_REQUIREMENTS_NOT_MET
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_r13_h9_server_without_reset_stream_at_at_the_client(strict: bool) -> None:
+    """Strict, it takes the request as malformed; otherwise it goes on without."""
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(_hold, strict=strict), raw_client(network, reset_stream_at=False) as peer:
+            stream = peer.request()
+            await settle()
+            if strict:
+                assert stream.reset_code == ErrorCodes.H3_MESSAGE_ERROR
+            else:
+                assert stream.data == OK
+            assert peer.closed is None
+
+    testing.run(main())
+
+
+def test_r11_server_without_webtransport_is_left_with_requirements_not_met() -> None:
+    async def main() -> None:
+        network = Network()
+        async with raw_server(network, [(0x33, 1)]) as peers:
+            with pytest.raises(wtio.RequirementsNotMetError, match="no version of WebTransport"):
+                await network.connect()
+            await settle()
+            assert closed_with(peers[0]) == ErrorCodes.WT_REQUIREMENTS_NOT_MET
+
+    testing.run(main())
+
+
 def test_r8_client_sends_no_request_before_the_servers_settings() -> None:
     async def main() -> None:
         network = Network()

@@ -635,6 +635,7 @@ def test_c6_request_that_the_client_cancelled_cannot_be_answered() -> None:
         side.h3.accept(0)
 
 
+@pytest.mark.trap("S16")
 def test_r62_extra_session_without_flow_control_is_request_rejected() -> None:
     side = open_server()
     assert side.receive(4, connect()) == []

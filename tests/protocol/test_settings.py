@@ -45,6 +45,7 @@ def test_r2_server_sends_enable_connect_protocol_1() -> None:
 
 
 @pytest.mark.parametrize("side", [server(), client()])
+@pytest.mark.trap("H2")
 def test_r3_both_send_h3_datagram_1_in_both_spellings(side: Side) -> None:
     assert sent_settings(side)[0x33] == 1
     assert sent_settings(side)[0xFFD277] == 1
@@ -119,6 +120,7 @@ def test_r7_newest_common_dialect_is_used(ours: set[Dialect], theirs: set[Dialec
         ([(0x33, 1), (0x2C7CF000, 0), (0x2B603742, 1)], Dialect.D02),
     ],
 )
+@pytest.mark.trap("H2")
 def test_server_tells_the_dialect_of_a_client(settings: list[tuple[int, int]], dialect: Dialect | None) -> None:
     side = server(settings)
     assert side.of(SettingsReceived) == [SettingsReceived(dict(settings), dialect, None)]

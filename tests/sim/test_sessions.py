@@ -15,6 +15,7 @@ HOSTILE: dict[str, Any] = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitt
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.trap("H16")
 def test_handshake_survives_loss_reordering_and_duplication(seed: int) -> None:
     async def main() -> None:
         async with session_pair(seed=seed, **HOSTILE) as (client, server):
@@ -24,6 +25,7 @@ def test_handshake_survives_loss_reordering_and_duplication(seed: int) -> None:
 
 
 @pytest.mark.parametrize("lost", range(8))
+@pytest.mark.trap("H16")
 def test_loss_of_any_single_early_packet_is_survived(lost: int) -> None:
     async def main() -> None:
         network = Network()
@@ -45,6 +47,7 @@ def test_loss_of_any_single_early_packet_is_survived(lost: int) -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("H16")
 def test_no_answer_ends_in_handshake_timeout() -> None:
     async def main() -> None:
         network = Network(loss=1.0)
@@ -79,6 +82,7 @@ def test_server_answers_503_when_nobody_takes_the_request() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("H17")
 def test_ipv4_is_used_where_ipv6_is_dead() -> None:
     async def main() -> None:
         network = Network()
@@ -128,6 +132,7 @@ def test_without_keep_alive_a_quiet_session_ends() -> None:
 
 @pytest.mark.parametrize("closer", ["client", "server"])
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.trap("C2")
 def test_close_code_and_reason_arrive_through_loss(closer: str, seed: int) -> None:
     async def main() -> None:
         async with session_pair(seed=seed, **HOSTILE) as (client, server):
@@ -141,6 +146,7 @@ def test_close_code_and_reason_arrive_through_loss(closer: str, seed: int) -> No
     testing.run(main())
 
 
+@pytest.mark.trap("C2")
 def test_close_without_an_answer_takes_bounded_time() -> None:
     async def main() -> None:
         network = Network()
@@ -203,6 +209,7 @@ def test_wait_draining_ends_with_the_session() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("C5")
 def test_every_pending_call_ends_with_the_same_error() -> None:
     async def main() -> None:
         limits = wtio.Limits(bidirectional_streams=1, unidirectional_streams=1)
@@ -295,6 +302,7 @@ def test_streams_and_datagrams_before_accept_are_kept() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("C11")
 def test_server_close_says_goodbye_to_every_session() -> None:
     async def main() -> None:
         network = Network()
@@ -338,6 +346,7 @@ def test_drain_timeout_lets_handlers_finish() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("C11")
 def test_connection_without_a_session_is_closed() -> None:
     async def main() -> None:
         network = Network()
@@ -399,6 +408,7 @@ def test_unknown_congestion_controller_is_refused() -> None:
         Network().connect(congestion="reno")
 
 
+@pytest.mark.trap("H7")
 def test_streams_before_the_answer_are_kept_up_to_the_limit() -> None:
     async def main() -> None:
         network = Network()

@@ -76,6 +76,7 @@ def test_many_streams_both_ways_through_loss(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.trap("S1")
 def test_reset_delivers_code_and_stream_through_loss(seed: int) -> None:
     async def main() -> None:
         async with session_pair(seed=seed, **CONDITIONS["all"]) as (client, server):
@@ -93,6 +94,7 @@ def test_reset_delivers_code_and_stream_through_loss(seed: int) -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S13")
 def test_stop_receiving_ends_a_waiting_writer() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
@@ -112,6 +114,7 @@ def test_stop_receiving_ends_a_waiting_writer() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S12", "S13")
 def test_writer_is_held_back_by_a_slow_reader_and_other_streams_are_not() -> None:
     async def main() -> None:
         limits = wtio.Limits(stream_receive_window=64 * 1024, stream_send_buffer=64 * 1024)
@@ -134,6 +137,7 @@ def test_writer_is_held_back_by_a_slow_reader_and_other_streams_are_not() -> Non
     testing.run(main())
 
 
+@pytest.mark.trap("H19")
 def test_peers_stream_limit_holds_and_credit_comes_back() -> None:
     async def main() -> None:
         limits = wtio.Limits(bidirectional_streams=3)
@@ -198,6 +202,7 @@ def test_cancelled_reads_lose_no_byte() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S10")
 def test_cancelled_write_says_how_much_was_accepted() -> None:
     async def main() -> None:
         data = random.Random(1).randbytes(8 * 1024 * 1024)
@@ -220,6 +225,7 @@ def test_cancelled_write_says_how_much_was_accepted() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S18")
 def test_priority_sends_the_higher_order_first() -> None:
     async def main() -> None:
         async with session_pair(bandwidth=500_000.0) as (client, server):
@@ -240,6 +246,7 @@ def test_priority_sends_the_higher_order_first() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("D2")
 def test_datagrams_are_bounded_and_counted() -> None:
     async def main() -> None:
         limits = wtio.Limits(datagram_receive_count=10)
@@ -257,6 +264,7 @@ def test_datagrams_are_bounded_and_counted() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("D3")
 def test_datagram_limit_grows_with_the_path() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
@@ -272,6 +280,7 @@ def test_datagram_limit_grows_with_the_path() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("D4")
 def test_old_datagrams_expire_unsent() -> None:
     async def main() -> None:
         timeouts = wtio.Timeouts(datagram_send=0.2)
@@ -284,6 +293,7 @@ def test_old_datagrams_expire_unsent() -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S8")
 def test_several_tasks_share_incoming_datagrams_and_streams() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):

@@ -175,6 +175,7 @@ async def wait_closed(session: wtio.WebTransportSession) -> None:
     await session.wait_closed()
 
 
+@pytest.mark.trap("C8")
 def test_goodbye_leaves_before_the_program_ends(tmp_path: Path) -> None:
     # Trap C8: the client's program ends right after its `async with`; the server in another process gets the code.
     server = tmp_path / "server.py"
