@@ -23,6 +23,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
 from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.settings import DIALECTS
 from wtio.session import Headers, SessionFacts, WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 
@@ -148,11 +149,12 @@ class SessionRequest:
         """
         return self._accept(protocol, header_pairs(headers))
 
-    async def reject(self, status: int, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
+    async def reject(self, status: int | None = None, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
         """Refuse the session. Never suspends, so cancelling cannot interrupt it.
 
         Args:
-            status: HTTP status, 300 … 599; 403 for a forbidden origin, 404 or 405 for an unknown path.
+            status: HTTP status, 300 … 599; 403 for a forbidden origin. None (default) says that there is no
+                WebTransport at this path, in the words of the client's draft: 405 in draft 16, 404 in older ones.
             headers: Further headers of the response, in order: a mapping or pairs.
             body: Content of the response. Default empty.
 
@@ -163,6 +165,8 @@ class SessionRequest:
         Source: draft-ietf-webtrans-http3-16, section 3.2.
         """
         self._check_unanswered()
+        if status is None:
+            status = DIALECTS[self._event.dialect].not_found_status
         if not self._is_gone:
             self._reject(status, header_pairs(headers), body)
 

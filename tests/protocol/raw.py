@@ -14,6 +14,7 @@ from wtio import _core
 from wtio._driver import Address, endpoint_options
 from wtio._driver.simulated import SimulatedDriver
 from wtio.protocol import varint
+from wtio.protocol.qpack import decode_field_section
 from wtio.testing import Network, _certificate
 
 from .pair import DRAFT15_CLIENT, DRAFT15_SERVER, connect, control_stream, headers
@@ -61,6 +62,14 @@ class RawStream:
         """Wire code of the peer's STOP_SENDING."""
         state, code = self.core.send_state()
         return code if state == "stopped" else None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The header section at the beginning of what has arrived."""
+        length = varint.decode(self.data, 1)
+        assert self.data[:1] == b"\x01"
+        assert length
+        return dict(decode_field_section(self.data[length[1] : length[0] + length[1]], max_size=100_000))
 
     def send(self, data: bytes, *, end: bool = False) -> None:
         assert self.core.write(data) == len(data) or not data
@@ -142,10 +151,14 @@ def _driver(
 
 @asynccontextmanager
 async def raw_client(
-    network: Network, settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT, *, reset_stream_at: bool = True
+    network: Network,
+    settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT,
+    *,
+    limits: wtio.Limits | None = None,
+    reset_stream_at: bool = True,
 ) -> AsyncIterator[RawPeer]:
     """A raw client, connected to the server on the network; its SETTINGS are sent unless they are None."""
-    driver = _driver(network, None, wtio.Limits(), reset_stream_at)
+    driver = _driver(network, None, limits or wtio.Limits(), reset_stream_at)
     core = driver.connect(Address("::1", 443, True), "localhost", _certificate().client_tls()._engine)
     peer = RawPeer(core, driver)
     driver.add(core.id, peer)

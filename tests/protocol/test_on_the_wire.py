@@ -19,7 +19,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.frames import encode_record
 from wtio.testing import Network, session_pair
 
-from .pair import DRAFT15_CLIENT, DRAFT15_SERVER, close, data, headers
+from .pair import CHROMIUM, DRAFT15_CLIENT, DRAFT15_SERVER, close, data, headers
 from .raw import RawPeer, RawStream, accept, raw_client, raw_server, settle
 
 if TYPE_CHECKING:
@@ -252,6 +252,38 @@ def test_r23_r24_h11_nothing_is_sent_or_remembered_before_the_handshake() -> Non
                         assert not session.is_closed
         assert len(found) > 50
         assert not any(found)
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [(CHROMIUM, "404"), ([(0x33, 1), (0xC671706A, 1)], "404"), ([(0x33, 1)], "405"), (DRAFT15_CLIENT, "405")],
+)
+def test_r20_status_for_no_webtransport_at_a_path_follows_the_dialect(
+    settings: list[tuple[int, int]], status: str
+) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve() as server, raw_client(network, settings) as peer:
+            await (await requested(server, peer)).reject()
+            await settle()
+            assert peer.raw_streams[0].fields[":status"] == status
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"), [([], "200"), ([("origin", "https://good")], "200"), ([("origin", "https://bad")], "403")]
+)
+def test_r18_r19_origin_is_verified_where_it_is_present(fields: list[tuple[str, str]], status: str) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(_hold, origins=["https://good"]), raw_client(network) as peer:
+            stream = peer.request(*fields)
+            await settle()
+            assert stream.fields[":status"] == status
+            assert stream.has_ended == (status == "403")
 
     testing.run(main())
 
@@ -822,6 +854,25 @@ def test_r91_x2_peer_that_makes_us_keep_too_much_is_excessive_load() -> None:
             while peer.closed is None:
                 peer.open(b"\x01" + varint.encode(60_000) + bytes(50_000), bidirectional=True)
                 await asyncio.sleep(0.1)
+            await settle()
+            assert closed_with(peer) == ErrorCodes.H3_EXCESSIVE_LOAD
+
+    testing.run(main())
+
+
+def test_x3_c2_capsules_for_a_peer_that_never_reads_are_bounded() -> None:
+    async def main() -> None:
+        network = Network()
+        async with (
+            network.serve() as server,
+            raw_client(network, limits=wtio.Limits(stream_receive_window=1024)) as peer,
+        ):
+            session = await (await requested(server, peer)).accept()
+            (connection,) = server._connections
+            for _ in range(1000):
+                connection.h3.send_capsule(0, 0x17, bytes(1000))
+                connection._pump()
+            assert "does not read" in (await session.wait_closed()).reason
             await settle()
             assert closed_with(peer) == ErrorCodes.H3_EXCESSIVE_LOAD
 
