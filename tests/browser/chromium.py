@@ -1,19 +1,16 @@
-"""How the tests start Chromium, where a page connects to, and how a script runs in it within bounded time."""
+"""A headless Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import shutil
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import wtio
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Browser
 
 EXECUTABLE = "/usr/bin/chromium"
 FLAGS = (
@@ -27,26 +24,9 @@ FLAGS = (
     "--disable-dev-shm-usage",
 )
 
-Handler = Callable[[wtio.WebTransportSession], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Target:
-    """A running server of ours; ``at`` is what the page's ``openSession`` takes."""
-
-    server: wtio.Server
-    hash: str
-
-    def at(self, path: str = "/", **options: object) -> dict[str, object]:
-        port = self.server.addresses[0][1]
-        return {"url": f"https://127.0.0.1:{port}{path}", "hash": self.hash, "options": options}
-
-
-Serving = Callable[[Handler | None], AbstractAsyncContextManager[Target]]
-
 
 def missing() -> str | None:
-    """What to install when there is no browser to test with; None when all is there."""
+    """What to install when there is no Chromium to test with; None when all is there."""
     if not Path(EXECUTABLE).exists():
         elsewhere = shutil.which("chromium")
         found = f" (there is one at `{elsewhere}`)" if elsewhere else ""
@@ -58,7 +38,14 @@ def missing() -> str | None:
     return None
 
 
-async def run(page: Page, script: str, argument: object = None, *, seconds: float = 30.0) -> Any:
-    """Evaluate ``script`` in the page; Playwright itself would wait for its promise for ever."""
-    async with asyncio.timeout(seconds):
-        return await page.evaluate(script, argument)
+@contextlib.asynccontextmanager
+async def launch() -> AsyncIterator[Browser]:
+    """Start Chromium with a profile of its own; it ends with the context."""
+    from playwright.async_api import async_playwright
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            await browser.close()

@@ -1,7 +1,8 @@
-"""A headless Chromium, a page over plain local HTTP, and a server of ours for the page to connect to."""
+"""Headless browsers, a page over plain local HTTP, and a server of ours for the page to connect to."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import http.server
@@ -14,12 +15,10 @@ import pytest_asyncio
 
 import wtio
 
-from . import chromium
+from . import chromium, firefox, pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-    from playwright.async_api import Browser, Page
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -39,36 +38,40 @@ def page_url() -> Iterator[str]:
         thread.join()
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["chromium", "firefox"])
+async def browser(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[pages.Browser]:
     # A missing browser fails: a skipped browser test would look like a passed one.
-    if (reason := chromium.missing()) is not None:
+    driver = chromium if request.param == "chromium" else firefox
+    if (reason := driver.missing()) is not None:
         pytest.fail(reason)
-    from playwright.async_api import async_playwright
-
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium.EXECUTABLE, args=list(chromium.FLAGS))
-        yield browser
-        await browser.close()
+    if driver is chromium:
+        async with chromium.launch() as browser:
+            yield browser
+    else:
+        async with firefox.launch(tmp_path_factory.mktemp("firefox")) as browser:
+            yield browser
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(browser: Browser, page_url: str) -> AsyncIterator[Page]:
+async def page(browser: pages.Browser, page_url: str) -> AsyncIterator[pages.Page]:
     page = await browser.new_page()
-    page.set_default_timeout(20_000)
-    await page.goto(page_url)
+    async with asyncio.timeout(20):
+        await page.goto(page_url)
     yield page
-    await page.close()
+    async with asyncio.timeout(20):
+        await page.close()
 
 
 @pytest.fixture
-def serving(tmp_path: Path) -> chromium.Serving:
+def serving(tmp_path: Path) -> pages.Serving:
     """``async with serving(handler) as target``: a server of ours with a fresh development certificate."""
 
     @contextlib.asynccontextmanager
-    async def run(handler: chromium.Handler | None) -> AsyncIterator[chromium.Target]:
+    async def run(handler: pages.Handler | None) -> AsyncIterator[pages.Target]:
         certificate = wtio.dev_certificate(directory=tmp_path)
         async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-            yield chromium.Target(server, certificate.sha256_base64)
+            yield pages.Target(server, certificate.sha256_base64)
 
     return run

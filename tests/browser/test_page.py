@@ -1,4 +1,4 @@
-"""A real Chromium tab against our server: what a page can do, the server sees, and the other way round."""
+"""A tab of a real browser, Chromium and Firefox, against our server: what a page can do, the server sees, and the other way round."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import pytest
 
 import wtio
 
-from .chromium import run
+from .pages import run
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
-
-    from .chromium import Serving
+    from .pages import Page, Serving
 
 # The browser is started once for this file, so that everything here runs on one loop.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
