@@ -576,6 +576,20 @@ async def test_reset_right_after_opening_reaches_the_peer(pair: Pair, side: str)
         assert incoming.stream_id == outgoing.stream_id
 
 
+async def test_read_all_of_a_stream_that_was_reset_raises_although_bytes_had_come(channel: Channel) -> None:
+    await channel.send(b"0123")
+    reading = asyncio.ensure_future(channel.reader.read_all())
+    assert await is_pending(reading)
+    await channel.writer.reset(error_code=3)
+    for call in (reading, channel.reader.read_all()):
+        with pytest.raises(wtio.StreamResetError) as caught:
+            await call
+        assert caught.value.error_code == 3
+    assert await channel.reader.read() == b"0123"
+    with pytest.raises(wtio.StreamResetError):
+        await channel.reader.read()
+
+
 async def test_readexactly_cut_short_by_a_reset_keeps_what_it_can_tell(channel: Channel) -> None:
     await channel.send(b"0123")
     reading = asyncio.ensure_future(channel.reader.readexactly(n=10))

@@ -587,6 +587,13 @@ impl Conn {
         if limit.is_some_and(|limit| stream.buffer.len() > limit) {
             return ReadOutcome::OverLimit;
         }
+        // Nothing can complete what is in the buffer. It stays there, but the reader learns of the end before it.
+        if stream.receive == ReceiveState::Open
+            && let Some(end) = stream.pending_end.filter(|end| *end != ReceiveState::Ended)
+        {
+            stream.receive = end;
+            stream.settle_ended(now);
+        }
         let at_end = stream.pending_end == Some(ReceiveState::Ended) || stream.receive == ReceiveState::Ended;
         let ready = at_end.then(|| stream.buffer.len());
         self.conclude(now, id, ready)
