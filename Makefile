@@ -16,12 +16,12 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest test-rust lint fmt types bench bench-quick clean chromium
+.PHONY: help setup build demo serve test pytest test-rust lint fmt types bench bench-quick clean browsers
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: .venv/dev.stamp build chromium ## Install everything that development needs, Chromium included
+setup: .venv/dev.stamp build browsers ## Install everything that development needs, Chromium and Firefox included
 
 build: .venv/built.stamp ## Build the extension (release) and install wtio into .venv, editable
 
@@ -33,7 +33,7 @@ serve: build ## Echo server, with a page for the browser to try it from
 
 test: setup lint types test-rust pytest ## Everything: set-up, lint, types, Rust tests, Python tests
 
-pytest: .venv/dev.stamp build chromium ## Python tests only, such as: make pytest ARGS="tests/api -x"
+pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
 test-rust: ## Rust tests only
@@ -66,8 +66,8 @@ clean: ## Remove what was built and installed here
 	rm -rf .venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
 	find python tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-chromium:
-	@tools/environment chromium
+browsers:
+	@tools/environment browsers
 
 .venv/built.stamp: $(RUST_SOURCES)
 	$(check_toolchain)

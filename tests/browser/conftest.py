@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import http.server
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,29 +18,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """Access lines of the page's server say nothing about a failed test."""
-
-
 @pytest.fixture(scope="module")
 def page_url() -> Iterator[str]:
-    # localhost is a secure context without a certificate; about:blank has no WebTransport at all.
-    handler = functools.partial(QuietHandler, directory=str(Path(__file__).parent))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://localhost:{server.server_address[1]}/page.html"
-        server.shutdown()
-        thread.join()
+    with pages.page_server(Path(__file__).parent) as beginning:
+        yield f"{beginning}/page.html"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["chromium", "firefox"])
-async def browser(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[pages.Browser]:
+@pytest.fixture(scope="module", params=["chromium", "firefox"])
+def browser_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(browser_name: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[pages.Browser]:
     # A missing browser fails: a skipped browser test would look like a passed one.
-    driver = chromium if request.param == "chromium" else firefox
+    driver = chromium if browser_name == "chromium" else firefox
     if (reason := driver.missing()) is not None:
         pytest.fail(reason)
     if driver is chromium:

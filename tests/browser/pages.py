@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import http.server
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import wtio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 Handler = Callable[[wtio.WebTransportSession], Awaitable[None]]
 
@@ -53,3 +61,23 @@ async def run(page: Page, script: str, argument: object = None, *, seconds: floa
     """Evaluate ``script`` in the page; the browser itself would wait for its promise for ever."""
     async with asyncio.timeout(seconds):
         return await page.evaluate(script, argument)
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Access lines of the page's server say nothing about a failed test."""
+
+
+@contextlib.contextmanager
+def page_server(directory: Path) -> Iterator[str]:
+    """Serve the files of ``directory``; yields the beginning of their URLs."""
+    # localhost is a secure context without a certificate; about:blank has no WebTransport at all.
+    handler = functools.partial(_QuietHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,4 +1,4 @@
-"""A tab of a real browser, Chromium and Firefox, against our server: what a page can do, the server sees, and the other way round."""
+"""A tab of a real browser against our server: what a page can do, the server sees, and the other way round."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ class Recorder:
     async def next(self) -> object:
         async with asyncio.timeout(10):
             return await self._queue.get()
+
+
+def as_seen(code: int, browser_name: str) -> int:
+    """What a page is told of a stream's code: Firefox keeps eight bits and makes a 0 of what does not fit."""
+    return 0 if browser_name == "firefox" and code > 255 else code
 
 
 async def write_forever(stream: wtio.WebTransportStream) -> None:
@@ -184,10 +189,14 @@ async def test_datagrams_both_ways(page: Page, serving: Serving) -> None:
     assert largest > 1000
 
 
-# Chromium cuts a page's stream codes to eight bits.
+# Both browsers cut a page's stream codes to eight bits.
 @pytest.mark.parametrize("code", [0, 1, 29, 30, 255])
-async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving: Serving, code: int) -> None:
+async def test_reset_and_stop_by_the_page_carry_their_codes(
+    page: Page, serving: Serving, code: int, browser_name: str
+) -> None:
     seen = Recorder()
+    # Firefox sends no STOP_SENDING when a page cancels (to aioquic neither).
+    sends_stop = browser_name != "firefox"
 
     async def watch(session: wtio.WebTransportSession) -> None:
         stream = await anext(session.incoming_bidirectional_streams())
@@ -196,9 +205,10 @@ async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving:
         with pytest.raises(wtio.StreamResetError) as reset:
             await stream.read_all()
         seen.put(reset.value.error_code)
-        with pytest.raises(wtio.StreamStoppedError) as stop:
-            await write_forever(stream)
-        seen.put(stop.value.error_code)
+        if sends_stop:
+            with pytest.raises(wtio.StreamStoppedError) as stop:
+                await write_forever(stream)
+            seen.put(stop.value.error_code)
         await session.wait_closed()
 
     async with serving(watch) as target:
@@ -216,15 +226,18 @@ async def test_reset_and_stop_by_the_page_carry_their_codes(page: Page, serving:
             }""",
             {"target": target.at(), "code": code},
         )
-        assert [await seen.next(), await seen.next()] == [code, code]
+        assert await seen.next() == code
+        if sends_stop:
+            assert await seen.next() == code
         await run(page, "session.close()")
 
 
 @pytest.mark.parametrize("code", [0, 1, 29, 30, 255, 2**32 - 1])
-async def test_reset_by_the_server_carries_its_code(page: Page, serving: Serving, code: int) -> None:
+async def test_reset_by_the_server_carries_its_code(page: Page, serving: Serving, code: int, browser_name: str) -> None:
     async def refuse(session: wtio.WebTransportSession) -> None:
-        stream = await anext(session.incoming_bidirectional_streams())
-        assert await stream.readexactly(n=5) == b"start"
+        stream = await session.create_bidirectional_stream()
+        await stream.write(data=b"start")
+        assert await stream.readexactly(n=5) == b"ready"
         await stream.reset(error_code=code)
         await session.wait_closed()
 
@@ -233,19 +246,21 @@ async def test_reset_by_the_server_carries_its_code(page: Page, serving: Serving
             page,
             """async (target) => {
                 const session = await openSession(target);
-                const stream = await session.createBidirectionalStream();
-                await stream.writable.getWriter().write(encode("start"));
-                const error = await failure(stream.readable.getReader().read());
+                const stream = await nextStream(session.incomingBidirectionalStreams);
+                const reader = stream.readable.getReader();
+                await reader.read();
+                await stream.writable.getWriter().write(encode("ready"));
+                const error = await failure(reader.read());
                 session.close();
                 return error;
             }""",
             target.at(),
         )
-    assert error == {"name": "WebTransportError", "source": "stream", "code": code}
+    assert error == {"name": "WebTransportError", "source": "stream", "code": as_seen(code, browser_name)}
 
 
 @pytest.mark.parametrize("code", [0, 1, 29, 30, 255, 2**32 - 1])
-async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving, code: int) -> None:
+async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving, code: int, browser_name: str) -> None:
     async def refuse(session: wtio.WebTransportSession) -> None:
         streams = []
         with contextlib.suppress(wtio.SessionClosed):
@@ -255,7 +270,8 @@ async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving,
                 await stream.stop_receiving(error_code=code)
 
     # Chromium tells the page of a stop in two ways at once. When the one without the code wins, the page gets a
-    # NetworkError, with any server and more often on a busy machine. No code other than ours may ever appear.
+    # NetworkError, with any server and more often on a busy machine; Firefox has an AbortError of the same kind. No
+    # code other than ours may ever appear.
     async with serving(refuse) as target:
         errors = await run(
             page,
@@ -265,15 +281,15 @@ async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving,
                 do {
                     const stream = await session.createBidirectionalStream();
                     const writer = stream.writable.getWriter();
-                    await writer.write(encode("start"));
+                    writer.write(encode("start")).catch(() => {});
                     errors.push(await failure(writer.closed));
-                } while (errors.at(-1).name === "NetworkError" && errors.length < 50);
+                } while (["NetworkError", "AbortError"].includes(errors.at(-1).name) && errors.length < 50);
                 session.close();
                 return errors;
             }""",
             target.at(),
         )
-    assert errors[-1] == {"name": "WebTransportError", "source": "stream", "code": code}
+    assert errors[-1] == {"name": "WebTransportError", "source": "stream", "code": as_seen(code, browser_name)}
 
 
 @pytest.mark.trap("C1")
@@ -364,7 +380,7 @@ async def test_rejected_session_fails_in_the_page_and_spares_the_server(page: Pa
 
 
 @pytest.mark.trap("C9")
-async def test_reloading_the_page_does_no_harm(page: Page, serving: Serving) -> None:
+async def test_reloading_the_page_does_no_harm(page: Page, serving: Serving, browser_name: str) -> None:
     ended = Recorder()
     live = 0
 
@@ -396,6 +412,9 @@ async def test_reloading_the_page_does_no_harm(page: Page, serving: Serving) -> 
             assert answer == "here"
             # Nothing is closed: the page goes away in the middle of an open stream.
             await page.reload()
-        for _ in range(RELOADS):
-            await ended.next()
-        assert live == 0
+        # Firefox keeps the sessions of pages that are gone, for more than half a minute after the tab was closed.
+        if browser_name != "firefox":
+            for _ in range(RELOADS):
+                await ended.next()
+            assert live == 0
+    assert live == 0

@@ -101,28 +101,38 @@ async def _serve_datagrams(session: wtio.WebTransportSession, script: Script) ->
     return {"question": received[0].decode() if received else None, "large": max(map(len, received), default=0)}
 
 
-async def _serve_codes(session: wtio.WebTransportSession, *, stop: bool) -> Report:
+async def _serve_reset(session: wtio.WebTransportSession, script: Script) -> Report:
     codes: list[int | str | None] = []
+    client_first = script.parameters.get("first") == "client"
     with contextlib.suppress(wtio.SessionClosed):
         async for stream in session.incoming_bidirectional_streams():
             line = await stream.readline()
             if line == b"done\n":
                 await stream.write(data=b"DONE", end_stream=True)
-            elif stop:
-                await stream.stop_receiving(error_code=int(line))
-                codes.append(await _code_of_stop(stream))
+            elif client_first:
+                await stream.write(data=b"x")
+                codes.append(await _code_of_reset(stream))
+                await stream.reset(error_code=int(line))
             else:
                 await stream.reset(error_code=int(line))
                 codes.append(await _code_of_reset(stream))
     return {"codes": codes}
 
 
-async def _serve_reset(session: wtio.WebTransportSession, script: Script) -> Report:
-    return await _serve_codes(session, stop=False)
-
-
 async def _serve_stop(session: wtio.WebTransportSession, script: Script) -> Report:
-    return await _serve_codes(session, stop=True)
+    codes: list[int | str | None] = []
+    one_way = "one-way" in script.parameters
+    with contextlib.suppress(wtio.SessionClosed):
+        async for stream in session.incoming_bidirectional_streams():
+            *again, line = (await stream.readline()).split()
+            if line == b"done":
+                await stream.write(data=b"DONE", end_stream=True)
+            else:
+                await stream.stop_receiving(error_code=int(line))
+                code = None if one_way else await _code_of_stop(stream)
+                if not again and not one_way:
+                    codes.append(code)
+    return {"codes": codes}
 
 
 async def _serve_close_by_client(session: wtio.WebTransportSession, script: Script) -> Report:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import webtransport_go
+from .browsers import ChromiumClient, FirefoxClient
 from .wtio_itself import WtioClient, WtioServer
 
 if TYPE_CHECKING:
     from .peer import ClientPeer, ServerPeer
 
-CLIENTS: tuple[ClientPeer, ...] = (WtioClient(),)
+CLIENTS: tuple[ClientPeer, ...] = (
+    WtioClient(),
+    ChromiumClient(),
+    FirefoxClient(),
+)
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
     webtransport_go.SERVER,

@@ -24,8 +24,11 @@ reset
     For each of ``codes`` in turn C opens a bidirectional stream and sends the code in decimal and a newline. S resets
     its half of the stream with that code; C, once it has seen this, resets its half with the same code. At last C opens
     a stream with "done" and a newline, FIN, and S answers on it. Both report the ``codes`` of the resets that came.
+    With ``first=client`` C resets its half first, once S has sent something.
 stop
     As reset, but with STOP_SENDING: S stops C's half, then C stops the half of S, which meanwhile sends something.
+    A browser may fail to tell its page the code: C may ask for it on a new stream with "again ", the code in decimal
+    and a newline, of which S reports nothing. With ``one-way=1`` S does not wait for C's stop, and reports none.
 close-by-client
     C closes the session at once with ``code`` and ``reason``. S reports both.
 close-by-server
@@ -50,7 +53,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from urllib.parse import parse_qs, quote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 Report: TypeAlias = dict[str, object]
 
@@ -121,7 +124,9 @@ _BULK: Final = 10_000_000
 _MANY: Final = 20_000
 
 
-def codes_row(name: str, title: str, *, client: tuple[int, ...] = CODES, server: tuple[int, ...] = CODES) -> Row:
+def codes_row(
+    name: str, title: str, *, client: Sequence[int | None] = CODES, server: Sequence[int | None] = CODES
+) -> Row:
     """The reset or the stop row, with the codes that each side sees; the script is that of ``CODES``."""
     query = "?codes=" + ",".join(map(str, CODES))
     return Row(name, title, {"codes": list(client)}, {"codes": list(server)}, query)
