@@ -148,7 +148,7 @@ async function play({ name, parameters, ...target }) {
   try {
     session = await openSession(target);
   } catch (error) {
-    return { rejected: true, error: error.name };
+    return error.name === "WebTransportError" ? { rejected: true } : { error: String(error) };
   }
   const report = await halves[name](session, parameters);
   session.close();
