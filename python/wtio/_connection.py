@@ -17,7 +17,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio import _core
-from wtio.errors import ClosedBy, RemoteProtocolError
+from wtio._reporting import loss_in_words, session_report
+from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, cut_reason
 from wtio.protocol.codes import ErrorCodes, describe
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from wtio._driver import Driver, EngineEvent
     from wtio.config import Limits, Timeouts
+    from wtio.report import ConnectionReport
 
 # Session flow control is off until its limits are configured; engine and protocol layer are ready for it.
 # Payload bytes, bidirectional streams, unidirectional streams (draft-ietf-webtrans-http3-16, section 5.5).
@@ -94,6 +96,9 @@ class Connection:
         )
         self.sessions: dict[int, WebTransportSession] = {}
         self.is_lost = False
+        self.loss: tuple[str, int, str] | None = None
+        """Cause, code and reason of the connection's end, as the engine gives them."""
+        self._final_facts: _core.ConnectionFacts | None = None
         self.lost = asyncio.Event()
         self._raw: dict[int, _core.Stream] = {}
         self._pending: dict[int, _Pending] = {}
@@ -126,6 +131,20 @@ class Connection:
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
         """The connection is gone; its sessions have been told."""
+
+    # -- for reports
+
+    def own_certificates(self) -> list[bytes]:
+        """The chain that a server shows, in DER, its own certificate first."""
+        return []
+
+    def facts(self) -> _core.ConnectionFacts | None:
+        """What the engine knows of the connection, or knew at its end."""
+        return self._final_facts or self.core.facts()
+
+    def report(self, session: WebTransportSession) -> ConnectionReport:
+        """Put a session's report together."""
+        return session_report(self, session)
 
     # -- events of the engine
 
@@ -235,6 +254,7 @@ class Connection:
 
     def _closed(self, event: EngineEvent) -> None:
         cause, code, reason = event[2], event[3], event[4]
+        self._final_facts = event[5]
         self._lose(cause, code, reason)
 
     def break_off(self, error: Exception) -> None:
@@ -247,6 +267,7 @@ class Connection:
         if self.is_lost:
             return
         self.is_lost = True
+        self.loss = (cause, code, reason)
         words, closed_by = loss_in_words(cause, code, reason, idle=self.timeouts.idle)
         if self._violation is not None:
             words = str(self._violation)
@@ -584,34 +605,3 @@ _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
     _core.EVENT_CREDIT_BLOCKED: Connection._credit_blocked,
     _core.EVENT_DATAGRAM_ID: Connection._datagram_id,
 }
-
-
-def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[str, ClosedBy]:
-    """Say why a connection was lost, and who closed it."""
-    said = f": {reason}" if reason else ""
-    match cause:
-        case "application":
-            return f"the peer closed the connection with {describe(code)}{said}", "peer"
-        case "transport":
-            return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}", "transport"
-        case "protocol":
-            return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}", "transport"
-        case "tls":
-            return f"TLS failed (alert {code}){said}", "transport"
-        case "idle":
-            return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)", "transport"
-        case "reset":
-            return "the peer has forgotten the connection (stateless reset)", "transport"
-        case "version":
-            return "the peer speaks no QUIC version of ours", "transport"
-        case "refused":
-            return f"the server takes no new connection{said}", "transport"
-        case _:
-            return f"this side closed the connection with {describe(code)}{said}", "local"
-
-
-def _transport_error(code: int) -> str:
-    # RFC 9000, section 20.1: 0x100 to 0x1ff carry TLS alerts.
-    if 0x100 <= code <= 0x1FF:
-        return f"TLS alert {code - 0x100}"
-    return describe(code)

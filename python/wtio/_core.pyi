@@ -32,6 +32,7 @@ __all__ = [
     "WAIT",
     "ClientTls",
     "Connection",
+    "ConnectionFacts",
     "Endpoint",
     "ServerTls",
     "Stream",
@@ -51,7 +52,7 @@ OVER_LIMIT: Final = 2  # the limit was passed; all bytes are still in the stream
 # Kinds of event tuples: (kind, connection id, ...). See Endpoint.drive.
 EVENT_INCOMING: Final = 0  # (kind, id, Connection): a client arrived, its handshake has begun (server only)
 EVENT_CONNECTED: Final = 1  # (kind, id): the handshake is complete, both directions may carry data
-EVENT_CLOSED: Final = 2  # (kind, id, cause: str, code: int, reason: str): see Connection; comes once
+EVENT_CLOSED: Final = 2  # (kind, id, cause, code: int, reason: str, ConnectionFacts): see Connection; comes once
 EVENT_STREAM: Final = 3  # (kind, id, Stream, session id): a WebTransport data stream, its header consumed
 EVENT_RAW_STREAM: Final = 4  # (kind, id, Stream): any other peer-opened stream, type bytes still in it
 EVENT_RAW_READABLE: Final = 5  # (kind, id, stream id): a raw stream has data, its end or a reset to read
@@ -179,6 +180,45 @@ class Endpoint:
         """connections, gso_segments, loop_late_total (times the guardian had to step in for the loop)."""
 
 @final
+class ConnectionFacts:
+    """What is known of a connection, for people. A snapshot; making it is cheap, reading it makes Python's objects."""
+
+    @property
+    def remote_address(self) -> tuple[str, int]: ...
+    @property
+    def alpn(self) -> bytes | None:
+        """What TLS agreed on; None before that."""
+    @property
+    def cipher(self) -> str | None:
+        """Name of the cipher suite that TLS agreed on, such as ``TLS13_AES_128_GCM_SHA256``."""
+    @property
+    def peer_parameters(self) -> list[tuple[int, bytes]] | None:
+        """As Connection.peer_parameters."""
+    @property
+    def server_name(self) -> str | None:
+        """Server: the SNI name the client asked for."""
+    @property
+    def certificates(self) -> list[bytes]:
+        """The peer's chain in DER, leaf first; also one that was refused."""
+    @property
+    def is_refused(self) -> bool:
+        """Whether our verifier refused that chain."""
+    @property
+    def is_closed_by_peer(self) -> bool:
+        """Whether the end came in a CONNECTION_CLOSE of the peer."""
+    @property
+    def max_datagram_payload(self) -> int | None: ...
+    @property
+    def mtu(self) -> int:
+        """UDP payload size in use."""
+    @property
+    def datagrams_sent(self) -> int:
+        """UDP datagrams."""
+    @property
+    def datagrams_received(self) -> int:
+        """UDP datagrams."""
+
+@final
 class Connection:
     """A QUIC connection.
 
@@ -203,6 +243,8 @@ class Connection:
 
         None before they are known: a server knows them with EVENT_READY, a client with EVENT_CONNECTED.
         """
+    def facts(self) -> ConnectionFacts | None:
+        """What is known by now; None once the engine has forgotten the connection (EVENT_CLOSED brought it then)."""
     @property
     def max_datagram_payload(self) -> int | None:
         """Largest QUIC DATAGRAM payload now, prefix included; None where the peer takes no datagrams."""

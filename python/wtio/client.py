@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote, urlsplit
 
 from wtio import _core
-from wtio._connection import Connection, loss_in_words
+from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
+from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -162,7 +163,6 @@ class ClientConnection(Connection):
         self.settings: SettingsReceived | None = None
         self.rejection: SessionRejected | SessionClosed | None = None
         self.session: WebTransportSession | None = None
-        self.loss: tuple[str, int, str] | None = None
         self.request: SessionFacts | None = None
         self._notify = notify
         driver.add(core.id, self)
@@ -175,7 +175,7 @@ class ClientConnection(Connection):
         match event:
             case SettingsReceived():
                 self.settings = event
-            case SessionAccepted(number, _, headers, protocol) if self.request is not None:
+            case SessionAccepted(number, status, headers, protocol) if self.request is not None:
                 request = self.request
                 self.session = self.add_session(
                     number,
@@ -187,6 +187,7 @@ class ClientConnection(Connection):
                         dialect=self.h3.dialect.value if self.h3.dialect else "",
                         request_headers=request.request_headers,
                         response_headers=tuple(headers),
+                        status=status,
                     ),
                 )
             case SessionRejected() | SessionClosed():
@@ -205,7 +206,6 @@ class ClientConnection(Connection):
         await self.lost.wait()
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
-        self.loss = (cause, code, reason)
         self.driver.close_when_idle()
         self._notify()
 
@@ -243,6 +243,7 @@ class Connector:
         self._transport = transport
         self._session: WebTransportSession | None = None
         self._step = ""
+        self._trace = self._new_trace()
         self._changed = asyncio.Event()
         self._attempts: list[ClientConnection] = []
 
@@ -262,6 +263,7 @@ class Connector:
     async def _establish(self) -> WebTransportSession:
         limit = self._timeouts.connect
         self._attempts = []
+        self._trace = self._new_trace()
         session: WebTransportSession | None = None
         try:
             async with asyncio.timeout(limit) as timer:
@@ -272,22 +274,45 @@ class Connector:
         except TimeoutError as error:
             if not timer.expired():
                 raise
-            raise HandshakeTimeout(
+            late = HandshakeTimeout(
                 f"no session with `{self._target.url}` within {limit:g} s (Timeouts.connect): stopped while "
                 f"{self._step}",
                 timeout=limit,
-            ) from error
+            )
+            raise self._reported(late) from error
+        except ConnectError as error:
+            self._reported(error)
+            raise
         finally:
             # Also when cancelled at the very moment at which the session came: nobody would ever hold it.
             for attempt in self._attempts:
                 if session is None or attempt.session is not session or attempt.is_lost:
                     attempt.give_up()
             self._attempts = []
+        self._mark("")
+        self._trace.settle()
+        session._trace = self._trace
         return session
+
+    def _new_trace(self) -> Trace:
+        return Trace(self._target.url, self._target.host, self._tls, self._protocols, self._request.origin)
+
+    def _mark(self, words: str) -> None:
+        """The next step begins."""
+        self._step = words
+        self._trace.marks.append(asyncio.get_running_loop().time())
+
+    def _reported(self, error: ConnectError, connection: Connection | None = None) -> ConnectError:
+        """Give an error its report, unless it has one."""
+        if error.report is None:
+            error.report = failure_report(
+                self._trace, connection or self._trace.winner, error, asyncio.get_running_loop().time()
+            )
+        return error
 
     async def _resolve(self) -> list[Address]:
         target = self._target
-        self._step = f"looking up `{target.host}`"
+        self._mark(f"looking up `{target.host}`")
         try:
             return interleave(await self._transport.resolve(target.host, target.port))
         except OSError as error:
@@ -298,23 +323,28 @@ class Connector:
     async def _race(self, addresses: list[Address]) -> ClientConnection:
         """Try the addresses, each with a head start before the next; the first complete handshake wins (RFC 8305)."""
         names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
-        self._step = f"waiting for the QUIC handshake with {names} (UDP)"
+        self._mark(f"waiting for the QUIC handshake with {names} (UDP)")
+        self._trace.attempts = [Attempt(address) for address in addresses]
         tls = self._tls._engine
         waiting = list(addresses)
         failures: list[Exception] = []
         while waiting or not all(attempt.is_lost for attempt in self._attempts):
             if waiting:
+                attempt = self._trace.attempts[len(addresses) - len(waiting)]
                 try:
-                    self._attempts.append(self._begin(waiting.pop(0), tls))
+                    connection = attempt.connection = self._begin(waiting.pop(0), tls)
                 except (OSError, _core.TlsError) as error:
                     failures.append(error)
+                    attempt.failure = str(error)
                     continue
+                self._attempts.append(connection)
             winner = await self._wait_for_winner(self._timeouts.attempt_delay if waiting else None)
             if winner is not None:
                 for other in self._attempts:
                     if other is not winner:
                         other.give_up()
                 self._attempts = [winner]
+                self._trace.winner = winner
                 return winner
         failures += [self._loss_error(attempt) for attempt in self._attempts]
         raise self._best(failures)
@@ -360,7 +390,7 @@ class Connector:
 
     async def _check_requirements(self, connection: ClientConnection) -> None:
         """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
-        self._step = "waiting for the server's HTTP/3 SETTINGS"
+        self._mark("waiting for the server's HTTP/3 SETTINGS")
         while connection.settings is None:
             self._raise_if_lost(connection)
             self._changed.clear()
@@ -374,7 +404,7 @@ class Connector:
 
     async def _ask(self, connection: ClientConnection) -> WebTransportSession:
         """Send the CONNECT request and wait for its answer."""
-        self._step = "waiting for the server to allow a request stream"
+        self._mark("waiting for the server to allow a request stream")
         stream = connection.open_request()
         while stream is None:
             self._raise_if_lost(connection)
@@ -424,6 +454,9 @@ class Connector:
             raise self._loss_error(connection)
 
     def _loss_error(self, connection: ClientConnection) -> ConnectError:
+        return self._reported(self._loss_in_words(connection), connection)
+
+    def _loss_in_words(self, connection: ClientConnection) -> ConnectError:
         cause, code, reason = connection.loss or ("local", 0, "")
         ip, port = connection.core.remote_address
         where = f"`{self._target.authority}` ({ip} port {port})"
@@ -434,7 +467,7 @@ class Connector:
             )
         if cause == "tls" and code in _CERTIFICATE_ALERTS:
             return CertificateError(
-                f"the certificate of {where} is not trusted: {reason or f'TLS alert {code}'}; for a private authority "
+                f"the certificate of {where} is not trusted: {reason or alert_name(code)}; for a private authority "
                 "pass ClientTLS(cafile=...), for a development certificate ClientTLS(certificate_hashes=[...])"
             )
         words, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)

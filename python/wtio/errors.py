@@ -3,7 +3,7 @@
 ::
 
     WebTransportError
-    ├── ConnectError (ConnectionError)           no session came about
+    ├── ConnectError (ConnectionError)           no session came about: .report
     │   ├── InvalidURLError (ValueError)         .url
     │   ├── NameResolutionError                  .host
     │   ├── CertificateError                     .path
@@ -33,7 +33,10 @@ and, for a socket that cannot be had, ``OSError``.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from wtio.report import ConnectionReport
 
 ClosedBy: TypeAlias = Literal["peer", "local", "transport"]
 """Who ended a session: the other side's application, this side's application, or neither (the connection was lost)."""
@@ -58,6 +61,10 @@ class WebTransportError(Exception):
 
 class ConnectError(WebTransportError, ConnectionError):
     """A client could not establish a session; subclasses say at which step."""
+
+    report: ConnectionReport | None = None
+    """Everything known of the attempt: addresses, certificate, settings, who ended it and why. None where it failed
+    before the host was looked up: a bad URL, or a certificate file that cannot be used."""
 
 
 class InvalidURLError(ConnectError, ValueError):

@@ -274,6 +274,9 @@ class ServerConnection(Connection):
         self.server._session_count += 1
         return super().add_session(number, facts)
 
+    def own_certificates(self) -> list[bytes]:
+        return self.server._tls.certificates
+
     def session_over(self, session: WebTransportSession) -> None:
         self.server._session_count -= 1
         self.watch_idle()

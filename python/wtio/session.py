@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio import _core
+    from wtio._reporting import Trace
     from wtio.config import Limits, Timeouts
+    from wtio.report import ConnectionReport
 
 __all__ = [
     "CloseInfo",
@@ -78,6 +80,8 @@ class SessionFacts:
     """The client's headers in order, names in lower case, pseudo-headers left out."""
     response_headers: Headers
     """The server's headers in order, names in lower case, pseudo-headers left out."""
+    status: int = 200
+    """HTTP status of the server's answer, 200 … 299."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +132,7 @@ class Link(Protocol):
     def close_session(self, session: WebTransportSession, code: int, reason: str) -> None: ...
     def abort_session(self, session: WebTransportSession) -> None: ...
     def drain_session(self, session: WebTransportSession) -> None: ...
+    def report(self, session: WebTransportSession) -> ConnectionReport: ...
     async def wait_session_over(self, session: WebTransportSession) -> None: ...
 
 
@@ -290,6 +295,7 @@ class WebTransportSession:
         "_over",
         "_prefix_size",
         "_remote_address",
+        "_trace",
         "_unidirectional_credit",
         "_unidirectional_header",
         "limits",
@@ -306,6 +312,8 @@ class WebTransportSession:
         self._core = core
         self._id = session_id
         self._facts = facts
+        # What the client noted while it connected; for the report.
+        self._trace: Trace | None = None
         self._remote_address = core.remote_address
         self.limits = link.limits
         self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
@@ -348,6 +356,14 @@ class WebTransportSession:
     def facts(self) -> SessionFacts:
         """Everything agreed when the session was established, in one immutable object."""
         return self._facts
+
+    @property
+    def report(self) -> ConnectionReport:
+        """Everything known of the connection now: a new value each time, also after the end. ``str()`` makes it text.
+
+        It is put together when it is asked for, which takes some tenths of a millisecond.
+        """
+        return self._link.report(self)
 
     @property
     def path(self) -> str:

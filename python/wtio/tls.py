@@ -210,6 +210,10 @@ class ClientTLS:
             raise CertificateError(f"{error}{named}", path=None if path is None else os.fspath(path)) from error
         object.__setattr__(self, "_engine", core)
 
+    def expected_hashes(self) -> list[bytes]:
+        """``certificate_hashes`` as 32 bytes each."""
+        return [_hash(value) for value in self.certificate_hashes]
+
 
 def _hash(value: bytes | str) -> bytes:
     """Read a SHA-256 in any of its usual forms."""

@@ -1,5 +1,7 @@
 //! What the engine reports. Events come in batches and in the order in which things happened.
 
+use std::net::SocketAddr;
+
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseCause {
@@ -41,6 +43,35 @@ impl CloseCause {
     }
 }
 
+/// What is known of a connection, for people: at any time, and once more when it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionFacts {
+    /// The peer's address.
+    pub remote: SocketAddr,
+    /// The application protocol that TLS agreed on.
+    pub alpn: Option<Vec<u8>>,
+    /// Name of the cipher suite that TLS agreed on.
+    pub cipher: Option<&'static str>,
+    /// SNI name the client sent (server only).
+    pub server_name: Option<String>,
+    /// The peer's transport parameters in the order in which they came: (id, value).
+    pub parameters: Option<Vec<(u64, Vec<u8>)>>,
+    /// The peer's chain in DER, leaf first; also one that was refused.
+    pub certificates: Vec<Vec<u8>>,
+    /// Our verifier refused that chain.
+    pub is_refused: bool,
+    /// The end came in a CONNECTION_CLOSE of the peer.
+    pub is_closed_by_peer: bool,
+    /// Largest QUIC DATAGRAM payload, prefix included; `None` where the peer takes none.
+    pub max_datagram: Option<usize>,
+    /// UDP payload size in use.
+    pub mtu: u16,
+    /// UDP datagrams sent.
+    pub datagrams_sent: u64,
+    /// UDP datagrams received.
+    pub datagrams_received: u64,
+}
+
 /// One thing that happened. `connection`, `stream` and `session` are ids, never reused within an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -52,7 +83,7 @@ pub enum Event {
     /// The handshake is complete.
     Connected { connection: u64 },
     /// The connection is over; nothing follows for it.
-    Closed { connection: u64, cause: CloseCause, code: u64, reason: String },
+    Closed { connection: u64, cause: CloseCause, code: u64, reason: String, facts: Box<ConnectionFacts> },
     /// A WebTransport data stream of the peer, its header read.
     Stream { connection: u64, stream: u64, session: u64 },
     /// Any other stream of the peer, nothing of it consumed.

@@ -18,6 +18,6 @@ pub mod tls;
 pub mod varint;
 
 pub use config::Options;
-pub use event::{CloseCause, Event};
+pub use event::{CloseCause, ConnectionFacts, Event};
 pub use quic::{ConnectionStats, Engine, OutgoingDatagram};
 pub use stream::{ReadOutcome, ReceiveState, SendState, StreamStats};

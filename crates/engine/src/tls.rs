@@ -1,6 +1,6 @@
 //! Certificates and trust: the configurations that rustls gets, checked early so that a mistake is named at start.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, fmt, net::IpAddr, sync::Arc};
 
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -104,7 +104,7 @@ impl ClientTls {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| error(e.to_string()))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::new(Witness(verifier)));
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
@@ -297,6 +297,95 @@ fn civil(seconds: i64) -> (i32, u8, u8, u64) {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u8;
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year as i32, month, day, rest)
+}
+
+/// A certificate that our verifier did not accept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusal {
+    /// The chain in DER, leaf first.
+    pub(crate) chain: Vec<Vec<u8>>,
+    /// Why, for people.
+    pub(crate) words: String,
+}
+
+thread_local! {
+    /// The last refusal on this thread. Neither rustls nor the QUIC core keeps the certificate, so it waits here until
+    /// the call that fed them returns to the engine, which asks for it then.
+    static REFUSED: RefCell<Refusal> = RefCell::default();
+}
+
+/// The refusal that has just ended a handshake on this thread; an empty one if none did.
+pub(crate) fn take_refusal() -> Refusal {
+    REFUSED.take()
+}
+
+/// Say why a certificate is refused, without the names of Rust's types where that can be had.
+fn words(error: &rustls::Error) -> String {
+    use rustls::CertificateError::{
+        BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext, Other, Revoked, UnknownIssuer,
+        UnsupportedSignatureAlgorithmForPublicKeyContext,
+    };
+    let rustls::Error::InvalidCertificate(reason) = error else { return error.to_string() };
+    match reason {
+        Expired | ExpiredContext { .. } => "it has expired".into(),
+        NotValidYet | NotValidYetContext { .. } => "it is not valid yet".into(),
+        UnknownIssuer => "no trusted authority has signed it".into(),
+        Revoked => "it was revoked".into(),
+        // A trusted authority has the name of the issuer, but not its key.
+        BadSignature | UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "it was not signed by the trusted authority that it names".into()
+        }
+        Other(inner) => match inner.0.to_string().as_str() {
+            "CaUsedAsEndEntity" => "it is the certificate of an authority (CA:TRUE), not of a server".into(),
+            text => text.into(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Lets another verifier decide, and remembers what it refuses: people want to see that certificate.
+#[derive(Debug)]
+struct Witness(Arc<dyn ServerCertVerifier>);
+
+impl ServerCertVerifier for Witness {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        if let Err(error) = &verdict {
+            let chain = std::iter::once(end_entity).chain(intermediates);
+            let chain = chain.map(|certificate| certificate.as_ref().to_vec()).collect();
+            REFUSED.set(Refusal { chain, words: words(error) });
+        }
+        verdict
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 fn refuse(text: String) -> rustls::Error {

@@ -519,3 +519,36 @@ fn a_wait_does_not_begin_when_something_came_after_the_last_read() {
     assert_eq!(pair.read(SERVER, stream), b"second");
     assert!(pair.engines[SERVER].want_read(server, stream));
 }
+
+#[test]
+fn facts_outlive_a_connection_and_show_a_refused_certificate() {
+    let mut pair = Pair::new(15, CLEAN, |_| ());
+    let (client, server) = (pair.ids[CLIENT], pair.ids[SERVER]);
+    let trusted = pair.engines[CLIENT].connection_facts(client).unwrap();
+    assert_eq!((trusted.alpn.as_deref(), trusted.is_refused), (Some(&b"h3"[..]), false));
+    assert_eq!(trusted.certificates.len(), 1);
+    assert_eq!(pair.engines[SERVER].connection_facts(server).unwrap().certificates.len(), 0);
+    pair.engines[SERVER].close(pair.now, server, 0x100, b"enough");
+    pair.run_until("both ends are gone", |p| {
+        p.engines[SERVER].connection_count() == 0 && p.engines[CLIENT].connection_count() == 0
+    });
+    assert_eq!(pair.engines[CLIENT].connection_facts(client), None);
+    let end = |p: &Pair, side: usize| {
+        p.events[side].iter().find_map(|event| match event {
+            Event::Closed { facts, .. } => Some(facts.clone()),
+            _ => None,
+        })
+    };
+    assert!(end(&pair, CLIENT).unwrap().is_closed_by_peer);
+    assert!(!end(&pair, SERVER).unwrap().is_closed_by_peer);
+    assert_eq!(end(&pair, CLIENT).unwrap().certificates, trusted.certificates);
+
+    pair.events = [Vec::new(), Vec::new()];
+    let trust = ClientTls::new(Trust::Hashes(vec![[0; 32]]), None).unwrap();
+    let address = pair.addresses[SERVER];
+    pair.engines[CLIENT].connect(pair.now, address, "localhost", &trust).unwrap();
+    pair.run_until("the certificate is refused", |p| end(p, CLIENT).is_some());
+    let refused = end(&pair, CLIENT).unwrap();
+    assert!(refused.is_refused && !refused.is_closed_by_peer);
+    assert_eq!(refused.certificates, trusted.certificates);
+}

@@ -22,6 +22,74 @@ pub(crate) struct Connection {
     id: u64,
 }
 
+/// What is known of a connection. Python's objects are made when somebody asks.
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct ConnectionFacts(pub(crate) wtio_engine::ConnectionFacts);
+
+#[pymethods]
+impl ConnectionFacts {
+    #[getter]
+    fn remote_address(&self) -> (String, u16) {
+        pair(self.0.remote)
+    }
+
+    #[getter]
+    fn alpn<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.alpn.as_ref().map(|name| PyBytes::new(py, name))
+    }
+
+    #[getter]
+    fn cipher(&self) -> Option<&'static str> {
+        self.0.cipher
+    }
+
+    #[getter]
+    fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
+        let parameters = self.0.parameters.as_ref()?;
+        Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())
+    }
+
+    #[getter]
+    fn server_name(&self) -> Option<&str> {
+        self.0.server_name.as_deref()
+    }
+
+    #[getter]
+    fn certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.certificates.iter().map(|der| PyBytes::new(py, der)).collect()
+    }
+
+    #[getter]
+    fn is_refused(&self) -> bool {
+        self.0.is_refused
+    }
+
+    #[getter]
+    fn is_closed_by_peer(&self) -> bool {
+        self.0.is_closed_by_peer
+    }
+
+    #[getter]
+    fn max_datagram_payload(&self) -> Option<usize> {
+        self.0.max_datagram
+    }
+
+    #[getter]
+    fn mtu(&self) -> u16 {
+        self.0.mtu
+    }
+
+    #[getter]
+    fn datagrams_sent(&self) -> u64 {
+        self.0.datagrams_sent
+    }
+
+    #[getter]
+    fn datagrams_received(&self) -> u64 {
+        self.0.datagrams_received
+    }
+}
+
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, id: u64) -> Self {
         Self { shared, id }
@@ -49,6 +117,10 @@ impl Connection {
     fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
         let parameters = self.shared.look(|engine| engine.peer_parameters(self.id))?;
         Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())
+    }
+
+    fn facts(&self) -> Option<ConnectionFacts> {
+        self.shared.look(|engine| engine.connection_facts(self.id)).map(ConnectionFacts)
     }
 
     #[getter]

@@ -19,7 +19,7 @@ use wtio_engine::{Engine, Event, Options};
 use wtio_net::Io;
 
 use crate::{
-    connection::Connection,
+    connection::{Connection, ConnectionFacts},
     stream::Stream,
     tls::{ClientTls, ServerTls, raise},
     waiters::{Wait, Waiters},
@@ -433,8 +433,8 @@ impl Endpoint {
                 (0, connection, Connection::new(self.shared.clone(), connection)).into_pyobject(py)
             }
             Event::Connected { connection } => (1, connection).into_pyobject(py),
-            Event::Closed { connection, cause, code, reason } => {
-                (2, connection, cause.name(), code, reason).into_pyobject(py)
+            Event::Closed { connection, cause, code, reason, facts } => {
+                (2, connection, cause.name(), code, reason, ConnectionFacts(*facts)).into_pyobject(py)
             }
             Event::Stream { connection, stream: id, session } => {
                 (3, connection, stream(connection, id), session).into_pyobject(py)

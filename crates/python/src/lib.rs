@@ -18,7 +18,7 @@ mod _core {
 
     #[pymodule_export]
     use super::{
-        connection::Connection,
+        connection::{Connection, ConnectionFacts},
         endpoint::{Endpoint, note_fork, shut_down},
         stream::Stream,
         tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},

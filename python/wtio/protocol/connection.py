@@ -211,6 +211,11 @@ class H3Connection:
         return self._dialect
 
     @property
+    def sent_settings(self) -> tuple[tuple[int, int], ...]:
+        """Our settings in their order, as ``start`` sends them: (identifier, value)."""
+        return tuple(self._settings)
+
+    @property
     def peer_settings(self) -> dict[int, int] | None:
         """The peer's settings, or ``None`` until they have arrived."""
         return self._peer_settings

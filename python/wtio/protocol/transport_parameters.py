@@ -9,7 +9,14 @@ from enum import IntEnum
 
 from wtio.protocol import varint
 
-__all__ = ["PeerTransport", "TransportParameter", "describe_parameter", "read_peer_transport"]
+__all__ = [
+    "PeerTransport",
+    "TransportParameter",
+    "describe_parameter",
+    "parameter_name",
+    "parameter_value",
+    "read_peer_transport",
+]
 
 
 class TransportParameter(IntEnum):
@@ -95,19 +102,31 @@ def describe_parameter(identifier: int, value: bytes) -> str:
 
     The reserved identifiers that peers send to keep others tolerant (RFC 9000, section 18.1) are called ``grease``.
     """
-    if identifier == TransportParameter.RESET_STREAM_AT_DRAFT05:
+    name = parameter_name(identifier)
+    if name in ("grease", "unknown"):
+        name = f"0x{identifier:x}" if name == "unknown" else f"grease (0x{identifier:x})"
+    elif identifier == TransportParameter.RESET_STREAM_AT_DRAFT05:
         name = f"reset_stream_at (0x{identifier:x})"
-    elif identifier % 31 == 27:
-        name = f"grease (0x{identifier:x})"
-    else:
-        try:
-            name = TransportParameter(identifier).name.lower()
-        except ValueError:
-            name = f"0x{identifier:x}"
+    read = parameter_value(identifier, value)
+    if isinstance(read, int):
+        return f"{name} = {read}"
+    return f"{name} = {read.hex()}" if read else name
+
+
+def parameter_name(identifier: int) -> str:
+    """Name a transport parameter as its RFC does: in lower case, or ``grease`` or ``unknown``."""
+    if identifier % 31 == 27:
+        return "grease"
+    try:
+        return TransportParameter(identifier).name.lower()
+    except ValueError:
+        return "unknown"
+
+
+def parameter_value(identifier: int, value: bytes) -> int | bytes:
+    """Return the number that a parameter carries, or its bytes where it carries none."""
     number = _number(value) if identifier in _NUMBERS else None
-    if number is not None:
-        return f"{name} = {number}"
-    return f"{name} = {value.hex()}" if value else name
+    return value if number is None else number
 
 
 def _number(value: bytes) -> int | None:

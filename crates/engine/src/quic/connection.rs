@@ -9,13 +9,18 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{ConnectionHandle, Dir, ReadError, Side, StreamEvent, StreamId, VarInt, WriteError};
 use rustc_hash::FxHashMap;
+use rustls::pki_types::CertificateDer;
 
-use super::{handshake::TapHandle, tap::Tap};
+use super::{
+    handshake::{self, TapHandle},
+    tap::Tap,
+};
 use crate::{
     config::Options,
-    event::{CloseCause, Event},
+    event::{CloseCause, ConnectionFacts, Event},
     session::{DatagramStats, Session, SessionLimits},
     stream::{HEADER_LIMIT, Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
+    tls::{self, Refusal},
     varint,
 };
 
@@ -60,6 +65,8 @@ pub(crate) struct Conn {
     streams_wanted: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
+    is_closed_by_peer: bool,
+    refusal: Refusal,
     /// The core's endpoint has forgotten the connection.
     pub(crate) is_settled: bool,
     pub(crate) timer: Option<Instant>,
@@ -111,6 +118,8 @@ impl Conn {
             streams_wanted: [false; 2],
             is_connected: false,
             is_closed: false,
+            is_closed_by_peer: false,
+            refusal: Refusal::default(),
             is_settled: false,
             timer: None,
             listed: false,
@@ -136,6 +145,8 @@ impl Conn {
                     events.push(Event::Connected { connection: self.id });
                 }
                 quinn_proto::Event::ConnectionLost { reason } => {
+                    use quinn_proto::ConnectionError::{ApplicationClosed, ConnectionClosed};
+                    self.is_closed_by_peer = matches!(reason, ConnectionClosed(_) | ApplicationClosed(_));
                     let (cause, code, reason) = super::describe(reason);
                     self.lose(now, cause, code, reason, events);
                 }
@@ -476,6 +487,11 @@ impl Conn {
         if std::mem::replace(&mut self.is_closed, true) {
             return;
         }
+        if cause == CloseCause::Tls && self.is_client() {
+            self.refusal = tls::take_refusal();
+        }
+        let reason = if self.refusal.words.is_empty() { reason } else { self.refusal.words.clone() };
+        let facts = Box::new(self.facts());
         let ids: Vec<u64> = self.streams.keys().copied().collect();
         for id in ids {
             self.pull(now, id, usize::MAX);
@@ -512,7 +528,39 @@ impl Conn {
         self.outgoing.clear();
         self.outgoing_bytes = 0;
         self.early.clear();
-        events.push(Event::Closed { connection: self.id, cause, code, reason });
+        events.push(Event::Closed { connection: self.id, cause, code, reason, facts });
+    }
+
+    /// What is known by now, for people.
+    pub(crate) fn facts(&mut self) -> ConnectionFacts {
+        let session = self.inner.crypto_session();
+        let chain = || Some(*session.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?);
+        let certificates = match &self.refusal.chain[..] {
+            [] => chain().unwrap_or_default().iter().map(|certificate| certificate.as_ref().to_vec()).collect(),
+            refused => refused.to_vec(),
+        };
+        let handle = session.handshake_data().and_then(|data| data.downcast::<TapHandle>().ok());
+        let (alpn, cipher, server_name) =
+            handle.map_or((None, None, None), |handle| (handle.alpn, handle.cipher, handle.server_name));
+        let parameters = self
+            .tap
+            .peer_parameters()
+            .map(|raw| handshake::parameters(raw).into_iter().map(|(id, value)| (id, value.to_vec())).collect());
+        let stats = self.inner.stats();
+        ConnectionFacts {
+            remote: self.inner.remote_address(),
+            alpn,
+            cipher,
+            server_name,
+            parameters,
+            certificates,
+            is_refused: !self.refusal.chain.is_empty(),
+            is_closed_by_peer: self.is_closed_by_peer,
+            max_datagram: self.inner.datagrams().max_size(),
+            mtu: stats.path.current_mtu,
+            datagrams_sent: stats.udp_tx.datagrams,
+            datagrams_received: stats.udp_rx.datagrams,
+        }
     }
 
     // ---------------------------------------------------------------- streams, receiving

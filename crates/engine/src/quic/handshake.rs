@@ -46,6 +46,9 @@ pub(crate) fn parameters(mut raw: &[u8]) -> Vec<(u64, &[u8])> {
 pub(crate) struct TapHandle {
     pub(crate) tap: Arc<Tap>,
     pub(crate) server_name: Option<String>,
+    pub(crate) alpn: Option<Vec<u8>>,
+    /// Name of the cipher suite.
+    pub(crate) cipher: Option<&'static str>,
 }
 
 struct TlsSession {
@@ -99,7 +102,12 @@ impl crypto::Session for TlsSession {
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(TapHandle { tap: self.tap.clone(), server_name: self.server_name() }))
+        Some(Box::new(TapHandle {
+            tap: self.tap.clone(),
+            server_name: self.server_name(),
+            alpn: self.inner.alpn_protocol().map(<[u8]>::to_vec),
+            cipher: self.inner.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
+        }))
     }
 
     fn peer_identity(&self) -> Option<Box<dyn Any>> {

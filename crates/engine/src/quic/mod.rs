@@ -28,7 +28,7 @@ use self::{
 };
 use crate::{
     config::Options,
-    event::{CloseCause, Event},
+    event::{CloseCause, ConnectionFacts, Event},
     session::{DatagramStats, SessionLimits},
     stream::{ReadOutcome, ReceiveState, SendState, StreamStats},
     tls::{ClientTls, ServerTls, TlsError},
@@ -516,6 +516,11 @@ impl Engine {
             .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
             .map(|chain| chain.iter().map(|c| c.as_ref().to_vec()).collect())
             .unwrap_or_default()
+    }
+
+    /// What is known of a connection, for people.
+    pub fn connection_facts(&mut self, id: u64) -> Option<ConnectionFacts> {
+        self.with(id, |conn, _| conn.facts())
     }
 
     /// Keying material of the TLS session (RFC 5705), or `None` when it cannot be had.

@@ -1,0 +1,462 @@
+"""Puts connection reports together, from what connection, session and connector know anyway.
+
+Nothing here runs before somebody asks for a report or an attempt to connect fails.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, get_args
+from urllib.parse import urlsplit
+
+from wtio import _core
+from wtio.errors import (
+    ConnectError,
+    HandshakeTimeout,
+    NameResolutionError,
+    RemoteProtocolError,
+    RequirementsNotMetError,
+    SessionRejectedError,
+)
+from wtio.protocol import messages, varint
+from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.fields import parse_string_list
+from wtio.protocol.settings import DIALECTS, Dialect, Setting
+from wtio.protocol.transport_parameters import parameter_name, parameter_value
+from wtio.report import (
+    AddressOutcome,
+    AddressReport,
+    CertificateReport,
+    ConnectionReport,
+    EndedBy,
+    EndReport,
+    ParameterReport,
+    PhaseTimes,
+    SettingReport,
+    Step,
+    TLSReport,
+    Trust,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from wtio._connection import Connection
+    from wtio._driver import Address
+    from wtio.errors import ClosedBy
+    from wtio.session import WebTransportSession
+    from wtio.tls import ClientTLS
+
+_OFFER_HEADER: Final = "wt-available-protocols"
+# RFC 8446, section 6, and RFC 7301.
+ALERTS: Final = {
+    0: "close_notify",
+    10: "unexpected_message",
+    20: "bad_record_mac",
+    22: "record_overflow",
+    40: "handshake_failure",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    44: "certificate_revoked",
+    45: "certificate_expired",
+    46: "certificate_unknown",
+    47: "illegal_parameter",
+    48: "unknown_ca",
+    49: "access_denied",
+    50: "decode_error",
+    51: "decrypt_error",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    86: "inappropriate_fallback",
+    90: "user_canceled",
+    109: "missing_extension",
+    110: "unsupported_extension",
+    112: "unrecognized_name",
+    113: "bad_certificate_status_response",
+    115: "unknown_psk_identity",
+    116: "certificate_required",
+    120: "no_application_protocol",
+}
+_STEPS: Final[tuple[Step, ...]] = get_args(Step)
+_LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer", "refused": "peer", "local": "local"}
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One address that a client tried or will try."""
+
+    address: Address
+    connection: Connection | None = None
+    failure: str = ""
+    """Why there is no connection: the socket or the engine refused."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """What a client notes on its way to a session: references and times, no words."""
+
+    url: str
+    host: str
+    tls: ClientTLS
+    protocols: tuple[str, ...]
+    origin: str | None
+    attempts: list[Attempt] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
+    """When each step began, on the loop's clock, and last when the session was there."""
+    winner: Connection | None = None
+    """The connection whose handshake was complete first."""
+    lost_races: dict[Address, AddressReport] = field(default_factory=dict)
+    """Addresses of connections that are not kept."""
+
+    @property
+    def step(self) -> Step:
+        """How far it came."""
+        return _STEPS[max(len(self.marks) - 1, 0)]
+
+    def settle(self) -> None:
+        """A session is there: keep the outcome of the other attempts, but not their connections."""
+        if len(self.attempts) > 1:
+            for attempt in self.attempts:
+                if attempt.connection is not self.winner:
+                    self.lost_races[attempt.address] = _address(self, attempt)
+                    attempt.connection = None
+
+
+def session_report(connection: Connection, session: WebTransportSession) -> ConnectionReport:
+    """Report on a session that is or was established."""
+    facts = session.facts
+    trace = session._trace
+    end = None
+    if (info := session.close_info) is not None:
+        loss = connection.loss
+        if info.code is None and loss is not None and connection.is_lost and info.closed_by != "local":
+            end = _loss(connection, info.reason)
+        else:
+            name = "" if info.code is None else f"application code {info.code}"
+            end = EndReport(cause="session", by=info.closed_by, code=info.code, code_name=name, reason=info.reason)
+    protocols = trace.protocols if trace is not None else _offered(facts.request_headers)
+    return _report(
+        connection,
+        trace,
+        url=f"https://{facts.authority}{facts.path}",
+        step="session",
+        session_id=session.session_id,
+        protocols=protocols,
+        protocol=facts.protocol,
+        origin=facts.origin,
+        status=facts.status,
+        end=end,
+        times=None if trace is None else _times(trace, None),
+    )
+
+
+def failure_report(trace: Trace, connection: Connection | None, error: ConnectError, now: float) -> ConnectionReport:
+    """Report on an attempt to connect that has just failed, at time ``now`` on the loop's clock."""
+    return _report(
+        connection or trace.winner or _most_telling(trace.attempts),
+        trace,
+        url=trace.url,
+        step=trace.step,
+        session_id=0,
+        protocols=trace.protocols,
+        protocol=None,
+        origin=trace.origin,
+        status=error.status if isinstance(error, SessionRejectedError) else None,
+        end=_failure(connection, error),
+        times=_times(trace, now),
+    )
+
+
+def _most_telling(attempts: Iterable[Attempt]) -> Connection | None:
+    connections = [attempt.connection for attempt in attempts if attempt.connection is not None]
+    return max(connections, key=lambda connection: _received(connection), default=None)
+
+
+def _received(connection: Connection) -> int:
+    facts = connection.facts()
+    return 0 if facts is None else facts.datagrams_received
+
+
+def _report(
+    connection: Connection | None,
+    trace: Trace | None,
+    *,
+    url: str,
+    step: Step,
+    session_id: int,
+    protocols: tuple[str, ...],
+    protocol: str | None,
+    origin: str | None,
+    status: int | None,
+    end: EndReport | None,
+    times: PhaseTimes | None,
+) -> ConnectionReport:
+    core_facts = None if connection is None else connection.facts()
+    h3 = None if connection is None else connection.h3
+    sent = () if h3 is None else tuple(h3.sent_settings)
+    received = None if h3 is None else h3.peer_settings
+    # Before the handshake is over nothing of it has left.
+    has_sent = step not in ("lookup", "handshake")
+    most = None if core_facts is None else core_facts.max_datagram_payload
+    return ConnectionReport(
+        url=trace.url if trace is not None else url,
+        host=trace.host if trace is not None else _host(url),
+        is_client=connection is None or connection.is_client,
+        made_at=int(time.time()),
+        step=step,
+        addresses=_addresses(trace, core_facts),
+        times=times or PhaseTimes(),
+        tls=_tls(connection, core_facts, trace),
+        dialect=h3.dialect.value if h3 is not None and h3.dialect is not None else None,
+        dialect_reason=_dialect_reason(dict(sent), received, h3.dialect if h3 is not None else None),
+        settings_sent=tuple(_setting(*pair) for pair in sent) if has_sent else (),
+        settings_received=None if received is None else tuple(_setting(*pair) for pair in received.items()),
+        transport_parameters=_transport_parameters(core_facts),
+        flow_control=h3 is not None and h3.flow_control,
+        max_datagram_size=None if most is None or not has_sent else max(most - len(varint.encode(session_id // 4)), 0),
+        mtu=None if core_facts is None else core_facts.mtu,
+        protocols=protocols,
+        protocol=protocol,
+        origin=origin,
+        status=status,
+        end=end,
+    )
+
+
+# -- addresses and times
+
+
+def _addresses(trace: Trace | None, facts: _core.ConnectionFacts | None) -> tuple[AddressReport, ...]:
+    if trace is not None:
+        return tuple(trace.lost_races.get(attempt.address) or _address(trace, attempt) for attempt in trace.attempts)
+    if facts is None:
+        return ()
+    ip, port = facts.remote_address
+    return (AddressReport(ip=ip, port=port, outcome="connected"),)
+
+
+def _address(trace: Trace, attempt: Attempt) -> AddressReport:
+    address, connection = attempt.address, attempt.connection
+    outcome: AddressOutcome
+    detail = attempt.failure
+    facts = None if connection is None else connection.facts()
+    if connection is None or facts is None:
+        outcome = "failed" if detail else "not tried"
+    elif connection is trace.winner:
+        outcome = "connected"
+    elif connection.loss is not None and connection.loss[0] != "local":
+        outcome = "failed" if facts.datagrams_received else "no answer"
+        detail = "its certificate was refused" if facts.is_refused else _loss(connection, "").reason
+    elif trace.winner is not None:
+        outcome = "given up"
+        detail = "another address was faster"
+    elif facts.datagrams_received:
+        outcome = "incomplete"
+        detail = f"{facts.datagrams_received} packets came back"
+    else:
+        outcome = "no answer"
+        detail = f"{facts.datagrams_sent} packets sent"
+    return AddressReport(ip=address.ip, port=address.port, outcome=outcome, detail=detail)
+
+
+def _times(trace: Trace, now: float | None) -> PhaseTimes:
+    """Turn marks into durations; ``now`` is the time of a failure, None after success."""
+    marks = trace.marks
+    if not marks:
+        return PhaseTimes()
+    spans = [end - begin for begin, end in pairwise(marks)]
+    lookup, handshake, settings, request = (*spans, None, None, None, None)[:4]
+    total = (marks[-1] if now is None else now) - marks[0]
+    return PhaseTimes(lookup=lookup, handshake=handshake, settings=settings, request=request, total=total)
+
+
+# -- TLS
+
+
+def _tls(connection: Connection | None, facts: _core.ConnectionFacts | None, trace: Trace | None) -> TLSReport | None:
+    if connection is None or facts is None or not facts.datagrams_received:
+        return None
+    chain = facts.certificates if connection.is_client else connection.own_certificates()
+    certificate = certificate_report(chain[0]) if chain else None
+    expected: tuple[str, ...] = ()
+    if trace is not None:
+        expected = tuple(digest.hex() for digest in trace.tls.expected_hashes())
+    matches = None if certificate is None or not expected else certificate.sha256 in expected
+    return TLSReport(
+        version="1.3",
+        alpn=None if facts.alpn is None else facts.alpn.decode("ascii", "backslashreplace"),
+        cipher=facts.cipher,
+        server_name=facts.server_name if trace is None else trace.host,
+        trust=None if trace is None else _trust(trace.tls),
+        expected_hashes=expected,
+        certificate=certificate,
+        chain_length=len(chain),
+        hash_matches=matches,
+        refusal=connection.loss[2] if facts.is_refused and connection.loss is not None else "",
+    )
+
+
+def _trust(tls: ClientTLS) -> Trust:
+    if tls.certificate_hashes:
+        return "hashes"
+    if tls.dangerously_trust_any_certificate:
+        return "anyone"
+    return "system" if tls.cafile is None and tls.cadata is None else "authorities"
+
+
+def certificate_report(der: bytes) -> CertificateReport:
+    """Read a certificate."""
+    digest = _core.sha256(der).hex()
+    try:
+        not_before, not_after, key, subject, issuer, names = _core.certificate_facts(der)
+    except _core.TlsError:
+        return CertificateReport(sha256=digest)
+    return CertificateReport(
+        sha256=digest,
+        subject=subject,
+        issuer=issuer,
+        names=tuple(names),
+        not_before=not_before,
+        not_after=not_after,
+        key=key,
+    )
+
+
+# -- settings, parameters, dialect
+
+
+def _is_grease(identifier: int, start: int) -> bool:
+    return identifier >= start and (identifier - start) % 31 == 0
+
+
+def _setting(identifier: int, value: int) -> SettingReport:
+    # RFC 9114, section 7.2.4.1: reserved identifiers have the form 0x1f * N + 0x21.
+    name = "GREASE" if _is_grease(identifier, 0x21) else "unknown"
+    with suppress(ValueError):
+        name = Setting(identifier).name
+    return SettingReport(identifier, name, value)
+
+
+def _offered(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """What a client's request offers as subprotocols."""
+    return tuple(parse_string_list(messages.values_of(list(headers), _OFFER_HEADER), tokens=True) or ())
+
+
+def _announced(settings: Mapping[int, int]) -> list[str]:
+    return [row.dialect.value for row in DIALECTS.values() if settings.get(row.setting, 0) > 0]
+
+
+def _dialect_reason(sent: Mapping[int, int], received: Mapping[int, int] | None, dialect: Dialect | None) -> str:
+    ours = ", ".join(_announced(sent)) or "none"
+    if received is None:
+        return "the peer's SETTINGS did not arrive"
+    theirs = _announced(received)
+    if dialect is not None and dialect.value not in theirs:
+        return f"the peer announced {', '.join(theirs) or 'none'}; taken from its request"
+    told = f"this side announced {ours}; the peer {', '.join(theirs) or 'none'}"
+    return f"the newest in common ({told})" if dialect is not None else f"no draft in common ({told})"
+
+
+# -- the end
+
+
+def _loss(connection: Connection, reason: str) -> EndReport:
+    """The end of a connection, in a report's words."""
+    cause, code, said = connection.loss or ("local", 0, "")
+    facts = connection.facts()
+    by: EndedBy = _LOST_BY.get(cause, "transport")
+    number: int | None = code
+    name = describe(code)
+    if cause == "tls":
+        by = "peer" if facts is not None and facts.is_closed_by_peer else "local"
+        name = alert_name(code)
+    elif cause == "protocol":
+        by = "local"
+    elif cause == "idle":
+        by = "timeout"
+    if cause in ("idle", "reset", "version"):
+        number, name = None, ""
+    words, _ = loss_in_words(cause, code, said, idle=connection.timeouts.idle)
+    if facts is not None and facts.is_refused:
+        words = f"the certificate was refused: {said}"
+    return EndReport(cause=cause, by=by, code=number, code_name=name, reason=reason or words)
+
+
+def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
+    """Why no session came about."""
+    cause = "socket"
+    by: EndedBy = "local"
+    code: int | None = None
+    name = ""
+    if isinstance(error, HandshakeTimeout):
+        cause, by = "timeout", "timeout"
+    elif isinstance(error, NameResolutionError):
+        cause = "lookup"
+    elif isinstance(error, SessionRejectedError):
+        cause, by, code, name = "rejected", "peer", error.status, f"HTTP status {error.status}"
+    elif connection is not None and connection.loss is not None and connection.loss[0] != "local":
+        return _loss(connection, "")
+    elif isinstance(error, RequirementsNotMetError):
+        cause, code = "requirements", int(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
+        name = describe(code)
+    elif connection is not None:
+        cause = "request"
+        if isinstance(error.__cause__, RemoteProtocolError):
+            code, by = error.__cause__.error_code, "peer"
+            name = describe(code)
+    return EndReport(cause=cause, by=by, code=code, code_name=name, reason=str(error))
+
+
+def alert_name(code: int) -> str:
+    """Name a TLS alert (RFC 8446, section 6)."""
+    return f"{ALERTS.get(code, 'unknown')} (TLS alert {code})"
+
+
+def _transport_parameters(facts: _core.ConnectionFacts | None) -> tuple[ParameterReport, ...] | None:
+    if facts is None or (parameters := facts.peer_parameters) is None:
+        return None
+    return tuple(_parameter(identifier, value) for identifier, value in parameters)
+
+
+def _parameter(identifier: int, raw: bytes) -> ParameterReport:
+    value = parameter_value(identifier, raw)
+    return ParameterReport(identifier, parameter_name(identifier), value if isinstance(value, int) else value.hex())
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[str, ClosedBy]:
+    """Say why a connection was lost, and who closed it."""
+    said = f": {reason}" if reason else ""
+    match cause:
+        case "application":
+            return f"the peer closed the connection with {describe(code)}{said}", "peer"
+        case "transport":
+            return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}", "transport"
+        case "protocol":
+            return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}", "transport"
+        case "tls":
+            return f"TLS failed (alert {code}){said}", "transport"
+        case "idle":
+            return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)", "transport"
+        case "reset":
+            return "the peer has forgotten the connection (stateless reset)", "transport"
+        case "version":
+            return "the peer speaks no QUIC version of ours", "transport"
+        case "refused":
+            return f"the server takes no new connection{said}", "transport"
+        case _:
+            return f"this side closed the connection with {describe(code)}{said}", "local"
+
+
+def _transport_error(code: int) -> str:
+    # RFC 9000, section 20.1: 0x100 to 0x1ff carry TLS alerts.
+    if 0x100 <= code <= 0x1FF:
+        return f"TLS alert {code - 0x100}"
+    return describe(code)

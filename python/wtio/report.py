@@ -1,0 +1,391 @@
+"""The connection report: what is known of a connection and why it came about, ended, or did not come about.
+
+``session.report`` gives it at any time, also after the end; every error that ``connect`` raises once it has begun to
+look for the server carries it as ``error.report``. ``str(report)`` is text for people, ``report.as_dict()`` is for
+JSON. ``python -m wtio doctor URL`` prints it with advice. It is put together when it is asked for; a connection does
+no work for it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+__all__ = [
+    "AddressReport",
+    "CertificateReport",
+    "ConnectionReport",
+    "EndReport",
+    "ParameterReport",
+    "PhaseTimes",
+    "SettingReport",
+    "TLSReport",
+]
+
+Step: TypeAlias = Literal["lookup", "handshake", "settings", "request", "session"]
+"""How far a connection came; ``"session"``: a session was established."""
+AddressOutcome: TypeAlias = Literal[
+    "connected", "failed", "incomplete", "no answer", "unreachable", "given up", "not tried"
+]
+EndedBy: TypeAlias = Literal["peer", "local", "transport", "timeout"]
+Trust: TypeAlias = Literal["system", "authorities", "hashes", "anyone"]
+
+_DAY: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressReport:
+    """One address of the host, and what came of it."""
+
+    ip: str
+    """IPv4 or IPv6 address."""
+    port: int
+    """UDP port."""
+    outcome: AddressOutcome
+    """``"connected"``: in use. ``"failed"``: it answered, and the handshake failed. ``"incomplete"``: it answered, but
+    the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"unreachable"``: the network
+    says that nothing is there. ``"given up"``: another address was faster. ``"not tried"``: there was no need or no
+    time."""
+    detail: str = ""
+    """More in words; may be empty."""
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether it is an IPv6 address."""
+        return ":" in self.ip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTimes:
+    """How long each step took, in seconds; None for one that did not come to its end. A server measures none."""
+
+    lookup: float | None = None
+    """Finding the addresses of the host."""
+    handshake: float | None = None
+    """From the first packet to a complete QUIC and TLS handshake, the race of several addresses included."""
+    settings: float | None = None
+    """From there to the server's HTTP/3 SETTINGS."""
+    request: float | None = None
+    """From there to the server's answer to the session request."""
+    total: float | None = None
+    """All of it, also where it failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateReport:
+    """A server's certificate. What cannot be read of it is empty or 0; ``sha256`` is always right."""
+
+    sha256: str
+    """SHA-256 over the certificate, 64 hexadecimal digits: what clients and browsers pin."""
+    subject: str = ""
+    """Its subject, such as ``CN=example.org``."""
+    issuer: str = ""
+    """Who signed it."""
+    names: tuple[str, ...] = ()
+    """DNS names and IP addresses that it is for (subject alternative names)."""
+    not_before: int = 0
+    """Begin of its validity, in Unix seconds."""
+    not_after: int = 0
+    """End of its validity, in Unix seconds."""
+    key: str = ""
+    """Type of its key: ``ECDSA P-256``, ``RSA``, ``Ed25519`` or another."""
+
+    @property
+    def validity_days(self) -> float:
+        """Length of its validity in days. Browsers accept at most 14 for a certificate that is trusted by its hash."""
+        return (self.not_after - self.not_before) / _DAY
+
+    @property
+    def is_self_signed(self) -> bool:
+        """Whether subject and issuer are the same."""
+        return bool(self.subject) and self.subject == self.issuer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSReport:
+    """What TLS did."""
+
+    version: str
+    """``"1.3"``, the only one that QUIC uses."""
+    alpn: str | None
+    """The application protocol agreed on: ``"h3"``; None if it did not come to that."""
+    cipher: str | None
+    """The cipher suite agreed on, such as ``TLS13_AES_128_GCM_SHA256``; None if it did not come to that."""
+    server_name: str | None
+    """Host name that the client asked for (SNI); on a client the host of the URL."""
+    trust: Trust | None
+    """Whom the client trusts: the system's authorities, those it was given, hashes it was given, or anyone. None on a
+    server."""
+    expected_hashes: tuple[str, ...]
+    """Hashes that the client was given, in hexadecimal."""
+    certificate: CertificateReport | None
+    """The server's certificate, also one that was refused; None if none was seen. On a server its own."""
+    chain_length: int
+    """Number of certificates that the server sent; 0 if none was seen."""
+    hash_matches: bool | None
+    """Whether the certificate has one of ``expected_hashes``; None where none are given or no certificate was seen."""
+    refusal: str
+    """Why the client refused the certificate; empty where it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class SettingReport:
+    """One HTTP/3 setting."""
+
+    id: int
+    """Its identifier."""
+    name: str
+    """Its name; ``GREASE`` for a reserved identifier, ``unknown`` for any other without a name."""
+    value: int
+    """Its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterReport:
+    """One QUIC transport parameter."""
+
+    id: int
+    """Its identifier."""
+    name: str
+    """Its name; ``grease`` for a reserved identifier, ``unknown`` for any other without a name."""
+    value: int | str
+    """A number where it is one, otherwise its bytes in hexadecimal; ``""`` for a parameter without a value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndReport:
+    """How a session ended, or why none came about."""
+
+    cause: str
+    """What ended it: ``"lookup"`` (no address), ``"socket"``, ``"timeout"`` (``Timeouts.connect``), ``"requirements"``
+    (the peer lacks something), ``"rejected"`` (an HTTP status), ``"request"`` (the request was reset), ``"session"``
+    (a session's own end); for connections ``"application"`` and ``"transport"`` (the peer's
+    CONNECTION_CLOSE from HTTP/3 or from QUIC), ``"protocol"`` (the peer broke QUIC's rules), ``"tls"``, ``"idle"``,
+    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``."""
+    by: EndedBy
+    """``"peer"``, ``"local"``, ``"transport"`` (neither: the connection was lost) or ``"timeout"``."""
+    code: int | None
+    """The code: a close code, an HTTP/3 or QUIC error, a TLS alert or an HTTP status, as ``cause`` says."""
+    code_name: str
+    """Name of the code, such as ``H3_NO_ERROR (0x100)``; empty without one."""
+    reason: str
+    """The reason in words, the peer's where it gave one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionReport:
+    """All that is known of one connection. Immutable; take a new one to see changes."""
+
+    url: str
+    """The URL; on a server put together from the request."""
+    host: str
+    """The host of the URL, without brackets."""
+    is_client: bool
+    """Which side this is."""
+    made_at: int
+    """When this report was made, in Unix seconds."""
+    step: Step
+    """How far it came."""
+    addresses: tuple[AddressReport, ...]
+    """Addresses of the peer in the order in which they were tried; on a server just the client's."""
+    times: PhaseTimes
+    """How long the steps took."""
+    tls: TLSReport | None
+    """TLS and the certificate; None if no packet came back."""
+    dialect: str | None
+    """The draft that is spoken, such as ``draft15``; None if none was agreed on."""
+    dialect_reason: str
+    """Why this draft, or why none."""
+    settings_sent: tuple[SettingReport, ...]
+    """HTTP/3 settings of this side, in order; empty if no connection came about."""
+    settings_received: tuple[SettingReport, ...] | None
+    """HTTP/3 settings of the peer, in order; None if they did not arrive."""
+    transport_parameters: tuple[ParameterReport, ...] | None
+    """QUIC transport parameters of the peer, in order; None if they did not arrive."""
+    flow_control: bool
+    """Whether session flow control is on."""
+    max_datagram_size: int | None
+    """Largest datagram in bytes that can be sent; None if the peer takes none or it is not known."""
+    mtu: int | None
+    """UDP payload size in use, in bytes; None without a connection."""
+    protocols: tuple[str, ...]
+    """Subprotocols that the client offered, most wanted first."""
+    protocol: str | None
+    """The subprotocol that the server chose."""
+    origin: str | None
+    """Value of the Origin header; None without one."""
+    status: int | None
+    """HTTP status of the answer to the session request; None if none came."""
+    end: EndReport | None
+    """How it ended or why it failed; None while the session is open."""
+
+    @property
+    def is_established(self) -> bool:
+        """Whether a session came about."""
+        return self.step == "session"
+
+    def setting(self, identifier: int) -> int | None:
+        """Value of a setting of the peer; None where it was not sent."""
+        return next((item.value for item in self.settings_received or () if item.id == identifier), None)
+
+    def transport_parameter(self, identifier: int) -> int | str | None:
+        """Value of a transport parameter of the peer; None where it was not sent."""
+        return next((item.value for item in self.transport_parameters or () if item.id == identifier), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as dicts, lists, str, numbers, bool and None, as ``json.dumps`` takes them."""
+        result: dict[str, Any] = _plain(self)
+        return result
+
+    def __str__(self) -> str:
+        """Return it as text of several lines, without a newline at the end."""
+        return "\n".join(f"{name:<14}{text}".rstrip() for name, text in _rows(self))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+# -- as text
+
+
+def _rows(report: ConnectionReport) -> list[tuple[str, str]]:
+    """Lines as (heading, text); an empty heading continues the one above."""
+    rows = [("url", report.url), ("result", _result(report))]
+    rows += _block("address", [_address(address) for address in report.addresses])
+    times = _times(report.times)
+    if times:
+        rows.append(("times", times))
+    if report.tls is not None:
+        rows.append(("TLS", _tls(report.tls)))
+        if report.tls.certificate is not None:
+            rows += _block("certificate", _certificate(report.tls.certificate, report.made_at))
+        rows += _block("trust", _trust(report.tls))
+    rows.append(("dialect", f"{report.dialect or 'none'}: {report.dialect_reason}"))
+    rows += _block("we sent", [_setting(item) for item in report.settings_sent])
+    if report.settings_received is not None:
+        rows += _block("peer sent", [_setting(item) for item in report.settings_received] or ["no setting"])
+    if report.transport_parameters is not None:
+        rows += _block("QUIC of peer", [_parameter(item) for item in report.transport_parameters])
+    if report.settings_received is not None:
+        rows.append(("flow control", "on, per session" if report.flow_control else "off (QUIC's own only)"))
+    if report.mtu is not None and report.step not in ("lookup", "handshake"):
+        most = "none possible" if report.max_datagram_size is None else f"up to {report.max_datagram_size} bytes"
+        rows.append(("datagrams", f"{most}; UDP payload {report.mtu} bytes"))
+    if report.protocols or report.protocol is not None:
+        rows.append(("subprotocol", f"{report.protocol or 'none'}, offered: {', '.join(report.protocols) or 'none'}"))
+    if report.origin is not None:
+        rows.append(("origin", report.origin))
+    if report.status is not None:
+        rows.append(("HTTP status", str(report.status)))
+    if report.end is not None:
+        rows += _block("end", _end(report.end))
+    return rows
+
+
+def _block(name: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [("" if position else name, line) for position, line in enumerate(lines)]
+
+
+def _result(report: ConnectionReport) -> str:
+    if not report.is_established:
+        reached = {
+            "lookup": "looking up the host",
+            "handshake": "the QUIC handshake",
+            "settings": "waiting for the peer's SETTINGS",
+            "request": "the session request",
+        }[report.step]
+        return f"no session: it failed in {reached}"
+    return "session established" + (", over by now" if report.end is not None else "")
+
+
+def _address(address: AddressReport) -> str:
+    return f"{address.ip} port {address.port}: {address.outcome}" + (f", {address.detail}" if address.detail else "")
+
+
+def _times(times: PhaseTimes) -> str:
+    named = (
+        ("lookup", times.lookup),
+        ("handshake", times.handshake),
+        ("SETTINGS", times.settings),
+        ("request", times.request),
+        ("all", times.total),
+    )
+    return ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in named if seconds is not None)
+
+
+def _tls(tls: TLSReport) -> str:
+    alpn = f"ALPN {tls.alpn}" if tls.alpn is not None else "no ALPN agreed on"
+    return (
+        f"{tls.version}, {alpn}"
+        + (f", {tls.cipher}" if tls.cipher else "")
+        + (f", asked for {tls.server_name}" if tls.server_name else "")
+    )
+
+
+def _certificate(certificate: CertificateReport, now: int) -> list[str]:
+    lines = [f"SHA-256 {certificate.sha256}"]
+    if not certificate.not_after:
+        return [*lines, "it cannot be read as X.509"]
+    by = "itself" if certificate.is_self_signed else certificate.issuer or "nobody named"
+    lines += [
+        f"{certificate.subject or 'no subject'}, signed by {by}, key {certificate.key}",
+        f"for {', '.join(certificate.names) or 'no name'}",
+        f"valid {date(certificate.not_before)} to {date(certificate.not_after)} ({certificate.validity_days:.1f} days)",
+    ]
+    if now > certificate.not_after:
+        lines.append(f"expired {duration(now - certificate.not_after)} ago")
+    elif now < certificate.not_before:
+        lines.append(f"not valid yet, for another {duration(certificate.not_before - now)}")
+    return lines
+
+
+def _trust(tls: TLSReport) -> list[str]:
+    if tls.trust is None:
+        return []
+    words = {
+        "system": "the system's authorities",
+        "authorities": "authorities that were given",
+        "hashes": "certificates by their hash",
+        "anyone": "anyone: the certificate was not checked",
+    }[tls.trust]
+    lines = [words]
+    if tls.hash_matches is not None:
+        lines = [f"{words}; this one {'matches' if tls.hash_matches else 'does not match'}"]
+        lines += [f"expected {value}" for value in tls.expected_hashes]
+    if tls.refusal:
+        lines.append(f"refused: {tls.refusal}")
+    return lines
+
+
+def _setting(item: SettingReport) -> str:
+    return f"{item.name} (0x{item.id:x}) = {item.value}"
+
+
+def _parameter(item: ParameterReport) -> str:
+    return f"{item.name} (0x{item.id:x})" + (f" = {item.value}" if item.value != "" else "")
+
+
+def _end(end: EndReport) -> list[str]:
+    who = {"peer": "by the peer", "local": "by this side", "transport": "by the transport", "timeout": "by a timeout"}
+    first = who[end.by] + (f" with {end.code_name}" if end.code_name else "")
+    return [first, *end.reason.splitlines()]
+
+
+def date(seconds: int) -> str:
+    """Write Unix seconds as a date and time, in UTC."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"Unix time {seconds}"
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time with one unit that fits."""
+    for size, unit in ((_DAY, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
