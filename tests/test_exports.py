@@ -51,6 +51,7 @@ PUBLIC_MODULES = (
     "datagram",
     "errors",
     "protocol",
+    "report",
     "server",
     "session",
     "stream",

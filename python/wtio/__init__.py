@@ -31,6 +31,7 @@ from wtio.errors import (
     StreamStoppedError,
     WebTransportError,
 )
+from wtio.report import ConnectionReport
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
 from wtio.session import (
     CloseInfo,
@@ -63,6 +64,7 @@ __all__ = [
     "CloseInfo",
     "ConnectError",
     "ConnectionRefused",
+    "ConnectionReport",
     "Connector",
     "DatagramTooLargeError",
     "DevCertificate",

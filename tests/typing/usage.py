@@ -30,6 +30,7 @@ async def client() -> None:
         assert_type(session.session_id, int)
         assert_type(session.max_datagram_size, int)
         assert_type(session.close_info, wtio.CloseInfo | None)
+        assert_type(session.report, wtio.ConnectionReport)
         session.send_datagram(b"x")
         session.send_datagram(bytearray(b"x"))
         session.send_datagram(memoryview(b"x"))
@@ -111,6 +112,7 @@ async def errors() -> None:
         assert_type(error.reason, str)
     except wtio.SessionRejectedError as error:
         assert_type(error.status, int)
+        assert_type(error.report, wtio.ConnectionReport | None)
     except wtio.DatagramTooLargeError as error:
         assert_type((error.size, error.limit), tuple[int, int])
 
