@@ -25,7 +25,7 @@ from wtio.protocol import messages, varint
 from wtio.protocol.codes import ErrorCodes, describe
 from wtio.protocol.fields import parse_string_list
 from wtio.protocol.settings import DIALECTS, Dialect, Setting
-from wtio.protocol.transport_parameters import parameter_name, parameter_value
+from wtio.protocol.transport_parameters import TransportParameter, parameter_name, parameter_value
 from wtio.report import (
     AddressOutcome,
     AddressReport,
@@ -423,6 +423,9 @@ def _transport_parameters(facts: _core.ConnectionFacts | None) -> tuple[Paramete
 
 
 def _parameter(identifier: int, raw: bytes) -> ParameterReport:
+    # Whoever knows the token can end the connection, and reports are passed around.
+    if identifier == TransportParameter.STATELESS_RESET_TOKEN:
+        raw = b""
     value = parameter_value(identifier, raw)
     return ParameterReport(identifier, parameter_name(identifier), value if isinstance(value, int) else value.hex())
 

@@ -318,12 +318,12 @@ def _times(times: PhaseTimes) -> str:
 
 
 def _tls(tls: TLSReport) -> str:
-    alpn = f"ALPN {tls.alpn}" if tls.alpn is not None else "no ALPN agreed on"
-    return (
-        f"{tls.version}, {alpn}"
-        + (f", {tls.cipher}" if tls.cipher else "")
-        + (f", asked for {tls.server_name}" if tls.server_name else "")
-    )
+    parts = [tls.version, f"ALPN {tls.alpn}" if tls.alpn is not None else "no ALPN agreed on"]
+    if tls.cipher:
+        parts.append(tls.cipher)
+    if tls.server_name:
+        parts.append(f"asked for {tls.server_name}")
+    return ", ".join(parts)
 
 
 def _certificate(certificate: CertificateReport, now: int) -> list[str]:

@@ -85,6 +85,12 @@ async def test_both_sides_of_an_open_session_agree(pair: Pair, certificate: wtio
     assert client.tls.certificate.is_self_signed
     assert round(client.tls.certificate.validity_days) == 13
     assert client.tls.certificate.not_after == certificate.not_after
+    assert client.transport_parameter(0x20) == server.transport_parameter(0x20) == 65535
+    assert client.transport_parameter(0x1D) == ""
+    assert client.transport_parameter(0x1E) is None
+    assert client.transport_parameter(0x02) == "", "the reset token is a secret"
+    assert client.tls.cipher == server.tls.cipher
+    assert client.tls.cipher is not None
     spans = (client.times.lookup, client.times.handshake, client.times.settings, client.times.request)
     assert client.times.total == pytest.approx(sum(span for span in spans if span is not None))
     assert None not in spans
