@@ -87,6 +87,8 @@ class RawPeer:
         """WebTransport streams that the library opened, in the order of their arrival."""
         self.raw_streams: dict[int, RawStream] = {}
         """All other streams, whoever opened them, by id."""
+        self.credit: list[EngineEvent] = []
+        """What the engine's ledger of session flow control had to say: kind of event, session and numbers."""
         self.closed: tuple[str, int, str] | None = None
         """Cause, code and reason of the connection's end."""
         self.closed_at: float | None = None
@@ -100,6 +102,13 @@ class RawPeer:
                 self.data_streams.append(RawStream(event[2], event[3]))
             case _core.EVENT_RAW_STREAM:
                 self.raw_streams[event[2].id] = RawStream(event[2])
+            case (
+                _core.EVENT_CREDIT_DUE
+                | _core.EVENT_STREAMS_DUE
+                | _core.EVENT_CREDIT_EXCEEDED
+                | _core.EVENT_CREDIT_BLOCKED
+            ):
+                self.credit.append((event[0], *event[2:]))
             case _core.EVENT_CLOSED:
                 self.closed = (event[2], event[3], event[4])
                 self.closed_at = asyncio.get_running_loop().time()

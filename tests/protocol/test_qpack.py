@@ -100,6 +100,23 @@ def test_numbers_of_any_size_survive() -> None:
     assert decode_field_section(encode_field_section(written), max_size=80000) == written
 
 
+@pytest.mark.parametrize("field", [b"\xc1", b"\xd9", b"\xff\x18"])
+def test_x2_fields_of_one_byte_are_counted_with_their_overhead(field: bytes) -> None:
+    """An entry of the static table costs the sender a byte and us a tuple: 65536 bytes may be 2048 fields at most."""
+    largest = 65536
+    decoded = decode_field_section(b"\0\0" + field * 900, max_size=largest)
+    assert len(decoded) == 900
+    with pytest.raises(FieldSectionTooLargeError):
+        decode_field_section(b"\0\0" + field * 2048, max_size=largest)
+
+
+def test_x2_huffman_string_counts_with_its_length_after_decoding() -> None:
+    encoded = encode_field_section([("etag", "0" * 100_000)], use_huffman=True)
+    assert len(encoded) < 65536
+    with pytest.raises(FieldSectionTooLargeError):
+        decode_field_section(encoded, max_size=65536)
+
+
 def test_huffman_code_is_written_where_it_is_shorter() -> None:
     written = [("etag", "~~~~"), ("etag", "aaaa")]
     encoded = encode_field_section(written, use_huffman=True)
