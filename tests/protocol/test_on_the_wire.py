@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio import testing
+from wtio import _core, testing
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes
@@ -843,6 +843,51 @@ def test_r63_r76_limits_of_one_session_are_consumed_here_and_change_nothing_else
             await settle()
             assert not session.is_closed
             assert peer.raw_streams[0].data == other.raw_streams[0].data == OK
+
+    testing.run(main())
+
+
+def test_r67_r71_session_whose_peer_exceeds_its_credit_is_reset_with_flow_control_error() -> None:
+    """What the engine's ledger notices (test_ledger) ends the session, and neither the connection nor its sibling."""
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve() as server, raw_client(network, CHROMIUM) as peer:
+            session = await (await requested(server, peer)).accept()
+            sibling = await (await requested(server, peer)).accept()
+            (connection,) = server._connections
+            connection.handle((_core.EVENT_CREDIT_EXCEEDED, connection.core.id, 0))
+            info = await session.wait_closed()
+            assert "flow control" in info.reason
+            await settle()
+            assert peer.raw_streams[0].reset_code == ErrorCodes.WT_FLOW_CONTROL_ERROR
+            assert peer.raw_streams[0].stop_code == ErrorCodes.WT_FLOW_CONTROL_ERROR
+            assert not sibling.is_closed
+            assert peer.closed is None
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "value"),
+    [
+        ((_core.EVENT_CREDIT_DUE, 0, 70_000), CapsuleType.WT_MAX_DATA, 70_000),
+        ((_core.EVENT_STREAMS_DUE, 0, True, 300), CapsuleType.WT_MAX_STREAMS_BIDI, 300),
+        ((_core.EVENT_STREAMS_DUE, 0, False, 3), CapsuleType.WT_MAX_STREAMS_UNI, 3),
+        ((_core.EVENT_CREDIT_BLOCKED, 0, 0), CapsuleType.WT_DATA_BLOCKED, 0),
+    ],
+)
+def test_r73_r74_what_the_ledger_says_goes_out_as_a_capsule(
+    event: tuple[int, ...], kind: CapsuleType, value: int
+) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve() as server, raw_client(network) as peer:
+            await (await requested(server, peer)).accept()
+            (connection,) = server._connections
+            connection.handle((event[0], connection.core.id, *event[1:]))
+            await settle()
+            assert peer.raw_streams[0].data == OK + data(encode_record(kind, varint.encode(value)))
 
     testing.run(main())
 
