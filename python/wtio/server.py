@@ -23,6 +23,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
 from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.origin import check_origin, is_own_origin
 from wtio.protocol.settings import DIALECTS
 from wtio.session import Headers, SessionFacts, WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
@@ -41,6 +42,7 @@ HttpHook = Callable[["HttpRequest"], "HttpResponse | None"]
 
 _logger = logging.getLogger("wtio.server")
 
+_ANY_ORIGIN: Final = "*"
 # How often another port is tried where port 0 has to be free at several addresses.
 _PORT_ATTEMPTS: Final = 16
 
@@ -340,7 +342,7 @@ class Server:
         *,
         tls: ServerTLS,
         protocols: tuple[str, ...],
-        origins: frozenset[str] | None,
+        origins: frozenset[str],
         http: HttpHook | None,
         timeouts: Timeouts,
         limits: Limits,
@@ -361,6 +363,7 @@ class Server:
         self._port = port
         self._tls = tls
         self._origins = origins
+        self._has_refused_origin = False
         self._http = http
         self._congestion = congestion
         self._strict = strict
@@ -578,7 +581,7 @@ class Server:
         """A client asks for a session."""
         if self._closing is not None:
             request._reject(503)
-        elif self._origins is not None and request.origin is not None and request.origin not in self._origins:
+        elif not self._allows_origin(request):
             # Section 3.2: a server must check the origin of browsers; 403 says that it did.
             request._reject(403)
         elif self._session_count >= self.limits.sessions:
@@ -590,6 +593,25 @@ class Server:
         else:
             self._requests.append(request)
             self._wake_one()
+
+    def _allows_origin(self, request: SessionRequest) -> bool:
+        origin = request.origin
+        if (
+            origin is None
+            or _ANY_ORIGIN in self._origins
+            or origin.lower() in self._origins
+            or is_own_origin(origin, request.authority)
+        ):
+            return True
+        # Once aloud, because browsers do not tell their users; then quietly, because clients could fill the log.
+        _logger.log(
+            logging.DEBUG if self._has_refused_origin else logging.WARNING,
+            "a page from %s was refused; serve(origins=...) allows further origins than %s",
+            origin,
+            f"https://{request.authority}",
+        )
+        self._has_refused_origin = True
+        return False
 
     def _drop_request(self, request: SessionRequest) -> None:
         """A request that waits here has become void."""
@@ -669,7 +691,7 @@ def serve(
     *,
     tls: ServerTLS,
     protocols: Sequence[str] = (),
-    origins: Collection[str] | None = None,
+    origins: Collection[str] = (),
     http: HttpHook | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
@@ -693,8 +715,10 @@ def serve(
         port: UDP port; 0 takes a free one, the same at all addresses (see ``Server.addresses``). Default 443.
         tls: Certificate and key.
         protocols: Subprotocols that the handler speaks, most wanted first; the first that the client offers is chosen.
-        origins: Values of the Origin header that are allowed; others get status 403. Requests without one, which no
-            browser makes, are let through. None (default) allows all.
+        origins: Origins of web pages that may connect beside the server's own, such as ``https://example.org``;
+            ``"*"`` allows all. The server's own is ``https://`` with host and port of the session's URL; servers on a
+            loopback host are used by pages of every loopback host, too. Others get status 403. Requests without
+            Origin, which no browser makes, are let through. Default none.
         http: Answers ordinary HTTP/3 requests: a plain function from HttpRequest to HttpResponse. None, also as its
             result, is status 405 with ``allow: CONNECT``.
         timeouts: Durations in seconds; None is ``Timeouts()``.
@@ -739,7 +763,7 @@ def make_server(
     *,
     tls: ServerTLS,
     protocols: Sequence[str],
-    origins: Collection[str] | None,
+    origins: Collection[str],
     http: HttpHook | None,
     timeouts: Timeouts | None,
     limits: Limits | None,
@@ -754,15 +778,17 @@ def make_server(
         raise TypeError(f"port must be an int, not {type(port).__name__}")
     if not 0 <= port <= 65535:
         raise ValueError(f"port is {port}; it must be between 0 and 65535")
-    if isinstance(protocols, str) or isinstance(origins, str):
-        raise TypeError("protocols and origins must be collections of str, not one str")
+    if isinstance(protocols, str) or (isinstance(origins, str) and origins != _ANY_ORIGIN):
+        raise TypeError(
+            f"protocols and origins must be collections of str, not one str, but for origins={_ANY_ORIGIN!r}"
+        )
     return Server(
         handler,
         host,
         port,
         tls=tls,
         protocols=tuple(protocols),
-        origins=None if origins is None else frozenset(origins),
+        origins=frozenset(origin if origin == _ANY_ORIGIN else check_origin(origin) for origin in origins),
         http=http,
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),

@@ -131,7 +131,7 @@ class Network:
         *,
         tls: ServerTLS | None = None,
         protocols: Sequence[str] = (),
-        origins: Collection[str] | None = None,
+        origins: Collection[str] = (),
         http: HttpHook | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,

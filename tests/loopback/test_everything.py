@@ -35,7 +35,7 @@ async def test_facts_of_a_session(server: wtio.Server, url: str, certificate: wt
             tls=certificate.client_tls(),
             headers=[("X-One", "1"), ("x-two", "2")],
             protocols=["chat.v2", "chat.v1"],
-            origin="https://example.org",
+            origin="http://localhost:8000",
         )
         async with connecting as session:
             assert session.protocol == "chat.v1"
@@ -48,7 +48,7 @@ async def test_facts_of_a_session(server: wtio.Server, url: str, certificate: wt
     task = asyncio.ensure_future(client())
     request = await anext(server)
     assert request.path == "/test?q=1"
-    assert request.origin == "https://example.org"
+    assert request.origin == "http://localhost:8000"
     assert request.protocols == ("chat.v2", "chat.v1")
     assert [pair for pair in request.headers if pair[0].startswith("x-")] == [("x-one", "1"), ("x-two", "2")]
     assert request.remote_address[0] == "127.0.0.1"
