@@ -75,7 +75,7 @@ class SessionFacts:
     protocol: str | None
     """The subprotocol that the server chose; None for none."""
     dialect: str
-    """The draft that is spoken, for instance ``draft15``."""
+    """The family of drafts that is spoken: ``draft02``, ``draft07``, ``draft13`` or ``draft15``."""
     request_headers: Headers
     """The client's headers in order, names in lower case, pseudo-headers left out."""
     response_headers: Headers
@@ -387,7 +387,10 @@ class WebTransportSession:
 
     @property
     def dialect(self) -> str:
-        """The draft that is spoken, for instance ``draft15``."""
+        """The family of drafts that is spoken, whose members cannot be told apart.
+
+        ``draft02`` (drafts 00 to 05), ``draft07`` (07 to 12), ``draft13`` (13 and 14) or ``draft15`` (15 and later).
+        """
         return self._facts.dialect
 
     @property

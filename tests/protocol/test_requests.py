@@ -218,6 +218,12 @@ def test_r34_older_dialects_offer_tokens() -> None:
     assert side.of(SessionRequested)[0].protocols == ("moq-00", "b")
 
 
+@pytest.mark.parametrize("value", ["u=0, i", "u=9", "?!", ""])
+def test_r90_priority_of_a_request_is_the_applications_to_read(value: str) -> None:
+    side = requested_server(("priority", value))
+    assert ("priority", value) in side.of(SessionRequested)[0].headers
+
+
 def test_r25_capsule_protocol_header_means_nothing() -> None:
     assert open_server(("capsule-protocol", "?0")).h3.session_state(0) == "open"
 

@@ -12,7 +12,8 @@ from wtio.protocol.settings import Dialect
 from wtio.protocol.transport_parameters import (
     PeerTransport,
     TransportParameter,
-    describe_parameter,
+    parameter_name,
+    parameter_value,
     read_peer_transport,
 )
 
@@ -174,19 +175,20 @@ def test_r4_parameter_that_is_absent_means_no_datagrams() -> None:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "value", "words"),
+    ("identifier", "raw", "name", "value"),
     [
-        (0x01, "80007530", "max_idle_timeout = 30000"),
-        (0x1D, "", "reset_stream_at"),
-        (0x17F7586D2CB571, "", "reset_stream_at (0x17f7586d2cb571)"),
-        (0x0F, "0a0b", "initial_source_connection_id = 0a0b"),
-        (0x20, "4f", "max_datagram_frame_size = 4f"),  # malformed
-        (0x4710, "0102", "0x4710 = 0102"),
-        (31 * 9 + 27, "ff", f"grease (0x{31 * 9 + 27:x}) = ff"),
+        (0x01, "80007530", "max_idle_timeout", 30000),
+        (0x1D, "", "reset_stream_at", b""),
+        (0x17F7586D2CB571, "", "reset_stream_at_draft05", b""),
+        (0x0F, "0a0b", "initial_source_connection_id", b"\x0a\x0b"),
+        (0x20, "4f", "max_datagram_frame_size", b"\x4f"),  # malformed
+        (0x4710, "0102", "unknown", b"\x01\x02"),
+        (31 * 9 + 27, "ff", "grease", b"\xff"),
     ],
 )
-def test_parameters_are_put_into_words(identifier: int, value: str, words: str) -> None:
-    assert describe_parameter(identifier, bytes.fromhex(value)) == words
+def test_parameters_are_named_and_read(identifier: int, raw: str, name: str, value: int | bytes) -> None:
+    assert parameter_name(identifier) == name
+    assert parameter_value(identifier, bytes.fromhex(raw)) == value
 
 
 def test_no_named_parameter_is_a_reserved_one() -> None:

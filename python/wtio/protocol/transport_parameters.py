@@ -12,7 +12,6 @@ from wtio.protocol import varint
 __all__ = [
     "PeerTransport",
     "TransportParameter",
-    "describe_parameter",
     "parameter_name",
     "parameter_value",
     "read_peer_transport",
@@ -95,22 +94,6 @@ def read_peer_transport(parameters: Iterable[tuple[int, bytes]]) -> PeerTranspor
         reset_stream_at=any(values.get(identifier) == b"" for identifier in resets),
         max_datagram_frame_size=_number(values.get(TransportParameter.MAX_DATAGRAM_FRAME_SIZE, b"")) or 0,
     )
-
-
-def describe_parameter(identifier: int, value: bytes) -> str:
-    """Put a transport parameter into words: ``max_idle_timeout = 30000``, ``reset_stream_at``, ``0x4710 = 0a0b``.
-
-    The reserved identifiers that peers send to keep others tolerant (RFC 9000, section 18.1) are called ``grease``.
-    """
-    name = parameter_name(identifier)
-    if name in ("grease", "unknown"):
-        name = f"0x{identifier:x}" if name == "unknown" else f"grease (0x{identifier:x})"
-    elif identifier == TransportParameter.RESET_STREAM_AT_DRAFT05:
-        name = f"reset_stream_at (0x{identifier:x})"
-    read = parameter_value(identifier, value)
-    if isinstance(read, int):
-        return f"{name} = {read}"
-    return f"{name} = {read.hex()}" if read else name
 
 
 def parameter_name(identifier: int) -> str:
