@@ -16,6 +16,7 @@ from wtio.protocol.connection import (
     SessionRejected,
     SessionRequested,
     SessionStateError,
+    SessionStopping,
 )
 from wtio.protocol.frames import encode_record
 from wtio.protocol.settings import Dialect
@@ -802,12 +803,15 @@ def test_server_may_stop_a_request_and_still_reject_it() -> None:
     assert side.receive(0, headers((":status", "404")), True)[0] == SessionRejected(0, 404, [])
 
 
-def test_session_accepted_on_a_stopped_stream_is_no_session() -> None:
+def test_session_accepted_on_a_stopped_stream_is_ending_already() -> None:
     side = connecting_client()
-    side.stop(0, ErrorCodes.H3_NO_ERROR)
-    [closed, _] = side.receive(0, headers((":status", "200")))
-    assert isinstance(closed, SessionClosed)
-    assert not side.of(SessionAccepted)
+    side.stop(0, ErrorCodes.WT_SESSION_GONE)
+    events = side.receive(0, headers((":status", "200")))
+    assert events == [SessionAccepted(0, 200, [], None), SessionStopping(0, ErrorCodes.WT_SESSION_GONE)]
+    assert side.resets(0) == [ErrorCodes.WT_SESSION_GONE]
+    assert side.receive(0, close(5, "at once"), True)[0] == SessionClosed(
+        0, 5, "at once", clean=True, by="peer", wire_code=None
+    )
 
 
 @pytest.mark.parametrize("value", ['"b"', '"b";x=1'])
