@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio import _core
 from wtio._reporting import loss_in_words, session_report
+from wtio.config import LARGEST_LIMIT
 from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, cut_reason
@@ -47,11 +48,6 @@ if TYPE_CHECKING:
     from wtio._driver import Driver, EngineEvent
     from wtio.config import Limits, Timeouts
     from wtio.report import ConnectionReport
-
-# Session flow control is off until its limits are configured; engine and protocol layer are ready for it.
-# Payload bytes, bidirectional streams, unidirectional streams (draft-ietf-webtrans-http3-16, section 5.5).
-_SESSION_WINDOW: Final = 0
-_SESSION_STREAMS: Final = (0, 0)
 
 # Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
 # peer that never reads them is not worth more memory than this.
@@ -86,12 +82,14 @@ class Connection:
         self.loop = driver.loop
         self.limits = limits
         self.timeouts = timeouts
+        self._session_window, self._session_streams = session_limits(limits)
         self.h3 = H3Connection(
             is_client=self.is_client,
             limits=ProtocolLimits(max_field_section_size=limits.header_size),
-            initial_max_data=_SESSION_WINDOW,
-            initial_max_streams_bidi=_SESSION_STREAMS[0],
-            initial_max_streams_uni=_SESSION_STREAMS[1],
+            initial_max_data=self._session_window,
+            initial_max_streams_bidi=self._session_streams[0],
+            initial_max_streams_uni=self._session_streams[1],
+            max_sessions=limits.sessions,
             strict=strict,
         )
         self.sessions: dict[int, WebTransportSession] = {}
@@ -243,6 +241,11 @@ class Connection:
         self.h3.send_capsule(event[2], CapsuleType.WT_DATA_BLOCKED, varint.encode(event[3]))
         self._pump()
 
+    def _streams_blocked(self, event: EngineEvent) -> None:
+        kind = CapsuleType.WT_STREAMS_BLOCKED_BIDI if event[3] else CapsuleType.WT_STREAMS_BLOCKED_UNI
+        self.h3.send_capsule(event[2], kind, varint.encode(event[4]))
+        self._pump()
+
     def _credit_exceeded(self, event: EngineEvent) -> None:
         session = self.sessions.get(event[2])
         if session is not None and not session.is_closed:
@@ -296,9 +299,9 @@ class Connection:
                 number,
                 flow_control=True,
                 send_limit=data,
-                receive_window=_SESSION_WINDOW,
+                receive_window=self._session_window,
                 send_streams=(bidirectional, unidirectional),
-                receive_streams=_SESSION_STREAMS,
+                receive_streams=self._session_streams,
                 datagram_buffer=self.limits.datagram_receive_buffer,
                 datagram_count=self.limits.datagram_receive_count,
             )
@@ -603,5 +606,18 @@ _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
     _core.EVENT_STREAMS_DUE: Connection._streams_due,
     _core.EVENT_CREDIT_EXCEEDED: Connection._credit_exceeded,
     _core.EVENT_CREDIT_BLOCKED: Connection._credit_blocked,
+    _core.EVENT_STREAMS_BLOCKED: Connection._streams_blocked,
     _core.EVENT_DATAGRAM_ID: Connection._datagram_id,
 }
+
+
+def session_limits(limits: Limits) -> tuple[int, tuple[int, int]]:
+    """Return what the peer may send on a new session: bytes, and streams (bidirectional, unidirectional)."""
+
+    def given(value: int | None, otherwise: int) -> int:
+        return min(2 * otherwise, LARGEST_LIMIT) if value is None else value
+
+    return given(limits.session_receive_window, limits.connection_receive_window), (
+        given(limits.session_bidirectional_streams, limits.bidirectional_streams),
+        given(limits.session_unidirectional_streams, limits.unidirectional_streams),
+    )

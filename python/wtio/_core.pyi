@@ -27,6 +27,7 @@ __all__ = [
     "EVENT_RAW_STREAM",
     "EVENT_READY",
     "EVENT_STREAM",
+    "EVENT_STREAMS_BLOCKED",
     "EVENT_STREAMS_DUE",
     "OVER_LIMIT",
     "WAIT",
@@ -63,6 +64,9 @@ EVENT_STREAMS_DUE: Final = 9  # (kind, id, session id, bidirectional: bool, limi
 EVENT_CREDIT_EXCEEDED: Final = 10  # (kind, id, session id): the peer broke a session limit
 EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data waits for WT_MAX_DATA
 EVENT_READY: Final = 13  # (kind, id): server only: streams may be opened, before the handshake is complete (0.5-RTT)
+EVENT_STREAMS_BLOCKED: Final = (
+    14  # (kind, id, session id, bidirectional: bool, limit): we wait for WT_MAX_STREAMS
+)
 EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
 
 class TlsError(Exception):
@@ -271,6 +275,8 @@ class Connection:
 
         With ``flow_control``, limits are bytes and stream counts (bidirectional, unidirectional).
         """
+    def set_concurrent_streams(self, bidirectional: bool, count: int) -> None:
+        """How many streams the peer may have open at once from now on; a smaller number closes none."""
     def set_send_limit(self, session: int, limit: int) -> None: ...
     def set_send_streams(self, session: int, bidirectional: bool, limit: int) -> None: ...
     def end_session(self, session: int, code: int) -> None:

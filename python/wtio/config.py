@@ -37,6 +37,18 @@ class Limits:
     """Unread bytes that the peer may send on one stream. Default 1 MiB."""
     connection_receive_window: int = 16 * 1024 * 1024
     """Unread bytes that the peer may send on one connection. Default 16 MiB."""
+    session_receive_window: int | None = None
+    """Unread bytes that the peer may send on one session, where the peer speaks session flow control. At least 1; None
+    means twice ``connection_receive_window``, so that it holds nobody back. Default None.
+    Source: draft-ietf-webtrans-http3-16, section 5."""
+    session_bidirectional_streams: int | None = None
+    """Bidirectional streams that the peer may have open at once on one session, where the peer speaks session flow
+    control; ``bidirectional_streams`` holds for all sessions of a connection together. None means twice that. Default
+    None."""
+    session_unidirectional_streams: int | None = None
+    """Unidirectional streams that the peer may have open at once on one session, where the peer speaks session flow
+    control; ``unidirectional_streams`` holds for all sessions of a connection together. None means twice that. Default
+    None."""
     stream_send_buffer: int = 256 * 1024
     """Accepted, unsent bytes per stream above which ``write`` waits. Default 256 KiB."""
     connection_send_buffer: int = 4 * 1024 * 1024
@@ -52,7 +64,8 @@ class Limits:
     connections: int = 10_000
     """Server: connections at once; further clients are refused. Default 10 000."""
     sessions: int = 10_000
-    """Server: sessions at once; further requests are answered with status 429. Default 10 000."""
+    """Sessions at once: on a server, which answers further requests with status 429, and on one connection, which
+    carries several only with session flow control. Default 10 000."""
     pending_requests: int = 128
     """Server: requests that wait to be taken by ``async for request in server``; further ones are answered with
     status 429. Default 128."""
@@ -120,18 +133,22 @@ class Timeouts:
                 raise ValueError(f"Timeouts.{name} is {value}; it must be {least} seconds and finite")
 
 
-_LARGEST: Final = 2**60
+LARGEST_LIMIT: Final = 2**60
+"""No size and no count may be larger; QUIC can number no more streams (RFC 9000, section 4.6)."""
 
 # name: (least, most, may be None)
 _LIMIT_RANGES: Final[dict[str, tuple[int, int, bool]]] = {
-    "read_all": (0, _LARGEST, True),
-    "line": (1, _LARGEST, False),
-    "bidirectional_streams": (0, _LARGEST, False),
-    "unidirectional_streams": (0, _LARGEST, False),
+    "read_all": (0, LARGEST_LIMIT, True),
+    "line": (1, LARGEST_LIMIT, False),
+    "bidirectional_streams": (0, LARGEST_LIMIT, False),
+    "unidirectional_streams": (0, LARGEST_LIMIT, False),
     "early_streams": (0, 65_536, False),
     "early_datagrams": (0, 65_536, False),
-    "stream_receive_window": (1024, _LARGEST, False),
-    "connection_receive_window": (1024, _LARGEST, False),
+    "stream_receive_window": (1024, LARGEST_LIMIT, False),
+    "connection_receive_window": (1024, LARGEST_LIMIT, False),
+    "session_receive_window": (1, LARGEST_LIMIT, True),
+    "session_bidirectional_streams": (0, LARGEST_LIMIT, True),
+    "session_unidirectional_streams": (0, LARGEST_LIMIT, True),
     "stream_send_buffer": (1, 2**40, False),
     "connection_send_buffer": (1, 2**40, False),
     "datagram_send_buffer": (1500, 2**40, False),

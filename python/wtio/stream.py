@@ -525,7 +525,11 @@ class WebTransportReceiveStream(_Stream):
                 self._reading = False
         error = self._receive_failure()
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                # A frame and an exception that know each other would keep the stream until the collector comes.
+                del error
 
     async def _incomplete(self, expected: int | None) -> Exception:
         """The error for a stream that ended before what was asked for; takes the rest out of the stream."""
@@ -759,7 +763,10 @@ class WebTransportSendStream(_Stream):
             if isinstance(data, memoryview):
                 # Ours; a traceback that kept it would keep the caller from resizing the buffer.
                 data.release()
-        raise error
+        try:
+            raise error
+        finally:
+            del error
 
     async def _wait_writable(self) -> None:
         future = self._session._loop.create_future()

@@ -116,4 +116,6 @@ pub enum Event {
     CreditExceeded { connection: u64, session: u64 },
     /// Our data waits for the peer's WT_MAX_DATA.
     CreditBlocked { connection: u64, session: u64, limit: u64 },
+    /// A stream of ours waits for the peer's WT_MAX_STREAMS.
+    StreamsBlocked { connection: u64, session: u64, bidirectional: bool, limit: u64 },
 }

@@ -45,10 +45,21 @@ pub struct Session {
     pub(crate) datagram_interest: bool,
     pub(crate) acked_interest: bool,
     pub(crate) stats: DatagramStats,
+    /// Payload bytes given to the core.
     pub(crate) sent: u64,
+    /// Limit at which the peer was told that data waits.
     pub(crate) blocked_at: Option<u64>,
-    pub(crate) received: u64,
+    /// Limits at which the peer was told that streams wait.
+    pub(crate) streams_blocked_at: [Option<u64>; 2],
+    /// The connection's turn in which a stream of the session was last served.
+    pub(crate) turn: u64,
+    /// Payload bytes of the peer's, up to the highest offset or final size of each stream.
+    pub(crate) arrived: u64,
+    /// Those that were read, or that nobody will ever read.
+    pub(crate) consumed: u64,
     pub(crate) receive_limit: u64,
+    /// The peer broke a limit; it was reported.
+    pub(crate) is_exceeded: bool,
     /// Streams of ours opened so far, per direction (0 bidirectional, 1 unidirectional).
     pub(crate) opened: [u64; 2],
     pub(crate) peer_opened: [u64; 2],
@@ -83,6 +94,12 @@ impl Session {
         Some(data)
     }
 
+    /// Note that streams of `direction` wait for the peer's limit; the limit when the peer should be told.
+    pub(crate) fn note_streams_blocked(&mut self, direction: usize) -> Option<u64> {
+        let limit = self.limits.send_streams[direction];
+        (self.streams_blocked_at[direction].replace(limit) != Some(limit)).then_some(limit)
+    }
+
     /// Payload bytes that may still be sent.
     pub(crate) fn send_credit(&self) -> u64 {
         if self.limits.flow_control { self.limits.send_limit.saturating_sub(self.sent) } else { u64::MAX }
@@ -92,15 +109,29 @@ impl Session {
         !self.limits.flow_control || self.opened[direction] < self.limits.send_streams[direction]
     }
 
-    /// Count payload that the application took; the new limit when it should be announced.
+    /// Count payload of the peer's; whether that broke the limit, which is said once.
+    pub(crate) fn count_arrived(&mut self, bytes: u64) -> bool {
+        self.arrived += bytes;
+        self.limits.flow_control && self.arrived > self.receive_limit && !std::mem::replace(&mut self.is_exceeded, true)
+    }
+
+    /// Count a stream of the peer's; whether that broke the limit, which is said once.
+    pub(crate) fn count_peer_opened(&mut self, direction: usize) -> bool {
+        self.peer_opened[direction] += 1;
+        self.limits.flow_control
+            && self.peer_opened[direction] > self.peer_limit[direction]
+            && !std::mem::replace(&mut self.is_exceeded, true)
+    }
+
+    /// Count payload that nobody will read any more; the new limit when it should be announced.
     ///
     /// Half a window is the step, so that capsules stay rare and the sender never runs dry.
-    pub(crate) fn count_read(&mut self, bytes: u64) -> Option<u64> {
+    pub(crate) fn count_consumed(&mut self, bytes: u64) -> Option<u64> {
         if !self.limits.flow_control {
             return None;
         }
-        self.received += bytes;
-        let limit = self.received + self.limits.receive_window;
+        self.consumed += bytes;
+        let limit = self.consumed + self.limits.receive_window;
         (limit - self.receive_limit >= self.limits.receive_window.div_ceil(2)).then(|| {
             self.receive_limit = limit;
             limit
@@ -119,6 +150,15 @@ impl Session {
             limit
         })
     }
+}
+
+/// What is known of a session that is not registered yet, of streams that are over already.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct EarlyLedger {
+    /// Streams of the peer, per direction.
+    pub(crate) streams: [u64; 2],
+    /// Their payload bytes.
+    pub(crate) bytes: u64,
 }
 
 #[cfg(test)]
@@ -141,8 +181,36 @@ mod tests {
     fn credit_is_announced_in_half_windows() {
         let mut session =
             Session::new(SessionLimits { flow_control: true, receive_window: 100, ..SessionLimits::default() });
-        assert_eq!(session.count_read(49), None);
-        assert_eq!(session.count_read(1), Some(150));
-        assert_eq!(session.count_read(10), None);
+        assert_eq!(session.count_consumed(49), None);
+        assert_eq!(session.count_consumed(1), Some(150));
+        assert_eq!(session.count_consumed(10), None);
+    }
+
+    #[test]
+    fn a_broken_limit_is_reported_once() {
+        let limits = SessionLimits {
+            flow_control: true,
+            receive_window: 10,
+            receive_streams: [1, 0],
+            ..SessionLimits::default()
+        };
+        let mut session = Session::new(limits);
+        assert!(!session.count_arrived(10));
+        assert!(session.count_arrived(1));
+        assert!(!session.count_arrived(1));
+        let mut session = Session::new(limits);
+        assert!(!session.count_peer_opened(0));
+        assert!(session.count_peer_opened(1));
+        assert!(!session.count_peer_opened(0));
+    }
+
+    #[test]
+    fn blocked_streams_are_reported_once_per_limit() {
+        let mut session = Session::new(SessionLimits { send_streams: [3, 0], ..SessionLimits::default() });
+        assert_eq!(session.note_streams_blocked(0), Some(3));
+        assert_eq!(session.note_streams_blocked(0), None);
+        assert_eq!(session.note_streams_blocked(1), Some(0));
+        session.limits.send_streams[0] = 4;
+        assert_eq!(session.note_streams_blocked(0), Some(4));
     }
 }

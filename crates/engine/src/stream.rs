@@ -151,6 +151,18 @@ pub(crate) struct Stream {
     pub(crate) receive_header: u64,
     /// A reset of the peer is visible here and not in the core yet.
     pub(crate) is_feeding: bool,
+    /// Payload counted in the session's ledger as arrived: up to the highest offset or the final size.
+    pub(crate) arrived: u64,
+    /// Payload counted there as consumed.
+    pub(crate) consumed: u64,
+    /// Payload that a reader has asked for, taken or collected in `buffer`.
+    pub(crate) wanted: u64,
+    /// The session's ledger counts it as closed.
+    pub(crate) is_counted_closed: bool,
+    /// The peer's final size is known.
+    pub(crate) is_extent_final: bool,
+    /// The peer's reset arrived, which may be before it is due to whoever reads.
+    pub(crate) was_reset: bool,
     // -- sending
     pub(crate) send: SendState,
     pub(crate) queue: SendQueue,
@@ -171,6 +183,8 @@ pub(crate) struct Stream {
     pub(crate) flush_listed: bool,
     pub(crate) blocked_since: Option<Instant>,
     pub(crate) blocked: f64,
+    /// The connection's turn in which this stream was last served.
+    pub(crate) turn: u64,
 }
 
 impl Stream {
@@ -192,6 +206,12 @@ impl Stream {
             read: 0,
             receive_header: 0,
             is_feeding: false,
+            arrived: 0,
+            consumed: 0,
+            wanted: 0,
+            is_counted_closed: false,
+            is_extent_final: false,
+            was_reset: false,
             send: if sends { SendState::Open } else { SendState::None },
             queue: SendQueue::default(),
             header: [0; HEADER_LIMIT],
@@ -205,7 +225,16 @@ impl Stream {
             flush_listed: false,
             blocked_since: None,
             blocked: 0.0,
+            turn: 0,
         }
+    }
+
+    /// Payload of the peer's that was asked for or that nobody can read any more.
+    pub(crate) fn past_reading(&self) -> u64 {
+        let is_over = self.receive != ReceiveState::Open
+            || self.was_reset
+            || matches!(self.pending_end, Some(ReceiveState::Reset(_)));
+        if is_over { self.arrived } else { self.wanted }
     }
 
     /// Make the end visible once the buffer is empty.
@@ -225,13 +254,14 @@ impl Stream {
         }
     }
 
+    /// Whether nothing is left to do in either direction.
+    pub(crate) fn is_over(&self) -> bool {
+        self.receive != ReceiveState::Open && self.send.is_done() && self.held_reset.is_none() && !self.is_feeding
+    }
+
     /// Whether the engine may forget the stream.
     pub(crate) fn is_forgettable(&self) -> bool {
-        !self.has_handle
-            && self.receive != ReceiveState::Open
-            && self.send.is_done()
-            && self.held_reset.is_none()
-            && !self.is_feeding
+        !self.has_handle && self.is_over()
     }
 
     /// Answer a read for whatever is there, at most `most` bytes.

@@ -176,6 +176,10 @@ impl Connection {
         self.shared.act(py, |engine, _| engine.add_session(self.id, session, limits));
     }
 
+    fn set_concurrent_streams(&self, py: Python<'_>, bidirectional: bool, count: u64) {
+        self.shared.act(py, |engine, _| engine.set_concurrent_streams(self.id, bidirectional, count));
+    }
+
     fn set_send_limit(&self, py: Python<'_>, session: u64, limit: u64) {
         self.shared.act(py, |engine, _| engine.set_send_limit(self.id, session, limit));
     }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Names of the event kinds, in the order of their numbers.
-pub(crate) const EVENT_NAMES: [&str; 14] = [
+pub(crate) const EVENT_NAMES: [&str; 15] = [
     "EVENT_INCOMING",
     "EVENT_CONNECTED",
     "EVENT_CLOSED",
@@ -41,6 +41,7 @@ pub(crate) const EVENT_NAMES: [&str; 14] = [
     "EVENT_CREDIT_BLOCKED",
     "EVENT_DATAGRAM_ID",
     "EVENT_READY",
+    "EVENT_STREAMS_BLOCKED",
 ];
 
 /// What all objects of an endpoint share.
@@ -451,6 +452,9 @@ impl Endpoint {
             Event::CreditBlocked { connection, session, limit } => (11, connection, session, limit).into_pyobject(py),
             Event::DatagramId { connection, session } => (12, connection, session).into_pyobject(py),
             Event::Ready { connection } => (13, connection).into_pyobject(py),
+            Event::StreamsBlocked { connection, session, bidirectional, limit } => {
+                (14, connection, session, bidirectional, limit).into_pyobject(py)
+            }
             other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
         }
     }

@@ -59,7 +59,7 @@ class Dialect(StrEnum):
     D07 = "draft07"
     """Drafts 07 to 12."""
     D13 = "draft13"
-    """Drafts 13 and 14: session flow control; not announced by default."""
+    """Drafts 13 and 14: session flow control; what Safari speaks."""
     D15 = "draft15"
     """Drafts 15 and 16, which share their setting."""
 
@@ -185,8 +185,8 @@ DIALECTS: Final[dict[Dialect, DialectRow]] = {
 }
 """The dialects, oldest first."""
 
-DEFAULT_DIALECTS: Final = (Dialect.D02, Dialect.D07, Dialect.D15)
-"""What both sides announce. D13 promises session flow control to Safari, which is off by default."""
+DEFAULT_DIALECTS: Final = tuple(DIALECTS)
+"""What both sides announce."""
 
 # Four bytes for the identifier and one for the value, so that no packet differs in size.
 GREASE_SETTING: Final = (0x1F * random.randrange(0x400, 0x1000000) + 0x21, random.randrange(64))

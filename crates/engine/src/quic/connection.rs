@@ -1,7 +1,7 @@
 //! One QUIC connection with its streams, sessions and datagrams.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::Options,
     event::{CloseCause, ConnectionFacts, Event},
-    session::{DatagramStats, Session, SessionLimits},
+    session::{DatagramStats, EarlyLedger, Session, SessionLimits},
     stream::{HEADER_LIMIT, Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
     tls::{self, Refusal},
     varint,
@@ -38,6 +38,11 @@ const COPY_BELOW: usize = 4096;
 const HELD_PER_TURN: usize = 64;
 /// Ended sessions remembered, to answer late streams; the oldest are forgotten.
 const ENDED_SESSIONS: usize = 4096;
+/// Sessions that were never asked for, of whose streams the counts are kept.
+const EARLY_LEDGERS: usize = 256;
+
+/// The turn in which a session or stream was last served, and its number.
+type Turn<Number> = (u64, Number);
 
 pub(crate) struct Conn {
     pub(crate) id: u64,
@@ -49,10 +54,15 @@ pub(crate) struct Conn {
     ended: FxHashMap<u64, u64>,
     ended_order: VecDeque<u64>,
     early: VecDeque<(u64, Bytes)>,
+    /// Streams that were turned away before their session was registered: its flow control has to count them.
+    early_ledgers: FxHashMap<u64, EarlyLedger>,
     outgoing: VecDeque<(Instant, u64, Bytes)>,
     outgoing_bytes: usize,
-    /// Streams with something to hand to the core, in turn.
-    flush: VecDeque<u64>,
+    /// Streams with something to hand to the core. Whoever was not served for longest comes first: the session first,
+    /// so that many streams get it no more than one would, then the stream.
+    flush: BTreeMap<Turn<Option<u64>>, BTreeSet<Turn<u64>>>,
+    /// Times that a stream was served.
+    turn: u64,
     /// Streams somebody waits to write to.
     writers: Vec<u64>,
     queued: usize,
@@ -107,9 +117,11 @@ impl Conn {
             ended: FxHashMap::default(),
             ended_order: VecDeque::new(),
             early: VecDeque::new(),
+            early_ledgers: FxHashMap::default(),
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
-            flush: VecDeque::new(),
+            flush: BTreeMap::new(),
+            turn: 0,
             writers: Vec::new(),
             queued: 0,
             held: VecDeque::new(),
@@ -157,6 +169,7 @@ impl Conn {
         }
         self.note_acknowledged(now, events);
         self.settle_resets(now, events);
+        self.note_arrived(events);
     }
 
     fn stream_event(&mut self, now: Instant, event: StreamEvent, events: &mut Vec<Event>) {
@@ -270,7 +283,7 @@ impl Conn {
     /// A data stream of the peer has shown its session.
     fn announce(&mut self, now: Instant, id: u64, session: u64, events: &mut Vec<Event>) {
         if let Some(&code) = self.ended.get(&session) {
-            self.stop(now, id, code);
+            self.stop(now, id, code, events);
             self.reset(now, id, code);
             self.forget_if_done(id, events);
             return;
@@ -281,18 +294,60 @@ impl Conn {
         if self.tap.received(id) > stream.receive_header {
             stream.first_byte = Some(now);
         }
-        if self.count_peer_stream(session, id) {
+        let direction = direction_index(StreamId::from(wire(id)).dir() == Dir::Bi);
+        if self.sessions.get_mut(&session).is_some_and(|ledger| ledger.count_peer_opened(direction)) {
             events.push(Event::CreditExceeded { connection: self.id, session });
         }
+        self.account(id, events);
         events.push(Event::Stream { connection: self.id, stream: id, session });
     }
 
-    /// Count a stream of the peer against its session; whether that broke the limit.
-    fn count_peer_stream(&mut self, session: u64, id: u64) -> bool {
-        let direction = direction_index(StreamId::from(wire(id)).dir() == Dir::Bi);
-        let Some(session) = self.sessions.get_mut(&session) else { return false };
-        session.peer_opened[direction] += 1;
-        session.limits.flow_control && session.peer_opened[direction] > session.peer_limit[direction]
+    /// Streams of which more arrived, or of which the end is known now.
+    fn note_arrived(&mut self, events: &mut Vec<Event>) {
+        let mut grown = std::mem::take(&mut self.scratch);
+        self.tap.take_grown(&mut grown);
+        for id in grown.drain(..) {
+            self.account(id, events);
+            self.forget_if_done(id, events);
+        }
+        self.scratch = grown;
+    }
+
+    /// Bring the session's ledger up to what has arrived on a stream.
+    fn account(&mut self, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !matches!(stream.phase, Phase::Data) {
+            return;
+        }
+        let extent = self.tap.extent(id);
+        stream.is_extent_final = extent.is_final;
+        stream.was_reset = extent.is_reset;
+        let arrived = extent.end.saturating_sub(stream.receive_header);
+        if let Some(number) = stream.session
+            && let Some(session) = self.sessions.get_mut(&number)
+        {
+            let more = arrived.saturating_sub(stream.arrived);
+            stream.arrived += more;
+            if session.count_arrived(more) {
+                events.push(Event::CreditExceeded { connection: self.id, session: number });
+            }
+        }
+        self.give_credit(id, events);
+    }
+
+    /// Give the session credit for what was read of a stream or never will be.
+    fn give_credit(&mut self, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(number) = stream.session else { return };
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let more = stream.past_reading().saturating_sub(stream.consumed);
+        if more == 0 {
+            return;
+        }
+        stream.consumed += more;
+        if let Some(limit) = session.count_consumed(more) {
+            events.push(Event::CreditDue { connection: self.id, session: number, limit });
+        }
     }
 
     fn finished(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
@@ -407,6 +462,7 @@ impl Conn {
             {
                 stream.pending_end = Some(ReceiveState::Reset(reset.code));
                 stream.settle_receive(now);
+                self.account(id, events);
                 self.readable(now, id, events);
             }
             self.tap.feed(id);
@@ -426,7 +482,7 @@ impl Conn {
             _ if stream.receive != ReceiveState::Open || stream.pending_end.is_some() => return true,
             _ => {
                 let want = reliable.saturating_sub(stream.receive_header + stream.read);
-                self.pull(now, id, usize::try_from(want).unwrap_or(usize::MAX));
+                self.pull(now, id, usize::try_from(want).unwrap_or(usize::MAX), events);
             }
         }
         let Some(stream) = self.streams.get(&id) else { return true };
@@ -494,7 +550,7 @@ impl Conn {
         let facts = Box::new(self.facts());
         let ids: Vec<u64> = self.streams.keys().copied().collect();
         for id in ids {
-            self.pull(now, id, usize::MAX);
+            self.pull(now, id, usize::MAX, events);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             if stream.receive == ReceiveState::Open {
                 stream.pending_end.get_or_insert(ReceiveState::Gone);
@@ -528,6 +584,7 @@ impl Conn {
         self.outgoing.clear();
         self.outgoing_bytes = 0;
         self.early.clear();
+        self.early_ledgers.clear();
         events.push(Event::Closed { connection: self.id, cause, code, reason, facts });
     }
 
@@ -566,7 +623,7 @@ impl Conn {
     // ---------------------------------------------------------------- streams, receiving
 
     /// Move contiguous bytes from the core into the stream's buffer until it holds `want`. Whether anything moved.
-    fn pull(&mut self, now: Instant, id: u64, want: usize) -> bool {
+    fn pull(&mut self, now: Instant, id: u64, want: usize, events: &mut Vec<Event>) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         if stream.receive != ReceiveState::Open || stream.pending_end.is_some() {
             return false;
@@ -597,40 +654,64 @@ impl Conn {
         if moved > 0 {
             stream.first_byte.get_or_insert(now);
         }
-        moved > 0 || stream.pending_end.is_some()
+        // As with the core's own flow control, what a read collects counts before the read can return it: it may need
+        // more than the window.
+        stream.wanted = stream.read + stream.buffer.len() as u64;
+        let has_news = moved > 0 || stream.pending_end.is_some();
+        self.give_credit(id, events);
+        has_news
     }
 
-    pub(crate) fn prepare_read(&mut self, now: Instant, id: u64, most: usize) -> ReadOutcome {
-        self.pull(now, id, most);
+    pub(crate) fn prepare_read(&mut self, now: Instant, id: u64, most: usize, events: &mut Vec<Event>) -> ReadOutcome {
+        self.pull(now, id, most, events);
         let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
         let ready = (!stream.buffer.is_empty()).then(|| stream.buffer.len().min(most));
-        self.conclude(now, id, ready)
+        self.conclude(now, id, ready, events)
     }
 
-    pub(crate) fn prepare_exactly(&mut self, now: Instant, id: u64, count: usize) -> ReadOutcome {
-        self.pull(now, id, count);
+    pub(crate) fn prepare_exactly(
+        &mut self,
+        now: Instant,
+        id: u64,
+        count: usize,
+        events: &mut Vec<Event>,
+    ) -> ReadOutcome {
+        self.pull(now, id, count, events);
         let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
         let ready = (stream.buffer.len() >= count).then_some(count);
-        self.conclude(now, id, ready)
+        self.conclude(now, id, ready, events)
     }
 
-    pub(crate) fn prepare_until(&mut self, now: Instant, id: u64, separator: &[u8], limit: usize) -> ReadOutcome {
+    pub(crate) fn prepare_until(
+        &mut self,
+        now: Instant,
+        id: u64,
+        separator: &[u8],
+        limit: usize,
+        events: &mut Vec<Event>,
+    ) -> ReadOutcome {
         if separator.is_empty() {
             return ReadOutcome::OverLimit;
         }
-        self.pull(now, id, limit.saturating_add(separator.len()));
+        self.pull(now, id, limit.saturating_add(separator.len()), events);
         let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
         let found = stream.buffer.find(separator);
         match found {
             Some(length) if length - separator.len() > limit => ReadOutcome::OverLimit,
             // As in asyncio: the bytes before the separator are what counts.
             None if stream.buffer.len() >= limit.saturating_add(separator.len()) => ReadOutcome::OverLimit,
-            _ => self.conclude(now, id, found),
+            _ => self.conclude(now, id, found, events),
         }
     }
 
-    pub(crate) fn prepare_all(&mut self, now: Instant, id: u64, limit: Option<usize>) -> ReadOutcome {
-        self.pull(now, id, limit.map_or(usize::MAX, |l| l.saturating_add(1)));
+    pub(crate) fn prepare_all(
+        &mut self,
+        now: Instant,
+        id: u64,
+        limit: Option<usize>,
+        events: &mut Vec<Event>,
+    ) -> ReadOutcome {
+        self.pull(now, id, limit.map_or(usize::MAX, |l| l.saturating_add(1)), events);
         let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
         if limit.is_some_and(|limit| stream.buffer.len() > limit) {
             return ReadOutcome::OverLimit;
@@ -644,14 +725,17 @@ impl Conn {
         }
         let at_end = stream.pending_end == Some(ReceiveState::Ended) || stream.receive == ReceiveState::Ended;
         let ready = at_end.then(|| stream.buffer.len());
-        self.conclude(now, id, ready)
+        self.conclude(now, id, ready, events)
     }
 
-    fn conclude(&mut self, now: Instant, id: u64, ready: Option<usize>) -> ReadOutcome {
+    fn conclude(&mut self, now: Instant, id: u64, ready: Option<usize>, events: &mut Vec<Event>) -> ReadOutcome {
         let Some(stream) = self.streams.get_mut(&id) else { return ReadOutcome::Ended };
         let outcome = stream.outcome_of(ready);
         match outcome {
-            ReadOutcome::Ended => stream.settle_receive(now),
+            ReadOutcome::Ended => {
+                stream.settle_receive(now);
+                self.count_if_closed(id, events);
+            }
             ReadOutcome::Wait => stream.raw_notified = false,
             _ => {}
         }
@@ -663,16 +747,13 @@ impl Conn {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.buffer.take_into(out);
         stream.read += out.len() as u64;
-        if let Some(number) = stream.session
-            && let Some(session) = self.sessions.get_mut(&number)
-            && let Some(limit) = session.count_read(out.len() as u64)
-        {
-            events.push(Event::CreditDue { connection: self.id, session: number, limit });
-        }
         stream.settle_receive(now);
+        if stream.receive != ReceiveState::Open {
+            self.count_if_closed(id, events);
+        }
     }
 
-    pub(crate) fn stop(&mut self, now: Instant, id: u64, code: u64) -> bool {
+    pub(crate) fn stop(&mut self, now: Instant, id: u64, code: u64, events: &mut Vec<Event>) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         if stream.receive != ReceiveState::Open {
             return false;
@@ -684,6 +765,7 @@ impl Conn {
             let _ = self.inner.recv_stream(StreamId::from(wire(id))).stop(wire(code));
         }
         stream.settle_ended(now);
+        self.give_credit(id, events);
         !finished
     }
 
@@ -695,14 +777,19 @@ impl Conn {
         bidirectional: bool,
         header: &[u8],
         session: Option<u64>,
+        events: &mut Vec<Event>,
     ) -> Option<u64> {
         let direction = direction_index(bidirectional);
         if self.is_closed {
             return None;
         }
         if let Some(number) = session
-            && self.sessions.get(&number).is_some_and(|s| !s.may_open(direction))
+            && let Some(ledger) = self.sessions.get_mut(&number)
+            && !ledger.may_open(direction)
         {
+            if let Some(limit) = ledger.note_streams_blocked(direction) {
+                events.push(Event::StreamsBlocked { connection: self.id, session: number, bidirectional, limit });
+            }
             self.streams_wanted[direction] = true;
             return None;
         }
@@ -725,6 +812,7 @@ impl Conn {
         let length = header.len().min(HEADER_LIMIT);
         stream.header[..length].copy_from_slice(&header[..length]);
         stream.header_length = length as u64;
+        stream.turn = self.turn;
         stream.queue.push(header);
         self.queued += header.len();
         self.streams.insert(id, stream);
@@ -832,7 +920,30 @@ impl Conn {
         if let Some(stream) = self.streams.get_mut(&id)
             && !std::mem::replace(&mut stream.flush_listed, true)
         {
-            self.flush.push_back(id);
+            let turn = stream.session.and_then(|number| self.sessions.get(&number)).map_or(0, |session| session.turn);
+            self.flush.entry((turn, stream.session)).or_default().insert((stream.turn, id));
+        }
+    }
+
+    fn next_to_flush(&mut self) -> Option<u64> {
+        let mut first = self.flush.first_entry()?;
+        let next = first.get_mut().pop_first();
+        if first.get().is_empty() {
+            first.remove();
+        }
+        next.map(|(_, id)| id)
+    }
+
+    /// A stream was served: the others come first, those of other sessions before those of its own.
+    fn note_served(&mut self, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        self.turn += 1;
+        stream.turn = self.turn;
+        if let Some(session) = stream.session.and_then(|number| self.sessions.get_mut(&number)) {
+            let before = std::mem::replace(&mut session.turn, self.turn);
+            if let Some(others) = self.flush.remove(&(before, stream.session)) {
+                self.flush.insert((self.turn, stream.session), others);
+            }
         }
     }
 
@@ -841,9 +952,10 @@ impl Conn {
         if !self.is_closed {
             self.flush_datagrams(now);
         }
-        while let Some(id) = self.flush.pop_front() {
+        while let Some(id) = self.next_to_flush() {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             stream.flush_listed = false;
+            let pushed = stream.pushed;
             let mut turn = QUANTUM;
             let mut is_blocked = false;
             while turn > 0 && !stream.queue.is_empty() {
@@ -909,9 +1021,13 @@ impl Conn {
                 }
             } else if is_blocked {
                 stream.blocked_since.get_or_insert(now);
-            } else {
-                stream.flush_listed = true;
-                self.flush.push_back(id);
+            }
+            let has_more = !stream.queue.is_empty() && !is_blocked;
+            if stream.pushed > pushed {
+                self.note_served(id);
+            }
+            if has_more {
+                self.list_flush(id);
             }
         }
     }
@@ -1037,29 +1153,60 @@ impl Conn {
         stream.read_interest = false;
         stream.acked_interest = false;
         let is_sending = stream.send == SendState::Open;
-        self.stop(now, id, code);
+        self.stop(now, id, code, events);
         if is_sending {
             self.reset(now, id, code);
         }
         self.forget_if_done(id, events);
     }
 
-    fn forget_if_done(&mut self, id: u64, events: &mut Vec<Event>) {
-        if !self.streams.get(&id).is_some_and(Stream::is_forgettable) {
+    /// A stream of the peer that is over makes room for another one, also while its handle is still held.
+    fn count_if_closed(&mut self, id: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        if !stream.peer_initiated || stream.is_counted_closed || !stream.is_over() || self.awaits_final_size(stream) {
             return;
         }
+        let Some(number) = stream.session else { return };
+        let Some(session) = self.sessions.get_mut(&number) else { return };
+        let bidirectional = StreamId::from(wire(id)).dir() == Dir::Bi;
+        if let Some(limit) = session.count_peer_closed(direction_index(bidirectional)) {
+            events.push(Event::StreamsDue { connection: self.id, session: number, bidirectional, limit });
+        }
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.is_counted_closed = true;
+        }
+    }
+
+    fn forget_if_done(&mut self, id: u64, events: &mut Vec<Event>) {
+        self.count_if_closed(id, events);
+        if !self.streams.get(&id).is_some_and(|s| s.is_forgettable() && !self.awaits_final_size(s)) {
+            return;
+        }
+        let extent = self.tap.extent(id);
         let Some(stream) = self.streams.remove(&id) else { return };
         self.queued -= stream.queue.len();
         self.tap.forget(id);
-        if let Some(number) = stream.session
-            && stream.peer_initiated
-            && let Some(session) = self.sessions.get_mut(&number)
+        let Some(number) = stream.session.filter(|_| stream.peer_initiated) else { return };
+        if !self.sessions.contains_key(&number)
+            && !self.ended.contains_key(&number)
+            && (self.early_ledgers.len() < EARLY_LEDGERS || self.early_ledgers.contains_key(&number))
         {
-            let bidirectional = StreamId::from(wire(id)).dir() == Dir::Bi;
-            if let Some(limit) = session.count_peer_closed(direction_index(bidirectional)) {
-                events.push(Event::StreamsDue { connection: self.id, session: number, bidirectional, limit });
-            }
+            let ledger = self.early_ledgers.entry(number).or_default();
+            ledger.streams[direction_index(StreamId::from(wire(id)).dir() == Dir::Bi)] += 1;
+            ledger.bytes += extent.end.saturating_sub(stream.receive_header);
         }
+    }
+
+    /// Whether a stopped stream has to be remembered because its session's ledger still lacks its final size.
+    fn awaits_final_size(&self, stream: &Stream) -> bool {
+        let Some(number) = stream.session else { return false };
+        matches!(stream.receive, ReceiveState::Stopped(_))
+            && !stream.is_extent_final
+            && !self.is_closed
+            && match self.sessions.get(&number) {
+                Some(session) => session.limits.flow_control,
+                None => !self.ended.contains_key(&number),
+            }
     }
 
     /// Whether nothing above refers to the connection's streams any more.
@@ -1071,13 +1218,30 @@ impl Conn {
 
     pub(crate) fn add_session(&mut self, number: u64, limits: SessionLimits, events: &mut Vec<Event>) {
         let mut session = Session::new(limits);
-        for (id, stream) in &self.streams {
-            if stream.session == Some(number) && stream.peer_initiated {
-                session.peer_opened[direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi)] += 1;
+        let ledger = self.early_ledgers.remove(&number).unwrap_or_default();
+        let mut is_exceeded = session.count_arrived(ledger.bytes);
+        for direction in 0..2 {
+            for _ in 0..ledger.streams[direction] {
+                is_exceeded |= session.count_peer_opened(direction);
             }
         }
-        if limits.flow_control && (0..2).any(|d| session.peer_opened[d] > session.peer_limit[d]) {
+        let present: Vec<u64> =
+            self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
+        for id in &present {
+            is_exceeded |= session.count_peer_opened(direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi));
+        }
+        if is_exceeded {
             events.push(Event::CreditExceeded { connection: self.id, session: number });
+        }
+        if let Some(limit) = session.count_consumed(ledger.bytes) {
+            events.push(Event::CreditDue { connection: self.id, session: number, limit });
+        }
+        for direction in 0..2 {
+            let due = (0..ledger.streams[direction]).filter_map(|_| session.count_peer_closed(direction)).last();
+            if let Some(limit) = due {
+                let bidirectional = direction == direction_index(true);
+                events.push(Event::StreamsDue { connection: self.id, session: number, bidirectional, limit });
+            }
         }
         let early = std::mem::take(&mut self.early);
         for (target, data) in early {
@@ -1088,6 +1252,10 @@ impl Conn {
             }
         }
         self.sessions.insert(number, session);
+        for id in present {
+            self.account(id, events);
+            self.forget_if_done(id, events);
+        }
     }
 
     pub(crate) fn set_send_limit(&mut self, number: u64, limit: u64) {
@@ -1101,6 +1269,13 @@ impl Conn {
             .collect();
         for id in waiting {
             self.list_flush(id);
+        }
+    }
+
+    /// How many streams the peer may have open at once; what is open already stays.
+    pub(crate) fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
+        if !self.is_closed {
+            self.inner.set_max_concurrent_streams(if bidirectional { Dir::Bi } else { Dir::Uni }, wire(count));
         }
     }
 
@@ -1151,15 +1326,16 @@ impl Conn {
             }
         }
         self.early.retain(|(session, _)| *session != number);
+        self.early_ledgers.remove(&number);
         let ids: Vec<u64> = self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
         for id in ids {
             // What has arrived to its end stays readable; the window bounds how much that is.
-            self.pull(now, id, usize::MAX);
+            self.pull(now, id, usize::MAX, events);
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             if stream.pending_end == Some(ReceiveState::Ended) {
                 stream.settle_receive(now);
             } else {
-                self.stop(now, id, code);
+                self.stop(now, id, code, events);
             }
             self.reset(now, id, code);
             self.wake_all(id, events);

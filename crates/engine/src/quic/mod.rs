@@ -584,7 +584,7 @@ impl Engine {
         header: &[u8],
         session: Option<u64>,
     ) -> Option<u64> {
-        self.with_work(id, |conn, _| conn.open(now, bidirectional, header, session))?
+        self.with_work(id, |conn, events| conn.open(now, bidirectional, header, session, events))?
     }
 
     /// Report [`Event::StreamsAvailable`] when there may be credit. False: the connection is gone.
@@ -598,22 +598,24 @@ impl Engine {
 
     /// Find what a read of at most `most` bytes can return; [`Engine::take`] then moves it.
     pub fn prepare_read(&mut self, now: Instant, id: u64, stream: u64, most: usize) -> ReadOutcome {
-        self.with_read(id, |conn, _| conn.prepare_read(now, stream, most)).unwrap_or(ReadOutcome::Ended)
+        self.with_read(id, |conn, events| conn.prepare_read(now, stream, most, events)).unwrap_or(ReadOutcome::Ended)
     }
 
     /// As [`Engine::prepare_read`], for exactly `count` bytes.
     pub fn prepare_exactly(&mut self, now: Instant, id: u64, stream: u64, count: usize) -> ReadOutcome {
-        self.with_read(id, |conn, _| conn.prepare_exactly(now, stream, count)).unwrap_or(ReadOutcome::Ended)
+        self.with_read(id, |conn, events| conn.prepare_exactly(now, stream, count, events))
+            .unwrap_or(ReadOutcome::Ended)
     }
 
     /// As [`Engine::prepare_read`], through the first `separator`; at most `limit` bytes may precede it.
     pub fn prepare_until(&mut self, now: Instant, id: u64, stream: u64, separator: &[u8], limit: usize) -> ReadOutcome {
-        self.with_read(id, |conn, _| conn.prepare_until(now, stream, separator, limit)).unwrap_or(ReadOutcome::Ended)
+        self.with_read(id, |conn, events| conn.prepare_until(now, stream, separator, limit, events))
+            .unwrap_or(ReadOutcome::Ended)
     }
 
     /// As [`Engine::prepare_read`], for everything, once the end has arrived.
     pub fn prepare_all(&mut self, now: Instant, id: u64, stream: u64, limit: Option<usize>) -> ReadOutcome {
-        self.with_read(id, |conn, _| conn.prepare_all(now, stream, limit)).unwrap_or(ReadOutcome::Ended)
+        self.with_read(id, |conn, events| conn.prepare_all(now, stream, limit, events)).unwrap_or(ReadOutcome::Ended)
     }
 
     /// Move bytes found ready into `out`.
@@ -624,7 +626,7 @@ impl Engine {
     /// STOP_SENDING; what has arrived is dropped. False on a finished or stopped stream.
     pub fn stop(&mut self, now: Instant, id: u64, stream: u64, code: u64) -> bool {
         self.with_work(id, |conn, events| {
-            let stopped = conn.stop(now, stream, code);
+            let stopped = conn.stop(now, stream, code, events);
             events.push(Event::Readable { connection: conn.id, stream });
             stopped
         })
@@ -718,6 +720,11 @@ impl Engine {
     /// Register a session.
     pub fn add_session(&mut self, id: u64, session: u64, limits: SessionLimits) {
         self.with(id, |conn, events| conn.add_session(session, limits, events));
+    }
+
+    /// How many streams the peer may have open at once from now on.
+    pub fn set_concurrent_streams(&mut self, id: u64, bidirectional: bool, count: u64) {
+        self.with_work(id, |conn, _| conn.set_concurrent_streams(bidirectional, count));
     }
 
     /// The peer's WT_MAX_DATA.

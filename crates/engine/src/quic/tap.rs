@@ -79,12 +79,24 @@ impl Progress {
 #[derive(Debug, Default)]
 struct Arrival {
     progress: Progress,
+    extent: Extent,
     /// Bytes at the start of the stream that the engine has read as its header.
     header: u64,
     /// The first reset, with the smallest reliable size of all; 0 for RESET_STREAM.
     reset: Option<Reset>,
     /// The core has the reset too, or is about to.
     is_core_told: bool,
+}
+
+/// How far a stream reaches, as its peer counts it: what is missing below the end is part of it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Highest offset seen, stream header included.
+    pub(crate) end: u64,
+    /// Whether that is the final size.
+    pub(crate) is_final: bool,
+    /// Whether the core was given a reset, with which it drops what nobody took from it.
+    pub(crate) is_reset: bool,
 }
 
 #[derive(Debug)]
@@ -118,8 +130,10 @@ struct State {
     arrivals: FxHashMap<u64, Arrival>,
     departures: FxHashMap<u64, Departure>,
     /// Frames of streams the engine has not heard of yet; it will before the next packet.
-    unknown: Vec<(u64, u64, u64)>,
+    unknown: Vec<(u64, u64, u64, bool)>,
     unknown_resets: Vec<Reset>,
+    /// Receiving halves whose extent changed.
+    grown: Vec<u64>,
     /// STREAM and reset frames in flight, by rising packet number.
     flight: VecDeque<SentFrame>,
     largest_acked: u64,
@@ -178,11 +192,13 @@ impl Tap {
         let mut state = self.state();
         let state = &mut *state;
         let mut arrival = Arrival::default();
-        for &(_, start, end) in state.unknown.iter().filter(|frame| frame.0 == stream) {
+        for &(_, start, end, is_last) in state.unknown.iter().filter(|frame| frame.0 == stream) {
             arrival.progress.acknowledge(start, end);
+            arrival.reach(end, is_last, false);
         }
         for reset in state.unknown_resets.iter().filter(|reset| reset.stream == stream) {
             arrival.note(*reset);
+            arrival.reach(reset.size, true, false);
             state.resets.push(stream);
         }
         state.arrivals.insert(stream, arrival);
@@ -204,6 +220,16 @@ impl Tap {
     /// Contiguous bytes of a stream that arrived, header included.
     pub(crate) fn received(&self, stream: u64) -> u64 {
         self.state().arrivals.get(&stream).map_or(0, |arrival| arrival.progress.acked)
+    }
+
+    /// How far a stream of the peer reaches, as far as is known.
+    pub(crate) fn extent(&self, stream: u64) -> Extent {
+        self.state().arrivals.get(&stream).map_or_else(Extent::default, |arrival| arrival.extent)
+    }
+
+    /// Streams whose extent changed since the last call.
+    pub(crate) fn take_grown(&self, into: &mut Vec<u64>) {
+        into.append(&mut self.state().grown);
     }
 
     /// Offsets (sent, acknowledged) of a stream.
@@ -321,10 +347,21 @@ impl Tap {
                         contradicted.push(stream);
                     }
                     arrival.progress.acknowledge(start, end);
+                    if arrival.reach(end, is_last, false) && state.grown.last() != Some(&stream) {
+                        state.grown.push(stream);
+                    }
                 }
-                None => state.unknown.push((stream, start, end)),
+                None => state.unknown.push((stream, start, end, is_last)),
             },
-            Frame::Reset(_) => has_resets = true,
+            Frame::Reset(reset) => {
+                has_resets = true;
+                if let Some(arrival) = state.arrivals.get_mut(&reset.stream) {
+                    let is_plain = reset.reliable.unwrap_or(0) <= arrival.header;
+                    if arrival.reach(reset.size, true, is_plain) {
+                        state.grown.push(reset.stream);
+                    }
+                }
+            }
         });
         if has_resets || !contradicted.is_empty() || !state.feed.is_empty() {
             let mut out = Vec::with_capacity(payload.len() + 64);
@@ -346,6 +383,15 @@ impl Tap {
 }
 
 impl Arrival {
+    /// Note how far the stream reaches; whether that is news.
+    fn reach(&mut self, end: u64, is_final: bool, is_reset: bool) -> bool {
+        let before = self.extent;
+        self.extent.end = before.end.max(end);
+        self.extent.is_final |= is_final;
+        self.extent.is_reset |= is_reset;
+        self.extent != before
+    }
+
     /// Note a reset that agrees with those before it.
     fn note(&mut self, reset: Reset) {
         let known = self.reset.get_or_insert(reset);
@@ -516,6 +562,27 @@ mod tests {
 
     fn client() -> Tap {
         Tap::new(Side::Client, true)
+    }
+
+    #[test]
+    fn the_extent_of_a_stream_counts_gaps_and_what_a_reset_cut_off() {
+        let tap = client();
+        // A stream that is not registered yet: 3 bytes at offset 5.
+        arrives(&tap, &[0x0e, 0x03, 0x05, 0x03, 1, 2, 3]);
+        tap.register_receiving(3);
+        assert_eq!(tap.extent(3), Extent { end: 8, is_final: false, is_reset: false });
+        assert_eq!(tap.received(3), 0);
+        // The same again, then RESET_STREAM with code 1 and final size 20.
+        arrives(&tap, &[0x0e, 0x03, 0x05, 0x03, 1, 2, 3]);
+        arrives(&tap, &[0x04, 0x03, 0x01, 20]);
+        assert_eq!(tap.extent(3), Extent { end: 20, is_final: true, is_reset: true });
+        // RESET_STREAM_AT: what it promises is still to be read.
+        tap.register_receiving(7);
+        arrives(&tap, &[0x24, 0x07, 0x01, 30, 4]);
+        assert_eq!(tap.extent(7), Extent { end: 30, is_final: true, is_reset: false });
+        let mut grown = Vec::new();
+        tap.take_grown(&mut grown);
+        assert_eq!(grown, [3, 7]);
     }
 
     fn at(stream: u64, code: u64, size: u64, reliable: u64) -> Vec<u8> {
