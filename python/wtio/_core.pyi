@@ -64,9 +64,7 @@ EVENT_STREAMS_DUE: Final = 9  # (kind, id, session id, bidirectional: bool, limi
 EVENT_CREDIT_EXCEEDED: Final = 10  # (kind, id, session id): the peer broke a session limit
 EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data waits for WT_MAX_DATA
 EVENT_READY: Final = 13  # (kind, id): server only: streams may be opened, before the handshake is complete (0.5-RTT)
-EVENT_STREAMS_BLOCKED: Final = (
-    14  # (kind, id, session id, bidirectional: bool, limit): we wait for WT_MAX_STREAMS
-)
+EVENT_STREAMS_BLOCKED: Final = 14  # (kind, id, session id, bidirectional: bool, limit): we wait for WT_MAX_STREAMS
 EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
 
 class TlsError(Exception):

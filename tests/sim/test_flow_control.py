@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,9 +14,9 @@ from wtio.testing import session_pair
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from typing import Any
 
-LOSSY = {"loss": 0.05, "reorder": 0.1, "duplicate": 0.1, "jitter": 0.01}
+
+LOSSY: dict[str, Any] = {"loss": 0.05, "reorder": 0.1, "duplicate": 0.1, "jitter": 0.01}
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
