@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import webtransport_go
+from . import webtransport_go, wtransport
 from .browsers import ChromiumClient, FirefoxClient
 from .wtio_itself import WtioClient, WtioServer
 
@@ -15,8 +15,10 @@ CLIENTS: tuple[ClientPeer, ...] = (
     WtioClient(),
     ChromiumClient(),
     FirefoxClient(),
+    wtransport.CLIENT,
 )
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
     webtransport_go.SERVER,
+    wtransport.SERVER,
 )
