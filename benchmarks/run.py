@@ -17,7 +17,6 @@ import importlib.util
 import json
 import os
 import platform
-import shutil
 import socket
 import statistics
 import subprocess
@@ -34,7 +33,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402  (this file also runs as a plain script)
+# This file also runs as a plain script.
+from benchmarks.environments import (  # noqa: E402
+    CACHE,
+    PYWEBTRANSPORT,
+    PYWEBTRANSPORT_PYTHON,
+    CannotRun,
+    environment_python,
+    find_python,
+    python_version,
+)
+from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402
 
 README = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -59,14 +68,10 @@ LIBRARIES = {
     for library in (
         Library("wtio", "wtio", None),
         Library("wtio-uvloop", "wtio", None, loop="uvloop"),
-        Library("pywebtransport", "pywebtransport", "pywebtransport==0.21.1", minimum_python=(3, 12)),
+        Library("pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PYWEBTRANSPORT_PYTHON),
         Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16),
     )
 }
-
-
-class CannotRun(Exception):
-    """A library cannot take part; the text is for the reader of the table."""
 
 
 @dataclass
@@ -82,46 +87,6 @@ class Contestant:
 
 
 # -- interpreters and environments
-
-
-def _python_version(python: str) -> tuple[int, int] | None:
-    command = [python, "-c", "import sys; print(*sys.version_info[:2])"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        major, minor = map(int, output.split())
-        return major, minor
-    return None
-
-
-def find_python(minimum: tuple[int, int]) -> str | None:
-    """The oldest interpreter that is new enough: it is the one most wheels exist for."""
-    candidates = [shutil.which(f"python3.{minor}") for minor in range(minimum[1], minimum[1] + 6)]
-    candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.*/bin/python")]
-    candidates.append(sys.executable)
-    versions = {python: _python_version(python) for python in filter(None, candidates)}
-    usable = [(version, python) for python, version in versions.items() if version is not None and version >= minimum]
-    return min(usable)[1] if usable else None
-
-
-def _environment_python(cache: Path, base: str, name: str, requirements: Sequence[str]) -> str:
-    """The interpreter of a virtual environment with ``requirements``, made when it is not there."""
-    version = _python_version(base)
-    assert version is not None
-    directory = cache / f"{name}-py{version[0]}{version[1]}"
-    python, stamp = directory / "bin" / "python", directory / "requirements.txt"
-    wanted = "\n".join(requirements)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"making {directory} ({', '.join(requirements)})", flush=True)
-        commands = (
-            [base, "-m", "venv", "--clear", str(directory)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
-        )
-        for command in commands:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-            if done.returncode != 0:
-                raise CannotRun(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()[-300:]}")
-        stamp.write_text(wanted)
-    return str(python)
 
 
 def _version(python: str, package: str, environment: dict[str, str]) -> str:
@@ -143,18 +108,18 @@ def prepare(library: Library, cache: Path, common: str) -> Contestant:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     loop = ["uvloop"] if library.loop == "uvloop" else []
     if library.requirement is not None:
-        version = _python_version(common)
+        version = python_version(common)
         if version is None or version < library.minimum_python:
             wanted = ".".join(map(str, library.minimum_python))
             raise CannotRun(f"needs Python {wanted} or newer and none was found; install one (`python{wanted}`, pyenv)")
-        python = _environment_python(cache, common, library.package, [library.requirement, *loop])
+        python = environment_python(cache, common, library.package, [library.requirement, *loop])
     else:
         spec = importlib.util.find_spec(library.package)
         if spec is None or spec.origin is None:
             raise CannotRun(f"`{sys.executable}` has no {library.package}; build it first (`make build`)")
         # An extension for the stable ABI works in every newer interpreter, so that the package can be borrowed.
         environment["PYTHONPATH"] += os.pathsep + str(Path(spec.origin).parent.parent)
-        python = _environment_python(cache, common, "plain", ["uvloop"])
+        python = environment_python(cache, common, "plain", ["uvloop"])
     return Contestant(library, python, environment, _version(python, library.package, environment))
 
 
@@ -291,7 +256,7 @@ def _machine() -> dict[str, str]:
 def report(contestants: Sequence[Contestant], missing: dict[str, str], options: argparse.Namespace) -> str:
     """The whole text: machine, both tables, what is missing."""
     machine = _machine()
-    pythons = {".".join(map(str, _python_version(item.python) or ())) for item in contestants}
+    pythons = {".".join(map(str, python_version(item.python) or ())) for item in contestants}
     lines = [
         f"{datetime.date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {', '.join(sorted(pythons))}; medians of {options.rounds} interleaved rounds"
@@ -330,7 +295,7 @@ def _results(contestants: Sequence[Contestant], missing: dict[str, str], options
         "libraries": {
             item.library.name: {
                 "version": item.version,
-                "python": ".".join(map(str, _python_version(item.python) or ())),
+                "python": ".".join(map(str, python_version(item.python) or ())),
                 "loop": item.library.loop,
                 "bulk divisor": item.library.divisor,
                 "rounds": item.values,
@@ -349,7 +314,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
     parser.add_argument("--libraries", default="wtio,pywebtransport,aioquic", help=f"of {', '.join(LIBRARIES)}")
     parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
-    parser.add_argument("--cache", type=Path, default=ROOT / "benchmarks" / ".cache", help="virtual environments, logs")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="virtual environments, logs")
     parser.add_argument("--seconds", type=float, default=240.0, help="hard limit of a library's turn")
     parser.add_argument("--results", type=Path, help="JSON file (default benchmarks/results.json for a full run)")
     options = parser.parse_args()
@@ -363,7 +328,7 @@ def main() -> None:
     cache: Path = options.cache
     (cache / "certificates").mkdir(parents=True, exist_ok=True)
     common = find_python((3, 12)) or sys.executable
-    maker = _environment_python(cache, common, "aioquic", ["aioquic>=1.7,<1.8"])
+    maker = environment_python(cache, common, "aioquic", ["aioquic>=1.7,<1.8"])
     command = [maker, "-m", "benchmarks.peers.certificate", str(cache / "certificates")]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)
 

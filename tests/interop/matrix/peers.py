@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import webtransport_go, wtransport
+from . import pywebtransport, webtransport_go, wtransport
 from .browsers import ChromiumClient, FirefoxClient
 from .wtio_itself import WtioClient, WtioServer
 
@@ -15,10 +15,13 @@ CLIENTS: tuple[ClientPeer, ...] = (
     WtioClient(),
     ChromiumClient(),
     FirefoxClient(),
+    webtransport_go.CLIENT,
     wtransport.CLIENT,
+    pywebtransport.CLIENT,
 )
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
     webtransport_go.SERVER,
     wtransport.SERVER,
+    pywebtransport.SERVER,
 )

@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 	"github.com/quic-go/webtransport-go"
 )
@@ -23,23 +25,33 @@ const (
 	resendAfter   = 100 * time.Millisecond
 )
 
+// runClient keeps the QUIC connection in its own hands: with Transport.Dial the connection ends together with the
+// session, and takes the capsule that says so along unsent.
 func runClient(address string, certificate string) report {
+	ctx := context.Background()
+	target := must(url.Parse(address))
+	script := scriptOf(target)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(must(os.ReadFile(certificate)))
-	dialer := webtransport.Transport{
-		TLSClientConfig: &tls.Config{RootCAs: roots, NextProtos: []string{http3.NextProtoH3}},
-	}
-	script := scriptOf(must(url.Parse(address)))
+	trust := &tls.Config{RootCAs: roots, NextProtos: []string{http3.NextProtoH3}}
+	settings := &quic.Config{EnableDatagrams: true, EnableStreamResetPartialDelivery: true}
+	var transport webtransport.Transport
 	if script.name == "subprotocol" {
-		dialer.ApplicationProtocols = []string{"first", "second"}
+		transport.ApplicationProtocols = []string{"first", "second"}
 	}
-	response, session, err := dialer.Dial(context.Background(), address, nil)
+	socket := must(quic.DialAddr(ctx, target.Host, trust, settings))
+	defer socket.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	connection := must(transport.NewClientConn(socket))
+	response, session, err := connection.Dial(ctx, address, nil)
 	if response != nil && response.StatusCode/100 != 2 {
 		return report{"rejected": true, "status": response.StatusCode}
 	}
 	check(err)
 	result := clientHalf(session, script)
 	check(session.CloseWithError(0, ""))
+	// When a request that comes later is answered, the server has seen the end of the session.
+	answered := must(connection.RoundTrip(must(http.NewRequest(http.MethodGet, address, nil))))
+	check(answered.Body.Close())
 	return result
 }
 
