@@ -16,7 +16,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest test-rust lint fmt types bench bench-quick clean browsers
+.PHONY: help setup build demo serve test pytest interop test-rust lint fmt types bench bench-quick clean browsers
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: setup lint types test-rust pytest ## Everything: set-up, lint, types, Rust
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
+interop: .venv/dev.stamp build browsers ## Other implementations against ours, both ways, as a table (docs/interop.md)
+	@$(BIN)/python -m pytest tests/interop/matrix --quiet $(ARGS)
+
 test-rust: ## Rust tests only
 	$(check_toolchain)
 	cargo test $(CARGO_TESTS) --quiet
@@ -45,6 +48,7 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 
 types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
@@ -55,6 +59,7 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 	cargo fmt --all
+	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml
 
 bench: .venv/dev.stamp build ## Benchmarks against other libraries (tens of minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)

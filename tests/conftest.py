@@ -49,7 +49,12 @@ def pytest_asyncio_loop_factories(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     # Here and not next to the matrix: pytest reads options before it looks into directories.
-    parser.addoption("--interop-table", type=Path, metavar="FILE", help="write the interop matrix to this file")
+    parser.addoption(
+        "--interop-table",
+        type=Path,
+        metavar="FILE",
+        help="write the interop matrix to this file, between its marks if it has them",
+    )
 
 
 @pytest.fixture(scope="session")

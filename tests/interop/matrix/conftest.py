@@ -92,4 +92,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line(f"MISSING: {note}", red=True, bold=True)
     path: Path | None = config.getoption("--interop-table")
     if path is not None:
-        path.write_text(text + "\n")
+        table.write(path, text)

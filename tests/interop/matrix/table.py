@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from .rows import Row
 
@@ -15,6 +16,8 @@ HEADINGS: dict[Direction, str] = {
     "client": "Others as clients of our server, with its default settings",
     "server": "Our client, with others as servers",
 }
+BEGIN = "<!-- matrix: written by pytest's --interop-table -->"
+END = "<!-- end of matrix -->"
 # Marks that do not explain themselves come with a note.
 Mark: TypeAlias = Literal["ok", "FAIL", "-", "missing"]
 
@@ -63,3 +66,10 @@ def _markdown(grid: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in grid]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def write(path: Path, text: str) -> None:
+    """Put the matrix between the marks of a document, or into a file of its own."""
+    before, found, rest = (path.read_text() if path.exists() else "").partition(BEGIN)
+    _old, found_end, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}" if found and found_end else f"{text}\n")

@@ -39,10 +39,13 @@ _DRAIN = Difference(
     ROWS["drain"].without(client=("drained",), server=("drained",)),
     mark="-",
 )
+_CODES = "passes stream codes as they are on the wire; the peer's program maps them"
 _SUBPROTOCOL = Difference("has no subprotocols")
 CLIENT = ProgramClient(
     _PROGRAM,
     {
+        "reset": Difference(_CODES, ROWS["reset"]),
+        "stop": Difference(_CODES, ROWS["stop"]),
         "drain": _DRAIN,
         "subprotocol": _SUBPROTOCOL,
         "rejection": Difference(
@@ -58,6 +61,8 @@ CLIENT = ProgramClient(
 SERVER = ProgramServer(
     _PROGRAM,
     {
+        "reset": Difference(_CODES, ROWS["reset"]),
+        "stop": Difference(_CODES, ROWS["stop"]),
         "drain": _DRAIN,
         "subprotocol": _SUBPROTOCOL,
         "close-by-server": Difference("ends the QUIC connection with its code and sends no WT_CLOSE_SESSION"),
