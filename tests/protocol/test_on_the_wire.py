@@ -924,6 +924,36 @@ def test_x3_c2_capsules_for_a_peer_that_never_reads_are_bounded() -> None:
     testing.run(main())
 
 
+@pytest.mark.parametrize("streams_of_the_other", [1, 8])
+def test_r91_sessions_on_one_connection_share_it(streams_of_the_other: int) -> None:
+    """Stream by stream: a session with many streams gets more, but its sibling is not starved."""
+
+    async def write(session: wtio.WebTransportSession) -> None:
+        stream = await session.create_unidirectional_stream()
+        await stream.write_all(data=bytes(10_000_000))
+
+    async def main() -> None:
+        network = Network(bandwidth=200_000)
+        async with network.serve() as server, raw_client(network, CHROMIUM) as peer:
+            sessions = [await (await requested(server, peer)).accept() for _ in range(2)]
+            tasks = [asyncio.ensure_future(write(sessions[0]))]
+            tasks += [asyncio.ensure_future(write(sessions[1])) for _ in range(streams_of_the_other)]
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                received = [0, 0]
+                for stream in peer.data_streams:
+                    assert stream.session_id is not None
+                    received[stream.session_id // 4] += len(stream.data)
+            fair = sum(received) / (1 + streams_of_the_other)
+            assert sum(received) > 1_000_000
+            assert 0.5 * fair < received[0] < 2 * fair
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    testing.run(main())
+
+
 def test_r91_sessions_beyond_the_servers_limit_are_told_429() -> None:
     async def main() -> None:
         network = Network()
