@@ -140,6 +140,11 @@ class Connection:
         """What the engine knows of the connection, or knew at its end."""
         return self._final_facts or self.core.facts()
 
+    @property
+    def violation(self) -> RemoteProtocolError | None:
+        """What the peer did, where we closed the connection because of it."""
+        return self._violation
+
     def report(self, session: WebTransportSession) -> ConnectionReport:
         """Put a session's report together."""
         return session_report(self, session)

@@ -400,6 +400,9 @@ def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
         cause, by, code, name = "rejected", "peer", error.status, f"HTTP status {error.status}"
     elif connection is not None and connection.loss is not None and connection.loss[0] != "local":
         return _loss(connection, "")
+    elif connection is not None and connection.violation is not None:
+        cause, code = "violation", connection.violation.error_code
+        return EndReport(cause=cause, by=by, code=code, code_name=describe(code), reason=str(connection.violation))
     elif isinstance(error, RequirementsNotMetError):
         cause, code = "requirements", int(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
         name = describe(code)

@@ -26,12 +26,13 @@ __all__ = [
 Step: TypeAlias = Literal["lookup", "handshake", "settings", "request", "session"]
 """How far a connection came; ``"session"``: a session was established."""
 AddressOutcome: TypeAlias = Literal[
-    "connected", "failed", "incomplete", "no answer", "unreachable", "given up", "not tried"
+    "connected", "failed", "incomplete", "no answer", "unreachable", "not QUIC", "given up", "not tried"
 ]
 EndedBy: TypeAlias = Literal["peer", "local", "transport", "timeout"]
 Trust: TypeAlias = Literal["system", "authorities", "hashes", "anyone"]
 
 _DAY: Final = 24 * 3600
+HEADING_WIDTH: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +45,9 @@ class AddressReport:
     """UDP port."""
     outcome: AddressOutcome
     """``"connected"``: in use. ``"failed"``: it answered, and the handshake failed. ``"incomplete"``: it answered, but
-    the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"unreachable"``: the network
-    says that nothing is there. ``"given up"``: another address was faster. ``"not tried"``: there was no need or no
-    time."""
+    the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"given up"``: another address
+    was faster. ``"not tried"``: there was no need or no time. Only ``python -m wtio doctor`` finds ``"unreachable"``
+    (the network says that nothing is there) and ``"not QUIC"`` (something else answered)."""
     detail: str = ""
     """More in words; may be empty."""
 
@@ -162,7 +163,7 @@ class EndReport:
     (the peer lacks something), ``"rejected"`` (an HTTP status), ``"request"`` (the request was reset), ``"session"``
     (a session's own end); for connections ``"application"`` and ``"transport"`` (the peer's
     CONNECTION_CLOSE from HTTP/3 or from QUIC), ``"protocol"`` (the peer broke QUIC's rules), ``"tls"``, ``"idle"``,
-    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``."""
+    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``, and ``"violation"`` (the peer broke HTTP/3's rules)."""
     by: EndedBy
     """``"peer"``, ``"local"``, ``"transport"`` (neither: the connection was lost) or ``"timeout"``."""
     code: int | None
@@ -240,7 +241,7 @@ class ConnectionReport:
 
     def __str__(self) -> str:
         """Return it as text of several lines, without a newline at the end."""
-        return "\n".join(f"{name:<14}{text}".rstrip() for name, text in _rows(self))
+        return "\n".join(f"{name:<{HEADING_WIDTH}}{text}".rstrip() for name, text in report_rows(self))
 
 
 def _plain(value: Any) -> Any:
@@ -252,7 +253,7 @@ def _plain(value: Any) -> Any:
 # -- as text
 
 
-def _rows(report: ConnectionReport) -> list[tuple[str, str]]:
+def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
     """Lines as (heading, text); an empty heading continues the one above."""
     rows = [("url", report.url), ("result", _result(report))]
     rows += _block("address", [_address(address) for address in report.addresses])

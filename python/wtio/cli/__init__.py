@@ -1,4 +1,4 @@
-"""The command line: ``python -m wtio connect | serve | cert | demo``.
+"""The command line: ``python -m wtio connect | doctor | serve | cert | demo``.
 
 Each command is a module of this package with ``add_parser`` and a function that runs it and returns the exit status.
 Errors that a user can do something about are one line on standard error; anything else is a traceback.
@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import wtio
-from wtio.cli import cert, connect, demo, serve
+from wtio.cli import cert, connect, demo, doctor, serve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m wtio", description="WebTransport from the command line.")
     parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (connect, serve, cert, demo):
+    for command in (connect, doctor, serve, cert, demo):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):

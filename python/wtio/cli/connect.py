@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import wtio
+from wtio.cli._options import add_connection_options, header_pairs, trust
 
 if TYPE_CHECKING:
     import argparse
@@ -33,18 +34,7 @@ def add_parser(commands: Subparsers) -> None:
     message = parser.add_mutually_exclusive_group()
     message.add_argument("--send", metavar="TEXT", help="send this on a stream, print the answer and end")
     message.add_argument("--datagram", metavar="TEXT", help="send this as a datagram, print the answer and end")
-    trust = parser.add_mutually_exclusive_group()
-    trust.add_argument("--dev", action="store_true", help="trust this machine's certificate for development")
-    trust.add_argument(
-        "--hash", action="append", help="trust the certificate with this SHA-256 (hex or base64); repeatable"
-    )
-    trust.add_argument("--cafile", help="trust the authorities in this PEM file")
-    trust.add_argument("--dangerously-trust-any-certificate", action="store_true", help="trust whoever answers")
-    parser.add_argument(
-        "--header", action="append", default=[], metavar="NAME:VALUE", help="header to send; repeatable"
-    )
-    parser.add_argument("--protocol", action="append", default=[], help="subprotocol to offer; repeatable")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for a session (default: 10)")
+    add_connection_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -53,32 +43,12 @@ def run(options: argparse.Namespace) -> int:
     return asyncio.run(_connect(options))
 
 
-def _trust(options: argparse.Namespace) -> wtio.ClientTLS:
-    if options.dev:
-        return wtio.dev_certificate().client_tls()
-    return wtio.ClientTLS(
-        cafile=options.cafile,
-        certificate_hashes=options.hash or (),
-        dangerously_trust_any_certificate=options.dangerously_trust_any_certificate,
-    )
-
-
-def _headers(pairs: list[str]) -> list[tuple[str, str]]:
-    headers = []
-    for pair in pairs:
-        name, colon, value = pair.partition(":")
-        if not colon:
-            raise ValueError(f"header `{pair}` has no colon; write --header 'name: value'")
-        headers.append((name.strip(), value.strip()))
-    return headers
-
-
 async def _connect(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     async with wtio.connect(
         options.url,
-        tls=_trust(options),
-        headers=_headers(options.header),
+        tls=trust(options),
+        headers=header_pairs(options.header),
         protocols=options.protocol,
         timeouts=wtio.Timeouts(connect=options.timeout),
     ) as session:

@@ -1,0 +1,213 @@
+"""``python -m wtio doctor``: connect, and say what works, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import shutil
+import sys
+import textwrap
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import wtio
+from wtio.cli._advice import advise
+from wtio.cli._options import add_connection_options, header_pairs, trust
+from wtio.cli._probe import ProbeResult, probe
+from wtio.client import parse_url
+from wtio.report import HEADING_WIDTH, report_rows
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from wtio.cli._advice import Advice
+    from wtio.cli._types import Subparsers
+    from wtio.report import AddressReport, ConnectionReport
+
+# Seconds: for an address to answer the first question, for path MTU discovery, and for a connection to a port of which
+# the network has said that nothing listens there.
+_PROBE_PATIENCE: Final = 1.0
+_MTU_PATIENCE: Final = 1.0
+_HOPELESS: Final = 1.0
+_MESSAGE: Final = b"wtio doctor"
+_KINDS: Final = {"problem": "problem", "others": "for others", "note": "note"}
+_COLOURS: Final = {"problem": "31", "others": "33", "note": "36"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Something that was tried on an established session."""
+
+    name: str
+    worked: bool
+    detail: str
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "doctor",
+        help="find out why a connection fails, here or for others",
+        description="Connect to a server, print all that is known of the connection, and give advice: why it fails, "
+        "which browsers and libraries would fail, and what to change. The exit status is 0 if a session came about.",
+    )
+    parser.add_argument("url", help="such as https://localhost:4433/")
+    add_connection_options(parser)
+    parser.add_argument("--origin", help="Origin header to send, as a page of that origin would")
+    parser.add_argument(
+        "--echo", action="store_true", help="also send a stream and a datagram and expect them back, as `serve` does"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine, print, and return 0 if a session came about."""
+    report, checks = asyncio.run(_examine(options))
+    advice = advise(report)
+    if options.json:
+        facts = {
+            "report": report.as_dict(),
+            "checks": [asdict(check) for check in checks],
+            "advice": [asdict(item) for item in advice],
+        }
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(report, checks, advice)
+    return 0 if report.is_established else 1
+
+
+# -- examining
+
+
+async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check]]:
+    target = parse_url(options.url)
+    tls = trust(options)
+    probes = await _probe_all(target.host, target.port)
+    hopeless = bool(probes) and all(result.outcome == "unreachable" for result in probes.values())
+    connector = wtio.connect(
+        options.url,
+        tls=tls,
+        headers=header_pairs(options.header),
+        protocols=options.protocol,
+        origin=options.origin,
+        timeouts=wtio.Timeouts(connect=min(options.timeout, _HOPELESS) if hopeless else options.timeout),
+    )
+    checks: list[Check] = []
+    try:
+        async with connector as session:
+            if options.echo:
+                checks = [await _try_stream(session, options.timeout), await _try_datagram(session, options.timeout)]
+            # Path MTU discovery needs a few round trips; a session that ends early says so by itself.
+            patience = min(_MTU_PATIENCE, max(20 * session.stats().rtt, 0.1))
+            await asyncio.wait((asyncio.ensure_future(session.wait_closed()),), timeout=patience)
+            report = session.report
+    except wtio.ConnectError as error:
+        if error.report is None:
+            raise
+        report = error.report
+    return replace(report, addresses=_merge(report.addresses, probes)), checks
+
+
+async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
+    """Ask all addresses of the host at once; nothing where it has none, which connecting will say."""
+    loop = asyncio.get_running_loop()
+    try:
+        ips = [ipaddress.ip_address(host).compressed]
+    except ValueError:
+        try:
+            found = await loop.getaddrinfo(host, port)
+        except OSError:
+            return {}
+        ips = list(dict.fromkeys(str(where[0]) for *_, where in found))
+    return dict(zip(ips, await asyncio.gather(*(probe(ip, port, _PROBE_PATIENCE) for ip in ips)), strict=True))
+
+
+def _merge(addresses: Iterable[AddressReport], probes: dict[str, ProbeResult]) -> tuple[AddressReport, ...]:
+    """Complete what connecting knows of the addresses by what asking them brought."""
+    merged = []
+    for address in addresses:
+        result = probes.get(address.ip)
+        if result is not None and address.outcome in ("no answer", "given up", "not tried"):
+            address = _complete(address, result)
+        merged.append(address)
+    return tuple(merged)
+
+
+def _complete(address: AddressReport, result: ProbeResult) -> AddressReport:
+    match result.outcome:
+        case "unreachable":
+            return replace(address, outcome="unreachable", detail=result.detail)
+        case "other":
+            return replace(address, outcome="not QUIC", detail="something answers, but not as QUIC servers do")
+        case "silent":
+            return replace(address, outcome="no answer", detail="")
+    versions = ", ".join(f"0x{version:x}" for version in result.versions if not _is_reserved(version))
+    return replace(address, detail=f"a QUIC server answers there (versions {versions})")
+
+
+def _is_reserved(version: int) -> bool:
+    # RFC 9000, section 15: versions that mean nothing.
+    return version & 0x0F0F0F0F == 0x0A0A0A0A
+
+
+async def _try_stream(session: wtio.WebTransportSession, patience: float) -> Check:
+    name = "stream"
+    try:
+        async with asyncio.timeout(patience):
+            stream = await session.create_bidirectional_stream()
+            await stream.write(data=_MESSAGE, end_stream=True)
+            answer = await stream.read_all()
+    except TimeoutError:
+        return Check(name, False, f"no answer within {patience:g} s")
+    except wtio.WebTransportError as error:
+        return Check(name, False, str(error))
+    return Check(
+        name, answer == _MESSAGE, "came back" if answer == _MESSAGE else f"{len(answer)} other bytes came back"
+    )
+
+
+async def _try_datagram(session: wtio.WebTransportSession, patience: float) -> Check:
+    name = "datagram"
+    try:
+        async with asyncio.timeout(patience):
+            session.send_datagram(_MESSAGE)
+            while await session.receive_datagram() != _MESSAGE:
+                pass
+    except TimeoutError:
+        return Check(name, False, f"it did not come back within {patience:g} s (datagrams may get lost)")
+    except wtio.WebTransportError as error:
+        return Check(name, False, str(error))
+    return Check(name, True, "came back")
+
+
+# -- printing
+
+
+def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) -> None:
+    is_terminal = sys.stdout.isatty()
+    has_colour = is_terminal and "NO_COLOR" not in os.environ
+    width = max(shutil.get_terminal_size().columns, 60) if is_terminal else 0
+
+    def line(heading: str, text: str, colour: str) -> None:
+        for position, part in enumerate(_wrapped(text, width - HEADING_WIDTH)):
+            head = f"{'' if position else heading:<{HEADING_WIDTH}}"
+            print((f"\x1b[{colour}m{head}\x1b[0m" if has_colour and head.strip() else head) + part)
+
+    for heading, text in report_rows(report):
+        line(heading, text, "1")
+    for check in checks:
+        line(check.name, f"{'ok' if check.worked else 'failed'}: {check.detail}", "1")
+    print()
+    if not advice:
+        print("Nothing to advise: every known client should be able to connect.")
+    for item in advice:
+        line(_KINDS[item.kind], item.text, _COLOURS[item.kind])
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Break lines for a terminal; in a file or pipe they stay whole."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) if width > 0 else [text]
