@@ -1,0 +1,201 @@
+"""`python -m wtio doctor`, as a user types it, against servers that have one fault each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import trustme
+from tests.interop import aioquic_peer
+
+import wtio
+from wtio import _core
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .programs import Start
+
+DAY = 24 * 3600
+
+
+async def doctor(start: Start, *arguments: str) -> tuple[int, str]:
+    async with start("-m", "wtio", "doctor", *arguments) as program:
+        status = await program.finish()
+    return status, program.output
+
+
+async def examine(start: Start, *arguments: str) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Exit status, report, and advice by name."""
+    status, text = await doctor(start, *arguments, "--json")
+    facts = json.loads(text)
+    return status, facts["report"], {item["name"]: item["text"] for item in facts["advice"]}
+
+
+async def refuse(session: wtio.WebTransportSession) -> None:
+    await session.wait_closed()
+
+
+def url_of(server: wtio.Server, path: str = "/") -> str:
+    return f"https://127.0.0.1:{server.addresses[0][1]}{path}"
+
+
+async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertificate) -> None:
+    async def echo(session: wtio.WebTransportSession) -> None:
+        session.send_datagram(await session.receive_datagram())
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        stream = await anext(session.incoming_bidirectional_streams())
+        await stream.write(data=await stream.read_all(), end_stream=True)
+        await echo(session)
+        await session.wait_closed()
+
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        url = url_of(server, "/path?query")
+        status, text = await doctor(start, url, "--hash", certificate.sha256_hex, "--echo", "--origin", "https://a.b")
+    assert status == 0
+    assert text.startswith(f"url           {url}\nresult        session established\n")
+    assert "stream        ok: came back\ndatagram      ok: came back\n" in text
+    assert certificate.sha256_hex in text
+    assert "\nproblem" not in text
+    assert "\x1b" not in text, "no colours outside of a terminal"
+
+
+async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", "--dev")
+    assert status == 1
+    assert [address["outcome"] for address in report["addresses"]] == ["unreachable"]
+    assert list(advice) == ["port_unreachable"]
+    assert report["times"]["total"] < 9, "not the ten seconds of --timeout"
+
+
+async def test_silence_and_strange_answers_are_told_apart(start: Start) -> None:
+    class Stranger(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast("asyncio.DatagramTransport", transport)
+
+        def datagram_received(self, data: bytes, address: tuple[str, int]) -> None:
+            self.transport.sendto(b"this is not QUIC", address)
+
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(Stranger, ("127.0.0.1", 0))
+    try:
+        url = f"https://127.0.0.1:{transport.get_extra_info('sockname')[1]}/"
+        status, report, advice = await examine(start, url, "--dev", "--timeout", "0.2")
+    finally:
+        transport.close()
+    assert (status, [address["outcome"] for address in report["addresses"]]) == (1, ["not QUIC"])
+    assert list(advice) == ["not_quic"]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
+        status, report, advice = await examine(start, url, "--dev", "--timeout", "0.2")
+    assert (status, [address["outcome"] for address in report["addresses"]]) == (1, ["no answer"])
+    assert list(advice) == ["no_answer"]
+
+
+async def test_wrong_hash(start: Start, server: wtio.Server, url: str, certificate: wtio.DevCertificate) -> None:
+    status, report, advice = await examine(start, url, "--hash", "00" * 32)
+    assert (status, list(advice)) == (1, ["wrong_hash"])
+    assert certificate.sha256_hex in advice["wrong_hash"]
+    assert report["tls"]["certificate"]["sha256"] == certificate.sha256_hex
+    assert report["tls"]["expected_hashes"] == ["00" * 32]
+
+
+async def test_expired_certificate(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = int(time.time())
+    chain, key, der = _core.generate_certificate(["127.0.0.1"], now - 2 * DAY, now - DAY)
+    monkeypatch.setattr(time, "time", lambda: now - 1.5 * DAY)
+    tls = wtio.ServerTLS(certdata=chain, keydata=key)
+    monkeypatch.undo()
+    async with wtio.serve(None, "127.0.0.1", 0, tls=tls) as server:
+        status, _, advice = await examine(start, url_of(server), "--hash", _core.sha256(der).hex())
+    assert (status, list(advice)) == (1, ["expired"])
+
+
+async def test_wrong_name_and_unknown_authority(start: Start, tmp_path: Path) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    issued = authority.issue_cert("elsewhere.example", "127.0.0.2")
+    for name, issuer in (("ca.pem", authority), ("other.pem", other)):
+        issuer.cert_pem.write_to_path(str(tmp_path / name))
+    tls = wtio.ServerTLS(
+        certdata=b"".join(blob.bytes() for blob in issued.cert_chain_pems), keydata=issued.private_key_pem.bytes()
+    )
+    async with wtio.serve(None, ["127.0.0.1", "127.0.0.2"], 0, tls=tls) as server:
+        status, _, advice = await examine(start, url_of(server), "--cafile", str(tmp_path / "ca.pem"))
+        assert status == 1
+        assert "for elsewhere.example, 127.0.0.2" in advice["wrong_name"]
+        url = url_of(server).replace("127.0.0.1", "127.0.0.2")
+        status, _, advice = await examine(start, url, "--cafile", str(tmp_path / "other.pem"))
+        assert status == 1
+        assert "No trusted authority has signed" in advice["unknown_authority"]
+
+
+@pytest.mark.parametrize(("code", "rule"), [(403, "forbidden"), (404, "rejected"), (405, "rejected")])
+async def test_rejections(
+    start: Start, server: wtio.Server, url: str, certificate: wtio.DevCertificate, code: int, rule: str
+) -> None:
+    examining = asyncio.ensure_future(examine(start, url, "--hash", certificate.sha256_hex))
+    await (await anext(server)).reject(code)
+    status, report, advice = await examining
+    assert (status, report["status"]) == (1, code)
+    assert f"({code})" in advice[rule]
+
+
+async def test_a_forbidden_origin_is_named(start: Start, certificate: wtio.DevCertificate) -> None:
+    async with wtio.serve(
+        refuse, "127.0.0.1", 0, tls=certificate.server_tls(), origins=["https://good.example"]
+    ) as server:
+        trust = ("--hash", certificate.sha256_hex)
+        status, _, advice = await examine(start, url_of(server), *trust, "--origin", "https://bad.example")
+        assert status == 1
+        assert "`https://bad.example` is not among the origins" in advice["forbidden"]
+        status, _, advice = await examine(start, url_of(server), *trust, "--origin", "https://good.example")
+        assert (status, "forbidden" in advice) == (0, False)
+
+
+async def test_a_server_of_draft_02_only(start: Start, certificate: wtio.DevCertificate) -> None:
+    async def handler(session: aioquic_peer.PeerSession) -> None:
+        await asyncio.Event().wait()
+
+    async with aioquic_peer.serve(
+        handler, "127.0.0.1", 0, certificate=certificate.certfile, key=certificate.keyfile
+    ) as port:
+        trust = ("--hash", certificate.sha256_hex)
+        status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", *trust)
+    assert (status, report["dialect"]) == (0, "draft02")
+    assert {"not_for_safari", "no_draft_15", "no_reset_stream_at"} <= set(advice)
+    assert "not_for_chrome_and_firefox" not in advice
+
+
+async def test_a_server_that_ends_the_session_at_once(start: Start, certificate: wtio.DevCertificate) -> None:
+    async def handler(session: wtio.WebTransportSession) -> None:
+        await session.close(9, "not today")
+
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        status, report, advice = await examine(start, url_of(server), "--hash", certificate.sha256_hex, "--echo")
+    assert (status, report["end"]["code"]) == (0, 9)
+    assert advice["ended_by_server"].endswith("by the peer with application code 9: not today.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("http://localhost/",), "the scheme is `http`, not `https`"),
+        (("https://localhost:9/", "--hash", "abc"), "certificate hash 'abc' is no SHA-256"),
+        (("https://localhost:9/", "--cafile", "/nowhere/ca.pem"), "`/nowhere/ca.pem` cannot be read"),
+        (("https://localhost:9/", "--header", "x"), "header `x` has no colon"),
+    ],
+)
+async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], words: str) -> None:
+    status, text = await doctor(start, *arguments)
+    assert status == 1
+    assert text.startswith("error: ")
+    assert words in text
+    assert text.count("\n") == 1
