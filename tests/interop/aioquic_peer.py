@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 CLOSE_SESSION = 0x2843
+DRAIN_SESSION = 0x78AE
 
 # draft-ietf-webtrans-http3, section 4.4: where the 32-bit application codes lie among the HTTP/3 codes.
 APPLICATION_ERROR_FIRST = 0x52E4A40FA8DB
@@ -207,6 +208,7 @@ class PeerSession:
         self.headers = headers
         self.response: asyncio.Future[int] = loop.create_future()
         self.closed: asyncio.Future[PeerSessionClosed] = loop.create_future()
+        self.draining: asyncio.Future[None] = loop.create_future()
         self._protocol = protocol
         self._capsules = bytearray()
         self._streams: dict[int, PeerStream] = {}
@@ -225,9 +227,13 @@ class PeerSession:
             with http._get_or_create_stream(stream_id) as stream:
                 stream.frame_type = FrameType.WEBTRANSPORT_STREAM
                 stream.session_id = self.session_id
-        self._streams[stream_id] = opened = PeerStream(self, self._protocol, stream_id)
+        self._streams[stream_id] = opened = self.make_stream(stream_id)
         self._protocol.transmit_soon()
         return opened
+
+    async def create_stream(self, *, bidirectional: bool = True) -> PeerStream:
+        """Open a stream once it may be opened; aioquic itself waits for the credit of QUIC before it sends."""
+        return self.open_stream(bidirectional=bidirectional)
 
     async def accept_stream(self, *, bidirectional: bool = True) -> PeerStream:
         """Wait for the next stream that the other side opened; PeerSessionClosed when none can come."""
@@ -247,16 +253,34 @@ class PeerSession:
         if self._close_sent or self.closed.done():
             return
         self._close_sent = True
-        value = code.to_bytes(4, "big") + reason.encode()
-        capsule = encode_uint_var(CLOSE_SESSION) + encode_uint_var(len(value)) + value
-        self._protocol.http.send_data(self.session_id, capsule, end_stream=True)
+        self.send_capsule(CLOSE_SESSION, code.to_bytes(4, "big") + reason.encode(), end=True)
+
+    def drain(self) -> None:
+        """Ask the other side to wind down."""
+        self.send_capsule(DRAIN_SESSION, b"")
+
+    def send_capsule(self, kind: int, value: bytes, *, end: bool = False) -> None:
+        """Send a capsule, and with ``end`` the end of the CONNECT stream."""
+        capsule = encode_uint_var(kind) + encode_uint_var(len(value)) + value
+        self._protocol.http.send_data(self.session_id, capsule, end_stream=end)
         self._protocol.transmit_soon()
+
+    @property
+    def protocol(self) -> str | None:
+        """The subprotocol that the server chose; its name is a plain one."""
+        for name, value in self.headers:
+            if name == "wt-protocol":
+                return value.strip('"')
+        return None
+
+    def make_stream(self, stream_id: int) -> PeerStream:
+        return PeerStream(self, self._protocol, stream_id)
 
     def stream(self, stream_id: int) -> PeerStream:
         """The stream of this id, announced to the application when it is new."""
         stream = self._streams.get(stream_id)
         if stream is None:
-            stream = self._streams[stream_id] = PeerStream(self, self._protocol, stream_id)
+            stream = self._streams[stream_id] = self.make_stream(stream_id)
             (self._unidirectional if stream_id & 2 else self._bidirectional).put(stream)
         return stream
 
@@ -280,8 +304,7 @@ class PeerSession:
             except BufferReadError:
                 break
             del self._capsules[: buffer.tell()]
-            if capsule == CLOSE_SESSION:
-                self.ended(PeerSessionClosed(int.from_bytes(value[:4], "big"), value[4:].decode()))
+            self.capsule_arrived(capsule, value)
         if end:
             # draft-ietf-webtrans-http3, section 6: an end without a capsule is code 0 without a reason.
             self.ended(PeerSessionClosed(0, ""))
@@ -289,6 +312,12 @@ class PeerSession:
                 self._close_sent = True
                 self._protocol.quic.send_stream_data(self.session_id, b"", end_stream=True)
                 self._protocol.transmit_soon()
+
+    def capsule_arrived(self, kind: int, value: bytes) -> None:
+        if kind == CLOSE_SESSION:
+            self.ended(PeerSessionClosed(int.from_bytes(value[:4], "big"), value[4:].decode()))
+        elif kind == DRAIN_SESSION and not self.draining.done():
+            self.draining.set_result(None)
 
     def ended(self, error: PeerSessionClosed) -> None:
         if not self.response.done():
@@ -312,10 +341,12 @@ class PeerProtocol(QuicConnectionProtocol):
         *,
         handler: Callable[[PeerSession], Awaitable[None]] | None = None,
         decide: Callable[[PeerSession], int] = lambda session: 200,
+        protocols: Sequence[str] = (),
     ) -> None:
         super().__init__(quic, stream_handler)
         self.quic = quic
-        self.http = H3Connection(quic, enable_webtransport=True)
+        self.http = self.make_http(quic)
+        self.protocols = protocols
         self.terminated = False
         self.settings: asyncio.Future[dict[int, int]] = asyncio.get_running_loop().create_future()
         self._sessions: dict[int, PeerSession] = {}
@@ -351,8 +382,27 @@ class PeerProtocol(QuicConnectionProtocol):
         """Client: CONNECT, and the session once the server accepted it."""
         await self.settings
         stream_id = self.quic.get_next_available_stream_id()
-        session = self._sessions[stream_id] = PeerSession(self, stream_id, path, ())
-        headers = [
+        session = self._sessions[stream_id] = self.make_session(stream_id, path, ())
+        headers = self.request_headers(authority, path)
+        if self.protocols:
+            headers.append((b"wt-available-protocols", ", ".join(f'"{name}"' for name in self.protocols).encode()))
+        self.http.send_headers(stream_id, headers)
+        self.transmit_soon()
+        status = await session.response
+        if not 200 <= status < 300:
+            raise PeerSessionRejected(status)
+        return session
+
+    # -- for other kinds of peers
+
+    def make_http(self, quic: QuicConnection) -> H3Connection:
+        return H3Connection(quic, enable_webtransport=True)
+
+    def make_session(self, session_id: int, path: str, headers: Sequence[tuple[str, str]]) -> PeerSession:
+        return PeerSession(self, session_id, path, headers)
+
+    def request_headers(self, authority: str, path: str) -> list[tuple[bytes, bytes]]:
+        return [
             (b":method", b"CONNECT"),
             (b":scheme", b"https"),
             (b":authority", authority.encode()),
@@ -360,12 +410,6 @@ class PeerProtocol(QuicConnectionProtocol):
             (b":protocol", b"webtransport"),
             (b"sec-webtransport-http3-draft02", b"1"),
         ]
-        self.http.send_headers(stream_id, headers)
-        self.transmit_soon()
-        status = await session.response
-        if not 200 <= status < 300:
-            raise PeerSessionRejected(status)
-        return session
 
     # -- from aioquic
 
@@ -419,10 +463,14 @@ class PeerProtocol(QuicConnectionProtocol):
         if fields.get(":method") != "CONNECT" or not fields.get(":protocol", "").startswith("webtransport"):
             self.http.send_headers(stream_id, [(b":status", b"405")], end_stream=True)
             return
-        session = PeerSession(self, stream_id, fields[":path"], headers)
+        session = self.make_session(stream_id, fields[":path"], headers)
         status = self._decide(session)
         accepted = 200 <= status < 300
         answer = [(b":status", str(status).encode()), (b"sec-webtransport-http3-draft", b"draft02")]
+        offered = [name.strip(' "') for name in fields.get("wt-available-protocols", "").split(",")]
+        if accepted and (common := [name for name in offered if name in self.protocols]):
+            answer.append((b"wt-protocol", f'"{common[0]}"'.encode()))
+            session.headers = [*headers, ("wt-protocol", common[0])]
         self.http.send_headers(stream_id, answer, end_stream=not accepted)
         if accepted:
             self._sessions[stream_id] = session
@@ -453,7 +501,12 @@ def _configuration(*, is_client: bool) -> QuicConfiguration:
 
 @contextlib.asynccontextmanager
 async def connect(
-    host: str, port: int, path: str, *, cafile: str | PathLike[str] | None = None
+    host: str,
+    port: int,
+    path: str,
+    *,
+    cafile: str | PathLike[str] | None = None,
+    protocols: Sequence[str] = (),
 ) -> AsyncIterator[PeerSession]:
     """Open a session; without ``cafile`` any certificate is accepted (this is a test peer)."""
     configuration = _configuration(is_client=True)
@@ -461,7 +514,8 @@ async def connect(
         configuration.verify_mode = ssl.CERT_NONE
     else:
         configuration.load_verify_locations(cafile=str(cafile))
-    async with quic_connect(host, port, configuration=configuration, create_protocol=PeerProtocol) as protocol:
+    create_protocol = partial(PeerProtocol, protocols=protocols)
+    async with quic_connect(host, port, configuration=configuration, create_protocol=create_protocol) as protocol:
         assert isinstance(protocol, PeerProtocol)
         session = await protocol.request_session(f"{host}:{port}", path)
         yield session
@@ -477,6 +531,8 @@ async def serve(
     certificate: str | PathLike[str],
     key: str | PathLike[str],
     decide: Callable[[PeerSession], int] = lambda session: 200,
+    protocols: Sequence[str] = (),
+    create_protocol: Callable[..., PeerProtocol] = PeerProtocol,
 ) -> AsyncIterator[int]:
     """Run ``handler`` for each session that ``decide`` gives a 2xx status; yields the port."""
     configuration = _configuration(is_client=False)
@@ -485,7 +541,7 @@ async def serve(
         host,
         port,
         configuration=configuration,
-        create_protocol=partial(PeerProtocol, handler=handler, decide=decide),
+        create_protocol=partial(create_protocol, handler=handler, decide=decide, protocols=protocols),
     )
     try:
         assert server._transport is not None
