@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.interop.safari import Flavour
+
 from . import pywebtransport, webtransport_go, wtransport
+from .aioquic_column import AioquicClient, AioquicServer
 from .browsers import ChromiumClient, FirefoxClient
+from .safari_column import SafariClient
 from .wtio_itself import WtioClient, WtioServer
 
 if TYPE_CHECKING:
@@ -15,12 +19,16 @@ CLIENTS: tuple[ClientPeer, ...] = (
     WtioClient(),
     ChromiumClient(),
     FirefoxClient(),
+    SafariClient(Flavour.D07),
+    SafariClient(Flavour.D13),
+    AioquicClient(),
     webtransport_go.CLIENT,
     wtransport.CLIENT,
     pywebtransport.CLIENT,
 )
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
+    AioquicServer(),
     webtransport_go.SERVER,
     wtransport.SERVER,
     pywebtransport.SERVER,
