@@ -49,7 +49,11 @@ def cell(
     prepare: Callable[[Peer], str | Missing],
 ) -> None:
     """Tells the table which cell the test fills; skips when peer or row cannot be had."""
-    version = prepare(peer)
+    try:
+        version = prepare(peer)
+    except Exception:
+        request.node.user_properties.append((PROPERTY, table.Cell(direction, peer.name, row_name)))
+        raise
     difference = peer.differences.get(row_name)
     outcome = table.Cell(direction, peer.name, row_name, version=version if isinstance(version, str) else "")
     if isinstance(version, Missing):

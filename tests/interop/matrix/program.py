@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, cast
 
 from .peer import Difference, Missing, PeerFailed
@@ -54,31 +55,45 @@ class Program:
     name: str
     title: str
     install: Callable[[], Installed]
-    """Raises Missing."""
-    _outcome: list[Installed | Missing] = field(default_factory=list)
+    """Raises Missing where something is not to be had, PeerFailed where a program of ours does not compile."""
+    _outcome: list[Installed | Missing | PeerFailed] = field(default_factory=list)
 
     def prepare(self) -> Installed:
         if not self._outcome:
             try:
                 self._outcome.append(self.install())
-            except Missing as missing:
-                self._outcome.append(missing)
+            except (Missing, PeerFailed) as error:
+                self._outcome.append(error)
         outcome = self._outcome[0]
-        if isinstance(outcome, Missing):
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
 
-def call(command: Sequence[str | Path], *, cwd: Path, seconds: float, environment: Mapping[str, str] = {}) -> str:
+def call(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    seconds: float,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    failure: type[Missing | PeerFailed] = Missing,
+) -> str:
     """Run a command of a tool and return its output.
 
     Raises:
-        Missing: It is not installed, failed or took too long.
+        Missing: It is not installed or took too long.
+        failure: It failed.
     """
     words = " ".join(map(str, command))
     try:
         done = subprocess.run(
-            command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=seconds
+            command,
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
         )
     except FileNotFoundError as error:
         raise Missing(f"`{command[0]}` is not installed") from error
@@ -86,7 +101,7 @@ def call(command: Sequence[str | Path], *, cwd: Path, seconds: float, environmen
         raise Missing(f"`{words}` took more than {seconds:.0f} s") from error
     if done.returncode != 0:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise Missing(f"`{words}` failed: {' | '.join(lines[-3:]) or f'exit status {done.returncode}'}")
+        raise failure(f"`{words}` failed: {' | '.join(lines[-3:]) or f'exit status {done.returncode}'}")
     return done.stdout
 
 

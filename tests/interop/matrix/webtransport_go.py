@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from .peer import Difference, Missing
+from .peer import Difference, Missing, PeerFailed
 from .program import BUILT, SOURCES, Installed, Program, ProgramClient, ProgramServer, call
 from .rows import ROWS
 
@@ -24,7 +24,13 @@ def _install() -> Installed:
         raise Missing("no `go` on the PATH or in /usr/local/go/bin; see https://go.dev/doc/install")
     call([go, "mod", "download"], cwd=_SOURCE, seconds=300, environment=_ENVIRONMENT)
     binary: Path = BUILT / "webtransport-go"
-    call([go, "build", "-buildvcs=false", "-o", binary, "."], cwd=_SOURCE, seconds=600, environment=_ENVIRONMENT)
+    call(
+        [go, "build", "-buildvcs=false", "-o", binary, "."],
+        cwd=_SOURCE,
+        seconds=600,
+        environment=_ENVIRONMENT,
+        failure=PeerFailed,
+    )
     version = call([go, "list", "-m", "-f", "{{.Version}}", _MODULE], cwd=_SOURCE, seconds=60)
     return Installed([str(binary)], version.strip().removeprefix("v"))
 

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from .peer import Difference, Missing
+from .peer import Difference, Missing, PeerFailed
 from .program import BUILT, SOURCES, Installed, Program, ProgramClient, ProgramServer, call
 from .rows import ROWS
 
@@ -27,6 +27,7 @@ def _install() -> Installed:
         cwd=_SOURCE,
         seconds=_BUILD_SECONDS,
         environment={"CARGO_TARGET_DIR": str(target)},
+        failure=PeerFailed,
     )
     packages = json.loads(call([cargo, "metadata", "--format-version=1", "--locked"], cwd=_SOURCE, seconds=60))
     version = next(package["version"] for package in packages["packages"] if package["name"] == "wtransport")
