@@ -448,7 +448,7 @@ def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[s
         case "protocol":
             return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}", "transport"
         case "tls":
-            return f"TLS failed (alert {code}){said}", "transport"
+            return f"TLS failed with {alert_name(code)}{said}", "transport"
         case "idle":
             return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)", "transport"
         case "reset":

@@ -296,7 +296,7 @@ def _result(report: ConnectionReport) -> str:
         reached = {
             "lookup": "looking up the host",
             "handshake": "the QUIC handshake",
-            "settings": "waiting for the peer's SETTINGS",
+            "settings": f"{'waiting for' if report.settings_received is None else 'checking'} the peer's SETTINGS",
             "request": "the session request",
         }[report.step]
         return f"no session: it failed in {reached}"

@@ -17,7 +17,7 @@ import wtio
 from wtio import _core
 from wtio.protocol.settings import Setting
 
-from .support import session_pair
+from .support import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,11 +137,16 @@ async def test_values_are_frozen_and_go_through_json_and_pickle(pair: Pair) -> N
 
 
 async def test_subprotocols_and_origin_are_in_it(certificate: wtio.DevCertificate) -> None:
-    async with session_pair(certificate, protocols=["b", "a"], origin="https://page.example") as pair:
-        for report in (pair.client.report, pair.accepted.report):
-            assert report.protocols == ("b", "a")
-            assert report.protocol is None
-            assert report.origin == "https://page.example"
+    origin = "https://page.example"
+    async with wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls(), origins=[origin]) as server:
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        connector = wtio.connect(url, tls=certificate.client_tls(), protocols=["b", "a"], origin=origin)
+        connecting = asyncio.ensure_future(opened(connector))
+        async with await (await anext(server)).accept() as accepted, await connecting as session:
+            for report in (session.report, accepted.report):
+                assert report.protocols == ("b", "a")
+                assert report.protocol is None
+                assert report.origin == origin
 
 
 async def test_wrong_hash_shows_both_hashes(certificate: wtio.DevCertificate) -> None:
@@ -201,11 +206,11 @@ async def test_an_expired_certificate_is_in_it(monkeypatch: pytest.MonkeyPatch) 
 async def test_rejections_have_everything_but_a_session(
     server: wtio.Server, url: str, certificate: wtio.DevCertificate
 ) -> None:
-    connecting = asyncio.ensure_future(failed(url, tls=certificate.client_tls(), origin="https://page.example"))
+    connecting = asyncio.ensure_future(failed(url, tls=certificate.client_tls(), origin=url.removesuffix("/test")))
     await (await anext(server)).reject(403)
     error, report = await connecting
     assert isinstance(error, wtio.SessionRejectedError)
-    assert (report.step, report.status, report.origin) == ("request", 403, "https://page.example")
+    assert (report.step, report.status, report.origin) == ("request", 403, url.removesuffix("/test"))
     assert report.end is not None
     assert (report.end.cause, report.end.by, report.end.code) == ("rejected", "peer", 403)
     assert report.settings_received is not None

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trustme
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.asyncio.server import serve as aioquic_serve
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.packet import QuicProtocolVersion
 from tests.interop import aioquic_peer
 
 import wtio
@@ -18,9 +22,18 @@ from wtio import _core
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aioquic.quic.events import QuicEvent
+
     from .programs import Start
 
 DAY = 24 * 3600
+
+
+class Mute(QuicConnectionProtocol):
+    """A server that makes QUIC connections and nothing of them."""
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        pass
 
 
 async def doctor(start: Start, *arguments: str) -> tuple[int, str]:
@@ -56,7 +69,9 @@ async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertifi
 
     async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         url = url_of(server, "/path?query")
-        status, text = await doctor(start, url, "--hash", certificate.sha256_hex, "--echo", "--origin", "https://a.b")
+        status, text = await doctor(
+            start, url, "--hash", certificate.sha256_hex, "--echo", "--origin", url_of(server, "")
+        )
     assert status == 0
     assert text.startswith(f"url           {url}\nresult        session established\n")
     assert "stream        ok: came back\ndatagram      ok: came back\n" in text
@@ -172,6 +187,33 @@ async def test_a_server_of_draft_02_only(start: Start, certificate: wtio.DevCert
     assert (status, report["dialect"]) == (0, "draft02")
     assert {"not_for_safari", "no_draft_15", "no_reset_stream_at"} <= set(advice)
     assert "not_for_chrome_and_firefox" not in advice
+
+
+@pytest.mark.parametrize(
+    ("protocol", "version", "rule"),
+    [
+        ("hq-interop", QuicProtocolVersion.VERSION_1, "no_http3"),
+        ("h3", QuicProtocolVersion.VERSION_1, "no_settings"),
+        ("h3", QuicProtocolVersion.VERSION_2, "no_common_version"),
+    ],
+)
+async def test_servers_of_something_else(
+    start: Start, certificate: wtio.DevCertificate, protocol: str, version: int, rule: str
+) -> None:
+    configuration = QuicConfiguration(is_client=False, alpn_protocols=[protocol], supported_versions=[version])
+    configuration.load_cert_chain(certificate.certfile)
+    server = await aioquic_serve("127.0.0.1", 0, configuration=configuration, create_protocol=Mute)
+    try:
+        assert server._transport is not None
+        port = server._transport.get_extra_info("sockname")[1]
+        trust = ("--hash", certificate.sha256_hex)
+        # The server without HTTP/3 never says anything; the others say no at once.
+        patience = "0.5" if rule == "no_settings" else "10"
+        status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", *trust, "--timeout", patience)
+    finally:
+        server.close()
+    assert (status, list(advice)) == (1, [rule])
+    assert report["status"] is None
 
 
 async def test_a_server_that_ends_the_session_at_once(start: Start, certificate: wtio.DevCertificate) -> None:

@@ -319,7 +319,7 @@ def no_extended_connect(report: ConnectionReport) -> str | None:
 @_rule("problem")
 def no_datagrams(report: ConnectionReport) -> str | None:
     """Datagrams are not offered, which WebTransport requires."""
-    if _cause(report) != "requirements":
+    if _cause(report) != "requirements" or not _dialects(report):
         return None
     if not _has_datagram_setting(report):
         return "The server offers no HTTP datagrams: it must send H3_DATAGRAM (0x33) = 1."
@@ -342,8 +342,8 @@ def forbidden(report: ConnectionReport) -> str | None:
             "try --origin https://the-page's-host, and look at what else it wants, such as a token in a header."
         )
     return (
-        f"The server forbids the session (403): `{report.origin}` is not among the origins that it allows. With wtio "
-        "that is the `origins` parameter of `serve`; scheme and port count."
+        f"The server forbids the session (403): `{report.origin}` is not among the origins that it allows. A server of "
+        "wtio takes pages of its own host and port, and those in the `origins` parameter of `serve`."
     )
 
 
@@ -519,7 +519,7 @@ def no_draft_15(report: ConnectionReport) -> str | None:
 @_rule("others")
 def no_reset_stream_at(report: ConnectionReport) -> str | None:
     """RESET_STREAM_AT is not offered."""
-    if report.transport_parameters is None or _offers_reset(report):
+    if report.transport_parameters is None or not _dialects(report) or _offers_reset(report):
         return None
     return (
         "Strict clients of draft 16 cannot connect: they want the transport parameter reset_stream_at (0x1d). Without "
