@@ -95,6 +95,8 @@ class SafariQuic(QuicConnection):
         super().__init__(configuration=configuration)
         self.peer_parameters: dict[int, bytes] = {}
         self._flavour = flavour
+        self.reliable_resets: dict[int, tuple[int, int]] = {}
+        """Wire code and reliable size of every RESET_STREAM_AT that came, by stream."""
         self._reliable_resets: dict[int, tuple[int, int, int]] = {}
         handlers = self._QuicConnection__frame_handlers  # type: ignore[attr-defined]
         if flavour is Flavour.D13:
@@ -128,6 +130,7 @@ class SafariQuic(QuicConnection):
             raise QuicConnectionError(QuicErrorCode.FRAME_ENCODING_ERROR, frame_type, "reliable size above final size")
         if final_size > stream.max_stream_data_local:
             raise QuicConnectionError(QuicErrorCode.FLOW_CONTROL_ERROR, frame_type, "over stream data limit")
+        self.reliable_resets[stream_id] = (code, reliable_size)
         known = self._reliable_resets.get(stream_id)
         if known is None or reliable_size < known[2]:
             self._reliable_resets[stream_id] = (code, final_size, reliable_size)
@@ -238,7 +241,8 @@ class SafariSession(PeerSession):
         self.capsules: list[int] = []
         """Types of the capsules that came, in order."""
         self.header_size = 2 + len(varint.encode(session_id))
-        self._safari = protocol
+        self.connection = protocol
+        self._capsule_came = asyncio.Event()
         self._flow_control = protocol.flavour is Flavour.D13
         self._progress = asyncio.Event()
         settings = protocol.settings.result()
@@ -283,7 +287,7 @@ class SafariSession(PeerSession):
         # The client's own streams have even numbers.
         if stream_id & 1 and self._flow_control:
             self._count(self._streams_granted[not stream_id & 2], 1, "streams")
-        return SafariStream(self, self._safari, stream_id)
+        return SafariStream(self, self.connection, stream_id)
 
     def forget(self, stream_id: int) -> None:
         if stream_id & 1 and self.known_stream(stream_id) is not None:
@@ -305,14 +309,20 @@ class SafariSession(PeerSession):
     def _done(self, credit: GrantedCredit, size: int) -> None:
         credit.done += size
         due = credit.limit - credit.done < credit.window // 2
-        if self._flow_control and due and self._safari.refills and not self.closed.done():
+        if self._flow_control and due and self.connection.refills and not self.closed.done():
             credit.limit = credit.done + credit.window
             self.send_capsule(credit.capsule, varint.encode(credit.limit))
 
     # -- capsules
 
+    async def wait_capsule(self) -> None:
+        """Wait for one more capsule."""
+        self._capsule_came.clear()
+        await self._capsule_came.wait()
+
     def capsule_arrived(self, kind: int, value: bytes) -> None:
         self.capsules.append(kind)
+        self._capsule_came.set()
         raised = {
             MAX_DATA: self._data,
             MAX_STREAMS_BIDI: self._streams_allowed[True],
@@ -334,10 +344,10 @@ class SafariSession(PeerSession):
     def complain(self, what: str) -> None:
         """End the session over something that the server must not do."""
         self.complaints.append(what)
-        if not self._safari.terminated:
-            self._safari.quic.reset_stream(self.session_id, FLOW_CONTROL_ERROR)
-            self._safari.quic.stop_stream(self.session_id, FLOW_CONTROL_ERROR)
-            self._safari.transmit_soon()
+        if not self.connection.terminated:
+            self.connection.quic.reset_stream(self.session_id, FLOW_CONTROL_ERROR)
+            self.connection.quic.stop_stream(self.session_id, FLOW_CONTROL_ERROR)
+            self.connection.transmit_soon()
         self.ended(PeerSessionClosed(None, what))
 
     def ended(self, error: PeerSessionClosed) -> None:
@@ -379,7 +389,7 @@ class SafariProtocol(PeerProtocol):
             self.quic.send_stream_data(stream_id, b"")
             self.quic.reset_stream(stream_id, H3_REQUEST_CANCELLED)
             self.quic.stop_stream(stream_id, H3_REQUEST_CANCELLED)
-            self.transmit_soon()
+            self.transmit()
             raise SafariRefused(reason)
         session = await self.request_session(authority, path)
         assert isinstance(session, SafariSession)
