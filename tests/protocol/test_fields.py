@@ -30,6 +30,7 @@ def test_h14_only_printable_ascii_can_be_written(text: str) -> None:
         (['"a"', '"b","c"'], ["a", "b", "c"]),
         (['"a"\t ,\t"b"  '], ["a", "b"]),
         (['  "a"'], ["a"]),
+        (['"a" \t'], ["a"]),
         ([], []),
         ([""], []),
         ([r'"a\"b\\c"'], [r'a"b\c']),
@@ -48,7 +49,7 @@ def test_r28_r30_well_formed_list(lines: list[str], expected: list[str]) -> None
         "a", '"a", b', '"a", 1', '("a" "b")', '"a" "b"', '"a",', ',"a"', '"a",,"b"', '"a', 'a"', '"a\\x"', '"é"',
         '"a\x01"', '"a";',
         '"a";A=1', '"a";q=', '"a";q=1.', '"a";q=1.2345', '"a"; q =1', "?1", ":YQ==:", '"a";q=1234567890123456',
-        '"a"; q=%"%C3"', "\t\"a\"",
+        '"a"; q=%"%C3"', "\t\"a\"", '"a";q=%"%c3"', '"a",\t',
     ],
 )  # fmt: skip
 def test_r30_r31_anything_but_strings_counts_as_absent(line: str) -> None:

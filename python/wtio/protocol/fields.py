@@ -8,6 +8,7 @@ correctly to know where a member ends.
 import re
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 __all__ = ["parse_string_item", "parse_string_list", "serialize_string", "serialize_string_list", "serialize_token"]
 
@@ -26,6 +27,7 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 _KEY: Final = re.compile(r"[a-z*][a-z0-9_\-.*]*")
 _SPACES: Final = re.compile(r" *")
 _COMMA: Final = re.compile(r"[ \t]*,[ \t]*")
+_END: Final = re.compile(r"[ \t]*\Z")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 
 
@@ -102,7 +104,7 @@ def parse_string_list(values: Sequence[str], *, tokens: bool = False) -> list[st
             return None
         members.append(item[0])
         offset = item[1]
-        if offset == len(value):
+        if _END.match(value, offset):
             break
         comma = _COMMA.match(value, offset)
         if comma is None or comma.end() == len(value):  # rubbish, or a trailing comma
@@ -136,10 +138,20 @@ def _skip_parameters(value: str, offset: int) -> int | None:
             bare = (
                 _STRING.match(value, offset + 1) or _TOKEN.match(value, offset + 1) or _OTHER.match(value, offset + 1)
             )
-            if bare is None:
+            if bare is None or not _is_utf8(bare[0]):
                 return None
             offset = bare.end()
     return offset
+
+
+def _is_utf8(bare: str) -> bool:
+    """Whether a display string decodes (RFC 9651, section 4.2.10); true of all other items."""
+    try:
+        if bare[0] == "%":
+            unquote_to_bytes(bare).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _end_of_spaces(value: str, offset: int) -> int:
