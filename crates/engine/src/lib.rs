@@ -11,6 +11,7 @@
 
 pub mod config;
 pub mod event;
+mod header;
 pub mod quic;
 pub mod session;
 pub mod stream;

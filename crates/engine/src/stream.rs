@@ -7,10 +7,10 @@ use std::{collections::VecDeque, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::header::HEADER_LIMIT;
+
 /// Writes below this size are copied together into one chunk.
 const SMALL_WRITE: usize = 4096;
-/// A stream's header: two varints at most.
-pub(crate) const HEADER_LIMIT: usize = 16;
 /// Size at which collected small writes become a chunk of their own.
 const CHUNK: usize = 16 * 1024;
 

@@ -18,16 +18,13 @@ use super::{
 use crate::{
     config::Options,
     event::{CloseCause, ConnectionFacts, Event},
+    header::{self, HEADER_LIMIT, Header},
     session::{DatagramStats, EarlyLedger, Session, SessionLimits},
-    stream::{HEADER_LIMIT, Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
+    stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
     tls::{self, Refusal},
     varint,
 };
 
-/// First varint of a bidirectional WebTransport stream (draft-ietf-webtrans-http3, section 4.3).
-const BIDIRECTIONAL_SIGNAL: u64 = 0x41;
-/// Stream type of a unidirectional WebTransport stream (section 4.2).
-const UNIDIRECTIONAL_TYPE: u64 = 0x54;
 /// Largest quarter stream id (RFC 9297, section 2.1).
 const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
 /// Bytes one stream may hand to the core before the next stream has its turn.
@@ -225,15 +222,11 @@ impl Conn {
         let stream_id = StreamId::from(wire(id));
         let mut ended = false;
         loop {
-            let signal = varint::read(head);
-            let data = match (signal, stream_id.dir()) {
-                (Some((BIDIRECTIONAL_SIGNAL, length)), Dir::Bi) | (Some((UNIDIRECTIONAL_TYPE, length)), Dir::Uni) => {
-                    varint::read(&head[length..]).map(|(session, rest)| (session, length + rest))
-                }
-                (Some(_), _) => break,
-                (None, _) => None,
-            };
-            if let Some((session, length)) = data {
+            let found = header::read(head, stream_id.dir() == Dir::Bi);
+            if found == Header::Raw {
+                break;
+            }
+            if let Header::Data { session, length } = found {
                 let rest = std::mem::take(head).freeze().slice(length..);
                 stream.buffer.push(rest);
                 stream.phase = Phase::Data;
