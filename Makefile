@@ -1,5 +1,6 @@
 # Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
-# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, bench, pytest).
+# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, bench, pytest, fuzz), SECONDS_EACH (of
+# fuzzing each target; default 60).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -9,6 +10,7 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 BIN := .venv/bin
+SECONDS_EACH := 60
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 # The border crate has no tests of its own: linking it outside of Python needs a libpython.
 CARGO_TESTS := --workspace --exclude wtio-core --locked
@@ -16,7 +18,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest interop test-rust lint fmt types bench bench-quick clean browsers
+.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types bench bench-quick clean browsers
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +33,7 @@ demo: build ## Show what it does: streams, datagrams and 64 MiB each way between
 serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)
 
-test: setup lint types test-rust pytest ## Everything: set-up, lint, types, Rust tests, Python tests
+test: setup lint types test-rust fuzz pytest ## Everything: set-up, lint, types, Rust tests, Python tests
 
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
@@ -44,11 +46,15 @@ test-rust: ## Rust tests only
 	cargo test $(CARGO_TESTS) --quiet
 	cargo test --package wtio-net --lib --features loom --locked --quiet handoff
 
+fuzz: .venv/dev.stamp build ## Fuzz every parser, SECONDS_EACH=60 for each; such as: make fuzz ARGS="qpack --keep"
+	@$(BIN)/python -m fuzz.run --seconds $(SECONDS_EACH) $(ARGS)
+
 lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 
 types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
@@ -60,6 +66,7 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 	$(BIN)/ruff format --quiet .
 	cargo fmt --all
 	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 bench: .venv/dev.stamp build ## Benchmarks against other libraries (tens of minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
@@ -68,8 +75,8 @@ bench-quick: .venv/dev.stamp build ## The same with less data, in about two minu
 	$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 clean: ## Remove what was built and installed here
-	rm -rf .venv target dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
-	find python tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
+	find python tests examples benchmarks fuzz -name __pycache__ -type d -prune -exec rm -rf {} +
 
 browsers:
 	@tools/environment browsers

@@ -11,6 +11,8 @@
 
 pub mod config;
 pub mod event;
+#[cfg(test)]
+mod fuzzing;
 mod header;
 pub mod quic;
 pub mod session;

@@ -1,7 +1,7 @@
 //! The adapter to the QUIC core, quinn-proto. No other module names its types.
 
 mod connection;
-mod frames;
+pub(crate) mod frames;
 mod handshake;
 mod tap;
 
