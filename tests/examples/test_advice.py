@@ -179,6 +179,8 @@ CASES: list[tuple[str, ConnectionReport, str]] = [
     ("expired", refused(with_certificate(**OLD)), "expired 24 hours ago"),
     ("not_valid_yet", refused(with_certificate(**EARLY)), "clocks is wrong"),
     ("hash_rules", refused(with_certificate(**LONG)), "is valid for 80 days"),
+    ("hash_rules", refused(with_certificate(not_after=NOW + 12 * DAY + 1)), "is valid for a little more than 14 days"),
+    ("hash_rules", refused(with_certificate(not_after=NOW + 10_000 * DAY)), "is valid for 10002 days"),
     ("hash_rules", refused(with_certificate(key="RSA")), "key of type RSA"),
     (
         "wrong_name",

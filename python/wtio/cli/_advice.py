@@ -655,7 +655,8 @@ def _unofficial(report: ConnectionReport) -> CertificateReport | None:
 def _hash_faults(certificate: CertificateReport) -> list[str]:
     faults = []
     if certificate.validity_days > _HASH_DAYS:
-        faults.append(f"is valid for {certificate.validity_days:.4g} days")
+        days = f"{certificate.validity_days:.2f}".rstrip("0").rstrip(".")
+        faults.append(f"is valid for {'a little more than ' if days == str(_HASH_DAYS) else ''}{days} days")
     if certificate.key and certificate.key != "ECDSA P-256":
         faults.append(f"has a key of type {certificate.key}")
     return faults
