@@ -39,12 +39,12 @@ def missing() -> str | None:
 
 
 @contextlib.asynccontextmanager
-async def launch() -> AsyncIterator[Browser]:
-    """Start Chromium with a profile of its own; it ends with the context."""
+async def launch(*flags: str) -> AsyncIterator[Browser]:
+    """Start Chromium with a profile of its own, and with further ``flags``; it ends with the context."""
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=list(FLAGS))
+        browser = await playwright.chromium.launch(executable_path=EXECUTABLE, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:
