@@ -150,6 +150,35 @@ def test_r74_sender_says_when_it_is_blocked_and_at_which_limit() -> None:
     testing.run(main())
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_r70_r71_receiver_counts_payload_alone(beyond: int, bidirectional: bool) -> None:
+    async def main() -> None:
+        async with peers() as (client, server):
+            controlled(server, receive_window=10)
+            client.open_data_stream(0, b"01234", bidirectional=bidirectional)
+            client.open_data_stream(0, b"56789" + b"!" * beyond, bidirectional=bidirectional)
+            await settle()
+            assert (EXCEEDED in server.credit) == bool(beyond)
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_r70_reset_stream_counts_its_final_size_without_the_head(beyond: int) -> None:
+    async def main() -> None:
+        async with peers() as (client, server):
+            controlled(server, receive_window=10)
+            stream = client.open_data_stream(0, b"01234567")
+            await settle()
+            stream.core.reset(0)
+            client.open_data_stream(0, b"89" + b"!" * beyond)
+            await settle()
+            assert (EXCEEDED in server.credit) == bool(beyond)
+
+    testing.run(main())
+
+
 def test_r73_data_that_was_read_is_granted_anew_unasked() -> None:
     async def main() -> None:
         async with peers() as (client, server):

@@ -15,7 +15,7 @@ import wtio
 from wtio import _core, testing
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
-from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.codes import ErrorCodes, from_wire
 from wtio.protocol.frames import encode_record
 from wtio.testing import Network, session_pair
 
@@ -515,6 +515,30 @@ def test_r45_r78_s1_s2_reset_never_hides_the_head_of_its_stream(seed: int, bidir
                     await stream.stop_receiving()
             await accepting
             assert sorted(codes) == list(range(300))
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("reset_stream_at", [True, False])
+@pytest.mark.parametrize("written", [b"", b"some data"])
+def test_r45_s1_peer_learns_of_every_stream_with_and_without_the_frame_for_it(
+    reset_stream_at: bool, written: bytes
+) -> None:
+    async def main() -> None:
+        network = Network(seed=3, **LOSSY)  # type: ignore[arg-type]
+        async with network.serve() as server, raw_client(network, reset_stream_at=reset_stream_at) as peer:
+            session = await (await requested(server, peer)).accept()
+            for code in range(60):
+                stream = await session.create_unidirectional_stream()
+                if written:
+                    await stream.write(data=written)
+                await stream.reset(error_code=code)
+            for _ in range(30):
+                await settle()
+            assert len(peer.data_streams) == 60
+            assert {stream.session_id for stream in peer.data_streams} == {0}
+            codes = {from_wire(stream.reset_code or 0) for stream in peer.data_streams}
+            assert codes == set(range(60))
 
     testing.run(main())
 
