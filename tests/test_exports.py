@@ -50,6 +50,7 @@ PUBLIC_MODULES = (
     "config",
     "datagram",
     "errors",
+    "pool",
     "protocol",
     "report",
     "server",

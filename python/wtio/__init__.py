@@ -1,6 +1,7 @@
 """WebTransport for Python: streams and datagrams over HTTP/3, between programs and with browsers.
 
-``connect`` makes a client, ``serve`` a server; both give sessions, and sessions give streams and datagrams. Everything
+``connect`` makes a client session, ``serve`` a server; ``Client`` makes many sessions over few sockets and connections.
+Sessions give streams and datagrams. Everything
 public is importable from here. ``wtio.errors`` shows all that can go wrong, ``wtio.config`` all that can be tuned.
 """
 
@@ -31,6 +32,7 @@ from wtio.errors import (
     StreamStoppedError,
     WebTransportError,
 )
+from wtio.pool import Client
 from wtio.report import ConnectionReport
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
 from wtio.session import (
@@ -60,6 +62,7 @@ __all__ = [
     "Buffer",
     "BusyError",
     "CertificateError",
+    "Client",
     "ClientTLS",
     "CloseInfo",
     "ConnectError",

@@ -1,7 +1,8 @@
 """The client: from a URL to an established session.
 
 ``connect`` checks the URL, looks the host up, tries its addresses in a race (happy eyeballs), waits for the server's
-SETTINGS and asks for the session. All of that together is bounded by ``Timeouts.connect``.
+SETTINGS and asks for the session. All of that together is bounded by ``Timeouts.connect``. ``wtio.pool`` has the
+client whose sessions share sockets and connections.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote, urlsplit
 
 from wtio import _core
 from wtio._connection import Connection
+from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
 from wtio.config import Limits, Timeouts
@@ -31,13 +33,15 @@ from wtio.errors import (
 )
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
+from wtio.protocol.faults import SessionStateError
 from wtio.session import SessionFacts, WebTransportSession
 from wtio.tls import ClientTLS
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from wtio._driver import Address, Driver, Transport
+    from wtio._driver import Driver, Transport
+    from wtio.pool import Pool
 
 __all__ = ["Connector", "connect"]
 
@@ -143,8 +147,66 @@ def header_pairs(headers: HeaderArgument) -> tuple[tuple[str, str], ...]:
     return tuple(result)
 
 
+class Sockets:
+    """Where a client's connections get their sockets: each one of its own, or all of an address family the same."""
+
+    def __init__(
+        self, transport: Transport, *, limits: Limits, timeouts: Timeouts, congestion: str, is_shared: bool = False
+    ) -> None:
+        self.transport = transport
+        self.limits = limits
+        self.timeouts = timeouts
+        self.congestion = congestion
+        self.is_shared = is_shared
+        self.is_closed = False
+        self.connections: set[ClientConnection] = set()
+        self._drivers: dict[bool, Driver] = {}
+
+    def open(self, is_ipv6: bool) -> Driver:
+        """Give the driver for one more connection; OSError where there is none to be had."""
+        if self.is_closed:
+            raise ConnectError("the client was closed")
+        driver = self._drivers.get(is_ipv6)
+        if driver is None or driver.is_closed:
+            driver = self.transport.open(
+                ip="::" if is_ipv6 else "0.0.0.0",
+                port=0,
+                dual_stack=False,
+                limits=self.limits,
+                timeouts=self.timeouts,
+                server_tls=None,
+                congestion=self.congestion,
+            )
+            if self.is_shared:
+                self._drivers[is_ipv6] = driver
+        return driver
+
+    def release(self, driver: Driver) -> None:
+        """A connection of the driver is over."""
+        if not self.is_shared or self.is_closed:
+            driver.close_when_idle()
+
+    def close(self) -> None:
+        """Close shared sockets as soon as their connections have died down."""
+        self.is_closed = True
+        for driver in self._drivers.values():
+            driver.close_when_idle()
+
+
+class _Asked:
+    """A session request under way."""
+
+    __slots__ = ("facts", "notify", "rejection", "session")
+
+    def __init__(self, facts: SessionFacts, notify: Callable[[], None]) -> None:
+        self.facts = facts
+        self.notify = notify
+        self.session: WebTransportSession | None = None
+        self.rejection: SessionRejected | SessionClosed | None = None
+
+
 class ClientConnection(Connection):
-    """A connection of a client: carries one session."""
+    """A connection of a client: carries one session, or those of a pool that go to the same server."""
 
     is_client = True
 
@@ -156,28 +218,72 @@ class ClientConnection(Connection):
         limits: Limits,
         timeouts: Timeouts,
         strict: bool,
+        sockets: Sockets,
         notify: Callable[[], None],
     ) -> None:
         super().__init__(core, driver, limits=limits, timeouts=timeouts, strict=strict)
         self.is_connected = False
         self.settings: SettingsReceived | None = None
-        self.rejection: SessionRejected | SessionClosed | None = None
-        self.session: WebTransportSession | None = None
-        self.request: SessionFacts | None = None
+        self.users = 0
+        """Connectors that have been given this connection and have no session yet."""
+        self.is_refusing = False
+        """The server refused a session that its limits would have allowed."""
+        self.on_lost: Callable[[], None] | None = None
+        self._sockets = sockets
         self._notify = notify
+        self._asked: dict[int, _Asked] = {}
+        sockets.connections.add(self)
         driver.add(core.id, self)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more session may be asked for (draft-ietf-webtrans-http3-16, sections 4.7 and 5.1)."""
+        h3 = self.h3
+        limit = h3.session_limit if h3.flow_control else 1
+        is_usable = not (self.is_lost or self._is_closing or self.is_refusing or h3.goaway_received)
+        return is_usable and h3.sessions + self.users < limit
 
     def connected(self) -> None:
         self.is_connected = True
         self._notify()
 
+    def ask(self, number: int, asked: _Asked, protocols: Sequence[str]) -> None:
+        """Send a session request on a fresh stream."""
+        facts = asked.facts
+        self._asked[number] = asked
+        self.h3.send_connect(
+            number,
+            authority=facts.authority,
+            path=facts.path,
+            headers=facts.request_headers,
+            protocols=protocols,
+            origin=facts.origin,
+        )
+        self._pump()
+
+    def retract(self, number: int) -> None:
+        """Give up a session request, also one that was answered while nobody looked."""
+        self._asked.pop(number, None)
+        if self.is_lost:
+            return
+        if session := self.sessions.get(number):
+            self.abort_session(session)
+            return
+        self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._pump()
+        if stream := self._raw.pop(number, None):
+            # The request could not even be written.
+            self._refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
+        self.forget_request(number)
+
     def tell(self, event: Event) -> None:
         match event:
             case SettingsReceived():
                 self.settings = event
-            case SessionAccepted(number, status, headers, protocol) if self.request is not None:
-                request = self.request
-                self.session = self.add_session(
+                self._notify()
+            case SessionAccepted(number, status, headers, protocol) if asked := self._asked.pop(number, None):
+                request = asked.facts
+                asked.session = self.add_session(
                     number,
                     SessionFacts(
                         authority=request.authority,
@@ -190,30 +296,45 @@ class ClientConnection(Connection):
                         status=status,
                     ),
                 )
-            case SessionRejected() | SessionClosed():
-                self.rejection = event
-            case _:
-                return
-        self._notify()
+                asked.notify()
+            case SessionRejected(number) | SessionClosed(number):
+                if asked := self._asked.pop(number, None):
+                    asked.rejection = event
+                    self.forget_request(number)
+                    asked.notify()
 
     def session_over(self, session: WebTransportSession) -> None:
-        # Section 6: a client whose only session has ended on both sides closes the connection.
-        self.close_connection(ErrorCodes.H3_NO_ERROR, "")
+        # Section 6: a client whose last session has ended on both sides closes the connection.
+        if not self.sessions and not self.users:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "")
 
     async def wait_session_over(self, session: WebTransportSession) -> None:
         await super().wait_session_over(session)
         # Until CONNECTION_CLOSE has left, too, for the program may end right after.
-        await self.lost.wait()
+        if self._is_closing:
+            await self.lost.wait()
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
-        self.driver.close_when_idle()
+        self._sockets.connections.discard(self)
+        self._sockets.release(self.driver)
+        if self.on_lost is not None:
+            self.on_lost()
+        asked, self._asked = self._asked, {}
+        for request in asked.values():
+            request.notify()
         self._notify()
 
     def give_up(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
         """Close at once; there is no session to take care of."""
         self._is_closing = True
         self._close_now(code, "")
-        self.driver.close_when_idle()
+        self._sockets.release(self.driver)
+
+    def leave(self) -> None:
+        """A connector that was given this connection goes, with a session or without."""
+        self.users -= 1
+        if not self.users and not self.sessions:
+            self.give_up()
 
 
 class Connector:
@@ -226,21 +347,18 @@ class Connector:
         tls: ClientTLS,
         request: SessionFacts,
         protocols: tuple[str, ...],
-        timeouts: Timeouts,
-        limits: Limits,
-        congestion: str,
         strict: bool,
-        transport: Transport,
+        sockets: Sockets,
+        pool: Pool | None,
     ) -> None:
         self._target = target
         self._tls = tls
         self._request = request
         self._protocols = protocols
-        self._timeouts = timeouts
-        self._limits = limits
-        self._congestion = congestion
+        self._timeouts = sockets.timeouts
         self._strict = strict
-        self._transport = transport
+        self._sockets = sockets
+        self._pool = pool
         self._session: WebTransportSession | None = None
         self._step = ""
         self._trace = self._new_trace()
@@ -262,15 +380,10 @@ class Connector:
 
     async def _establish(self) -> WebTransportSession:
         limit = self._timeouts.connect
-        self._attempts = []
         self._trace = self._new_trace()
-        session: WebTransportSession | None = None
         try:
             async with asyncio.timeout(limit) as timer:
-                addresses = await self._resolve()
-                connection = await self._race(addresses)
-                await self._check_requirements(connection)
-                session = await self._ask(connection)
+                session = await self._connect()
         except TimeoutError as error:
             if not timer.expired():
                 raise
@@ -283,16 +396,69 @@ class Connector:
         except ConnectError as error:
             self._reported(error)
             raise
-        finally:
-            # Also when cancelled at the very moment at which the session came: nobody would ever hold it.
-            for attempt in self._attempts:
-                if session is None or attempt.session is not session or attempt.is_lost:
-                    attempt.give_up()
-            self._attempts = []
         self._mark("")
         self._trace.settle()
         session._trace = self._trace
         return session
+
+    async def _connect(self) -> WebTransportSession:
+        """Find a connection and ask for the session on it."""
+        while True:
+            connection = await (self._dial() if self._pool is None else self._pool.acquire(self))
+            is_shared = bool(connection.sessions)
+            connection.users += 1
+            try:
+                return await self._ask(connection)
+            except ConnectError as error:
+                # A server may take fewer sessions than it said, or be about to go: nothing was processed.
+                if self._pool is None or not is_shared or not _was_refused(error):
+                    raise
+                connection.is_refusing = True
+            finally:
+                connection.leave()
+
+    def _twin(self) -> Connector:
+        """Another one for the same, whose progress is its own."""
+        return Connector(
+            self._target,
+            tls=self._tls,
+            request=self._request,
+            protocols=self._protocols,
+            strict=self._strict,
+            sockets=self._sockets,
+            pool=None,
+        )
+
+    def _adopt(self, dialer: Connector) -> None:
+        """Take over what another connector has learned on the way to the connection."""
+        trace, theirs = self._trace, dialer._trace
+        trace.attempts = [replace(attempt) for attempt in theirs.attempts]
+        trace.marks = list(theirs.marks)
+        trace.winner = theirs.winner
+        self._step = dialer._step
+
+    def _reuse(self, connection: ClientConnection) -> None:
+        """Note that the connection was there already."""
+        ip, port = connection.core.remote_address
+        self._trace.attempts = [Attempt(Address(ip, port, ":" in ip), connection)]
+        self._trace.winner = connection
+        self._trace.marks = [asyncio.get_running_loop().time()] * 3
+
+    async def _dial(self) -> ClientConnection:
+        """Make a connection that is ready for sessions. Whoever gets it counts in ``users`` before it suspends."""
+        self._attempts = []
+        ready: ClientConnection | None = None
+        try:
+            connection = await self._race(await self._resolve())
+            await self._check_requirements(connection)
+            ready = connection
+        finally:
+            # Also when cancelled at the very moment at which it came: nobody would ever hold it.
+            for attempt in self._attempts:
+                if attempt is not ready:
+                    attempt.give_up()
+            self._attempts = []
+        return ready
 
     def _new_trace(self) -> Trace:
         return Trace(self._target.url, self._target.host, self._tls, self._protocols, self._request.origin)
@@ -314,7 +480,7 @@ class Connector:
         target = self._target
         self._mark(f"looking up `{target.host}`")
         try:
-            return interleave(await self._transport.resolve(target.host, target.port))
+            return interleave(await self._sockets.transport.resolve(target.host, target.port))
         except OSError as error:
             raise NameResolutionError(
                 f"no address for host `{target.host}` of `{target.url}`: {error}", host=target.host
@@ -365,26 +531,19 @@ class Connector:
             return None
 
     def _begin(self, address: Address, tls: _core.ClientTls) -> ClientConnection:
-        driver = self._transport.open(
-            ip="::" if address.is_ipv6 else "0.0.0.0",
-            port=0,
-            dual_stack=False,
-            limits=self._limits,
-            timeouts=self._timeouts,
-            server_tls=None,
-            congestion=self._congestion,
-        )
+        driver = self._sockets.open(address.is_ipv6)
         try:
             core = driver.connect(address, self._target.host, tls)
         except BaseException:
-            driver.close()
+            self._sockets.release(driver)
             raise
         return ClientConnection(
             core,
             driver,
-            limits=self._limits,
+            limits=self._sockets.limits,
             timeouts=self._timeouts,
             strict=self._strict,
+            sockets=self._sockets,
             notify=self._changed.set,
         )
 
@@ -413,23 +572,22 @@ class Connector:
             await future
             stream = connection.open_request()
         self._step = "waiting for the server's answer to the session request"
-        connection.request = self._request
-        connection.h3.send_connect(
-            stream.id,
-            authority=self._request.authority,
-            path=self._request.path,
-            headers=self._request.request_headers,
-            protocols=self._protocols,
-            origin=self._request.origin,
-        )
-        connection._pump()
-        while connection.session is None:
-            if connection.rejection is not None:
-                raise self._rejection(connection.rejection)
-            self._raise_if_lost(connection)
-            self._changed.clear()
-            await self._changed.wait()
-        return connection.session
+        asked = _Asked(self._request, self._changed.set)
+        try:
+            connection.ask(stream.id, asked, self._protocols)
+            while asked.session is None:
+                if asked.rejection is not None:
+                    raise self._rejection(asked.rejection)
+                self._raise_if_lost(connection)
+                self._changed.clear()
+                await self._changed.wait()
+        except SessionStateError as error:
+            connection.retract(stream.id)
+            raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
+        except BaseException:
+            connection.retract(stream.id)
+            raise
+        return asked.session
 
     def _rejection(self, event: SessionRejected | SessionClosed) -> ConnectError:
         url = self._target.url
@@ -489,6 +647,14 @@ class Connector:
         for other in others:
             first.add_note(f"another address failed, too: {other}")
         return first
+
+
+def _was_refused(error: ConnectError) -> bool:
+    """Whether a request is sure not to have been processed (RFC 9114, sections 4.1.1 and 5.2)."""
+    cause = error.__cause__
+    return isinstance(cause, SessionStateError) or (
+        isinstance(cause, RemoteProtocolError) and cause.error_code == ErrorCodes.H3_REQUEST_REJECTED
+    )
 
 
 def interleave(addresses: list[Address]) -> list[Address]:
@@ -552,12 +718,17 @@ def connect(
         headers=headers,
         protocols=protocols,
         origin=origin,
-        timeouts=timeouts,
-        limits=limits,
-        congestion=congestion,
         strict=strict,
-        transport=LoopTransport(),
+        sockets=private_sockets(LoopTransport(), limits=limits, timeouts=timeouts, congestion=congestion),
     )
+
+
+def private_sockets(
+    transport: Transport, *, limits: Limits | None, timeouts: Timeouts | None, congestion: str
+) -> Sockets:
+    """Sockets for the connections of one connector."""
+    check_congestion(congestion)
+    return Sockets(transport, limits=limits or Limits(), timeouts=timeouts or Timeouts(), congestion=congestion)
 
 
 def make_connector(
@@ -567,15 +738,12 @@ def make_connector(
     headers: HeaderArgument,
     protocols: Sequence[str],
     origin: str | None,
-    timeouts: Timeouts | None,
-    limits: Limits | None,
-    congestion: str,
     strict: bool,
-    transport: Transport,
+    sockets: Sockets,
+    pool: Pool | None = None,
 ) -> Connector:
-    """Check what can be checked without a network, for ``connect`` and for the simulated network."""
+    """Check what can be checked without a network, for ``connect``, clients and the simulated network."""
     target = parse_url(url)
-    check_congestion(congestion)
     check_strict(strict)
     if isinstance(protocols, str):
         raise TypeError("protocols must be a sequence of str, not one str")
@@ -600,11 +768,9 @@ def make_connector(
         tls=tls or ClientTLS(),
         request=request,
         protocols=offered,
-        timeouts=timeouts or Timeouts(),
-        limits=limits or Limits(),
-        congestion=congestion,
         strict=strict,
-        transport=transport,
+        sockets=sockets,
+        pool=pool,
     )
 
 

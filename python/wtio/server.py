@@ -274,13 +274,27 @@ class ServerConnection(Connection):
 
     def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
         self.server._session_count += 1
-        return super().add_session(number, facts)
+        session = super().add_session(number, facts)
+        self._make_room()
+        return session
+
+    def _make_room(self) -> None:
+        """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
+        if self.is_lost or not self.h3.flow_control:
+            return
+        count = self.limits.bidirectional_streams + 1
+        if len(self.sessions) > 1:
+            count += len(self.sessions)
+            # The QUIC core keeps up to an eighth of the number to itself, to announce more at once.
+            count += count // 7 + 1
+        self.core.set_concurrent_streams(True, count)
 
     def own_certificates(self) -> list[bytes]:
         return self.server._tls.certificates
 
     def session_over(self, session: WebTransportSession) -> None:
         self.server._session_count -= 1
+        self._make_room()
         self.watch_idle()
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:

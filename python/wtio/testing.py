@@ -25,7 +25,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wtio._driver.simulated import Conditions, DeadlockError, SimulatedTransport, VirtualTimeLoop, Wire, WireCounts
-from wtio.client import Connector, HeaderArgument, make_connector
+from wtio.client import Connector, HeaderArgument, make_connector, private_sockets
+from wtio.pool import Client
 from wtio.server import HttpHook, Server, SessionHandler, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
@@ -69,6 +70,12 @@ def run(main: Coroutine[Any, Any, _Result], *, debug: bool | None = None) -> _Re
 def _certificate() -> DevCertificate:
     # Its own directory: tests must not depend on what lies in the user's cache.
     return dev_certificate(("localhost", "127.0.0.1", "::1"), directory=tempfile.mkdtemp(prefix="wtio-testing-"))
+
+
+@cache
+def _certificate_tls() -> ClientTLS:
+    # By authority, as pinned certificates cannot be pooled.
+    return ClientTLS(cafile=_certificate().certfile)
 
 
 class Network:
@@ -174,12 +181,37 @@ class Network:
             headers=headers,
             protocols=protocols,
             origin=origin,
+            strict=strict,
+            sockets=private_sockets(
+                SimulatedTransport(self._wire), limits=limits, timeouts=timeouts, congestion=congestion
+            ),
+        )
+
+    def client(
+        self,
+        *,
+        tls: ClientTLS | None = None,
+        headers: HeaderArgument = (),
+        protocols: Sequence[str] = (),
+        origin: str | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        congestion: str = "cubic",
+        strict: bool = False,
+    ) -> Client:
+        """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
+        client = Client(
+            tls=tls or _certificate_tls(),
+            headers=headers,
+            protocols=protocols,
+            origin=origin,
             timeouts=timeouts,
             limits=limits,
             congestion=congestion,
             strict=strict,
-            transport=SimulatedTransport(self._wire),
         )
+        client._sockets.transport = SimulatedTransport(self._wire)
+        return client
 
 
 @asynccontextmanager

@@ -100,6 +100,15 @@ async def server() -> None:
             await request.reject(404, headers=[("a", "b")])
 
 
+async def pooled() -> None:
+    async with wtio.Client(headers={"a": "b"}, limits=wtio.Limits(sessions=5)) as sharing:
+        assert_type(sharing, wtio.Client)
+        async with sharing.connect("https://localhost/", allow_pooling=True) as session:
+            assert_type(session, wtio.WebTransportSession)
+        assert_type(await sharing.connect("https://localhost/", protocols=["a"]), wtio.WebTransportSession)
+        assert_type(sharing.connections, int)
+
+
 async def errors() -> None:
     try:
         await client()

@@ -1033,6 +1033,7 @@ impl Conn {
         let low = self.options.stream_send_buffer / 2;
         let connection_full = self.queued * 2 > self.options.connection_send_buffer;
         let mut writers = std::mem::take(&mut self.writers);
+        let mut woken: Vec<(u64, u64, u64)> = Vec::new();
         writers.retain(|&id| {
             let Some(stream) = self.streams.get_mut(&id) else { return false };
             if !stream.write_interest {
@@ -1044,9 +1045,13 @@ impl Conn {
                 return true;
             }
             stream.write_interest = false;
-            events.push(Event::Writable { connection: self.id, stream: id });
+            let session = stream.session.and_then(|number| self.sessions.get(&number));
+            woken.push((session.map_or(0, |session| session.turn), stream.turn, id));
             false
         });
+        // The room may not be enough for all of them.
+        woken.sort_unstable();
+        events.extend(woken.into_iter().map(|(_, _, stream)| Event::Writable { connection: self.id, stream }));
         self.writers = writers;
     }
 

@@ -1,0 +1,282 @@
+"""A client that shares: sockets among all of its connections, connections among sessions to the same server.
+
+``Client`` is what applications hold. ``Pool`` decides which connection a session gets; making connections and asking
+for sessions is ``wtio.client``'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from wtio._driver.loop import LoopTransport
+from wtio.client import Sockets, check_congestion, check_strict, header_pairs, make_connector
+from wtio.config import Limits, Timeouts
+from wtio.errors import ConnectError, LocalProtocolError
+from wtio.tls import ClientTLS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from wtio.client import ClientConnection, Connector, HeaderArgument
+
+__all__ = ["Client"]
+
+_Key = tuple[str, int]
+
+
+class _Dial:
+    """A connection that is being made, for everybody who waits for it."""
+
+    def __init__(self, dialer: Connector) -> None:
+        self.dialer = dialer
+        self.waiters = 0
+        self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
+        # Its failure is everybody's who waits, and nobody's if nobody does.
+        self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.task = asyncio.ensure_future(dialer._dial())
+
+
+class Pool:
+    """Connections of one client by server, and those that are being made."""
+
+    def __init__(self) -> None:
+        self._ready: dict[_Key, list[ClientConnection]] = {}
+        self._dials: dict[_Key, _Dial] = {}
+        # Servers that want a connection for each session: nobody waits there for somebody else's.
+        self._unshareable: set[_Key] = set()
+
+    async def acquire(self, connector: Connector) -> ClientConnection:
+        """Give a connection that has room for one more session, until the caller suspends."""
+        key = (connector._target.host, connector._target.port)
+        while True:
+            for connection in self._ready.get(key, ()):
+                if connection.has_room:
+                    if connection.sessions or connection.users:
+                        connector._reuse(connection)
+                    return connection
+            if key in self._unshareable:
+                connection = await connector._dial()
+                self._keep(key, connection)
+                return connection
+            await self._wait(key, connector)
+
+    async def _wait(self, key: _Key, connector: Connector) -> None:
+        """Wait for a new connection to a server; the first who needs it begins to make it."""
+        dial = self._dials.get(key)
+        if dial is None:
+            dial = self._dials[key] = _Dial(connector._twin())
+            dial.task.add_done_callback(partial(self._dialled, key, dial))
+        dial.waiters += 1
+        try:
+            await asyncio.shield(dial.connection)
+        except BaseException:
+            if dial.waiters == 1:
+                self._abandon(key, dial)
+            raise
+        finally:
+            dial.waiters -= 1
+            connector._adopt(dial.dialer)
+
+    def _dialled(self, key: _Key, dial: _Dial, task: asyncio.Task[ClientConnection]) -> None:
+        if self._dials.get(key) is dial:
+            del self._dials[key]
+        if task.cancelled():
+            dial.connection.cancel()
+        elif (error := task.exception()) is not None:
+            if not dial.connection.done():
+                dial.connection.set_exception(error)
+        elif dial.connection.done():
+            task.result().give_up()
+        else:
+            self._keep(key, task.result())
+            dial.connection.set_result(task.result())
+
+    def _abandon(self, key: _Key, dial: _Dial) -> None:
+        """Nobody waits any more."""
+        if self._dials.get(key) is dial:
+            del self._dials[key]
+        dial.task.cancel()
+        if dial.connection.done() and not dial.connection.cancelled() and dial.connection.exception() is None:
+            connection = dial.connection.result()
+            if not connection.users and not connection.sessions:
+                connection.give_up()
+
+    def _keep(self, key: _Key, connection: ClientConnection) -> None:
+        if connection.h3.flow_control:
+            self._unshareable.discard(key)
+        else:
+            self._unshareable.add(key)
+        if not connection.is_lost:
+            self._ready.setdefault(key, []).append(connection)
+            connection.on_lost = partial(self._drop, key, connection)
+
+    def _drop(self, key: _Key, connection: ClientConnection) -> None:
+        connections = self._ready.get(key, [])
+        if connection in connections:
+            connections.remove(connection)
+        if not connections:
+            self._ready.pop(key, None)
+
+    async def close(self) -> None:
+        """Whoever waits for a connection learns that the client was closed."""
+        dials = list(self._dials.values())
+        self._dials.clear()
+        for dial in dials:
+            if not dial.connection.done():
+                dial.connection.set_exception(ConnectError("the client was closed"))
+            dial.task.cancel()
+        await asyncio.gather(*(dial.task for dial in dials), return_exceptions=True)
+
+
+class Client:
+    """Sessions that share sockets and, where asked for, connections.
+
+    Use it as a context manager::
+
+        async with wtio.Client(tls=tls) as client:
+            async with client.connect("https://example.org/chat", allow_pooling=True) as session:
+                ...
+
+    All of its connections use one UDP socket per address family, one set of trust settings and no threads or tasks of
+    their own, so a thousand quiet sessions cost little. A client belongs to one event loop. Leaving ``async with``
+    closes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        tls: ClientTLS | None = None,
+        headers: HeaderArgument = (),
+        protocols: Sequence[str] = (),
+        origin: str | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        congestion: str = "cubic",
+        strict: bool = False,
+    ) -> None:
+        """Make a client. No socket is opened before the first session.
+
+        Args:
+            tls: Whom to trust; None trusts the authorities of the system.
+            headers: Headers of every request, in front of those given to ``connect``.
+            protocols: Subprotocols to offer where ``connect`` names none.
+            origin: Value of the Origin header where ``connect`` names none; None sends none.
+            timeouts: Durations in seconds; None is ``Timeouts()``.
+            limits: Sizes in bytes and counts; None is ``Limits()``.
+            congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+            strict: As for ``wtio.connect``.
+
+        Raises:
+            ValueError: ``congestion`` is unknown.
+            TypeError: ``headers`` or ``protocols`` is of the wrong type.
+        """
+        check_congestion(congestion)
+        check_strict(strict)
+        if isinstance(protocols, str):
+            raise TypeError("protocols must be a sequence of str, not one str")
+        self._tls = tls or ClientTLS()
+        self._headers = header_pairs(headers)
+        self._protocols = tuple(protocols)
+        self._origin = origin
+        self._strict = strict
+        self._pool = Pool()
+        self._sockets = Sockets(
+            LoopTransport(),
+            limits=limits or Limits(),
+            timeouts=timeouts or Timeouts(),
+            congestion=congestion,
+            is_shared=True,
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._sockets.is_closed
+
+    @property
+    def connections(self) -> int:
+        """QUIC connections that are open or being opened."""
+        return len(self._sockets.connections)
+
+    def connect(
+        self,
+        url: str,
+        *,
+        headers: HeaderArgument = (),
+        protocols: Sequence[str] | None = None,
+        origin: str | None = None,
+        allow_pooling: bool = False,
+    ) -> Connector:
+        """Open a session: ``async with client.connect(url) as session``, or ``session = await client.connect(url)``.
+
+        As ``wtio.connect``, with the client's options and sockets. With pooling, sessions to the same host and port
+        share a connection as long as the server allows more sessions on it, which takes session flow control on both
+        sides; otherwise they get a connection each. A server that is going away gets no new sessions on the old
+        connection. A shared connection closes with its last session; the end of one session does not touch the others.
+        Cancelling gives up this session only, also while several wait for the same handshake.
+
+        Args:
+            url: ``https://host[:port][/path][?query]``; the default port is 443.
+            headers: Further headers of the request, in order: a mapping or pairs.
+            protocols: Subprotocols to offer, most wanted first; None offers the client's.
+            origin: Value of the Origin header; None sends the client's.
+            allow_pooling: Whether the session may share its connection with others that may, too. Default False.
+
+        Raises:
+            ValueError: Pooling together with ``ClientTLS(certificate_hashes=...)``, as in browsers, or a header or
+                subprotocol that cannot be sent.
+            LocalProtocolError: The client was closed.
+            ConnectError: As ``wtio.connect``, which lists its kinds.
+
+        Source: draft-ietf-webtrans-http3-16, sections 3 and 5.1; W3C WebTransport, ``allowPooling``.
+        """
+        if self.is_closed:
+            raise LocalProtocolError("this client was closed; make another one")
+        if allow_pooling and self._tls.certificate_hashes:
+            raise ValueError(
+                "allow_pooling=True does not go with ClientTLS(certificate_hashes=...): browsers forbid it, too; "
+                "leave pooling off, or trust the certificate's authority with ClientTLS(cafile=...)"
+            )
+        return make_connector(
+            url,
+            tls=self._tls,
+            headers=(*self._headers, *header_pairs(headers)),
+            protocols=self._protocols if protocols is None else protocols,
+            origin=self._origin if origin is None else origin,
+            strict=self._strict,
+            sockets=self._sockets,
+            pool=self._pool if allow_pooling else None,
+        )
+
+    async def close(self) -> None:
+        """Close all sessions with code 0, then connections and sockets. Idempotent.
+
+        Takes as long as the slowest ``WebTransportSession.close``. Sessions that are being opened fail with
+        ConnectError. Cancelling closes what is left at once, without waiting for anybody's goodbye.
+        """
+        self._sockets.is_closed = True
+        sessions = [session for connection in self._sockets.connections for session in connection.sessions.values()]
+        try:
+            for connection in list(self._sockets.connections):
+                if not connection.sessions:
+                    connection.give_up()
+            await self._pool.close()
+            await asyncio.gather(*(session.close() for session in sessions))
+        finally:
+            for connection in list(self._sockets.connections):
+                connection.give_up()
+            self._sockets.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<wtio.Client with {self.connections} connections{' closed' * self.is_closed}>"
