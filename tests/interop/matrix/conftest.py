@@ -83,12 +83,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         ("client", peers.CLIENTS),
         ("server", peers.SERVERS),
     )
-    versions = {(cell.direction, cell.peer): cell.version for cell in cells}
-    titles = {
-        (direction, peer.name): f"{peer.title} {versions.get((direction, peer.name), '')}".strip()
-        for direction, column in columns
-        for peer in column
-    }
+    titles = {(direction, peer.name): peer.title for direction, column in columns for peer in column}
     text = table.render(cells, ROWS, titles)
     terminalreporter.section("interop matrix")
     terminalreporter.line(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import aioquic
 from tests.interop import safari
 
 from .aioquic_column import offered, play_client
@@ -25,10 +24,10 @@ class SafariClient:
     def __init__(self, flavour: safari.Flavour) -> None:
         self._flavour = flavour
         self.name = f"safari-{flavour.value}"
-        self.title = f"Safari ({flavour.value}), emulated on aioquic"
+        self.title = f"Safari {flavour.value}"
 
     def prepare(self) -> str:
-        return aioquic.__version__
+        return "emulated"
 
     def close(self) -> None:
         """Nothing was started."""

@@ -37,6 +37,8 @@ class Cell:
 def render(cells: Iterable[Cell], rows: Mapping[str, Row], titles: Mapping[tuple[Direction, str], str]) -> str:
     """Both tables and their footnotes; ``titles`` gives the columns and their order. Columns without cells are left
     out, cells that were not run stay empty."""
+    cells = list(cells)
+    versions = {(cell.direction, cell.peer): cell.version for cell in cells}
     found = {(cell.direction, cell.peer, cell.row): cell for cell in cells}
     notes: dict[str, int] = {}
     blocks = []
@@ -45,6 +47,7 @@ def render(cells: Iterable[Cell], rows: Mapping[str, Row], titles: Mapping[tuple
         peers = [peer for peer in peers if any((direction, peer, row) in found for row in rows)]
         if peers:
             grid = [["", *(titles[direction, peer] for peer in peers)]]
+            grid.append(["version", *(versions[direction, peer] for peer in peers)])
             grid.extend(
                 [row.title, *(_text(found.get((direction, peer, row.name)), notes) for peer in peers)]
                 for row in rows.values()

@@ -16,36 +16,38 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TITLES: dict[tuple[Direction, str], str] = {
-    ("client", "one"): "One 1.0",
+    ("client", "one"): "One",
     ("client", "two"): "Two",
-    ("server", "one"): "One 1.0",
+    ("server", "one"): "One",
 }
 SOME_ROWS = {name: ROWS[name] for name in ("connect", "drain")}
 
 
 def test_marks_stand_in_their_columns_with_footnotes() -> None:
     cells = [
-        Cell("client", "one", "connect"),
-        Cell("client", "one", "drain", "-", "One: cannot drain"),
+        Cell("client", "one", "connect", version="1.0"),
+        Cell("client", "one", "drain", "-", "One: cannot drain", "1.0"),
         Cell("client", "two", "connect", "missing", "Two is missing: no compiler"),
         Cell("client", "two", "drain", "missing", "Two is missing: no compiler"),
-        Cell("server", "one", "connect", "FAIL"),
+        Cell("server", "one", "connect", "FAIL", version="1.0"),
     ]
     text = render(cells, SOME_ROWS, TITLES)
     assert text.splitlines() == [
         "Others as clients of our server, with its default settings:",
         "",
-        "|                  | One 1.0 | Two         |",
-        "|------------------|---------|-------------|",
-        "| connect          | ok      | missing (1) |",
-        "| drain, both ways | - (2)   | missing (1) |",
+        "|                  | One   | Two         |",
+        "|------------------|-------|-------------|",
+        "| version          | 1.0   |             |",
+        "| connect          | ok    | missing (1) |",
+        "| drain, both ways | - (2) | missing (1) |",
         "",
         "Our client, with others as servers:",
         "",
-        "|                  | One 1.0 |",
-        "|------------------|---------|",
-        "| connect          | FAIL    |",
-        "| drain, both ways |         |",
+        "|                  | One  |",
+        "|------------------|------|",
+        "| version          | 1.0  |",
+        "| connect          | FAIL |",
+        "| drain, both ways |      |",
         "",
         "1. Two is missing: no compiler",
         "2. One: cannot drain",
