@@ -21,7 +21,7 @@ from aioquic.asyncio.client import connect as quic_connect
 from aioquic.h3.connection import H3_ALPN, H3Connection
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection, QuicConnectionError
-from aioquic.quic.events import StreamDataReceived
+from aioquic.quic.events import StreamDataReceived, StreamReset
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.stream import FinalSizeError
 
@@ -224,7 +224,9 @@ class SafariStream(PeerStream):
 
     def reset_arrived(self, code: int | None) -> None:
         # draft-ietf-webtrans-http3-14, section 5.4: what counts is the final size without the stream's header.
-        payload = max(self._received, self._quic.final_size(self.stream_id) - self._safari.header_size)
+        # The server's half of a stream that we opened has none.
+        header = self._safari.header_size if self.stream_id & 1 else 0
+        payload = max(self._received, self._quic.final_size(self.stream_id) - header)
         self._safari.data_received(payload - self._received)
         self._safari.data_taken(payload - self._taken)
         super().reset_arrived(code)
@@ -282,6 +284,11 @@ class SafariSession(PeerSession):
         return taken
 
     # -- what the server uses
+
+    @property
+    def data_counted(self) -> int:
+        """Payload bytes that came, those that a reset discarded included."""
+        return self._data_granted.used
 
     def make_stream(self, stream_id: int) -> PeerStream:
         # The client's own streams have even numbers.
@@ -415,6 +422,12 @@ class SafariProtocol(PeerProtocol):
     def quic_event_received(self, event: QuicEvent) -> None:
         if isinstance(event, StreamDataReceived) and event.stream_id & 1:
             self.first_data.setdefault(event.stream_id, event.data)
+        elif isinstance(event, StreamReset) and event.stream_id & 1:
+            # aioquic tells of a stream with its first payload, which a stream that is reset may not have.
+            header = self.http._stream.get(event.stream_id)
+            session = self._sessions.get(-1 if header is None or header.session_id is None else header.session_id)
+            if session is not None:
+                session.stream(event.stream_id)
         super().quic_event_received(event)
 
 

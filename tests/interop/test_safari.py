@@ -312,3 +312,46 @@ async def test_safari_learns_of_a_stream_that_our_server_resets_at_once(certific
             await session.connection.wait_progress()
         # Header and nothing else is certain to arrive.
         assert sorted(reliable.values()) == sorted((peer.to_wire(code), session.header_size) for code in codes)
+
+
+async def test_bytes_that_a_reset_discards_count_on_both_sides_alike(certificate: wtio.DevCertificate) -> None:
+    # Ten times the window passes, most of it unread: a miscount would block the session or break it.
+    piece, rounds = safari.GRANTED_DATA // 8, 40
+
+    async def reset(session: wtio.WebTransportSession) -> None:
+        async for stream in session.incoming_bidirectional_streams():
+            answer = await session.create_unidirectional_stream()
+            for sending in (stream, answer):
+                await sending.write(data=bytes(piece))
+            await stream.readexactly(n=1)
+            for sending in (stream, answer):
+                await sending.reset(error_code=7)
+
+    async with safari_on_wtio(certificate, Flavour.D13, reset) as session:
+        for _ in range(rounds):
+            stream = await session.create_stream()
+            await stream.write(b"")
+            streams = (stream, await session.accept_stream(bidirectional=False))
+            for receiving in streams:
+                assert await receiving.read() != b""
+            await stream.write(b"x", True)
+            for receiving in streams:
+                with pytest.raises(peer.PeerStreamReset) as caught:
+                    await receiving.read_all()
+                assert caught.value.code == 7
+        assert session.data_counted > safari.GRANTED_DATA
+
+
+async def test_safari_learns_of_streams_of_which_nothing_but_the_header_is_left(
+    certificate: wtio.DevCertificate,
+) -> None:
+    async def reset(session: wtio.WebTransportSession) -> None:
+        for _ in range(safari.GRANTED_STREAMS * 2):
+            await (await session.create_unidirectional_stream()).reset(error_code=7)
+        await session.wait_closed()
+
+    async with safari_on_wtio(certificate, Flavour.D13, reset) as session:
+        for _ in range(safari.GRANTED_STREAMS * 2):
+            with pytest.raises(peer.PeerStreamReset) as caught:
+                await (await session.accept_stream(bidirectional=False)).read_all()
+            assert caught.value.code == 7
