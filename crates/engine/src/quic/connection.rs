@@ -79,7 +79,7 @@ pub(crate) struct Conn {
     pub(crate) timer: Option<Instant>,
     pub(crate) listed: bool,
     options: Arc<Options>,
-    /// Reading has freed credit that the peer should be told of.
+    /// There is something to send that the core or the engine found outside of sending, such as freed credit.
     pub(crate) wants_transmit: bool,
     scratch: Vec<u64>,
 }
@@ -398,7 +398,7 @@ impl Conn {
             }
         }
         self.scratch = advanced;
-        // Resets that were acknowledged made room for others.
+        // Resets that were acknowledged made room for others, and headers that were queued are with the core.
         for _ in 0..self.held.len().min(HELD_PER_TURN) {
             let Some(id) = self.held.pop_front() else { break };
             if self.send_held(now, id, events) {
@@ -413,6 +413,7 @@ impl Conn {
         if !self.give_reset(id, code) {
             return true;
         }
+        self.wants_transmit = true;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.held_reset = None;
             stream.settle_ended(now);
@@ -462,6 +463,7 @@ impl Conn {
             self.feeding.push(id);
             // The answer to it is a packet at least, and the reset goes in front of that.
             self.inner.ping();
+            self.wants_transmit = true;
         }
     }
 
@@ -491,14 +493,16 @@ impl Conn {
     fn has_core_reset(&mut self, id: u64) -> bool {
         let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
         let Ok(mut chunks) = reader.read(true) else { return true };
+        let mut is_changed = false;
         let is_over = loop {
             match chunks.next(usize::MAX) {
-                Ok(Some(_)) => {}
+                Ok(Some(_)) => is_changed = true,
                 Err(ReadError::Blocked) => break false,
                 Ok(None) | Err(ReadError::Reset(_)) => break true,
             }
         };
-        self.wants_transmit |= chunks.finalize().should_transmit();
+        // The core's answer stays true until it has sent; only a change is a reason to make it send.
+        self.wants_transmit |= chunks.finalize().should_transmit() && (is_changed || is_over);
         is_over
     }
 
@@ -875,6 +879,10 @@ impl Conn {
             header.extend_from_slice(&chunk);
         }
         self.queued -= stream.queue.clear();
+        if let Ok(written) = self.inner.send_stream(StreamId::from(wire(id))).write(&header) {
+            stream.pushed += written as u64;
+            header.drain(..written);
+        }
         if self.give_reset(id, code) {
             return;
         }
@@ -905,7 +913,10 @@ impl Conn {
                 return false;
             }
         }
-        let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+        if self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code)).is_err() {
+            // The core is through with the stream, and no reset will leave.
+            self.tap.cancel_reset(id);
+        }
         true
     }
 

@@ -337,6 +337,7 @@ impl Engine {
         while let Some(id) = self.dirty.pop_front() {
             let Some(conn) = self.connections.get_mut(&id) else { continue };
             conn.listed = false;
+            conn.wants_transmit = false;
             Self::settle_endpoint(&mut self.endpoint, conn);
             conn.poll_events(now, &mut self.events);
             let mut turn = BURSTS_PER_TURN;
@@ -383,7 +384,8 @@ impl Engine {
                 }
                 continue;
             }
-            if !is_idle {
+            // What was settled just now may have to be sent, such as a reset that was held.
+            if !is_idle || std::mem::take(&mut conn.wants_transmit) {
                 self.mark(id);
                 if bursts == 0 {
                     return false;

@@ -260,9 +260,18 @@ impl Tap {
             return false;
         }
         self.reserve.fetch_add(claimed, Ordering::Relaxed);
+        // The room of a reset is freed with it, once.
+        debug_assert!(!state.departures.contains_key(&stream));
         let departure = Departure { reliable, header: header.to_vec(), claimed, packet: None };
         state.departures.insert(stream, departure);
         true
+    }
+
+    /// The reset announced last for a stream will not be sent.
+    pub(crate) fn cancel_reset(&self, stream: u64) {
+        if let Some(departure) = self.state().departures.remove(&stream) {
+            self.reserve.fetch_sub(departure.claimed, Ordering::Relaxed);
+        }
     }
 
     /// Bytes of each packet that resets under way claim.

@@ -1,0 +1,251 @@
+//! Two engines on a simulated network with virtual time: latency, loss, reordering, duplication; seeded.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
+
+use std::{
+    collections::BinaryHeap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use wtio_engine::{
+    Engine, Event, Options, ReadOutcome, ReceiveState,
+    session::SessionLimits,
+    tls::{ClientTls, ServerTls, Trust, generate_certificate},
+};
+
+pub const CLIENT: usize = 0;
+pub const SERVER: usize = 1;
+pub const SESSION: u64 = 0;
+/// `WT_SESSION_GONE`
+pub const GONE: u64 = 0x170d_7b68;
+pub const DATA_STREAM: &[u8] = &[0x40, 0x41, 0x00];
+pub const UNIDIRECTIONAL_STREAM: &[u8] = &[0x40, 0x54, 0x00];
+
+pub fn options(seed: u8) -> Options {
+    Options {
+        idle_timeout: Duration::from_secs(30),
+        keep_alive: None,
+        max_bidirectional_streams: 100,
+        max_unidirectional_streams: 100,
+        stream_receive_window: 256 * 1024,
+        connection_receive_window: 4 * 1024 * 1024,
+        stream_send_buffer: 256 * 1024,
+        connection_send_buffer: 4 * 1024 * 1024,
+        datagram_send_buffer: 64 * 1024,
+        datagram_send_age: None,
+        datagram_receive_buffer: 64 * 1024,
+        early_datagrams: 4,
+        max_connections: 10,
+        initial_mtu: 1200,
+        max_mtu: 1452,
+        congestion: "cubic".into(),
+        gso: false,
+        reset_stream_at: true,
+        seed: Some([seed; 32]),
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Link {
+    pub latency: Duration,
+    pub jitter: Duration,
+    pub loss: f64,
+    pub duplicate: f64,
+}
+
+pub const CLEAN: Link = Link { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, duplicate: 0.0 };
+pub const ROUGH: Link =
+    Link { latency: Duration::from_millis(10), jitter: Duration::from_millis(15), loss: 0.1, duplicate: 0.05 };
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Flying {
+    at: std::cmp::Reverse<(Instant, u64)>,
+    to: usize,
+    data: Vec<u8>,
+}
+
+pub struct Pair {
+    pub engines: [Engine; 2],
+    pub ids: [u64; 2],
+    pub addresses: [SocketAddr; 2],
+    pub now: Instant,
+    pub link: Link,
+    random: u64,
+    flying: BinaryHeap<Flying>,
+    sequence: u64,
+    pub events: [Vec<Event>; 2],
+}
+
+impl Pair {
+    pub fn new(seed: u8, link: Link, change: impl Fn(&mut Options)) -> Self {
+        let now = Instant::now();
+        let day = 86_400;
+        let (certificate, key, der) =
+            generate_certificate(&["localhost".into()], 1_700_000_000, 1_700_000_000 + 9000 * day).unwrap();
+        let _ = der;
+        let server_tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let client_tls = ClientTls::new(Trust::Insecure, None).unwrap();
+        let mut settings = options(seed);
+        change(&mut settings);
+        let server = Engine::new(settings.clone(), Some(&server_tls)).unwrap();
+        settings.seed = Some([seed.wrapping_add(1); 32]);
+        let mut client = Engine::new(settings, None).unwrap();
+        let addresses = ["10.0.0.1:1000".parse().unwrap(), "10.0.0.2:443".parse().unwrap()];
+        let id = client.connect(now, addresses[SERVER], "localhost", &client_tls).unwrap();
+        let mut pair = Self {
+            engines: [client, server],
+            ids: [id, u64::MAX],
+            addresses,
+            now,
+            link,
+            random: u64::from(seed) + 1,
+            flying: BinaryHeap::new(),
+            sequence: 0,
+            events: [Vec::new(), Vec::new()],
+        };
+        pair.run_until("both are connected", |p| {
+            p.seen(CLIENT, |e| matches!(e, Event::Connected { .. }))
+                && p.seen(SERVER, |e| matches!(e, Event::Connected { .. }))
+        });
+        for side in [CLIENT, SERVER] {
+            let limits = SessionLimits { datagram_buffer: 1 << 20, datagram_count: 1024, ..SessionLimits::default() };
+            let id = pair.ids[side];
+            pair.engines[side].add_session(id, SESSION, limits);
+        }
+        pair
+    }
+
+    pub fn seen(&self, side: usize, test: impl Fn(&Event) -> bool) -> bool {
+        self.events[side].iter().any(test)
+    }
+
+    pub fn chance(&mut self) -> f64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn fly(&mut self, to: usize, data: Vec<u8>) {
+        let jitter = self.link.jitter.mul_f64(self.chance());
+        self.sequence += 1;
+        let at = std::cmp::Reverse((self.now + self.link.latency + jitter, self.sequence));
+        self.flying.push(Flying { at, to, data });
+    }
+
+    /// One step of virtual time: send what wants to leave, then jump to the next arrival or timer.
+    pub fn step(&mut self) -> bool {
+        self.step_before(None)
+    }
+
+    /// As `step`, but time goes no further than `end`.
+    fn step_before(&mut self, end: Option<Instant>) -> bool {
+        for side in [CLIENT, SERVER] {
+            let mut out = Vec::new();
+            self.engines[side].process(self.now, 1, usize::MAX, |outgoing| {
+                out.push(outgoing.contents.to_vec());
+                true
+            });
+            for data in out {
+                if self.chance() < self.link.duplicate {
+                    self.fly(1 - side, data.clone());
+                }
+                if self.chance() >= self.link.loss {
+                    self.fly(1 - side, data);
+                }
+            }
+            let events = &mut self.events[side];
+            self.engines[side].take_events(events);
+        }
+        if let Some(Event::Incoming { connection }) =
+            self.events[SERVER].iter().find(|e| matches!(e, Event::Incoming { .. }))
+        {
+            self.ids[SERVER] = *connection;
+        }
+        let arrival = self.flying.peek().map(|f| f.at.0.0);
+        let timer = self.engines.iter_mut().filter_map(Engine::next_timer).min();
+        let Some(next) = arrival.into_iter().chain(timer).min() else { return false };
+        if let Some(end) = end.filter(|end| *end <= next) {
+            self.now = end;
+            return true;
+        }
+        self.now = self.now.max(next);
+        while self.flying.peek().is_some_and(|f| f.at.0.0 <= self.now) {
+            let flying = self.flying.pop().unwrap();
+            let from = self.addresses[1 - flying.to];
+            self.engines[flying.to].receive(self.now, from, None, 0, flying.data.as_slice().into());
+        }
+        true
+    }
+
+    pub fn run_until(&mut self, what: &str, done: impl Fn(&mut Self) -> bool) {
+        for _ in 0..200_000 {
+            if done(self) {
+                return;
+            }
+            let is_alive = self.step();
+            assert!(is_alive || done(self), "the network fell silent before {what}");
+        }
+        panic!("never happened: {what}");
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end && self.step_before(Some(end)) {}
+    }
+
+    /// How the connection ended, on either side, if it did.
+    pub fn ends(&self) -> Vec<&Event> {
+        self.events.iter().flatten().filter(|e| matches!(e, Event::Closed { .. })).collect()
+    }
+
+    pub fn incoming(&self, side: usize) -> Vec<u64> {
+        self.events[side]
+            .iter()
+            .filter_map(|e| if let Event::Stream { stream, .. } = e { Some(*stream) } else { None })
+            .collect()
+    }
+
+    pub fn read(&mut self, side: usize, stream: u64) -> Vec<u8> {
+        let id = self.ids[side];
+        match self.engines[side].prepare_read(self.now, id, stream, usize::MAX) {
+            ReadOutcome::Ready(length) => {
+                let mut out = vec![0; length];
+                self.engines[side].take(self.now, id, stream, &mut out);
+                out
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn open(&mut self, side: usize, header: &[u8]) -> u64 {
+        let id = self.ids[side];
+        self.engines[side].open_stream(self.now, id, header == DATA_STREAM, header, Some(SESSION)).expect("credit")
+    }
+
+    /// Write `data` as the queue takes it, read it on the other side, until everything and the end has arrived.
+    pub fn transfer(&mut self, from: usize, stream: u64, data: &[u8]) -> Vec<u8> {
+        let mut sent = 0;
+        let mut received = Vec::new();
+        for _ in 0..200_000 {
+            let id = self.ids[from];
+            if sent < data.len() {
+                sent += self.engines[from].write(id, stream, &data[sent..]).expect("open");
+                if sent == data.len() {
+                    assert!(self.engines[from].finish(id, stream));
+                }
+            }
+            if self.incoming(1 - from).contains(&stream) || stream % 2 != from as u64 {
+                received.append(&mut self.read(1 - from, stream));
+                if self.engines[1 - from].receive_state(self.ids[1 - from], stream) == ReceiveState::Ended {
+                    return received;
+                }
+            }
+            assert!(self.step(), "silent after {} of {} bytes", received.len(), data.len());
+        }
+        panic!("transfer of {} bytes stalled at {}", data.len(), received.len());
+    }
+}
+
+pub fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 7 + i / 251) as u8).collect()
+}
