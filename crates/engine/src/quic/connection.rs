@@ -45,7 +45,7 @@ pub(crate) struct Conn {
     pub(crate) id: u64,
     pub(crate) inner: quinn_proto::Connection,
     pub(crate) handle: ConnectionHandle,
-    tap: Arc<Tap>,
+    pub(super) tap: Arc<Tap>,
     pub(crate) streams: FxHashMap<u64, Stream>,
     sessions: FxHashMap<u64, Session>,
     ended: FxHashMap<u64, u64>,
@@ -69,6 +69,8 @@ pub(crate) struct Conn {
     promised: Vec<u64>,
     /// Streams whose reset the core is being told of.
     feeding: Vec<u64>,
+    /// Resets the core had seen when it was last given one to be told of.
+    core_resets: u64,
     streams_wanted: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
@@ -124,6 +126,7 @@ impl Conn {
             held: VecDeque::new(),
             promised: Vec::new(),
             feeding: Vec::new(),
+            core_resets: 0,
             streams_wanted: [false; 2],
             is_connected: false,
             is_closed: false,
@@ -429,15 +432,15 @@ impl Conn {
         if self.promised.is_empty() && self.feeding.is_empty() {
             return;
         }
-        for id in std::mem::take(&mut self.feeding) {
-            if self.has_core_reset(id) {
+        // The resets stand in front of every packet that is opened, but not every packet is taken: some come twice.
+        if !self.feeding.is_empty() && self.inner.stats().frame_rx.reset_stream > self.core_resets {
+            for id in std::mem::take(&mut self.feeding) {
                 self.tap.stop_feeding(id);
+                self.read_core_reset(id);
                 if let Some(stream) = self.streams.get_mut(&id) {
                     stream.is_feeding = false;
                 }
                 self.forget_if_done(id, events);
-            } else {
-                self.feeding.push(id);
             }
         }
         for id in std::mem::take(&mut self.promised) {
@@ -461,6 +464,7 @@ impl Conn {
             }
             self.tap.feed(id);
             self.feeding.push(id);
+            self.core_resets = self.inner.stats().frame_rx.reset_stream;
             // The answer to it is a packet at least, and the reset goes in front of that.
             self.inner.ping();
             self.wants_transmit = true;
@@ -489,21 +493,12 @@ impl Conn {
         is_kept
     }
 
-    /// Whether the core knows of the reset of a stream, or of its end. What still came is dropped.
-    fn has_core_reset(&mut self, id: u64) -> bool {
+    /// Let the core forget a stream that it knows to be reset.
+    fn read_core_reset(&mut self, id: u64) {
         let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
-        let Ok(mut chunks) = reader.read(true) else { return true };
-        let mut is_changed = false;
-        let is_over = loop {
-            match chunks.next(usize::MAX) {
-                Ok(Some(_)) => is_changed = true,
-                Err(ReadError::Blocked) => break false,
-                Ok(None) | Err(ReadError::Reset(_)) => break true,
-            }
-        };
-        // The core's answer stays true until it has sent; only a change is a reason to make it send.
-        self.wants_transmit |= chunks.finalize().should_transmit() && (is_changed || is_over);
-        is_over
+        let Ok(mut chunks) = reader.read(true) else { return };
+        while let Ok(Some(_)) = chunks.next(usize::MAX) {}
+        self.wants_transmit |= chunks.finalize().should_transmit();
     }
 
     fn note_session_acked(&mut self, id: u64, events: &mut Vec<Event>) {

@@ -4,6 +4,8 @@ mod connection;
 pub(crate) mod frames;
 mod handshake;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cmp::Reverse,

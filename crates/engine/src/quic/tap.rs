@@ -157,11 +157,22 @@ pub(crate) struct Tap {
     /// Bytes of each packet claimed by resets. Constant while the core builds packets: it only changes when the engine
     /// gives a reset and when a packet arrives.
     reserve: AtomicUsize,
+    /// Bytes beyond the header that resets promise, for tests of the receiving side.
+    #[cfg(test)]
+    pub(super) promise: std::sync::atomic::AtomicU64,
 }
 
 impl Tap {
     pub(crate) fn new(side: Side, accepts_resets: bool) -> Self {
-        Self { state: Mutex::default(), side, accepts_resets, peer: OnceLock::new(), reserve: AtomicUsize::new(0) }
+        Self {
+            state: Mutex::default(),
+            side,
+            accepts_resets,
+            peer: OnceLock::new(),
+            reserve: AtomicUsize::new(0),
+            #[cfg(test)]
+            promise: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -249,6 +260,8 @@ impl Tap {
     /// Announce a reset that the engine is about to give to the core. `header` is what the peer may not have yet. False:
     /// too many resets are under way, try again when packets have arrived.
     pub(crate) fn send_reset(&self, stream: u64, reliable: u64, header: &[u8]) -> bool {
+        #[cfg(test)]
+        let reliable = reliable + self.promise.load(Ordering::Relaxed);
         let mut room = Vec::new();
         crate::varint::write(reliable, &mut room);
         if !header.is_empty() {

@@ -1,0 +1,198 @@
+//! Resets that promise more than a header, which no engine sends: with a switch in the sender's tap.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use super::Engine;
+use crate::{
+    Event, Options, ReadOutcome, ReceiveState,
+    session::SessionLimits,
+    tls::{ClientTls, ServerTls, Trust, generate_certificate},
+};
+
+const HEADER: &[u8] = &[0x40, 0x54, 0x00];
+const DATA: &[u8] = b"0123456789";
+
+struct Pair {
+    client: Engine,
+    server: Engine,
+    ids: [u64; 2],
+    addresses: [SocketAddr; 2],
+    now: Instant,
+    events: Vec<Event>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let options = Options {
+            idle_timeout: Duration::from_secs(30),
+            keep_alive: None,
+            max_bidirectional_streams: 10,
+            max_unidirectional_streams: 1,
+            stream_receive_window: 65_536,
+            connection_receive_window: 65_536,
+            stream_send_buffer: 65_536,
+            connection_send_buffer: 65_536,
+            datagram_send_buffer: 65_536,
+            datagram_send_age: None,
+            datagram_receive_buffer: 65_536,
+            early_datagrams: 4,
+            max_connections: 10,
+            initial_mtu: 1200,
+            max_mtu: 1200,
+            congestion: "cubic".into(),
+            gso: false,
+            reset_stream_at: true,
+            seed: Some([7; 32]),
+        };
+        let (certificate, key, _) =
+            generate_certificate(&["localhost".into()], 1_700_000_000, 1_700_000_000 + 86_400).unwrap();
+        let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let now = Instant::now();
+        let addresses = ["10.0.0.1:1000".parse().unwrap(), "10.0.0.2:443".parse().unwrap()];
+        let mut client = Engine::new(options.clone(), None).unwrap();
+        let server = Engine::new(options, Some(&tls)).unwrap();
+        let trust = ClientTls::new(Trust::Insecure, None).unwrap();
+        let id = client.connect(now, addresses[1], "localhost", &trust).unwrap();
+        let mut pair = Self { client, server, ids: [id, 0], addresses, now, events: Vec::new() };
+        for _ in 0..20 {
+            pair.exchange();
+        }
+        let connected = pair.events.iter().find_map(|e| match e {
+            Event::Connected { connection } => Some(*connection),
+            _ => None,
+        });
+        pair.ids[1] = connected.expect("the handshake is over");
+        pair.server.add_session(pair.ids[1], 0, SessionLimits::default());
+        pair.client.add_session(pair.ids[0], 0, SessionLimits::default());
+        // No packet after the handshake is on its way.
+        for _ in 0..20 {
+            pair.exchange();
+        }
+        pair
+    }
+
+    fn from_client(&mut self) -> Vec<Vec<u8>> {
+        self.now += Duration::from_millis(30);
+        let mut packets = Vec::new();
+        self.client.process(self.now, 1, usize::MAX, |packet| {
+            packets.push(packet.contents.to_vec());
+            true
+        });
+        packets
+    }
+
+    fn to_server(&mut self, packet: &[u8]) {
+        self.server.receive(self.now, self.addresses[0], None, 0, packet.into());
+        self.server.take_events(&mut self.events);
+    }
+
+    fn answer(&mut self) {
+        let mut packets = Vec::new();
+        self.server.process(self.now, 1, usize::MAX, |packet| {
+            packets.push(packet.contents.to_vec());
+            true
+        });
+        self.server.take_events(&mut self.events);
+        for packet in packets {
+            self.client.receive(self.now, self.addresses[1], None, 0, packet.as_slice().into());
+        }
+    }
+
+    fn exchange(&mut self) {
+        for packet in self.from_client() {
+            self.to_server(&packet);
+        }
+        self.answer();
+    }
+
+    /// Make the client's resets promise this many bytes beyond the header.
+    fn promise(&mut self, bytes: u64) {
+        let tap = &self.client.connections[&self.ids[0]].tap;
+        tap.promise.store(bytes, Ordering::Relaxed);
+    }
+
+    fn open(&mut self) -> Option<u64> {
+        self.client.open_stream(self.now, self.ids[0], false, HEADER, Some(0))
+    }
+
+    fn read(&mut self, stream: u64) -> Vec<u8> {
+        match self.server.prepare_read(self.now, self.ids[1], stream, usize::MAX) {
+            ReadOutcome::Ready(length) => {
+                let mut out = vec![0; length];
+                self.server.take(self.now, self.ids[1], stream, &mut out);
+                out
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The peer allows one stream at a time: a second one shows that the first has been settled everywhere.
+    fn assert_settled(&mut self, stream: u64) {
+        self.server.release(self.now, self.ids[1], stream, 0);
+        self.client.release(self.now, self.ids[0], stream, 0);
+        for _ in 0..5 {
+            self.exchange();
+        }
+        assert!(self.open().is_some(), "the credit of the first stream has come back");
+        assert!(!self.events.iter().any(|e| matches!(e, Event::Closed { .. })));
+    }
+}
+
+#[test]
+fn promised_bytes_come_before_the_reset() {
+    let mut pair = Pair::new();
+    pair.promise(DATA.len() as u64);
+    let stream = pair.open().unwrap();
+    pair.client.write(pair.ids[0], stream, DATA);
+    pair.exchange();
+    assert!(pair.open().is_none(), "one stream at a time");
+    pair.client.reset(pair.now, pair.ids[0], stream, 9);
+    pair.exchange();
+    assert_eq!(pair.read(stream), DATA);
+    assert_eq!(pair.server.receive_state(pair.ids[1], stream), ReceiveState::Reset(9));
+    pair.assert_settled(stream);
+}
+
+#[test]
+fn a_reset_that_overtakes_what_it_promised_waits_for_it() {
+    let mut pair = Pair::new();
+    pair.promise(5);
+    let stream = pair.open().unwrap();
+    pair.client.write(pair.ids[0], stream, DATA);
+    let data = pair.from_client();
+    pair.client.reset(pair.now, pair.ids[0], stream, 9);
+    for packet in pair.from_client() {
+        pair.to_server(&packet);
+    }
+    pair.answer();
+    assert_eq!(pair.read(stream), b"");
+    assert_eq!(pair.server.receive_state(pair.ids[1], stream), ReceiveState::Open);
+    assert!(pair.server.want_read(pair.ids[1], stream), "there is something to wait for");
+    for packet in data {
+        pair.to_server(&packet);
+    }
+    assert!(pair.events.contains(&Event::Readable { connection: pair.ids[1], stream }), "{:?}", pair.events);
+    assert!(pair.read(stream).starts_with(b"01234"));
+    assert_eq!(pair.read(stream), b"");
+    assert_eq!(pair.server.receive_state(pair.ids[1], stream), ReceiveState::Reset(9));
+    pair.assert_settled(stream);
+}
+
+#[test]
+fn a_stopped_stream_does_not_wait_for_what_was_promised() {
+    let mut pair = Pair::new();
+    pair.promise(5);
+    let stream = pair.open().unwrap();
+    pair.client.write(pair.ids[0], stream, DATA);
+    let lost = pair.from_client();
+    assert!(!lost.is_empty());
+    pair.client.reset(pair.now, pair.ids[0], stream, 9);
+    pair.exchange();
+    pair.server.stop(pair.now, pair.ids[1], stream, 1);
+    pair.exchange();
+    pair.assert_settled(stream);
+}
