@@ -290,6 +290,9 @@ class Connection:
     def wait_datagram(self, session: int, future: Future[None]) -> None: ...
     def datagram_stats(self, session: int) -> dict[str, int]:
         """sent, received, dropped_outgoing, expired_outgoing, dropped_incoming, queued_incoming."""
+    def credit(self, session: int) -> tuple[int, int, int | None, int | None, int | None]:
+        """Payload bytes sent and received on the session's streams; then what the peer's limits still allow, None
+        without flow control: bytes, bidirectional streams, unidirectional streams."""
     def unacked_streams(self, session: int) -> int:
         """Finished streams of ours in the session whose bytes are not all acknowledged."""
     def wait_session_acked(self, session: int, future: Future[None]) -> None:

@@ -118,6 +118,16 @@ class SessionStats:
     """Dropped unread: the receive queue was full."""
     datagrams_queued_incoming: int
     """Waiting to be received."""
+    stream_bytes_sent: int
+    """Payload of this session's streams given to the QUIC connection."""
+    stream_bytes_received: int
+    """Payload of this session's streams that the peer sent, up to the furthest byte or the end of each stream."""
+    send_credit: int | None
+    """Payload bytes that the peer's session flow control allows now; None where the session has none."""
+    bidirectional_stream_credit: int | None
+    """Bidirectional streams that the peer's session flow control allows now; None where the session has none."""
+    unidirectional_stream_credit: int | None
+    """Unidirectional streams that the peer's session flow control allows now; None where the session has none."""
 
 
 class Link(Protocol):
@@ -285,6 +295,7 @@ class WebTransportSession:
         "_draining",
         "_ended",
         "_facts",
+        "_final_credit",
         "_final_datagrams",
         "_id",
         "_incoming_bidirectional",
@@ -326,6 +337,7 @@ class WebTransportSession:
         self._unidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(False, session_id, future))
         self._datagram_waiters = _Waiters(loop, lambda future: core.wait_datagram(session_id, future))
         self._late_datagrams: deque[bytes] = deque()
+        self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
         self._final_datagrams: dict[str, int] | None = None
         self._close_info: CloseInfo | None = None
         self._cause: Exception | None = None
@@ -629,6 +641,7 @@ class WebTransportSession:
         datagrams = self._final_datagrams
         if datagrams is None:
             datagrams = self._core.datagram_stats(self._id)
+        credit = self._core.credit(self._id) if self._final_credit is None else self._final_credit
         return SessionStats(
             rtt=float(connection.get("rtt", 0.0)),
             min_rtt=float(connection.get("min_rtt", 0.0)),
@@ -645,6 +658,11 @@ class WebTransportSession:
             datagrams_expired_outgoing=datagrams.get("expired_outgoing", 0),
             datagrams_dropped_incoming=datagrams.get("dropped_incoming", 0),
             datagrams_queued_incoming=datagrams.get("queued_incoming", 0),
+            stream_bytes_sent=credit[0],
+            stream_bytes_received=credit[1],
+            send_credit=credit[2],
+            bidirectional_stream_credit=credit[3],
+            unidirectional_stream_credit=credit[4],
         )
 
     def export_keying_material(self, label: bytes, context: bytes = b"", *, length: int) -> bytes:
@@ -763,6 +781,7 @@ class WebTransportSession:
         # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
         self._late_datagrams.extend(self._core.receive_datagrams(self._id, self.limits.datagram_receive_count))
         self._final_datagrams = self._core.datagram_stats(self._id)
+        self._final_credit = self._core.credit(self._id)
         self._close_info = info
         self._cause = cause
         self._ended.set()

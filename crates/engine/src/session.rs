@@ -36,6 +36,17 @@ pub struct DatagramStats {
     pub queued_incoming: u64,
 }
 
+/// Where a session's flow control stands. Bytes are payload of streams; the credit is `None` without flow control.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Credit {
+    pub sent: u64,
+    pub received: u64,
+    pub send_credit: Option<u64>,
+    /// Streams that may still be opened: bidirectional, unidirectional.
+    pub stream_credit: Option<[u64; 2]>,
+}
+
 /// One registered session.
 #[derive(Debug, Default)]
 pub struct Session {
@@ -103,6 +114,18 @@ impl Session {
     /// Payload bytes that may still be sent.
     pub(crate) fn send_credit(&self) -> u64 {
         if self.limits.flow_control { self.limits.send_limit.saturating_sub(self.sent) } else { u64::MAX }
+    }
+
+    /// Where flow control stands.
+    pub(crate) fn credit(&self) -> Credit {
+        let limits = &self.limits;
+        let streams = [0, 1].map(|direction| limits.send_streams[direction].saturating_sub(self.opened[direction]));
+        Credit {
+            sent: self.sent,
+            received: self.arrived,
+            send_credit: limits.flow_control.then(|| self.send_credit()),
+            stream_credit: limits.flow_control.then_some(streams),
+        }
     }
 
     pub(crate) fn may_open(&self, direction: usize) -> bool {

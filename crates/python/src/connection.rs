@@ -227,6 +227,12 @@ impl Connection {
         self.shared.wait(future, self.id, Wait::Datagram(session), |engine| engine.want_datagram(self.id, session))
     }
 
+    fn credit(&self, session: u64) -> (u64, u64, Option<u64>, Option<u64>, Option<u64>) {
+        let credit = self.shared.look(|engine| engine.credit(self.id, session)).unwrap_or_default();
+        let streams = |direction: usize| credit.stream_credit.map(|streams| streams[direction]);
+        (credit.sent, credit.received, credit.send_credit, streams(0), streams(1))
+    }
+
     fn datagram_stats<'py>(&self, py: Python<'py>, session: u64) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.shared.look(|engine| engine.datagram_stats(self.id, session)).unwrap_or_default();
         let dict = PyDict::new(py);

@@ -19,7 +19,7 @@ use crate::{
     config::Options,
     event::{CloseCause, ConnectionFacts, Event},
     header::{self, HEADER_LIMIT, Header},
-    session::{DatagramStats, EarlyLedger, Session, SessionLimits},
+    session::{Credit, DatagramStats, EarlyLedger, Session, SessionLimits},
     stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
     tls::{self, Refusal},
     varint,
@@ -1231,7 +1231,7 @@ impl Conn {
         }
         let present: Vec<u64> =
             self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
-        for id in &present {
+        for id in present.iter().filter(|id| self.streams.get(id).is_some_and(|stream| stream.peer_initiated)) {
             is_exceeded |= session.count_peer_opened(direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi));
         }
         if is_exceeded {
@@ -1472,6 +1472,10 @@ impl Conn {
             }
             _ => false,
         }
+    }
+
+    pub(crate) fn credit(&self, number: u64) -> Option<Credit> {
+        self.sessions.get(&number).map(Session::credit)
     }
 
     pub(crate) fn datagram_stats(&self, number: u64) -> Option<DatagramStats> {

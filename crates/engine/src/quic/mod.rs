@@ -31,7 +31,7 @@ use self::{
 use crate::{
     config::Options,
     event::{CloseCause, ConnectionFacts, Event},
-    session::{DatagramStats, SessionLimits},
+    session::{Credit, DatagramStats, SessionLimits},
     stream::{ReadOutcome, ReceiveState, SendState, StreamStats},
     tls::{ClientTls, ServerTls, TlsError},
 };
@@ -770,6 +770,12 @@ impl Engine {
     /// Ask for [`Event::DatagramReadable`]. False: look again at once.
     pub fn want_datagram(&mut self, id: u64, session: u64) -> bool {
         self.with(id, |conn, _| conn.want_datagram(session)).unwrap_or(false)
+    }
+
+    /// Where the flow control of a session stands.
+    #[must_use]
+    pub fn credit(&self, id: u64, session: u64) -> Option<Credit> {
+        self.connections.get(&id).and_then(|conn| conn.credit(session))
     }
 
     /// Counters of a session's datagrams.
