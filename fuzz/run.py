@@ -36,10 +36,10 @@ COVERAGE = (
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 )
-LONGEST_INPUT = 4096  # bytes
+LONGEST_INPUT = 1024  # bytes
 SLOWEST_INPUT = 10  # seconds
 MEMORY = 1024  # MiB
-# Above these, the largest inputs are left out of the corpus.
+# Of one corpus.
 MOST_FILES = 200
 MOST_BYTES = 200_000
 
@@ -75,6 +75,8 @@ def fuzz(name: str, command: Sequence[str | Path], seconds: int, keep: bool) -> 
             str(kept),
             f"-max_total_time={seconds}",
             f"-max_len={LONGEST_INPUT}",
+            # Long inputs come soon: a minute is not long.
+            "-len_control=10",
             f"-timeout={SLOWEST_INPUT}",
             f"-rss_limit_mb={MEMORY}",
             f"-artifact_prefix={FINDINGS / name}-",
@@ -111,7 +113,7 @@ def _keep(command: Sequence[str | Path], kept: Path, found: Path) -> None:
     """Replace a corpus by the smallest set of inputs, old and new, that reaches the same code."""
     with tempfile.TemporaryDirectory(prefix="wtio-fuzz-") as merged:
         subprocess.run(
-            [*map(str, command), "-merge=1", merged, str(kept), str(found)],
+            [*map(str, command), "-set_cover_merge=1", merged, str(kept), str(found)],
             cwd=FOLDER.parent,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -119,21 +121,18 @@ def _keep(command: Sequence[str | Path], kept: Path, found: Path) -> None:
         )
         shutil.rmtree(kept)
         kept.mkdir()
-        for path in _smallest(Path(merged).iterdir()):
+        for path in _within_limits(Path(merged).iterdir()):
             shutil.copyfile(path, kept / path.name[:16])
         files = list(kept.iterdir())
         print(f"{kept.name}: {len(files)} inputs kept, {sum(path.stat().st_size for path in files)} bytes", flush=True)
 
 
-def _smallest(paths: Iterable[Path]) -> list[Path]:
-    chosen: list[Path] = []
-    size = 0
-    for path in sorted(paths, key=lambda path: (path.stat().st_size, path.name)):
-        size += path.stat().st_size
-        if len(chosen) == MOST_FILES or size > MOST_BYTES:
-            break
-        chosen.append(path)
-    return chosen
+def _within_limits(paths: Iterable[Path]) -> list[Path]:
+    """Of too many inputs, the larger ones: they do what the smaller ones do, and more."""
+    chosen = sorted(paths, key=lambda path: (path.stat().st_size, path.name))
+    while sum(path.stat().st_size for path in chosen) > MOST_BYTES:
+        chosen.pop()
+    return chosen[-MOST_FILES:]
 
 
 def main() -> int:
