@@ -48,7 +48,7 @@ impl Churn {
 
     /// Open a stream, write, and reset it sooner or later.
     fn live(&mut self, side: usize, round: u64) {
-        let header = if round % 3 == 0 { UNIDIRECTIONAL_STREAM } else { DATA_STREAM };
+        let header = if round.is_multiple_of(3) { UNIDIRECTIONAL_STREAM } else { DATA_STREAM };
         let id = self.pair.ids[side];
         let stream = loop {
             let pair = &mut self.pair;

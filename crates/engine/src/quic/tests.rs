@@ -75,7 +75,7 @@ impl Pair {
         pair
     }
 
-    fn from_client(&mut self) -> Vec<Vec<u8>> {
+    fn client_packets(&mut self) -> Vec<Vec<u8>> {
         self.now += Duration::from_millis(30);
         let mut packets = Vec::new();
         self.client.process(self.now, 1, usize::MAX, |packet| {
@@ -85,7 +85,7 @@ impl Pair {
         packets
     }
 
-    fn to_server(&mut self, packet: &[u8]) {
+    fn give_server(&mut self, packet: &[u8]) {
         self.server.receive(self.now, self.addresses[0], None, 0, packet.into());
         self.server.take_events(&mut self.events);
     }
@@ -103,8 +103,8 @@ impl Pair {
     }
 
     fn exchange(&mut self) {
-        for packet in self.from_client() {
-            self.to_server(&packet);
+        for packet in self.client_packets() {
+            self.give_server(&packet);
         }
         self.answer();
     }
@@ -163,17 +163,17 @@ fn a_reset_that_overtakes_what_it_promised_waits_for_it() {
     pair.promise(5);
     let stream = pair.open().unwrap();
     pair.client.write(pair.ids[0], stream, DATA);
-    let data = pair.from_client();
+    let data = pair.client_packets();
     pair.client.reset(pair.now, pair.ids[0], stream, 9);
-    for packet in pair.from_client() {
-        pair.to_server(&packet);
+    for packet in pair.client_packets() {
+        pair.give_server(&packet);
     }
     pair.answer();
     assert_eq!(pair.read(stream), b"");
     assert_eq!(pair.server.receive_state(pair.ids[1], stream), ReceiveState::Open);
     assert!(pair.server.want_read(pair.ids[1], stream), "there is something to wait for");
     for packet in data {
-        pair.to_server(&packet);
+        pair.give_server(&packet);
     }
     assert!(pair.events.contains(&Event::Readable { connection: pair.ids[1], stream }), "{:?}", pair.events);
     assert!(pair.read(stream).starts_with(b"01234"));
@@ -188,7 +188,7 @@ fn a_stopped_stream_does_not_wait_for_what_was_promised() {
     pair.promise(5);
     let stream = pair.open().unwrap();
     pair.client.write(pair.ids[0], stream, DATA);
-    let lost = pair.from_client();
+    let lost = pair.client_packets();
     assert!(!lost.is_empty());
     pair.client.reset(pair.now, pair.ids[0], stream, 9);
     pair.exchange();
