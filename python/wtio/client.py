@@ -151,12 +151,20 @@ class Sockets:
     """Where a client's connections get their sockets: each one of its own, or all of an address family the same."""
 
     def __init__(
-        self, transport: Transport, *, limits: Limits, timeouts: Timeouts, congestion: str, is_shared: bool = False
+        self,
+        transport: Transport,
+        *,
+        limits: Limits,
+        timeouts: Timeouts,
+        congestion: str,
+        reset_stream_at: bool,
+        is_shared: bool = False,
     ) -> None:
         self.transport = transport
         self.limits = limits
         self.timeouts = timeouts
         self.congestion = congestion
+        self.reset_stream_at = reset_stream_at
         self.is_shared = is_shared
         self.is_closed = False
         self.connections: set[ClientConnection] = set()
@@ -176,6 +184,7 @@ class Sockets:
                 timeouts=self.timeouts,
                 server_tls=None,
                 congestion=self.congestion,
+                reset_stream_at=self.reset_stream_at,
             )
             if self.is_shared:
                 self._drivers[is_ipv6] = driver
@@ -677,6 +686,7 @@ def connect(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     congestion: str = "cubic",
+    reset_stream_at: bool = True,
     strict: bool = False,
 ) -> Connector:
     """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
@@ -695,6 +705,9 @@ def connect(
         timeouts: Durations in seconds; None is ``Timeouts()``. ``Timeouts.connect`` (default 10 s) bounds all of this.
         limits: Sizes in bytes and counts; None is ``Limits()``.
         congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
+            hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
+            waits until the header is acknowledged; strict peers cannot be reached without them.
         strict: For conformance tests: speak draft 16 alone and hold the server to its letter; one that falls short is
             a RequirementsNotMetError. False (default) speaks every draft and lets a server lack what can be done
             without.
@@ -719,16 +732,25 @@ def connect(
         protocols=protocols,
         origin=origin,
         strict=strict,
-        sockets=private_sockets(LoopTransport(), limits=limits, timeouts=timeouts, congestion=congestion),
+        sockets=private_sockets(
+            LoopTransport(), limits=limits, timeouts=timeouts, congestion=congestion, reset_stream_at=reset_stream_at
+        ),
     )
 
 
 def private_sockets(
-    transport: Transport, *, limits: Limits | None, timeouts: Timeouts | None, congestion: str
+    transport: Transport, *, limits: Limits | None, timeouts: Timeouts | None, congestion: str, reset_stream_at: bool
 ) -> Sockets:
     """Sockets for the connections of one connector."""
     check_congestion(congestion)
-    return Sockets(transport, limits=limits or Limits(), timeouts=timeouts or Timeouts(), congestion=congestion)
+    check_bool("reset_stream_at", reset_stream_at)
+    return Sockets(
+        transport,
+        limits=limits or Limits(),
+        timeouts=timeouts or Timeouts(),
+        congestion=congestion,
+        reset_stream_at=reset_stream_at,
+    )
 
 
 def make_connector(
@@ -744,7 +766,7 @@ def make_connector(
 ) -> Connector:
     """Check what can be checked without a network, for ``connect``, clients and the simulated network."""
     target = parse_url(url)
-    check_strict(strict)
+    check_bool("strict", strict)
     if isinstance(protocols, str):
         raise TypeError("protocols must be a sequence of str, not one str")
     offered = tuple(protocols)
@@ -774,10 +796,10 @@ def make_connector(
     )
 
 
-def check_strict(strict: bool) -> None:
+def check_bool(name: str, value: bool) -> None:
     """Raise TypeError for anything but a bool."""
-    if not isinstance(strict, bool):
-        raise TypeError(f"strict must be a bool, not {type(strict).__name__}")
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
 
 
 def check_congestion(name: str) -> None:

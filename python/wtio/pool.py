@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from wtio._driver.loop import LoopTransport
-from wtio.client import Sockets, check_congestion, check_strict, header_pairs, make_connector
+from wtio.client import Sockets, check_bool, check_congestion, header_pairs, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.errors import ConnectError, LocalProtocolError
 from wtio.tls import ClientTLS
@@ -155,6 +155,7 @@ class Client:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        reset_stream_at: bool = True,
         strict: bool = False,
     ) -> None:
         """Make a client. No socket is opened before the first session.
@@ -167,6 +168,9 @@ class Client:
             timeouts: Durations in seconds; None is ``Timeouts()``.
             limits: Sizes in bytes and counts; None is ``Limits()``.
             congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+            reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
+                hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
+                waits until the header is acknowledged; strict peers cannot be reached without them.
             strict: As for ``wtio.connect``.
 
         Raises:
@@ -174,7 +178,8 @@ class Client:
             TypeError: ``headers`` or ``protocols`` is of the wrong type.
         """
         check_congestion(congestion)
-        check_strict(strict)
+        check_bool("reset_stream_at", reset_stream_at)
+        check_bool("strict", strict)
         if isinstance(protocols, str):
             raise TypeError("protocols must be a sequence of str, not one str")
         self._tls = tls or ClientTLS()
@@ -188,6 +193,7 @@ class Client:
             limits=limits or Limits(),
             timeouts=timeouts or Timeouts(),
             congestion=congestion,
+            reset_stream_at=reset_stream_at,
             is_shared=True,
         )
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
-from wtio.client import HeaderArgument, check_congestion, check_strict, header_pairs
+from wtio.client import HeaderArgument, check_bool, check_congestion, header_pairs
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
@@ -361,6 +361,7 @@ class Server:
         timeouts: Timeouts,
         limits: Limits,
         congestion: str,
+        reset_stream_at: bool,
         strict: bool,
         transport: Transport,
     ) -> None:
@@ -380,6 +381,7 @@ class Server:
         self._has_refused_origin = False
         self._http = http
         self._congestion = congestion
+        self._reset_stream_at = reset_stream_at
         self._strict = strict
         self._transport = transport
         self._drivers: list[Driver] = []
@@ -488,6 +490,7 @@ class Server:
             timeouts=self.timeouts,
             server_tls=tls,
             congestion=self._congestion,
+            reset_stream_at=self._reset_stream_at,
         )
 
     def _bind_error(self, error: OSError, ip: str, port: int) -> OSError:
@@ -710,6 +713,7 @@ def serve(
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
     congestion: str = "cubic",
+    reset_stream_at: bool = True,
     strict: bool = False,
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
@@ -738,6 +742,9 @@ def serve(
         timeouts: Durations in seconds; None is ``Timeouts()``.
         limits: Sizes in bytes and counts; None is ``Limits()``.
         congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
+            hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
+            waits until the header is acknowledged; strict peers cannot be reached without them.
         strict: For conformance tests: speak draft 16 alone and hold clients to its letter. Requests of a client that
             falls short, such as today's browsers, are reset with H3_MESSAGE_ERROR, and any ``:protocol`` but
             ``webtransport-h3`` gets status 501. False (default) speaks every draft and lets a client lack what can be
@@ -765,6 +772,7 @@ def serve(
         timeouts=timeouts,
         limits=limits,
         congestion=congestion,
+        reset_stream_at=reset_stream_at,
         strict=strict,
         transport=LoopTransport(),
     )
@@ -782,12 +790,14 @@ def make_server(
     timeouts: Timeouts | None,
     limits: Limits | None,
     congestion: str,
+    reset_stream_at: bool,
     strict: bool,
     transport: Transport,
 ) -> Server:
     """Check what can be checked without a network, for ``serve`` and for the simulated network."""
     check_congestion(congestion)
-    check_strict(strict)
+    check_bool("reset_stream_at", reset_stream_at)
+    check_bool("strict", strict)
     if isinstance(port, bool) or not isinstance(port, int):
         raise TypeError(f"port must be an int, not {type(port).__name__}")
     if not 0 <= port <= 65535:
@@ -807,6 +817,7 @@ def make_server(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
         congestion=congestion,
+        reset_stream_at=reset_stream_at,
         strict=strict,
         transport=transport,
     )

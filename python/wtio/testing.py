@@ -143,6 +143,7 @@ class Network:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Server:
         """As ``wtio.serve``, on this network. Without ``tls`` it has a certificate for ``localhost``."""
@@ -157,6 +158,7 @@ class Network:
             timeouts=timeouts,
             limits=limits,
             congestion=congestion,
+            reset_stream_at=reset_stream_at,
             strict=strict,
             transport=SimulatedTransport(self._wire),
         )
@@ -172,6 +174,7 @@ class Network:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Connector:
         """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
@@ -183,7 +186,11 @@ class Network:
             origin=origin,
             strict=strict,
             sockets=private_sockets(
-                SimulatedTransport(self._wire), limits=limits, timeouts=timeouts, congestion=congestion
+                SimulatedTransport(self._wire),
+                limits=limits,
+                timeouts=timeouts,
+                congestion=congestion,
+                reset_stream_at=reset_stream_at,
             ),
         )
 
@@ -197,6 +204,7 @@ class Network:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         congestion: str = "cubic",
+        reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Client:
         """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
@@ -208,6 +216,7 @@ class Network:
             timeouts=timeouts,
             limits=limits,
             congestion=congestion,
+            reset_stream_at=reset_stream_at,
             strict=strict,
         )
         client._sockets.transport = SimulatedTransport(self._wire)

@@ -55,6 +55,7 @@ class Transport(Protocol):
         timeouts: Timeouts,
         server_tls: _core.ServerTls | None,
         congestion: str,
+        reset_stream_at: bool,
     ) -> Driver:
         """Make an endpoint at an address; OSError where it cannot be had."""
 

@@ -147,11 +147,13 @@ class LoopTransport:
         timeouts: Timeouts,
         server_tls: _core.ServerTls | None,
         congestion: str,
+        reset_stream_at: bool,
     ) -> Driver:
         """Open a socket; OSError where it cannot be had."""
         endpoint = _core.Endpoint(
             server_tls=server_tls,
             congestion=congestion,
+            reset_stream_at=reset_stream_at,
             **endpoint_options(limits, timeouts, is_server=server_tls is not None),
         )
         endpoint.bind(ip, port, dual_stack=dual_stack)

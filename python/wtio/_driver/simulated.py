@@ -290,11 +290,13 @@ class SimulatedTransport:
         timeouts: Timeouts,
         server_tls: _core.ServerTls | None,
         congestion: str,
+        reset_stream_at: bool,
     ) -> Driver:
         """Make an endpoint on the wire."""
         endpoint = _core.Endpoint(
             server_tls=server_tls,
             congestion=congestion,
+            reset_stream_at=reset_stream_at,
             seed=self.wire.next_seed(),
             **endpoint_options(limits, timeouts, is_server=server_tls is not None),
         )
