@@ -52,7 +52,8 @@ class Limits:
     stream_send_buffer: int = 256 * 1024
     """Accepted, unsent bytes per stream above which ``write`` waits. Default 256 KiB."""
     connection_send_buffer: int = 4 * 1024 * 1024
-    """Accepted, unsent bytes per connection above which ``write`` waits. Default 4 MiB."""
+    """Accepted, unsent bytes per connection above which ``write`` waits. Each stream may hold 16 KiB beyond that, so
+    that streams that nobody reads do not stop the others. Default 4 MiB."""
     datagram_send_buffer: int = 1024 * 1024
     """Datagram bytes per connection that wait to be sent; beyond, the oldest are dropped. Default 1 MiB."""
     datagram_receive_buffer: int = 1024 * 1024

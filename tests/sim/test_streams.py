@@ -49,6 +49,33 @@ def test_bytes_arrive_whole_and_in_order(name: str, seed: int) -> None:
     testing.run(main())
 
 
+@pytest.mark.trap("S12")
+def test_streams_that_nobody_reads_do_not_stop_the_others() -> None:
+    async def main() -> None:
+        limits = wtio.Limits(
+            stream_send_buffer=64 * 1024, connection_send_buffer=256 * 1024, stream_receive_window=16 * 1024
+        )
+        async with session_pair(limits=limits) as (client, server):
+            # More than the connection's queue holds, and each of them stuck.
+            unread = [await client.create_unidirectional_stream() for _ in range(10)]
+            writings = [asyncio.ensure_future(stream.write_all(data=bytes(200_000))) for stream in unread]
+            stuck = [await anext(server.incoming_unidirectional_streams()) for _ in unread]
+            await asyncio.sleep(10)
+            assert not any(writing.done() for writing in writings)
+            stream = await client.create_unidirectional_stream()
+            writing = asyncio.ensure_future(stream.write_all(data=b"x" * 300_000, end_stream=True))
+            reader = await anext(server.incoming_unidirectional_streams())
+            assert await reader.read_all() == b"x" * 300_000
+            await writing
+            for left in stuck:
+                await left.read()
+            for writing in writings:
+                writing.cancel()
+            await asyncio.gather(*writings, return_exceptions=True)
+
+    testing.run(main())
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_many_streams_both_ways_through_loss(seed: int) -> None:
     async def main() -> None:

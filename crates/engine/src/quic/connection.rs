@@ -31,6 +31,8 @@ const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
 const QUANTUM: usize = 64 * 1024;
 /// Received pieces below this size are copied, so that they do not keep a whole receive buffer alive.
 const COPY_BELOW: usize = 4096;
+/// Bytes a stream may queue even when the connection's queue is full.
+const STREAM_RESERVE: usize = 16 * 1024;
 /// Held resets tried again after each packet.
 const HELD_PER_TURN: usize = 64;
 /// Ended sessions remembered, to answer late streams; the oldest are forgotten.
@@ -826,11 +828,10 @@ impl Conn {
         }
         let (sent, _) = self.tap.progress(id);
         let waiting = stream.queue.len() + usize::try_from(stream.pushed.saturating_sub(sent)).unwrap_or(usize::MAX);
-        let room = self
-            .options
-            .stream_send_buffer
-            .saturating_sub(waiting)
-            .min(self.options.connection_send_buffer.saturating_sub(self.queued));
+        let own = self.options.stream_send_buffer.saturating_sub(waiting);
+        let shared = self.options.connection_send_buffer.saturating_sub(self.queued);
+        // Streams that nobody reads may fill the connection's queue; the others still get on.
+        let room = own.min(shared.max(STREAM_RESERVE.saturating_sub(stream.queue.len())));
         let accepted = room.min(data.len());
         if accepted > 0 {
             stream.queue.push(&data[..accepted]);
@@ -1047,7 +1048,7 @@ impl Conn {
             }
             let (sent, _) = self.tap.progress(id);
             let waiting = stream.queue.len() as u64 + stream.pushed.saturating_sub(sent);
-            if waiting > low as u64 || connection_full {
+            if waiting > low as u64 || connection_full && stream.queue.len() > STREAM_RESERVE / 2 {
                 return true;
             }
             stream.write_interest = false;
