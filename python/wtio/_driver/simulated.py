@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import math
 import random
 import selectors
 from dataclasses import dataclass
@@ -180,7 +181,8 @@ class Wire:
             arrival += (0.5 + 1.5 * hold) * max(conditions.latency, 0.001)
         else:
             path = (source, destination)
-            arrival = max(arrival, self._last_arrival.get(path, 0.0))
+            # The loop keeps no order among timers of the same instant, so no two packets of a path share one.
+            arrival = max(arrival, math.nextafter(self._last_arrival.get(path, 0.0), math.inf))
             self._last_arrival[path] = arrival
         loop.call_at(arrival, self._deliver, source, destination, data, ecn)
         if twice < conditions.duplicate:
