@@ -745,4 +745,52 @@ mod tests {
         tap.set_peer(&[], true);
         assert!(!tap.sends_resets());
     }
+
+    #[test]
+    fn any_frames_in_any_order_leave_the_core_nothing_it_does_not_know() {
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % limit
+        };
+        for _ in 0..200 {
+            let tap = client();
+            for packet in 0..200 {
+                let mut payload = Vec::new();
+                for _ in 0..below(6) {
+                    let (stream, size) = (below(8), below(12));
+                    match below(5) {
+                        0 => Reset { stream, code: below(2), size, reliable: Some(below(14)) }.write(&mut payload),
+                        1 => Reset { stream, code: below(2), size, reliable: None }.write(&mut payload),
+                        2 => frames::write_start(stream, &[0x40, 0x54, 0][..below(4) as usize], &mut payload),
+                        3 => payload.extend_from_slice(&[0x02, below(64) as u8, 0, 0, 0]),
+                        _ => payload.extend((0..below(9)).map(|_| below(256) as u8)),
+                    }
+                }
+                match below(8) {
+                    0 => tap.register_receiving(below(8)),
+                    1 => tap.set_header(below(8), below(4)),
+                    2 => tap.forget(below(8)),
+                    3 => tap.feed(below(8)),
+                    4 => tap.stop_feeding(below(8)),
+                    5 => tap.cancel_reset(below(8)),
+                    6 => tap.take_advanced(&mut Vec::new()),
+                    _ => {
+                        let stream = below(8);
+                        tap.cancel_reset(stream);
+                        tap.send_reset(stream, 3, &[0x40, 0x54, 0][..3 * below(2) as usize]);
+                    }
+                }
+                let seen = arrives(&tap, &payload);
+                frames::walk(&seen, |_, frame| {
+                    if let Frame::Reset(Reset { reliable: Some(reliable), size, .. }) = frame {
+                        assert!(reliable > size, "only what the core has to refuse is left");
+                    }
+                });
+                let reserve = tap.reserve();
+                assert!(reserve <= RESERVE_LIMIT);
+                assert_eq!(leaves(&tap, packet, &payload).len(), payload.len() + reserve);
+            }
+        }
+    }
 }
