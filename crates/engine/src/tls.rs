@@ -3,7 +3,7 @@
 use std::{cell::RefCell, fmt, net::IpAddr, sync::Arc};
 
 use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CipherSuite, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
@@ -37,7 +37,10 @@ fn error(text: impl Into<String>) -> TlsError {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    // rustls puts AES-256 first; AES-128 is what browsers prefer, what QUIC starts with, and a quarter faster.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 /// Whom a client trusts.
