@@ -68,9 +68,10 @@ def test_stream_send_buffer() -> None:
 
 def test_connection_send_buffer() -> None:
     limits = dataclasses.replace(GENEROUS, stream_receive_window=50_000)
-    sender = dataclasses.replace(GENEROUS, stream_send_buffer=30_000, connection_send_buffer=70_000)
+    sender = dataclasses.replace(GENEROUS, stream_send_buffer=60_000, connection_send_buffer=70_000)
     numbers = wtio.testing.run(fill(wtio.testing.Network(), limits, sender, 5))
-    assert sum(each.send_buffered for each in numbers) <= 70_000
+    # Each of five streams may hold 16 KiB beyond the limit of all; without it they would hold 300 000.
+    assert sum(each.send_buffered for each in numbers) <= 70_000 + 5 * 16_384
     # None of them is shut out for good.
     assert all(each.bytes_sent for each in numbers)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def restore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """``async with start("examples/echo_server.py", "--port", "0") as program``."""
@@ -33,6 +37,8 @@ def start(tmp_path: Path) -> Start:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            # A shell starts what runs in its background with SIGINT ignored, and programs inherit that.
+            preexec_fn=restore_interrupt,
         )
         program = Program(process)
         try:
