@@ -121,7 +121,11 @@ fn a_reset_goes_along_with_the_header_and_waits_for_it_only_where_the_peer_lacks
 #[test]
 fn every_stream_that_was_reset_is_seen_over_a_rough_and_an_awful_network() {
     for (seed, link) in (0..8).flat_map(|seed| [(seed, CLEAN), (seed, ROUGH), (seed, AWFUL)]) {
-        Churn::new(Pair::new(seed, link, |_| ())).run(80, |_, _| ());
+        for segments in [1, 10] {
+            let mut pair = Pair::new(seed, link, |options| options.gso = true);
+            pair.segments = segments;
+            Churn::new(pair).run(80, |_, _| ());
+        }
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Pair {
     pub addresses: [SocketAddr; 2],
     pub now: Instant,
     pub link: Link,
+    /// Packets that an engine may build at once, as for a kernel that cuts them apart.
+    pub segments: usize,
     random: u64,
     flying: BinaryHeap<Flying>,
     sequence: u64,
@@ -99,6 +101,7 @@ impl Pair {
             addresses,
             now,
             link,
+            segments: 1,
             random: u64::from(seed) + 1,
             flying: BinaryHeap::new(),
             sequence: 0,
@@ -141,8 +144,9 @@ impl Pair {
     fn step_before(&mut self, end: Option<Instant>) -> bool {
         for side in [CLIENT, SERVER] {
             let mut out = Vec::new();
-            self.engines[side].process(self.now, 1, usize::MAX, |outgoing| {
-                out.push(outgoing.contents.to_vec());
+            self.engines[side].process(self.now, self.segments, usize::MAX, |outgoing| {
+                let size = outgoing.segment_size.unwrap_or(outgoing.contents.len());
+                out.extend(outgoing.contents.chunks(size).map(<[u8]>::to_vec));
                 true
             });
             for data in out {
