@@ -1,6 +1,6 @@
 # Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
-# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, bench, pytest, fuzz), SECONDS_EACH (of
-# fuzzing each target; default 60).
+# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, gate, bench, pytest, fuzz),
+# SECONDS_EACH (of fuzzing each target; default 60).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -18,7 +18,8 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types bench bench-quick clean browsers
+.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick clean
+.PHONY: browsers valgrind
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,7 +34,7 @@ demo: build ## Show what it does: streams, datagrams and 64 MiB each way between
 serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)
 
-test: setup lint types test-rust fuzz pytest ## Everything: set-up, lint, types, Rust tests, Python tests
+test: setup lint types test-rust fuzz gate pytest ## Everything: set-up, lint, types, Rust tests, costs, Python tests
 
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
@@ -68,6 +69,9 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml
 	cargo fmt --manifest-path fuzz/Cargo.toml
 
+gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; fails at a tenth too many. ARGS=--renew accepts
+	@$(BIN)/python -m benchmarks.gate $(ARGS)
+
 bench: .venv/dev.stamp build ## Benchmarks against other libraries (tens of minutes)
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
@@ -80,6 +84,9 @@ clean: ## Remove what was built and installed here
 
 browsers:
 	@tools/environment browsers
+
+valgrind:
+	@tools/environment valgrind
 
 .venv/built.stamp: $(RUST_SOURCES)
 	$(check_toolchain)
