@@ -133,8 +133,7 @@ def main() -> int:
     parser.add_argument(
         "--strict",
         action="store_true",
-        default=bool(os.environ.get("CI")),
-        help="fail without a baseline for this toolchain, too; the default where the variable CI is set",
+        help="fail without a baseline for this toolchain, too",
     )
     arguments = parser.parse_args()
     layers = arguments.layers or LAYERS

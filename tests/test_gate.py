@@ -18,7 +18,6 @@ def baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.write_text(json.dumps({"python": {"known": {"echo": 1000.0, "bulk": 50.0}, "other": {"echo": 1.0}}}))
     monkeypatch.setattr(gate, "BASELINES", path)
     monkeypatch.setattr(gate, "ROOT", tmp_path)
-    monkeypatch.delenv("CI", raising=False)
     return path
 
 
