@@ -56,6 +56,7 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo fmt --manifest-path benchmarks/bare/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 
 types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
@@ -68,11 +69,12 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 	cargo fmt --all
 	cargo fmt --manifest-path tests/interop/peers/wtransport/Cargo.toml
 	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path benchmarks/bare/Cargo.toml
 
 gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; fails at a tenth too many. ARGS=--renew accepts
 	@$(BIN)/python -m benchmarks.gate $(ARGS)
 
-bench: .venv/dev.stamp build ## Benchmarks against other libraries (tens of minutes)
+bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling: plots
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-quick: .venv/dev.stamp build ## The same with less data, in about two minutes

@@ -1,11 +1,12 @@
 """Run the same workloads with several WebTransport libraries and print one table.
 
     python benchmarks/run.py            five rounds, about ten minutes
-    python benchmarks/run.py --quick    three short rounds, under two minutes
+    python benchmarks/run.py --quick    three short rounds, about two minutes
+    python benchmarks/run.py --scaling  how wtio's cost grows with streams, sessions and sizes; nothing else
 
 Client and server are two processes on loopback. The libraries take turns within each round, so that whatever else the
 machine does meets all of them; the table shows medians over the rounds. Only the ratios mean something on another
-machine. Results go to benchmarks/results.json and, from a full run, into benchmarks/README.md.
+machine. Results of a full run go to benchmarks/results.json, benchmarks/README.md and benchmarks/chart.svg.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # This file also runs as a plain script.
+from benchmarks.charts import Plot, bars, lines  # noqa: E402
 from benchmarks.environments import (  # noqa: E402
     CACHE,
     PYWEBTRANSPORT,
@@ -43,10 +47,14 @@ from benchmarks.environments import (  # noqa: E402
     find_python,
     python_version,
 )
-from benchmarks.workloads import WORKLOADS, Workload  # noqa: E402
+from benchmarks.workloads import PROFILES, SERIES, WORKLOADS, Workload  # noqa: E402
 
 README = ROOT / "benchmarks" / "README.md"
 RESULTS = ROOT / "benchmarks" / "results.json"
+SCALING = ROOT / "benchmarks" / "scaling.json"
+BARE = ROOT / "benchmarks" / "bare"
+# What means something without sessions and without asyncio's readers.
+BARE_WORKLOADS = tuple(workload.name for workload in WORKLOADS if workload.name not in ("mixed-speed", "idle-sessions"))
 MARKERS = ("<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->")
 
 
@@ -61,6 +69,8 @@ class Library:
     minimum_python: tuple[int, int] = (3, 11)
     # aioquic moves about 15 MB/s: a sixteenth of the bulk work gives the same rate in a sixteenth of the time.
     divisor: int = 1
+    # A session of pywebtransport takes megabytes in the client; one of aioquic takes long to open.
+    most_sessions: int = 1000
 
 
 LIBRARIES = {
@@ -68,25 +78,64 @@ LIBRARIES = {
     for library in (
         Library("wtio", "wtio", None),
         Library("wtio-uvloop", "wtio", None, loop="uvloop"),
-        Library("pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PYWEBTRANSPORT_PYTHON),
-        Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16),
+        Library("bare", "bare", None),
+        Library(
+            "pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PYWEBTRANSPORT_PYTHON, most_sessions=200
+        ),
+        Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16, most_sessions=60),
     )
 }
 
 
 @dataclass
 class Contestant:
-    """A library with the interpreter that has it."""
+    """A library with the interpreter that has it, or, without Python, the program that it is."""
 
     library: Library
-    python: str
+    program: str
     environment: dict[str, str]
     version: str
     values: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def is_bare(self) -> bool:
+        return self.library.package == "bare"
+
+    @property
+    def python(self) -> str:
+        """Version of the interpreter."""
+        return "none" if self.is_bare else ".".join(map(str, python_version(self.program) or ()))
+
+    def command(self, side: str) -> list[str]:
+        """The beginning of the command line of its client or server."""
+        if self.is_bare:
+            return [self.program, side]
+        return [self.program, "-m", f"benchmarks.peers.{self.library.package}_{side}"]
+
 
 # -- interpreters and environments
+
+
+def _build_bare() -> Contestant:
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
+    if cargo is None:
+        raise CannotRun("no `cargo`; see https://rustup.rs")
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "bare"
+    done = subprocess.run(
+        [cargo, "build", "--release", "--locked", "--quiet"],
+        cwd=BARE,
+        env={**os.environ, "CARGO_TARGET_DIR": str(target)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    if done.returncode != 0:
+        raise CannotRun(f"`cargo build` in {BARE} failed: {done.stderr.strip()[-300:]}")
+    packages = tomllib.loads((BARE / "Cargo.lock").read_text())["package"]
+    version = next(package["version"] for package in packages if package["name"] == "quinn-proto")
+    program = str(target / "release" / "bare")
+    return Contestant(LIBRARIES["bare"], program, dict(os.environ), f"quinn-proto {version}")
 
 
 def _version(python: str, package: str, environment: dict[str, str]) -> str:
@@ -105,6 +154,8 @@ def prepare(library: Library, cache: Path, common: str) -> Contestant:
 
     ``common`` is the interpreter that all libraries share where they can: the comparison is then one of libraries.
     """
+    if library.package == "bare":
+        return _build_bare()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     loop = ["uvloop"] if library.loop == "uvloop" else []
     if library.requirement is not None:
@@ -134,7 +185,7 @@ def _free_port() -> int:
 
 @contextlib.contextmanager
 def _server(contestant: Contestant, certificates: Path, seconds: float, log: Path) -> Iterator[int]:
-    command = [contestant.python, "-m", f"benchmarks.peers.{contestant.library.package}_server"]
+    command = contestant.command("server")
     command += ["--certificate", str(certificates / "server.pem"), "--key", str(certificates / "server.key")]
     command += ["--port", str(_free_port()), "--seconds", str(seconds), "--loop", contestant.library.loop]
     with log.open("wb") as errors:
@@ -171,15 +222,27 @@ def _tail(log: Path) -> str:
     return " | ".join(lines[-3:])[-300:] or "no message"
 
 
-def run_round(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:
-    """One server process, one client process, all workloads; the results are added to the contestant."""
+def _sizes(contestant: Contestant, options: argparse.Namespace) -> list[str]:
+    """How much of everything: by name for our own clients, in numbers for the one that cannot read them here."""
+    profile = "quick" if options.quick else "full"
+    if contestant.is_bare:
+        fields = {name: value for name, value in vars(PROFILES[profile]).items() if name != "seconds"}
+        return [text for name, value in fields.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    library = contestant.library
+    sizes = ["--profile", profile, "--divisor", str(library.divisor), "--most-sessions", str(library.most_sessions)]
+    return [*sizes, "--loop", library.loop]
+
+
+def run_processes(
+    contestant: Contestant, names: Sequence[str], options: argparse.Namespace, cache: Path
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """One server process, one client process, the named workloads; errors are added to the contestant."""
     library = contestant.library
     log = cache / f"{library.name}.log"
     with _server(contestant, cache / "certificates", options.seconds, log) as port:
-        command = [contestant.python, "-m", f"benchmarks.peers.{library.package}_client"]
+        command = [*contestant.command("client"), *_sizes(contestant, options)]
         command += ["--port", str(port), "--cafile", str(cache / "certificates" / "ca.pem")]
-        command += ["--profile", "quick" if options.quick else "full", "--divisor", str(library.divisor)]
-        command += ["--workloads", options.workloads, "--loop", library.loop, "--seconds", str(options.seconds)]
+        command += ["--workloads", ",".join(names), "--seconds", str(options.seconds)]
         client_log = cache / f"{library.name}-client.log"
         with client_log.open("wb") as errors:
             done = subprocess.run(
@@ -195,9 +258,22 @@ def run_round(contestant: Contestant, options: argparse.Namespace, cache: Path) 
         if "error" in result:
             contestant.errors[result["workload"]] = result["error"]
         else:
-            contestant.values.setdefault(result["workload"], []).append(result["values"])
+            yield result["workload"], result["values"]
     if done.returncode != 0:
         contestant.errors["client process"] = f"exit {done.returncode}: {_tail(client_log)}"
+
+
+def run_round(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:
+    """All workloads that are wanted; the results are added to the contestant."""
+    wanted = options.workloads.split(",") if options.workloads else [workload.name for workload in WORKLOADS]
+    if contestant.is_bare:
+        wanted = [name for name in wanted if name in BARE_WORKLOADS]
+    alone = [workload.name for workload in WORKLOADS if workload.needs_fresh_processes and workload.name in wanted]
+    together = [name for name in wanted if name not in alone]
+    for names in (together, *([name] for name in alone)):
+        if names:
+            for name, values in run_processes(contestant, names, options, cache):
+                contestant.values.setdefault(name, []).append(values)
 
 
 # -- the table
@@ -218,7 +294,7 @@ def _ratio(ours: float | None, theirs: float | None, workload: Workload) -> str:
     if not ours or not theirs:
         return "-"
     ratio = ours / theirs if workload.higher_is_better else theirs / ours
-    return f"{ratio:.1f}"
+    return f"{ratio:.1f}" if ratio >= 1 else f"{ratio:.2f}"
 
 
 def _table(contestants: Sequence[Contestant], key: str) -> list[str]:
@@ -256,7 +332,7 @@ def _machine() -> dict[str, str]:
 def report(contestants: Sequence[Contestant], missing: dict[str, str], options: argparse.Namespace) -> str:
     """The whole text: machine, both tables, what is missing."""
     machine = _machine()
-    pythons = {".".join(map(str, python_version(item.python) or ())) for item in contestants}
+    pythons = {item.python for item in contestants if not item.is_bare}
     lines = [
         f"{datetime.date.today().isoformat()}, {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
         f"Python {', '.join(sorted(pythons))}; medians of {options.rounds} interleaved rounds"
@@ -284,6 +360,50 @@ def _write_readme(text: str) -> None:
     README.write_text(f"{before}{MARKERS[0]}\n\n{text}\n\n{MARKERS[1]}{after}")
 
 
+def _chart(contestants: Sequence[Contestant]) -> str | None:
+    """The warm values as ratios to pywebtransport's; None without it."""
+    base = next((item for item in contestants if item.library.name == "pywebtransport"), None)
+    if base is None:
+        return None
+    groups: dict[str, dict[str, float]] = {}
+    for workload in WORKLOADS:
+        theirs = _median(base, workload, "warm")
+        for item in contestants:
+            ours = _median(item, workload, "warm")
+            if item is not base and ours and theirs:
+                ratio = ours / theirs if workload.higher_is_better else theirs / ours
+                groups.setdefault(workload.title, {})[item.library.name] = ratio
+    note = f"times better than pywebtransport {base.version} (1x), warm, log axis; longer is better"
+    return bars("Same workloads, same run, same machine", note, groups)
+
+
+def scaling(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:
+    """Measure how wtio's cost grows; write the plots and their numbers."""
+    series: dict[str, dict[str, float]] = {}
+    for workload in SERIES:
+        for name, values in run_processes(contestant, [workload.name], options, cache):
+            series[name] = values
+            print(f"{workload.title}, {workload.unit} each: {values}", flush=True)
+    if contestant.errors:
+        raise SystemExit(str(contestant.errors))
+    found = {"date": datetime.date.today().isoformat(), "machine": _machine(), "load average before": options.load}
+    SCALING.write_text(json.dumps({**found, "series": series}, indent=1) + "\n")
+    titles = {"stream-series": "One request on each of many streams", "session-series": "Connect and one request"}
+    plots = [
+        Plot(
+            titles.get(workload.name, "A message there and back"),
+            workload.title,
+            f"{workload.unit.replace('us', 'µs')} each",
+            {float(x): y for x, y in series[workload.name].items()},
+        )
+        for workload in SERIES
+    ]
+    note = (
+        "Both axes are logarithmic. Where streams or sessions cost the same however many there are, the line is flat."
+    )
+    SCALING.with_suffix(".svg").write_text(lines("How the cost of wtio grows", note, plots))
+
+
 def _results(contestants: Sequence[Contestant], missing: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -295,7 +415,7 @@ def _results(contestants: Sequence[Contestant], missing: dict[str, str], options
         "libraries": {
             item.library.name: {
                 "version": item.version,
-                "python": ".".join(map(str, python_version(item.python) or ())),
+                "python": item.python,
                 "loop": item.library.loop,
                 "bulk divisor": item.library.divisor,
                 "rounds": item.values,
@@ -312,13 +432,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="three rounds of smaller sizes; README stays as it is")
     parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
-    parser.add_argument("--libraries", default="wtio,pywebtransport,aioquic", help=f"of {', '.join(LIBRARIES)}")
+    parser.add_argument("--libraries", default="", help=f"of {', '.join(LIBRARIES)}")
+    parser.add_argument("--scaling", action="store_true", help="only the series over streams, sessions and sizes")
     parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
     parser.add_argument("--cache", type=Path, default=CACHE, help="virtual environments, logs")
     parser.add_argument("--seconds", type=float, default=240.0, help="hard limit of a library's turn")
     parser.add_argument("--results", type=Path, help="JSON file (default benchmarks/results.json for a full run)")
     options = parser.parse_args()
     options.rounds = options.rounds or (3 if options.quick else 5)
+    if options.scaling:
+        options.libraries = "wtio"
+    names = [library.name for library in LIBRARIES.values() if library.loop == "asyncio" or not options.quick]
+    options.libraries = options.libraries or ",".join(names)
     unknown = set(options.libraries.split(",")) - set(LIBRARIES)
     if unknown:
         parser.error(f"unknown library {', '.join(sorted(unknown))}; known: {', '.join(LIBRARIES)}")
@@ -342,6 +467,9 @@ def main() -> None:
             print(f"{name} does not run: {error}", file=sys.stderr, flush=True)
     if not contestants:
         raise SystemExit(1)
+    if options.scaling:
+        scaling(contestants[0], options, cache)
+        return
     for number in range(options.rounds):
         # Each round starts with another library: none always meets a machine that is still cool.
         start = number % len(contestants)
@@ -359,6 +487,9 @@ def main() -> None:
     complete = not options.quick and not options.workloads
     path = options.results or (RESULTS if complete else cache / "results.json")
     path.write_text(json.dumps(_results(contestants, missing, options), indent=1) + "\n")
+    chart = _chart(contestants)
+    if chart is not None:
+        path.with_name("chart.svg").write_text(chart)
     if complete:
         _write_readme(text)
     # A peer that this machine cannot run is a note in the table; our own absence or an error is a failure.

@@ -11,10 +11,14 @@ import argparse
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import json
+import os
+import statistics
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -65,6 +69,9 @@ class Client(Protocol):
     async def connect(self, path: str) -> Session: ...
     async def close(self) -> None: ...
 
+    def shared(self) -> Client:
+        """A client for many sessions, each with its own connection: one endpoint for all, where the library can."""
+
 
 # -- sizes
 
@@ -82,6 +89,7 @@ class Profile:
     datagram_seconds: float
     datagram_echoes: int
     handshakes: int
+    sessions: int
     seconds: float  # limit for one workload
 
     def scaled(self, divisor: int) -> Profile:
@@ -92,8 +100,8 @@ class Profile:
 
 
 PROFILES = {
-    "full": Profile(256 * MIB, 2000, 1000, 100, 5000, 1500, 2.0, 2000, 40, 60.0),
-    "quick": Profile(64 * MIB, 500, 300, 100, 1500, 400, 0.5, 500, 12, 30.0),
+    "full": Profile(256 * MIB, 2000, 1000, 100, 5000, 1500, 2.0, 2000, 40, 1000, 60.0),
+    "quick": Profile(64 * MIB, 500, 300, 100, 1500, 400, 0.5, 500, 12, 100, 30.0),
 }
 
 
@@ -103,13 +111,15 @@ class Workload:
 
     name: str
     title: str
-    unit: str  # "us", "ms", "MB/s", "/s"
+    unit: str  # "us", "ms", "KB", "MB/s", "/s", "%"
     measure: Callable[[Client, Callable[[], Client], Profile], Awaitable[dict[str, float]]] = field(repr=False)
     extra: tuple[str, ...] = ()  # further values shown beside the main one
+    # Memory is measured in processes that have done nothing else: what earlier work freed would hide it.
+    needs_fresh_processes: bool = False
 
     @property
     def higher_is_better(self) -> bool:
-        return self.unit.endswith("/s")
+        return self.unit.endswith(("/s", "%"))
 
 
 # -- the client's side: every function returns "warm", mostly "cold", and extras in the workload's unit
@@ -361,6 +371,124 @@ async def measure_connect_request_close(
     return {"cold": times[0], "warm": _percentile(times[1:], 0.5)}
 
 
+async def _resident_there(session: Session) -> int:
+    """Memory of the server's process, in bytes."""
+    stream = await session.open_stream()
+    await stream.write(b"", True)
+    return int.from_bytes(await _read_all(stream), "big")
+
+
+def _resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _connect_many(client: Client, path: str, count: int, width: int = 10) -> list[Session]:
+    sessions: list[Session] = []
+    while len(sessions) < count:
+        batch = min(width, count - len(sessions))
+        sessions += await asyncio.gather(*(client.connect(path) for _ in range(batch)))
+    return sessions
+
+
+async def measure_idle_sessions(_: Client, make_client: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    client = make_client().shared()
+    asking = await client.connect("/memory")
+    # What the first sessions cost is the price of the library, not of a session.
+    held = await _connect_many(client, "/request", max(10, profile.sessions // 20))
+    here, there = _resident(), await _resident_there(asking)
+    held += await _connect_many(client, "/request", profile.sessions)
+    await asyncio.sleep(1.0)  # acknowledgements, path MTU probes
+    here, there = _resident() - here, await _resident_there(asking) - there
+    await client.close()
+    return {"warm": there / profile.sessions / 1000, "client": here / profile.sessions / 1000}
+
+
+async def _mixed(client: Client, size: int, slow: bool) -> float:
+    """MB/s of 99 streams that are read at once, with or without a hundredth that is hardly read."""
+    async with _session(client, "/download") as session:
+
+        async def read_slowly() -> None:
+            stream = await session.open_stream()
+            await stream.write((64 * MIB).to_bytes(8, "big"), True)
+            while await stream.read():  # noqa: ASYNC110 - the pause is what makes it slow
+                await asyncio.sleep(0.05)
+
+        reader = asyncio.ensure_future(read_slowly()) if slow else None
+        await asyncio.sleep(0.05)
+        started = time.perf_counter()
+        await asyncio.gather(*(_download(session, size) for _ in range(99)))
+        seconds = time.perf_counter() - started
+        if reader is not None:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        return 99 * size / seconds / 1e6
+
+
+async def measure_mixed_speed(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    size = max(len(CHUNK), profile.bulk // 256)
+    await _mixed(client, size, False)
+    rates = [(await _mixed(client, size, False), await _mixed(client, size, True)) for _ in range(3)]
+    return {
+        "warm": statistics.median(100 * slow / fast for fast, slow in rates),
+        "MB/s": statistics.median(slow for _fast, slow in rates),
+    }
+
+
+# -- series: how the cost grows; keys are the numbers on the x axis
+
+
+async def measure_stream_series(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    """Microseconds for each of many streams that are asked for at once."""
+    result = {}
+    async with _session(client, "/request") as session:
+        await _in_flight(session, SMALL, 1000, 100)
+        for count in (10, 30, 100, 300, 1000, 3000, 10_000):
+            times = []
+            for _repeat in range(max(3, 300 // count)):
+                started = time.perf_counter()
+                await asyncio.gather(*(_request(session, SMALL) for _ in range(count)))
+                times.append((time.perf_counter() - started) * 1e6 / count)
+            result[str(count)] = statistics.median(times)
+    return result
+
+
+async def measure_session_series(_: Client, make_client: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    """Milliseconds for each of many sessions: connect all, one request on each while all others are open."""
+    result = {}
+    for count in (10, 30, 100, 300, 1000):
+        client = make_client().shared()
+        started = time.perf_counter()
+        for session in await _connect_many(client, "/request", count):
+            await _request(session, SMALL)
+        result[str(count)] = (time.perf_counter() - started) * 1e3 / count
+        await client.close()
+    return result
+
+
+async def measure_size_series(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    """Microseconds until a message of some size has come back on a stream of its own."""
+    result = {}
+    async with _session(client, "/request") as session:
+        await _request(session, bytes(MIB))
+        for power in range(0, 25, 2):
+            body = bytes(1 << power)
+            times = []
+            for _repeat in range(100 if power <= 16 else 10):
+                started = time.perf_counter()
+                await _request(session, body)
+                times.append((time.perf_counter() - started) * 1e6)
+            result[str(len(body))] = statistics.median(times)
+    return result
+
+
+SERIES = (
+    Workload("stream-series", "streams asked for at once", "us", measure_stream_series),
+    Workload("session-series", "sessions open", "ms", measure_session_series),
+    Workload("size-series", "bytes of a message", "us", measure_size_series),
+)
+
+
 WORKLOADS = (
     # The handshake comes first: its cold value is then the first connection of a process.
     Workload("handshake", "handshake to usable session, p50", "ms", measure_handshake, ("p99",)),
@@ -375,6 +503,15 @@ WORKLOADS = (
     Workload("large-in-flight", "64 KiB requests, 100 in flight", "/s", measure_large_in_flight),
     Workload("upload", "one stream up", "MB/s", measure_upload),
     Workload("download", "one stream down", "MB/s", measure_download),
+    Workload("mixed-speed", "99 streams beside a slow reader: speed that is left", "%", measure_mixed_speed, ("MB/s",)),
+    Workload(
+        "idle-sessions",
+        "idle sessions, memory of the server for each",
+        "KB",
+        measure_idle_sessions,
+        ("client",),
+        needs_fresh_processes=True,
+    ),
 )
 
 
@@ -430,11 +567,17 @@ async def _answer_download(stream: Stream) -> None:
     await stream.write(b"", True)
 
 
+async def _answer_memory(stream: Stream) -> None:
+    await _read_all(stream)
+    await stream.write(_resident().to_bytes(8, "big"), True)
+
+
 STREAM_ANSWERS: dict[str, Callable[[Stream], Coroutine[None, None, None]]] = {
     "/echo": _answer_echo,
     "/request": _answer_request,
     "/upload": _answer_upload,
     "/download": _answer_download,
+    "/memory": _answer_memory,
 }
 
 
@@ -493,17 +636,19 @@ def client_main(make_client: Callable[[argparse.Namespace], Client]) -> None:
     parser.add_argument("--cafile", required=True)
     parser.add_argument("--profile", choices=PROFILES, required=True)
     parser.add_argument("--divisor", type=int, default=1)
-    parser.add_argument("--workloads", default="")
+    parser.add_argument("--most-sessions", type=int, required=True)
+    parser.add_argument("--workloads", required=True)
     parser.add_argument("--loop", default="asyncio")
     parser.add_argument("--seconds", type=float, required=True)
     options = parser.parse_args()
-    wanted = set(filter(None, options.workloads.split(",")))
+    wanted = set(options.workloads.split(","))
     profile = PROFILES[options.profile].scaled(options.divisor)
+    profile = replace(profile, sessions=min(profile.sessions, options.most_sessions))
 
     async def main() -> None:
         client = make_client(options)
-        for workload in WORKLOADS:
-            if wanted and workload.name not in wanted:
+        for workload in (*WORKLOADS, *SERIES):
+            if workload.name not in wanted:
                 continue
             line: dict[str, object] = {"workload": workload.name}
             try:

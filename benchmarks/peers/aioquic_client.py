@@ -41,6 +41,9 @@ class AioquicClient:
     async def close(self) -> None:
         """Nothing is kept."""
 
+    def shared(self) -> AioquicClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(AioquicClient)

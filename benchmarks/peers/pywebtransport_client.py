@@ -26,6 +26,9 @@ class PywebtransportClient:
     async def close(self) -> None:
         await self._client.close()
 
+    def shared(self) -> PywebtransportClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(PywebtransportClient)

@@ -39,6 +39,26 @@ class WtioClient:
     async def close(self) -> None:
         """Nothing else is kept."""
 
+    def shared(self) -> SharedClient:
+        return SharedClient(self._url, self._tls)
+
+
+class SharedClient:
+    """One socket for all connections; each session still has a connection of its own."""
+
+    def __init__(self, url: str, tls: wtio.ClientTLS) -> None:
+        self._url = url
+        self._client = wtio.Client(tls=tls)
+
+    async def connect(self, path: str) -> WtioSession:
+        return WtioSession(await self._client.connect(self._url + path, allow_pooling=False))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def shared(self) -> SharedClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(WtioClient)
