@@ -90,6 +90,7 @@ class Profile:
     datagram_echoes: int
     handshakes: int
     sessions: int
+    mixed_pairs: int
     seconds: float  # limit for one workload
 
     def scaled(self, divisor: int) -> Profile:
@@ -100,8 +101,8 @@ class Profile:
 
 
 PROFILES = {
-    "full": Profile(256 * MIB, 2000, 1000, 100, 5000, 1500, 2.0, 2000, 40, 1000, 60.0),
-    "quick": Profile(64 * MIB, 500, 300, 100, 1500, 400, 0.5, 500, 12, 100, 30.0),
+    "full": Profile(256 * MIB, 2000, 1000, 100, 5000, 1500, 2.0, 2000, 40, 1000, 3, 60.0),
+    "quick": Profile(64 * MIB, 500, 300, 100, 1500, 400, 0.5, 500, 12, 100, 1, 30.0),
 }
 
 
@@ -428,7 +429,7 @@ async def _mixed(client: Client, size: int, slow: bool) -> float:
 async def measure_mixed_speed(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
     size = max(len(CHUNK), profile.bulk // 256)
     await _mixed(client, size, False)
-    rates = [(await _mixed(client, size, False), await _mixed(client, size, True)) for _ in range(3)]
+    rates = [(await _mixed(client, size, False), await _mixed(client, size, True)) for _ in range(profile.mixed_pairs)]
     return {
         "warm": statistics.median(100 * slow / fast for fast, slow in rates),
         "MB/s": statistics.median(slow for _fast, slow in rates),
