@@ -147,10 +147,11 @@ class Link(Protocol):
 
 
 class _Waiters:
-    """Tasks that wait for one thing that the engine reports.
+    """Tasks that wait for one thing that the engine reports, in the order in which they came.
 
-    The engine gets this object in place of a future and wakes it once; all tasks then look again. So a cancelled
-    task leaves nothing behind in the engine, and any number of tasks cost it one entry.
+    The engine gets this object in place of a future. It wakes the first task only; a task that found something wakes
+    the next (``pass_on``), and one that found nothing waits again, as the first. So a report costs as many looks as it
+    is worth, however many wait. A cancelled task leaves nothing behind in the engine and hands on what woke it.
     """
 
     __slots__ = ("_futures", "_is_registered", "_loop", "_register")
@@ -168,19 +169,30 @@ class _Waiters:
     def set_result(self, _: None) -> None:
         """Part of what the driver asks of a future: the engine has something to report."""
         self._is_registered = False
-        self.wake()
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """Let the task that waits first look."""
+        while self._futures:
+            future = self._futures.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
 
     def wake(self) -> None:
-        """Let all tasks look again."""
+        """Let all tasks look."""
         futures, self._futures = self._futures, deque()
         for future in futures:
             if not future.done():
                 future.set_result(None)
 
-    async def wait(self) -> None:
-        """Wait for the next report. Cancelling leaves nothing behind."""
+    async def wait(self, *, again: bool) -> None:
+        """Wait for the next report; ``again`` after one that brought nothing. Cancelling leaves nothing behind."""
         future = self._loop.create_future()
-        self._futures.append(future)
+        if again:
+            self._futures.appendleft(future)
+        else:
+            self._futures.append(future)
         if not self._is_registered:
             self._is_registered = True
             self._register(cast("asyncio.Future[None]", self))
@@ -189,9 +201,12 @@ class _Waiters:
                 # Reported on the spot: let the loop turn, so that looking again can never spin.
                 await asyncio.sleep(0)
             await future
-        finally:
-            if future in self._futures:
+        except BaseException:
+            if future.done() and not future.cancelled():
+                self.pass_on()
+            elif future in self._futures:
                 self._futures.remove(future)
+            raise
 
 
 class IncomingStreams(Generic[_Stream]):
@@ -535,15 +550,19 @@ class WebTransportSession:
         Raises:
             SessionClosed: The session has ended and no datagram is left.
         """
+        has_waited = False
         while True:
             data = self._core.receive_datagram(self._id)
             if data is not None:
+                if has_waited:
+                    self._datagram_waiters.pass_on()
                 return data
             if self._close_info is not None:
                 if self._late_datagrams:
                     return self._late_datagrams.popleft()
                 raise self._closed_error()
-            await self._datagram_waiters.wait()
+            await self._datagram_waiters.wait(again=has_waited)
+            has_waited = True
 
     def incoming_datagrams(self) -> IncomingDatagrams:
         """Iterate over the datagrams that arrive: ``async for data in …``; as ``receive_datagram``."""
@@ -703,11 +722,15 @@ class WebTransportSession:
         if not -(2**31) <= send_order < 2**31:
             raise ValueError(f"send_order is {send_order}; it must fit into 32 bits, signed")
         header = self._bidirectional_header if bidirectional else self._unidirectional_header
+        credit = self._bidirectional_credit if bidirectional else self._unidirectional_credit
+        has_waited = False
         while True:
             if self._close_info is not None:
                 raise self._closed_error()
             stream = self._core.open_stream(bidirectional, header, self._id)
             if stream is not None:
+                if has_waited:
+                    credit.pass_on()
                 if send_order:
                     stream.priority = send_order
                 return stream
@@ -716,7 +739,8 @@ class WebTransportSession:
                 raise StreamCreditError(
                     f"the peer allows no further {kind} stream now; finish others, or let the call wait"
                 )
-            await (self._bidirectional_credit if bidirectional else self._unidirectional_credit).wait()
+            await credit.wait(again=has_waited)
+            has_waited = True
 
     def _take_stream(self, core: _core.Stream) -> None:
         """A stream of the peer has arrived."""

@@ -478,3 +478,52 @@ async def _echo(session: wtio.WebTransportSession) -> None:
 
 async def _connect(network: Network, *, limits: wtio.Limits | None = None) -> wtio.WebTransportSession:
     return await network.connect(limits=limits)
+
+
+def test_openers_are_served_in_their_order_and_cancelled_ones_take_nothing() -> None:
+    async def main() -> None:
+        limits = wtio.Limits(unidirectional_streams=3, session_unidirectional_streams=3)
+        async with session_pair(limits=limits) as (client, server):
+            served = []
+
+            async def use(number: int) -> None:
+                stream = await client.create_unidirectional_stream()
+                served.append(number)
+                await stream.write(data=b"x", end_stream=True)
+
+            async def take() -> None:
+                async for stream in server.incoming_unidirectional_streams():
+                    await stream.read_all()
+
+            openers = [asyncio.ensure_future(use(number)) for number in range(300)]
+            taking = asyncio.ensure_future(take())
+            for number in range(5, 300, 7):
+                await asyncio.sleep(0)
+                openers[number].cancel()
+            results = await asyncio.gather(*openers, return_exceptions=True)
+            assert served == [number for number, result in enumerate(results) if result is None]
+            assert len(served) > 250
+            # Nothing is owed to anybody, and nobody waits.
+            assert await asyncio.wait_for(client.create_unidirectional_stream(), 1)
+            taking.cancel()
+
+    testing.run(main())
+
+
+def test_receivers_of_datagrams_are_served_in_their_order() -> None:
+    async def main() -> None:
+        async with session_pair() as (client, server):
+            order = []
+
+            async def receive(number: int) -> None:
+                order.append((number, await server.receive_datagram()))
+
+            receivers = [asyncio.ensure_future(receive(number)) for number in range(20)]
+            await asyncio.sleep(0.1)
+            receivers[0].cancel()
+            for number in range(1, 20):
+                client.send_datagram(data=bytes([number]))
+            await asyncio.gather(*receivers, return_exceptions=True)
+            assert order == [(number, bytes([number])) for number in range(1, 20)]
+
+    testing.run(main())
