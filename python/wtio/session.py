@@ -550,19 +550,21 @@ class WebTransportSession:
         Raises:
             SessionClosed: The session has ended and no datagram is left.
         """
+        data = self._core.receive_datagram(self._id)
+        if data is not None:
+            return data
         has_waited = False
         while True:
-            data = self._core.receive_datagram(self._id)
-            if data is not None:
-                if has_waited:
-                    self._datagram_waiters.pass_on()
-                return data
             if self._close_info is not None:
                 if self._late_datagrams:
                     return self._late_datagrams.popleft()
                 raise self._closed_error()
             await self._datagram_waiters.wait(again=has_waited)
             has_waited = True
+            data = self._core.receive_datagram(self._id)
+            if data is not None:
+                self._datagram_waiters.pass_on()
+                return data
 
     def incoming_datagrams(self) -> IncomingDatagrams:
         """Iterate over the datagrams that arrive: ``async for data in …``; as ``receive_datagram``."""
