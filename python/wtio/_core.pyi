@@ -135,7 +135,10 @@ class Endpoint:
         reset_stream_at: bool = True,
         io: str = "loop",
     ) -> Endpoint:
-        """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``)."""
+        """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``).
+
+        ``reset_stream_at``: offer and use reliable resets (draft-ietf-quic-reliable-stream-reset).
+        """
 
     # -- socket
     def bind(self, ip: str, port: int, *, dual_stack: bool = False) -> None:
