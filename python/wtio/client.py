@@ -715,13 +715,14 @@ def connect(
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
         ValueError: A header or subprotocol cannot be sent, or ``congestion`` is unknown.
+        TypeError: A header, ``protocols``, ``reset_stream_at`` or ``strict`` is of the wrong type.
         NameResolutionError: The host has no address.
         CertificateError: The server's certificate is not trusted.
         ConnectionRefused: The server takes no new connection.
         RequirementsNotMetError: The server speaks no HTTP/3 or no WebTransport.
         SessionRejectedError: The server answered with a status other than 2xx.
         HandshakeTimeout: The time is up.
-        ConnectError: The base of all these but ValueError, and what any other failure raises.
+        ConnectError: The base of all these but ValueError and TypeError, and what any other failure raises.
 
     Source: draft-ietf-webtrans-http3-16, section 3.
     """
