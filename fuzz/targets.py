@@ -410,7 +410,7 @@ def _next_act(source: _Input, is_client: bool) -> _Act:
             return _Signal(lambda h3: h3.receive_reset(stream_id, code))
         case 7:
             code = int.from_bytes(source.take(7), "big")
-            stream = tuple(Role)[code % 3] if choice & 0x10 else stream_id
+            stream = Role.CONTROL if choice & 0x10 else stream_id
             return _Signal(lambda h3: h3.receive_stop(stream, code))
         case 8:
             return _Call(lambda h3: h3.accept(stream_id))

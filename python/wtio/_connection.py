@@ -13,11 +13,11 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio import _core
 from wtio._reporting import loss_in_words, session_report
+from wtio._waiting import Flag
 from wtio.config import LARGEST_LIMIT
 from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
@@ -43,6 +43,7 @@ from wtio.protocol.transport_parameters import read_peer_transport
 from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
     from wtio._driver import Driver, EngineEvent
@@ -72,6 +73,34 @@ class _Pending:
 class Connection:
     """Base of ``ClientConnection`` and ``ServerConnection``."""
 
+    __slots__ = (
+        "_control",
+        "_control_waiting",
+        "_early",
+        "_early_count",
+        "_early_timer",
+        "_end_timers",
+        "_final_facts",
+        "_has_started",
+        "_is_closing",
+        "_is_pumping",
+        "_pending",
+        "_raw",
+        "_session_streams",
+        "_session_window",
+        "_violation",
+        "core",
+        "driver",
+        "h3",
+        "is_lost",
+        "limits",
+        "loop",
+        "loss",
+        "lost",
+        "sessions",
+        "timeouts",
+    )
+
     is_client: bool
 
     def __init__(
@@ -97,12 +126,12 @@ class Connection:
         self.loss: tuple[str, int, str] | None = None
         """Cause, code and reason of the connection's end, as the engine gives them."""
         self._final_facts: _core.ConnectionFacts | None = None
-        self.lost = asyncio.Event()
+        self.lost = Flag()
         self._raw: dict[int, _core.Stream] = {}
         self._pending: dict[int, _Pending] = {}
-        self._roles: dict[Role, _core.Stream] = {}
-        self._role_of: dict[int, Role] = {}
-        self._unopened: dict[Role, bytearray] = {}
+        self._control: _core.Stream | None = None
+        # What is to go on it; None once it is open.
+        self._control_waiting: bytearray | None = bytearray()
         self._early: dict[int, list[_core.Stream]] = {}
         self._early_count = 0
         self._early_timer: asyncio.TimerHandle | None = None
@@ -221,7 +250,7 @@ class Connection:
 
     def _raw_stopped(self, event: EngineEvent) -> None:
         number: int = event[2]
-        self.h3.receive_stop(self._role_of.get(number, number), event[3])
+        self.h3.receive_stop(number, event[3])
         self._pump()
 
     def _datagram_error(self, _: EngineEvent) -> None:
@@ -288,8 +317,7 @@ class Connection:
             self._early_timer.cancel()
         self._raw.clear()
         self._pending.clear()
-        self._roles.clear()
-        self._unopened.clear()
+        self._control = None
         self.connection_lost(cause, code, reason)
         self.lost.set()
 
@@ -526,16 +554,14 @@ class Connection:
         return stream
 
     def _send(self, target: int | Role, data: bytes, end: bool) -> None:
-        if isinstance(target, Role):
-            stream = self._roles.get(target)
-            if stream is None:
-                self._open_role(target, data)
-                return
-        else:
-            found = self._raw.get(target)
-            if found is None:
-                return
-            stream = found
+        stream = self._control if isinstance(target, Role) else self._raw.get(target)
+        if stream is None:
+            if isinstance(target, Role) and self._control_waiting is not None:
+                is_first = not self._control_waiting
+                self._control_waiting += data
+                if is_first:
+                    self._open_control()
+            return
         pending = self._pending.get(stream.id)
         if pending is None:
             accepted = stream.write(data) if data else 0
@@ -574,28 +600,20 @@ class Connection:
         if pending.frees:
             self._raw.pop(stream.id, None)
 
-    def _open_role(self, role: Role, data: bytes) -> None:
-        waiting = self._unopened.get(role)
-        if waiting is not None:
-            waiting += data
+    def _open_control(self) -> None:
+        """Open our control stream, as soon as the peer's credit allows."""
+        if self._control_waiting is None or self.is_lost:
             return
-        self._unopened[role] = bytearray(data)
-        self._open_roles()
-
-    def _open_roles(self) -> None:
-        """Open our unidirectional streams, in order, as far as the peer's credit goes."""
-        while self._unopened and not self.is_lost:
-            role = next(iter(self._unopened))
-            stream = self.core.open_stream(False, b"")
-            if stream is None:
-                # A peer should allow three at once (RFC 9114, section 6.2), but nothing forces it to.
-                future = self.loop.create_future()
-                future.add_done_callback(lambda _: self._open_roles())
-                self.core.wait_streams(False, 0, future)
-                return
-            self._roles[role] = stream
-            self._role_of[stream.id] = role
-            self._send(role, bytes(self._unopened.pop(role)), False)
+        stream = self.core.open_stream(False, b"")
+        if stream is None:
+            # A peer should allow three streams at once (RFC 9114, section 6.2), but nothing forces it to.
+            future = self.loop.create_future()
+            future.add_done_callback(lambda _: self._open_control())
+            self.core.wait_streams(False, 0, future)
+            return
+        self._control = stream
+        waiting, self._control_waiting = self._control_waiting, None
+        self._send(Role.CONTROL, bytes(waiting), False)
 
 
 _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {

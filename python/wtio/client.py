@@ -202,6 +202,10 @@ class Sockets:
             driver.close_when_idle()
 
 
+def _nobody() -> None:
+    """Whom a connection tells of its progress when nobody waits for it."""
+
+
 class _Asked:
     """A session request under way."""
 
@@ -216,6 +220,17 @@ class _Asked:
 
 class ClientConnection(Connection):
     """A connection of a client: carries one session, or those of a pool that go to the same server."""
+
+    __slots__ = (
+        "_asked",
+        "_notify",
+        "_sockets",
+        "is_connected",
+        "is_refusing",
+        "on_lost",
+        "settings",
+        "users",
+    )
 
     is_client = True
 
@@ -255,6 +270,10 @@ class ClientConnection(Connection):
     def connected(self) -> None:
         self.is_connected = True
         self._notify()
+
+    def detach(self) -> None:
+        """The connector that made this connection has it now, and need not live as long."""
+        self._notify = _nobody
 
     def ask(self, number: int, asked: _Asked, protocols: Sequence[str]) -> None:
         """Send a session request on a fresh stream."""
@@ -348,6 +367,23 @@ class ClientConnection(Connection):
 
 class Connector:
     """What ``connect`` returns: enter it with ``async with``, or await it and close the session yourself."""
+
+    __slots__ = (
+        "__weakref__",
+        "_attempts",
+        "_changed",
+        "_pool",
+        "_protocols",
+        "_request",
+        "_session",
+        "_sockets",
+        "_step",
+        "_strict",
+        "_target",
+        "_timeouts",
+        "_tls",
+        "_trace",
+    )
 
     def __init__(
         self,
@@ -461,6 +497,7 @@ class Connector:
             connection = await self._race(await self._resolve())
             await self._check_requirements(connection)
             ready = connection
+            connection.detach()
         finally:
             # Also when cancelled at the very moment at which it came: nobody would ever hold it.
             for attempt in self._attempts:

@@ -78,13 +78,23 @@ class HttpResponse:
 class SessionRequest:
     """A client's request for a session. Answer it with ``accept`` or ``reject`` within ``Timeouts.request``."""
 
+    __slots__ = (
+        "__weakref__",
+        "_connection",
+        "_event",
+        "_headers",
+        "_is_answered",
+        "_is_gone",
+        "_timer",
+    )
+
     def __init__(self, connection: ServerConnection, event: SessionRequested) -> None:
         self._connection = connection
         self._event = event
         self._headers = tuple(event.headers)
         self._is_answered = False
         self._is_gone = False
-        self._timer: asyncio.TimerHandle | None = connection.loop.call_later(connection.timeouts.request, self._expire)
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def path(self) -> str:
@@ -210,6 +220,11 @@ class SessionRequest:
         self._connection._pump()
         self._connection.watch_idle()
 
+    def _begin_waiting(self) -> None:
+        """Nobody has taken it yet."""
+        connection = self._connection
+        self._timer = connection.loop.call_later(connection.timeouts.request, self._expire)
+
     def _check_unanswered(self) -> None:
         if self._is_answered:
             raise LocalProtocolError(f"the request for `{self.path}` was answered before")
@@ -244,6 +259,14 @@ class SessionRequest:
 class ServerConnection(Connection):
     """A connection of a server: any number of sessions and ordinary requests."""
 
+    __slots__ = (
+        "_idle_timer",
+        "_parked_timer",
+        "_room",
+        "requests",
+        "server",
+    )
+
     is_client = False
 
     def __init__(self, core: _core.Connection, driver: Driver, server: Server) -> None:
@@ -252,6 +275,7 @@ class ServerConnection(Connection):
         self.requests: dict[int, SessionRequest] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
         self._parked_timer: asyncio.TimerHandle | None = None
+        self._room = self.limits.bidirectional_streams + 1
         self.watch_idle()
 
     def tell(self, event: Event) -> None:
@@ -275,6 +299,9 @@ class ServerConnection(Connection):
     def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
         self.server._session_count += 1
         session = super().add_session(number, facts)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
         self._make_room()
         return session
 
@@ -287,7 +314,9 @@ class ServerConnection(Connection):
             count += len(self.sessions)
             # The QUIC core keeps up to an eighth of the number to itself, to announce more at once.
             count += count // 7 + 1
-        self.core.set_concurrent_streams(True, count)
+        if count != self._room:
+            self._room = count
+            self.core.set_concurrent_streams(True, count)
 
     def own_certificates(self) -> list[bytes]:
         return self.server._tls.certificates
@@ -608,6 +637,7 @@ class Server:
         elif len(self._requests) >= self.limits.pending_requests:
             request._reject(429)
         else:
+            request._begin_waiting()
             self._requests.append(request)
             self._wake_one()
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from wtio._buffer import Buffer, contiguous_bytes
+from wtio._waiting import Flag, Waiters
 from wtio.errors import (
     ClosedBy,
     DatagramTooLargeError,
@@ -28,7 +30,7 @@ from wtio.protocol.frames import data_stream_header
 from wtio.stream import BODY_RAISED_CODE, WebTransportReceiveStream, WebTransportSendStream, WebTransportStream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
     from wtio import _core
@@ -144,69 +146,6 @@ class Link(Protocol):
     def drain_session(self, session: WebTransportSession) -> None: ...
     def report(self, session: WebTransportSession) -> ConnectionReport: ...
     async def wait_session_over(self, session: WebTransportSession) -> None: ...
-
-
-class _Waiters:
-    """Tasks that wait for one thing that the engine reports, in the order in which they came.
-
-    The engine gets this object in place of a future. It wakes the first task only; a task that found something wakes
-    the next (``pass_on``), and one that found nothing waits again, as the first. So a report costs as many looks as it
-    is worth, however many wait. A cancelled task leaves nothing behind in the engine and hands on what woke it.
-    """
-
-    __slots__ = ("_futures", "_is_registered", "_loop", "_register")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, register: Callable[[asyncio.Future[None]], None]) -> None:
-        self._loop = loop
-        self._register = register
-        self._futures: deque[asyncio.Future[None]] = deque()
-        self._is_registered = False
-
-    def done(self) -> bool:
-        """Part of what the driver asks of a future."""
-        return False
-
-    def set_result(self, _: None) -> None:
-        """Part of what the driver asks of a future: the engine has something to report."""
-        self._is_registered = False
-        self.pass_on()
-
-    def pass_on(self) -> None:
-        """Let the task that waits first look."""
-        while self._futures:
-            future = self._futures.popleft()
-            if not future.done():
-                future.set_result(None)
-                return
-
-    def wake(self) -> None:
-        """Let all tasks look."""
-        futures, self._futures = self._futures, deque()
-        for future in futures:
-            if not future.done():
-                future.set_result(None)
-
-    async def wait(self, *, again: bool) -> None:
-        """Wait for the next report; ``again`` after one that brought nothing. Cancelling leaves nothing behind."""
-        future = self._loop.create_future()
-        if again:
-            self._futures.appendleft(future)
-        else:
-            self._futures.append(future)
-        if not self._is_registered:
-            self._is_registered = True
-            self._register(cast("asyncio.Future[None]", self))
-        try:
-            if future.done():
-                # Reported on the spot: let the loop turn, so that looking again can never spin.
-                await asyncio.sleep(0)
-            await future
-        except BaseException:
-            if future.done() and not future.cancelled():
-                self.pass_on()
-            elif future in self._futures:
-                self._futures.remove(future)
-            raise
 
 
 class IncomingStreams(Generic[_Stream]):
@@ -346,20 +285,21 @@ class WebTransportSession:
         self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
         # RFC 9297, section 2.1: a datagram begins with a quarter of the stream id.
         self._prefix_size = len(varint.encode(session_id // 4))
-        self._incoming_bidirectional: IncomingStreams[WebTransportStream] = IncomingStreams(self)
-        self._incoming_unidirectional: IncomingStreams[WebTransportReceiveStream] = IncomingStreams(self)
-        self._bidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(True, session_id, future))
-        self._unidirectional_credit = _Waiters(loop, lambda future: core.wait_streams(False, session_id, future))
-        self._datagram_waiters = _Waiters(loop, lambda future: core.wait_datagram(session_id, future))
-        self._late_datagrams: deque[bytes] = deque()
+        # Made when they are needed, which most are not in most sessions.
+        self._incoming_bidirectional: IncomingStreams[WebTransportStream] | None = None
+        self._incoming_unidirectional: IncomingStreams[WebTransportReceiveStream] | None = None
+        self._bidirectional_credit: Waiters | None = None
+        self._unidirectional_credit: Waiters | None = None
+        self._datagram_waiters: Waiters | None = None
+        self._late_datagrams: deque[bytes] | None = None
         self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
         self._final_datagrams: dict[str, int] | None = None
         self._close_info: CloseInfo | None = None
         self._cause: Exception | None = None
-        self._ended = asyncio.Event()
-        self._over = asyncio.Event()
+        self._ended = Flag()
+        self._over = Flag()
         # Set by the end of the session, too, so that nobody waits for ever; the flag tells the two apart.
-        self._draining = asyncio.Event()
+        self._draining = Flag()
         self._drain_requested = False
 
     # -- facts
@@ -506,6 +446,8 @@ class WebTransportSession:
         The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
         ends, streams that had arrived come first, then SessionClosed is raised.
         """
+        if self._incoming_bidirectional is None:
+            self._incoming_bidirectional = IncomingStreams(self)
         return self._incoming_bidirectional
 
     def incoming_unidirectional_streams(self) -> IncomingStreams[WebTransportReceiveStream]:
@@ -514,6 +456,8 @@ class WebTransportSession:
         The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
         ends, streams that had arrived come first, then SessionClosed is raised.
         """
+        if self._incoming_unidirectional is None:
+            self._incoming_unidirectional = IncomingStreams(self)
         return self._incoming_unidirectional
 
     # -- datagrams
@@ -559,11 +503,15 @@ class WebTransportSession:
                 if self._late_datagrams:
                     return self._late_datagrams.popleft()
                 raise self._closed_error()
-            await self._datagram_waiters.wait(again=has_waited)
+            waiters = self._datagram_waiters
+            if waiters is None:
+                register = partial(self._core.wait_datagram, self._id)
+                waiters = self._datagram_waiters = Waiters(self._loop, register)
+            await waiters.wait(again=has_waited)
             has_waited = True
             data = self._core.receive_datagram(self._id)
             if data is not None:
-                self._datagram_waiters.pass_on()
+                waiters.pass_on()
                 return data
 
     def incoming_datagrams(self) -> IncomingDatagrams:
@@ -724,7 +672,6 @@ class WebTransportSession:
         if not -(2**31) <= send_order < 2**31:
             raise ValueError(f"send_order is {send_order}; it must fit into 32 bits, signed")
         header = self._bidirectional_header if bidirectional else self._unidirectional_header
-        credit = self._bidirectional_credit if bidirectional else self._unidirectional_credit
         has_waited = False
         while True:
             if self._close_info is not None:
@@ -732,7 +679,7 @@ class WebTransportSession:
             stream = self._core.open_stream(bidirectional, header, self._id)
             if stream is not None:
                 if has_waited:
-                    credit.pass_on()
+                    self._credit_waiters(bidirectional).pass_on()
                 if send_order:
                     stream.priority = send_order
                 return stream
@@ -741,16 +688,27 @@ class WebTransportSession:
                 raise StreamCreditError(
                     f"the peer allows no further {kind} stream now; finish others, or let the call wait"
                 )
-            await credit.wait(again=has_waited)
+            await self._credit_waiters(bidirectional).wait(again=has_waited)
             has_waited = True
+
+    def _credit_waiters(self, bidirectional: bool) -> Waiters:
+        """Those who wait until the peer allows a stream."""
+        waiters = self._bidirectional_credit if bidirectional else self._unidirectional_credit
+        if waiters is None:
+            waiters = Waiters(self._loop, partial(self._core.wait_streams, bidirectional, self._id))
+            if bidirectional:
+                self._bidirectional_credit = waiters
+            else:
+                self._unidirectional_credit = waiters
+        return waiters
 
     def _take_stream(self, core: _core.Stream) -> None:
         """A stream of the peer has arrived."""
         # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
         if core.id & 2:
-            self._incoming_unidirectional._put(WebTransportReceiveStream(core, self))
+            self.incoming_unidirectional_streams()._put(WebTransportReceiveStream(core, self))
         else:
-            self._incoming_bidirectional._put(WebTransportStream(core, self))
+            self.incoming_bidirectional_streams()._put(WebTransportStream(core, self))
 
     def _note_draining(self) -> None:
         """The peer asked to wind down."""
@@ -805,15 +763,17 @@ class WebTransportSession:
         if self._close_info is not None:
             return
         # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
-        self._late_datagrams.extend(self._core.receive_datagrams(self._id, self.limits.datagram_receive_count))
+        late = self._core.receive_datagrams(self._id, self.limits.datagram_receive_count)
+        self._late_datagrams = deque(late) if late else None
         self._final_datagrams = self._core.datagram_stats(self._id)
         self._final_credit = self._core.credit(self._id)
         self._close_info = info
         self._cause = cause
         self._ended.set()
         self._draining.set()
-        self._incoming_bidirectional._wake_all()
-        self._incoming_unidirectional._wake_all()
-        self._bidirectional_credit.wake()
-        self._unidirectional_credit.wake()
-        self._datagram_waiters.wake()
+        for incoming in (self._incoming_bidirectional, self._incoming_unidirectional):
+            if incoming is not None:
+                incoming._wake_all()
+        for waiters in (self._bidirectional_credit, self._unidirectional_credit, self._datagram_waiters):
+            if waiters is not None:
+                waiters.wake()

@@ -409,11 +409,13 @@ impl SendQueue {
 
     /// The front chunk, to be handed on in part or whole, at most `most` bytes.
     pub fn take_front(&mut self, most: usize) -> Option<Bytes> {
-        if self.chunks.is_empty() {
-            self.seal();
-        }
-        let chunk = self.chunks.front_mut()?;
-        let taken = if chunk.len() <= most { self.chunks.pop_front()? } else { chunk.split_to(most) };
+        let taken = match self.chunks.front_mut() {
+            Some(chunk) if chunk.len() > most => chunk.split_to(most),
+            Some(_) => self.chunks.pop_front()?,
+            None if self.tail.is_empty() => return None,
+            None if self.tail.len() > most => self.tail.split_to(most).freeze(),
+            None => std::mem::take(&mut self.tail).freeze(),
+        };
         self.length -= taken.len();
         Some(taken)
     }

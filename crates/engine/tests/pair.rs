@@ -94,6 +94,32 @@ fn a_reader_that_pauses_bounds_the_writer() {
 }
 
 #[test]
+fn a_new_connection_allows_few_streams_and_all_once_half_of_them_were_opened() {
+    let mut pair = Pair::new(11, ROUGH, |options| {
+        options.first_streams = 10;
+        options.max_bidirectional_streams = 30;
+        // Not twice as many: allowed at once.
+        options.max_unidirectional_streams = 20;
+    });
+    let open = |pair: &mut Pair, header: &[u8]| {
+        let id = pair.ids[CLIENT];
+        pair.engines[CLIENT].open_stream(pair.now, id, header == DATA_STREAM, header, Some(SESSION))
+    };
+    for (header, first, all) in [(DATA_STREAM, 10, 30), (UNIDIRECTIONAL_STREAM, 20, 20)] {
+        let mut opened = 0;
+        while open(&mut pair, header).is_some() {
+            opened += 1;
+        }
+        assert_eq!(opened, first);
+        for _ in first..all {
+            pair.run_until("the peer allows more", |p| open(p, header).is_some());
+        }
+        pair.run_for(Duration::from_secs(1));
+        assert_eq!(open(&mut pair, header), None);
+    }
+}
+
+#[test]
 fn short_streams_leave_nothing_behind() {
     for how in ["end", "reset", "unread"] {
         let mut pair = Pair::new(7, CLEAN, |_| ());

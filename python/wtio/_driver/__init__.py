@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wtio import _core
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from wtio.config import Limits, Timeouts
+
+# Streams of each direction that a new connection allows. The QUIC core keeps 70 bytes for each that it allows, opened
+# or not: more than half of an idle connection, if it were 128 of each. A peer that opens the first 12 has them all.
+_FIRST_STREAMS: Final = 24
 
 EngineEvent = tuple[Any, ...]
 """(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""
@@ -169,6 +173,7 @@ def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> 
         # (RFC 9114, section 6.2).
         "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),
         "max_unidirectional_streams": limits.unidirectional_streams + 3,
+        "first_streams": _FIRST_STREAMS,
         "stream_receive_window": limits.stream_receive_window,
         "connection_receive_window": limits.connection_receive_window,
         "stream_send_buffer": limits.stream_send_buffer,

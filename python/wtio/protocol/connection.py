@@ -8,7 +8,7 @@ streams · session requests (server) · responses (client) · capsules · sessio
 streams are in ``unidirectional``, the rules for the next frame of a request stream in ``request``.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -62,12 +62,10 @@ from wtio.protocol.settings import (
     DIALECTS,
     DRAFT02_REQUEST_HEADER,
     DRAFT02_RESPONSE_HEADER,
-    GREASE_SETTING,
     Dialect,
     DialectRow,
     Setting,
-    encode_settings,
-    local_settings,
+    announce,
     negotiate,
     peer_problem,
 )
@@ -133,6 +131,31 @@ class H3Connection:
             ``None`` where they are not known; then they are not judged.
     """
 
+    __slots__ = (
+        "_announced",
+        "_buffered",
+        "_closed",
+        "_dialect",
+        "_dialects",
+        "_events",
+        "_flow_control",
+        "_goaway_received",
+        "_goaway_sent",
+        "_max_sessions",
+        "_may_control_flow",
+        "_next_request",
+        "_outputs",
+        "_peer_settings",
+        "_peer_streams",
+        "_problem",
+        "_remembered",
+        "_requests",
+        "is_client",
+        "limits",
+        "peer_transport",
+        "strict",
+    )
+
     def __init__(
         self,
         *,
@@ -165,22 +188,21 @@ class H3Connection:
         self.limits = limits
         self.strict = strict
         self.peer_transport: PeerTransport | None = None
-        self._settings = local_settings(
+        self._announced = announce(
             is_client,
-            max_field_section_size=limits.max_field_section_size,
-            initial_max_data=initial_max_data,
-            initial_max_streams_bidi=initial_max_streams_bidi,
-            initial_max_streams_uni=initial_max_streams_uni,
-            max_sessions=max_sessions,
-            dialects=dialects,
+            limits.max_field_section_size,
+            initial_max_data,
+            initial_max_streams_bidi,
+            initial_max_streams_uni,
+            max_sessions,
+            tuple(dialects),
         )
-        self._settings.append(GREASE_SETTING)
         self._dialects = dialects
         self._max_sessions = max_sessions
         self._may_control_flow = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
         self._dialect: Dialect | None = None
         self._problem: str | None = None
-        self._peer_settings: dict[int, int] | None = None
+        self._peer_settings: Mapping[int, int] | None = None
         self._flow_control = False
         self._closed = False
         self._outputs: list[Output] = []
@@ -213,10 +235,10 @@ class H3Connection:
     @property
     def sent_settings(self) -> tuple[tuple[int, int], ...]:
         """Our settings in their order, as ``start`` sends them: (identifier, value)."""
-        return tuple(self._settings)
+        return self._announced.settings
 
     @property
-    def peer_settings(self) -> dict[int, int] | None:
+    def peer_settings(self) -> Mapping[int, int] | None:
         """The peer's settings, or ``None`` until they have arrived."""
         return self._peer_settings
 
@@ -273,11 +295,13 @@ class H3Connection:
     # -- what we do
 
     def start(self) -> None:
-        """Queue our control stream with SETTINGS, and the two QPACK streams. Call once, when connected."""
-        settings = encode_record(FrameType.SETTINGS, encode_settings(self._settings))
+        """Queue our control stream with SETTINGS. Call once, when connected.
+
+        There are no QPACK streams of ours: without a dynamic table on either side they would stay empty (RFC 9204,
+        section 4.2), and cost every connection two streams.
+        """
+        settings = encode_record(FrameType.SETTINGS, self._announced.payload)
         self._send(Role.CONTROL, varint.encode(StreamType.CONTROL) + settings)
-        self._send(Role.QPACK_ENCODER, varint.encode(StreamType.QPACK_ENCODER))
-        self._send(Role.QPACK_DECODER, varint.encode(StreamType.QPACK_DECODER))
 
     def send_connect(
         self,
@@ -596,8 +620,8 @@ class H3Connection:
 
     # -- settings and GOAWAY of the peer
 
-    def _take_settings(self, settings: dict[int, int]) -> None:
-        local = dict(self._settings)
+    def _take_settings(self, settings: Mapping[int, int]) -> None:
+        local = self._announced.values
         self._peer_settings = settings
         self._dialect = negotiate(local, settings)
         self._problem = peer_problem(
@@ -606,7 +630,7 @@ class H3Connection:
         if self._dialect is not None:
             takes_part = DIALECTS[self._dialect].takes_part_in_flow_control
             self._flow_control = takes_part(local) and takes_part(settings)
-        self._events.append(SettingsReceived(dict(settings), self._dialect, self._problem))
+        self._events.append(SettingsReceived(settings, self._dialect, self._problem))
         for stream in list(self._requests.values()):
             if stream.request and stream.session and stream.session.state is State.PARKED:
                 try:
@@ -997,7 +1021,7 @@ class H3Connection:
             return min(self._max_sessions, 1)
         if row.session_setting is None:
             return self._max_sessions
-        server = self._peer_settings if self.is_client else dict(self._settings)
+        server = self._peer_settings if self.is_client else self._announced.values
         return min(self._max_sessions, (server or {}).get(row.session_setting, 1))
 
     def _find(self, stream_id: int) -> tuple[RequestStream | None, Session | None]:

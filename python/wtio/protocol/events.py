@@ -3,6 +3,7 @@
 Outputs are orders that must be carried out in their sequence; events are facts. All are immutable.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
@@ -38,11 +39,9 @@ Headers: TypeAlias = list[tuple[str, str]]
 
 
 class Role(Enum):
-    """The unidirectional streams of ours. The driver opens each one when it is first named in a ``Send``."""
+    """The unidirectional stream of ours. The driver opens it when it is first named in a ``Send``."""
 
     CONTROL = "control"
-    QPACK_ENCODER = "qpack encoder"
-    QPACK_DECODER = "qpack decoder"
 
 
 # -- outputs
@@ -108,7 +107,7 @@ class SettingsReceived:
             WT_REQUIREMENTS_NOT_MET; a server needs to do nothing, as its requests are refused here.
     """
 
-    settings: dict[int, int]
+    settings: Mapping[int, int]
     dialect: Dialect | None
     problem: str | None
 

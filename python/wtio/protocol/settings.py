@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Final
 
 from wtio.protocol import varint
@@ -19,9 +20,11 @@ __all__ = [
     "DEFAULT_DIALECTS",
     "DIALECTS",
     "GREASE_SETTING",
+    "Announcement",
     "Dialect",
     "DialectRow",
     "Setting",
+    "announce",
     "decode_settings",
     "encode_settings",
     "local_settings",
@@ -254,14 +257,52 @@ def encode_settings(settings: Collection[tuple[int, int]]) -> bytes:
     return b"".join(varint.encode(number) for setting in settings for number in setting)
 
 
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """The settings of one side, in the forms in which they are needed. Shared by connections, so never changed."""
+
+    settings: tuple[tuple[int, int], ...]
+    """In the order in which they are sent."""
+    values: Mapping[int, int]
+    payload: bytes
+    """What the SETTINGS frame carries."""
+
+
+@lru_cache(maxsize=64)
+def announce(
+    is_client: bool,
+    max_field_section_size: int,
+    initial_max_data: int,
+    initial_max_streams_bidi: int,
+    initial_max_streams_uni: int,
+    max_sessions: int,
+    dialects: tuple[Dialect, ...],
+) -> Announcement:
+    """``local_settings`` with a reserved one at the end; the same object for the same arguments."""
+    settings = local_settings(
+        is_client,
+        max_field_section_size=max_field_section_size,
+        initial_max_data=initial_max_data,
+        initial_max_streams_bidi=initial_max_streams_bidi,
+        initial_max_streams_uni=initial_max_streams_uni,
+        max_sessions=max_sessions,
+        dialects=dialects,
+    )
+    settings.append(GREASE_SETTING)
+    return Announcement(tuple(settings), dict(settings), encode_settings(settings))
+
+
 # RFC 9114, section 7.2.4.1: identifiers of HTTP/2 settings without a meaning in HTTP/3.
 _FORBIDDEN = frozenset((0x00, 0x02, 0x03, 0x04, 0x05))
 # RFC 9220 with RFC 8441, section 3; RFC 9297, section 2.1.1; draft 02, section 3.1: 0 or 1, nothing else.
 _BOOLEAN = frozenset((Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM, Setting.ENABLE_WEBTRANSPORT))
 
 
-def decode_settings(payload: bytes, *, is_client: bool) -> dict[int, int]:
+@lru_cache(maxsize=64)
+def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
     """Read the payload of the peer's SETTINGS frame. Unknown settings are kept; nothing is made of them.
+
+    Most peers say the same again and again; the same payload gives the same object, which nobody may change.
 
     Args:
         payload: The payload of the frame.

@@ -1,6 +1,6 @@
 """The peer's unidirectional streams: control, QPACK, and those that mean nothing to us."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from wtio.protocol import qpack, varint
@@ -17,6 +17,8 @@ _NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType
 # RFC 9218, section 7.2. A session has no priority of its own: the application says what goes first (``send_order``).
 _PRIORITY_UPDATES: Final = frozenset((FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH))
 _MOST_PRIORITY: Final = 256
+# Streams that last as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2).
+_CRITICAL: Final = frozenset((StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER))
 
 
 class _PeerStream:
@@ -36,6 +38,21 @@ class PeerStreams:
     the control stream says.
     """
 
+    __slots__ = (
+        "_control",
+        "_decoder_stream",
+        "_emit",
+        "_encoder_stream",
+        "_free",
+        "_has_settings",
+        "_is_client",
+        "_limits",
+        "_max_push_id",
+        "_streams",
+        "_take_goaway",
+        "_take_settings",
+    )
+
     def __init__(
         self,
         *,
@@ -43,7 +60,7 @@ class PeerStreams:
         limits: ProtocolLimits,
         emit: Callable[[Output], None],
         free: Callable[[int], None],
-        take_settings: Callable[[dict[int, int]], None],
+        take_settings: Callable[[Mapping[int, int]], None],
         take_goaway: Callable[[int], None],
     ) -> None:
         self._is_client = is_client
@@ -53,7 +70,6 @@ class PeerStreams:
         self._take_settings = take_settings
         self._take_goaway = take_goaway
         self._streams: dict[int, _PeerStream] = {}
-        self._critical: dict[int, int] = {}  # stream type -> stream id, for control and QPACK streams
         self._control = RecordReader(self._classify_control_frame)
         self._encoder_stream = qpack.EncoderStream()
         self._decoder_stream = qpack.DecoderStream()
@@ -86,12 +102,11 @@ class PeerStreams:
 
     def _begin(self, stream_id: int, stream_type: int) -> None:
         """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
-        if stream_type in (StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER):
-            if stream_type in self._critical:
+        if stream_type in _CRITICAL:
+            if sum(stream.stream_type == stream_type for stream in self._streams.values()) > 1:
                 raise ConnectionFault(
                     ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
                 )
-            self._critical[stream_type] = stream_id
             return
         if stream_type == StreamType.PUSH:
             if self._is_client:  # section 7.2.7: we never allowed any push
@@ -117,10 +132,11 @@ class PeerStreams:
 
     def end(self, stream_id: int) -> None:
         """Take the end or the reset of a stream; of one that is not known, too."""
-        if stream_id in self._critical.values():
+        stream = self._streams.get(stream_id)
+        if stream is not None and stream.stream_type in _CRITICAL:
             raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
         # RFC 9114, section 6.2: an end inside the type must be tolerated.
-        if stream_id in self._streams:
+        if stream is not None:
             self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:

@@ -48,8 +48,8 @@ pub(crate) struct Conn {
     pub(crate) inner: quinn_proto::Connection,
     pub(crate) handle: ConnectionHandle,
     pub(super) tap: Arc<Tap>,
-    pub(crate) streams: FxHashMap<u64, Stream>,
-    sessions: FxHashMap<u64, Session>,
+    pub(crate) streams: FxHashMap<u64, Box<Stream>>,
+    sessions: FxHashMap<u64, Box<Session>>,
     ended: FxHashMap<u64, u64>,
     ended_order: VecDeque<u64>,
     early: VecDeque<(u64, Bytes)>,
@@ -74,6 +74,10 @@ pub(crate) struct Conn {
     /// Resets the core had seen when it was last given one to be told of.
     core_resets: u64,
     streams_wanted: [bool; 2],
+    /// Streams of each direction that the peer may have open once it uses the connection.
+    streams_allowed: [u64; 2],
+    /// The peer was told of them.
+    is_in_use: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
     is_closed_by_peer: bool,
@@ -108,6 +112,7 @@ impl Conn {
             .handshake_data()
             .and_then(|data| data.downcast::<TapHandle>().ok())
             .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
+        let allowed = [options.max_bidirectional_streams, options.max_unidirectional_streams];
         Self {
             id,
             inner,
@@ -130,6 +135,9 @@ impl Conn {
             feeding: Vec::new(),
             core_resets: 0,
             streams_wanted: [false; 2],
+            streams_allowed: allowed,
+            // Where nothing is held back, there is nothing to wait for.
+            is_in_use: allowed.map(|most| options.at_first(most) == most),
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
@@ -178,13 +186,14 @@ impl Conn {
         match event {
             StreamEvent::Opened { dir } => {
                 while let Some(id) = self.inner.streams().accept(dir) {
+                    self.note_opened(dir, id);
                     let id = u64::from(id);
                     if dir == Dir::Bi {
                         self.tap.register(id);
                     }
                     self.tap.register_receiving(id);
-                    self.streams
-                        .insert(id, Stream::new(now, Phase::Header(BytesMut::new()), true, true, dir == Dir::Bi));
+                    let stream = Stream::new(now, Phase::Header(BytesMut::new()), true, true, dir == Dir::Bi);
+                    self.streams.insert(id, Box::new(stream));
                     self.read_header(now, id, events);
                 }
             }
@@ -197,6 +206,15 @@ impl Conn {
                     events.push(Event::StreamsAvailable { connection: self.id, bidirectional: dir == Dir::Bi });
                 }
             }
+        }
+    }
+
+    /// The peer may open all the streams that it is ever allowed once it has opened half of the first ones.
+    fn note_opened(&mut self, dir: Dir, id: StreamId) {
+        let direction = direction_index(dir == Dir::Bi);
+        if !self.is_in_use[direction] && id.index() + 1 >= self.options.first_streams.div_ceil(2) {
+            self.is_in_use[direction] = true;
+            self.inner.set_max_concurrent_streams(dir, wire(self.streams_allowed[direction]));
         }
     }
 
@@ -800,7 +818,7 @@ impl Conn {
             self.tap.register_receiving(id);
         }
         let phase = if session.is_some() { Phase::Data } else { Phase::Raw };
-        let mut stream = Stream::new(now, phase, false, bidirectional, true);
+        let mut stream = Box::new(Stream::new(now, phase, false, bidirectional, true));
         stream.session = session;
         stream.has_handle = true;
         let length = header.len().min(HEADER_LIMIT);
@@ -930,6 +948,10 @@ impl Conn {
         let next = first.get_mut().pop_first();
         if first.get().is_empty() {
             first.remove();
+            if self.flush.is_empty() {
+                // An empty tree keeps half a KiB.
+                self.flush = BTreeMap::new();
+            }
         }
         next.map(|(_, id)| id)
     }
@@ -1222,7 +1244,7 @@ impl Conn {
     // ---------------------------------------------------------------- sessions and datagrams
 
     pub(crate) fn add_session(&mut self, number: u64, limits: SessionLimits, events: &mut Vec<Event>) {
-        let mut session = Session::new(limits);
+        let mut session = Box::new(Session::new(limits));
         let ledger = self.early_ledgers.remove(&number).unwrap_or_default();
         let mut is_exceeded = session.count_arrived(ledger.bytes);
         for direction in 0..2 {
@@ -1279,7 +1301,9 @@ impl Conn {
 
     /// How many streams the peer may have open at once; what is open already stays.
     pub(crate) fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
-        if !self.is_closed {
+        let direction = direction_index(bidirectional);
+        self.streams_allowed[direction] = count;
+        if !self.is_closed && self.is_in_use[direction] {
             self.inner.set_max_concurrent_streams(if bidirectional { Dir::Bi } else { Dir::Uni }, wire(count));
         }
     }
@@ -1476,7 +1500,7 @@ impl Conn {
     }
 
     pub(crate) fn credit(&self, number: u64) -> Option<Credit> {
-        self.sessions.get(&number).map(Session::credit)
+        self.sessions.get(&number).map(|session| session.credit())
     }
 
     pub(crate) fn datagram_stats(&self, number: u64) -> Option<DatagramStats> {

@@ -42,6 +42,8 @@ const QUIC_VERSION: u32 = 1;
 const ANSWER_LIMIT: usize = 1024;
 /// Bursts one connection may send before the next has its turn.
 const BURSTS_PER_TURN: usize = 8;
+/// Timers that may lie about, set anew since, apart from two for each connection.
+const SPARE_TIMERS: usize = 64;
 /// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
 
@@ -165,8 +167,8 @@ fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
     config
         .max_idle_timeout(idle)
         .keep_alive_interval(options.keep_alive)
-        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
-        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
+        .max_concurrent_bidi_streams(varint(options.at_first(options.max_bidirectional_streams)))
+        .max_concurrent_uni_streams(varint(options.at_first(options.max_unidirectional_streams)))
         .stream_receive_window(varint(options.stream_receive_window))
         .receive_window(varint(options.connection_receive_window))
         .send_window(options.connection_send_buffer as u64)
@@ -185,7 +187,8 @@ pub struct Engine {
     endpoint: quinn_proto::Endpoint,
     options: Arc<Options>,
     transport: Arc<TransportConfig>,
-    connections: FxHashMap<u64, Conn>,
+    /// Boxed, for most of a table's slots are empty.
+    connections: FxHashMap<u64, Box<Conn>>,
     ids: FxHashMap<ConnectionHandle, u64>,
     next_id: u64,
     /// Connections with something to do.
@@ -287,7 +290,7 @@ impl Engine {
         let id = self.next_id;
         self.next_id += 1;
         self.ids.insert(handle, id);
-        self.connections.insert(id, Conn::new(id, handle, inner, self.options.clone()));
+        self.connections.insert(id, Box::new(Conn::new(id, handle, inner, self.options.clone())));
         self.mark(id);
         id
     }
@@ -409,7 +412,16 @@ impl Engine {
         }
     }
 
+    /// Drop timers that were set anew since, before they outnumber the connections: each packet moves one.
+    fn sweep_timers(&mut self) {
+        if self.timers.len() > 2 * self.connections.len() + SPARE_TIMERS {
+            self.timers
+                .retain(|Reverse((at, id))| self.connections.get(id).is_some_and(|conn| conn.timer == Some(*at)));
+        }
+    }
+
     fn run_timers(&mut self, now: Instant) {
+        self.sweep_timers();
         while let Some(Reverse((at, id))) = self.timers.peek().copied() {
             let is_current = self.connections.get(&id).is_some_and(|conn| conn.timer == Some(at));
             if is_current && at > now {
@@ -792,6 +804,6 @@ impl Engine {
     /// Whether the connection is a client's.
     #[must_use]
     pub fn is_client(&self, id: u64) -> bool {
-        self.connections.get(&id).is_some_and(Conn::is_client)
+        self.connections.get(&id).is_some_and(|conn| conn.is_client())
     }
 }

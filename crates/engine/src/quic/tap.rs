@@ -127,7 +127,7 @@ struct Departure {
 #[derive(Debug, Default)]
 struct State {
     streams: FxHashMap<u64, Progress>,
-    arrivals: FxHashMap<u64, Arrival>,
+    arrivals: FxHashMap<u64, Box<Arrival>>,
     departures: FxHashMap<u64, Departure>,
     /// Frames of streams the engine has not heard of yet; it will before the next packet.
     unknown: Vec<(u64, u64, u64, bool)>,
@@ -202,7 +202,7 @@ impl Tap {
     pub(crate) fn register_receiving(&self, stream: u64) {
         let mut state = self.state();
         let state = &mut *state;
-        let mut arrival = Arrival::default();
+        let mut arrival = Box::<Arrival>::default();
         for &(_, start, end, is_last) in state.unknown.iter().filter(|frame| frame.0 == stream) {
             arrival.progress.acknowledge(start, end);
             arrival.reach(end, is_last, false);

@@ -32,6 +32,7 @@ impl Pair {
             keep_alive: None,
             max_bidirectional_streams: 10,
             max_unidirectional_streams: 1,
+            first_streams: 10,
             stream_receive_window: 65_536,
             connection_receive_window: 65_536,
             stream_send_buffer: 65_536,

@@ -28,6 +28,7 @@ pub fn options(seed: u8) -> Options {
         keep_alive: None,
         max_bidirectional_streams: 100,
         max_unidirectional_streams: 100,
+        first_streams: 100,
         stream_receive_window: 256 * 1024,
         connection_receive_window: 4 * 1024 * 1024,
         stream_send_buffer: 256 * 1024,
