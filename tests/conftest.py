@@ -64,9 +64,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> wtio.DevCertificate
 
 
 @pytest.fixture
-async def server(certificate: wtio.DevCertificate) -> AsyncIterator[wtio.Server]:
+def io() -> str:
+    """Who receives in ``server`` and ``pair``; tests/loopback has both."""
+    return "loop"
+
+
+@pytest.fixture
+async def server(certificate: wtio.DevCertificate, io: str) -> AsyncIterator[wtio.Server]:
     """A server on the loopback whose requests the test takes itself."""
-    async with wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+    async with wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls(), io=io) as server:
         yield server
 
 
@@ -77,10 +83,10 @@ def url(server: wtio.Server) -> str:
 
 @pytest.fixture
 async def pair(
-    server: wtio.Server, url: str, certificate: wtio.DevCertificate
+    server: wtio.Server, url: str, certificate: wtio.DevCertificate, io: str
 ) -> AsyncIterator[tuple[wtio.WebTransportSession, wtio.WebTransportSession]]:
     """Client and server end of one session on the loopback."""
-    connecting = asyncio.ensure_future(_connect(url, certificate))
+    connecting = asyncio.ensure_future(_connect(url, certificate, io))
     request = await anext(server)
     accepted = await request.accept()
     session = await connecting
@@ -88,5 +94,5 @@ async def pair(
         yield session, accepted
 
 
-async def _connect(url: str, certificate: wtio.DevCertificate) -> wtio.WebTransportSession:
-    return await wtio.connect(url, tls=certificate.client_tls())
+async def _connect(url: str, certificate: wtio.DevCertificate, io: str) -> wtio.WebTransportSession:
+    return await wtio.connect(url, tls=certificate.client_tls(), io=io)

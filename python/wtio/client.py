@@ -725,6 +725,7 @@ def connect(
     congestion: str = "cubic",
     reset_stream_at: bool = True,
     strict: bool = False,
+    io: str = "loop",
 ) -> Connector:
     """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
 
@@ -748,11 +749,14 @@ def connect(
         strict: For conformance tests: speak draft 16 alone and hold the server to its letter; one that falls short is
             a RequirementsNotMetError. False (default) speaks every draft and lets a server lack what can be done
             without.
+        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"``, the event loop, or ``"thread"``,
+            a thread per socket that never waits for Python. A thread serves the peer evenly where handlers compute for
+            long; where they do not, it makes every answer slower. Default ``"loop"``; see docs/late-loops.md.
 
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
-        ValueError: A header or subprotocol cannot be sent, or ``congestion`` is unknown.
-        TypeError: A header, ``protocols``, ``reset_stream_at`` or ``strict`` is of the wrong type.
+        ValueError: A header or subprotocol cannot be sent, or ``congestion`` or ``io`` is unknown.
+        TypeError: A header, ``protocols``, ``reset_stream_at``, ``strict`` or ``io`` is of the wrong type.
         NameResolutionError: The host has no address.
         CertificateError: The server's certificate is not trusted.
         ConnectionRefused: The server takes no new connection.
@@ -771,7 +775,7 @@ def connect(
         origin=origin,
         strict=strict,
         sockets=private_sockets(
-            LoopTransport(), limits=limits, timeouts=timeouts, congestion=congestion, reset_stream_at=reset_stream_at
+            LoopTransport(io), limits=limits, timeouts=timeouts, congestion=congestion, reset_stream_at=reset_stream_at
         ),
     )
 

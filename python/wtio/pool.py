@@ -157,6 +157,7 @@ class Client:
         congestion: str = "cubic",
         reset_stream_at: bool = True,
         strict: bool = False,
+        io: str = "loop",
     ) -> None:
         """Make a client. No socket is opened before the first session.
 
@@ -172,10 +173,11 @@ class Client:
                 hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
                 waits until the header is acknowledged; strict peers cannot be reached without them.
             strict: As for ``wtio.connect``.
+            io: As for ``wtio.connect``; with ``"thread"`` there is a thread per address family.
 
         Raises:
-            ValueError: ``congestion`` is unknown.
-            TypeError: ``headers`` or ``protocols`` is of the wrong type.
+            ValueError: ``congestion`` or ``io`` is unknown.
+            TypeError: ``headers``, ``protocols`` or ``io`` is of the wrong type.
         """
         check_congestion(congestion)
         check_bool("reset_stream_at", reset_stream_at)
@@ -189,7 +191,7 @@ class Client:
         self._strict = strict
         self._pool = Pool()
         self._sockets = Sockets(
-            LoopTransport(),
+            LoopTransport(io),
             limits=limits or Limits(),
             timeouts=timeouts or Timeouts(),
             congestion=congestion,

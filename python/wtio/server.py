@@ -745,6 +745,7 @@ def serve(
     congestion: str = "cubic",
     reset_stream_at: bool = True,
     strict: bool = False,
+    io: str = "loop",
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
@@ -779,6 +780,9 @@ def serve(
             falls short, such as today's browsers, are reset with H3_MESSAGE_ERROR, and any ``:protocol`` but
             ``webtransport-h3`` gets status 501. False (default) speaks every draft and lets a client lack what can be
             done without.
+        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"``, the event loop, or ``"thread"``,
+            a thread per socket that never waits for Python. A thread serves the peer evenly where handlers compute for
+            long; where they do not, it makes every answer slower. Default ``"loop"``; see docs/late-loops.md.
 
     Returns:
         The server, which starts with ``async with`` or ``await``.
@@ -788,6 +792,7 @@ def serve(
             address and port.
         CertificateError: Certificate and key cannot be used.
         ValueError: An argument is out of its range.
+        TypeError: An argument is of the wrong type.
 
     Source: draft-ietf-webtrans-http3-16, section 3.
     """
@@ -804,7 +809,7 @@ def serve(
         congestion=congestion,
         reset_stream_at=reset_stream_at,
         strict=strict,
-        transport=LoopTransport(),
+        transport=LoopTransport(io),
     )
 
 

@@ -14,7 +14,12 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wtio_engine::{Engine, Event};
 
-use crate::{guardian, handoff::Handoff, poller::Poller, udp::UdpEndpoint};
+use crate::{
+    guardian::{self, GRACE},
+    handoff::Handoff,
+    poller::Poller,
+    udp::UdpEndpoint,
+};
 
 /// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
 const BATCHES_PER_DRIVE: usize = 4;
@@ -24,6 +29,8 @@ const BURSTS_PER_DRIVE: usize = 64;
 const SEGMENTS: usize = 32;
 /// Steps of a stand-in before the guardian looks at its other endpoints.
 const STEPS_PER_STAND_IN: usize = 8;
+/// A timer that has to come forward by less than this does not wake the I/O thread.
+const TIMER_SLACK: Duration = Duration::from_micros(500);
 /// Simulated packets leave one by one.
 const SIMULATED: usize = 1;
 
@@ -32,19 +39,53 @@ const SIMULATED: usize = 1;
 pub enum Io {
     /// The event loop; the guardian only while the loop is late.
     Loop,
-    /// A thread of its own, always.
+    /// A thread of its own, always. It also runs the timers, and sends what the loop leaves behind.
     Thread,
+}
+
+/// How the I/O thread is woken.
+#[derive(Debug)]
+struct Sleeper {
+    alarm: UnixStream,
+    /// When it wakes by itself at the latest; `None`: not for a timer.
+    wakes_at: Option<Instant>,
+    /// It also waits for room to send.
+    wants_room: bool,
+}
+
+impl Sleeper {
+    /// Have the thread up by `at`.
+    fn rouse(&mut self, at: Instant) {
+        if self.wakes_at.is_none_or(|planned| planned > at + TIMER_SLACK) {
+            self.wakes_at = Some(at);
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        // A full pipe wakes as well.
+        let _ = self.alarm.write(&[1]);
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        // The thread sees that the endpoint is closed or gone, and ends.
+        self.wake();
+    }
 }
 
 #[derive(Debug)]
 struct State {
     engine: Engine,
     socket: Option<UdpEndpoint>,
+    /// Of an open endpoint with [`Io::Thread`].
+    thread: Option<Sleeper>,
     virtual_now: Option<Instant>,
 }
 
-/// What a drive leaves to its caller.
-#[derive(Debug)]
+/// What a drive leaves to its caller; nothing where a thread does it.
+#[derive(Debug, Default)]
 pub struct Driven {
     /// When the next timer is due.
     pub timer: Option<Duration>,
@@ -74,7 +115,7 @@ impl Endpoint {
         wake_reader.set_nonblocking(true)?;
         wake_writer.set_nonblocking(true)?;
         Ok(Arc::new(Self {
-            state: Mutex::new(State { engine, socket: None, virtual_now: None }),
+            state: Mutex::new(State { engine, socket: None, thread: None, virtual_now: None }),
             handoff: Handoff::new(),
             wake: Mutex::new(Some((wake_reader, wake_writer))),
             io,
@@ -85,15 +126,14 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Open the socket and put the endpoint under the guardian's eyes.
+    /// Open the socket, and put the endpoint under the guardian's eyes or start its thread.
     ///
     /// # Errors
-    /// Whatever the system answers: address in use, not available, no permission.
+    /// Whatever the system answers: address in use, not available, no permission, no thread to be had.
     pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         let socket = UdpEndpoint::bind(address, dual_stack)?;
         self.lock().socket = Some(socket);
-        guardian::watch(self);
-        Ok(())
+        guardian::watch(self).inspect_err(|_| self.close())
     }
 
     /// Who receives.
@@ -137,8 +177,11 @@ impl Endpoint {
 
     /// Release the socket and the pipe at once, however long the endpoint itself is still referred to.
     pub fn close(&self) {
-        let socket = self.lock().socket.take();
-        drop(socket);
+        let (socket, thread) = {
+            let mut state = self.lock();
+            (state.socket.take(), state.thread.take())
+        };
+        drop((socket, thread));
         let pipe = self.pipe().take();
         drop(pipe);
     }
@@ -152,6 +195,12 @@ impl Endpoint {
         }
         let now = state.virtual_now.unwrap_or_else(Instant::now);
         let result = act(&mut state.engine, now);
+        if let Some(thread) = &mut state.thread
+            && state.engine.has_output()
+        {
+            // The loop sends it at the end of its turn, unless that takes long.
+            thread.rouse(now + GRACE);
+        }
         (result, state.engine.has_work())
     }
 
@@ -170,8 +219,13 @@ impl Endpoint {
             state.virtual_now = now;
         }
         let driven = state.step(readable);
+        state.engine.take_drained();
         state.engine.take_events(events);
-        driven
+        let Some(thread) = &mut state.thread else { return driven };
+        if let Some(time) = if driven.is_unfinished() { Some(Duration::ZERO) } else { driven.timer } {
+            thread.rouse(Instant::now() + time);
+        }
+        Driven::default()
     }
 
     fn drain(&self) {
@@ -230,18 +284,62 @@ impl Endpoint {
                 if state.socket.is_none() {
                     return;
                 }
-                (state.step(true).has_more, state.engine.has_events())
+                (state.step(true).has_more, state.has_news())
             };
-            if has_news
-                && self.handoff.signal()
-                && let Some((_, writer)) = &mut *self.pipe()
-            {
-                let _ = writer.write(&[1]);
+            if has_news {
+                self.wake_loop();
             }
             if !has_more {
                 return;
             }
         }
+    }
+
+    /// The same as the endpoint's own thread: how long it may sleep now. `None`: the endpoint is closed.
+    pub(crate) fn serve(&self, poller: &Poller) -> Option<Duration> {
+        poller.drain();
+        for _ in 0..STEPS_PER_STAND_IN {
+            let (driven, has_news) = {
+                let mut state = self.lock();
+                let state = &mut *state;
+                let driven = state.step(true);
+                let (socket, thread) = (state.socket.as_ref()?, state.thread.as_mut()?);
+                thread.wakes_at = driven.timer.map(|time| Instant::now() + time);
+                if thread.wants_room != driven.is_blocked {
+                    thread.wants_room = driven.is_blocked;
+                    let _ = poller.want_room(socket.as_fd(), driven.is_blocked);
+                }
+                (driven, state.has_news())
+            };
+            if has_news {
+                self.wake_loop();
+            }
+            if !driven.has_more {
+                return Some(driven.timer.unwrap_or(Duration::MAX));
+            }
+        }
+        Some(Duration::ZERO)
+    }
+
+    fn wake_loop(&self) {
+        if self.handoff.signal()
+            && let Some((_, writer)) = &mut *self.pipe()
+        {
+            let _ = writer.write(&[1]);
+        }
+    }
+
+    /// Let the endpoint's own thread watch the socket and be woken by `alarm`.
+    ///
+    /// # Errors
+    /// When the socket cannot be watched.
+    pub(crate) fn serve_with(&self, poller: &Poller, alarm: UnixStream) -> io::Result<()> {
+        let mut state = self.lock();
+        if let Some(socket) = &state.socket {
+            poller.add(socket.as_fd())?;
+            state.thread = Some(Sleeper { alarm, wakes_at: None, wants_room: false });
+        }
+        Ok(())
     }
 
     /// Let a poller watch the socket, until it is closed.
@@ -252,7 +350,19 @@ impl Endpoint {
     }
 }
 
+impl Driven {
+    /// Packets wait that the caller could not send.
+    fn is_unfinished(&self) -> bool {
+        self.has_more || self.is_blocked
+    }
+}
+
 impl State {
+    /// Whether the loop has to look: events wait, or a connection has died down.
+    fn has_news(&mut self) -> bool {
+        self.engine.take_drained() || self.engine.has_events()
+    }
+
     fn step(&mut self, readable: bool) -> Driven {
         let now = self.virtual_now.unwrap_or_else(Instant::now);
         let mut has_more = false;

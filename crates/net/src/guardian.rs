@@ -5,13 +5,14 @@
 //! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While an endpoint is quiet,
 //! the guardian sleeps in `poll` and costs nothing.
 //!
-//! An endpoint with [`Io::Thread`] has a thread of its own that receives always.
+//! An endpoint with [`Io::Thread`] has a thread of its own instead, which always receives and runs the timers. The loop
+//! still sends what it writes itself; what it leaves behind, the thread sends.
 
 use std::{
     cell::RefCell,
-    io::Write,
+    io::{self, Write},
     os::unix::net::UnixStream,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -24,7 +25,7 @@ use crate::{
 /// How often a busy endpoint is looked at.
 const TICK: Duration = Duration::from_millis(1);
 /// How long something may wait before the guardian steps in.
-const GRACE: Duration = Duration::from_millis(3);
+pub(crate) const GRACE: Duration = Duration::from_millis(3);
 /// Time without a drive after which an endpoint counts as quiet.
 const QUIET: Duration = Duration::from_millis(50);
 /// Longest sleep, after which closed endpoints are forgotten.
@@ -50,24 +51,35 @@ static REGISTRY: Mutex<Registry> =
     Mutex::new(Registry { endpoints: Vec::new(), guardian: None, is_ending: false, own_threads: Vec::new() });
 static CHANGED: Condvar = Condvar::new();
 
+/// Held by our threads while they touch an endpoint, and exclusively over a fork: no mutex of an endpoint is inherited
+/// locked by a thread that the child does not have.
+static AT_WORK: RwLock<()> = RwLock::new(());
+
+fn at_work() -> RwLockReadGuard<'static, ()> {
+    AT_WORK.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+type OverFork = (RwLockWriteGuard<'static, ()>, MutexGuard<'static, Registry>);
+
 thread_local! {
-    /// Keeps the registry locked over a fork, so that the child does not inherit it in the middle of a change.
-    static OVER_FORK: RefCell<Option<MutexGuard<'static, Registry>>> = const { RefCell::new(None) };
+    /// Keeps everything locked over a fork, so that the child does not inherit it in the middle of a change.
+    static OVER_FORK: RefCell<Option<OverFork>> = const { RefCell::new(None) };
 }
 
 /// Call before a fork, on the forking thread.
 pub fn before_fork() {
-    let guard = registry();
-    OVER_FORK.with_borrow_mut(|slot| *slot = Some(guard));
+    let idle = AT_WORK.write().unwrap_or_else(PoisonError::into_inner);
+    let guards = (idle, registry());
+    OVER_FORK.with_borrow_mut(|slot| *slot = Some(guards));
 }
 
 /// Call after a fork, in parent and child. A child has no threads of ours and watches nothing.
 pub fn after_fork(is_child: bool) {
-    let Some(mut registry) = OVER_FORK.with_borrow_mut(Option::take) else { return };
+    let Some((_idle, mut registry)) = OVER_FORK.with_borrow_mut(Option::take) else { return };
     if is_child {
         registry.endpoints.clear();
         // Handles of threads that exist in the parent only: joining them would wait for ever.
@@ -77,38 +89,50 @@ pub fn after_fork(is_child: bool) {
 }
 
 /// Look after an endpoint from now on.
-pub(crate) fn watch(endpoint: &Arc<Endpoint>) {
+///
+/// # Errors
+/// When an endpoint that cannot do without has to: no thread or descriptor is left, or the process is ending.
+pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
     let mut registry = registry();
-    if registry.is_ending {
-        return;
-    }
-    // Without a thread or a poller the endpoint still works; it only lacks its stand-in.
     if endpoint.io() == Io::Thread {
-        let Ok((poller, alarm)) = poller() else { return };
-        endpoint.watch_with(&poller);
+        if registry.is_ending {
+            return Err(io::Error::other("the process is ending; no I/O thread can be started"));
+        }
+        let (poller, alarm) = poller()?;
+        endpoint.serve_with(&poller, alarm.try_clone()?)?;
         let weak = Arc::downgrade(endpoint);
-        let spawned = std::thread::Builder::new().name("wtio-io".into()).spawn(move || receive_always(&weak, &poller));
+        let thread = std::thread::Builder::new().name("wtio-io".into()).spawn(move || serve(&weak, &poller))?;
         registry.own_threads.retain(|(thread, _)| !thread.is_finished());
-        registry.own_threads.extend(spawned.ok().map(|thread| (thread, alarm)));
-        return;
+        registry.own_threads.push((thread, alarm));
+        return Ok(());
     }
+    if registry.is_ending {
+        return Ok(());
+    }
+    // Without a guardian the endpoint still works; it only lacks its stand-in.
     if registry.guardian.is_none() {
-        let Ok((poller, alarm)) = poller() else { return };
-        let sleeper = poller.clone();
-        let spawned = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || guard(&sleeper));
-        let Ok(thread) = spawned else { return };
-        registry.guardian = Some(Guardian { thread, poller, alarm });
+        registry.guardian = start_guardian().ok();
     }
     if let Some(guardian) = &registry.guardian {
         endpoint.watch_with(&guardian.poller);
         registry.endpoints.push(Arc::downgrade(endpoint));
         CHANGED.notify_all();
     }
+    Ok(())
+}
+
+fn start_guardian() -> io::Result<Guardian> {
+    let (poller, alarm) = poller()?;
+    let sleeper = poller.clone();
+    let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || guard(&sleeper))?;
+    Ok(Guardian { thread, poller, alarm })
 }
 
 /// A poller with an alarm: a byte into the stream wakes whoever sleeps on it.
-fn poller() -> std::io::Result<(Arc<Poller>, UnixStream)> {
+fn poller() -> io::Result<(Arc<Poller>, UnixStream)> {
     let (near, far) = UnixStream::pair()?;
+    near.set_nonblocking(true)?;
+    far.set_nonblocking(true)?;
     Ok((Arc::new(Poller::new(near)?), far))
 }
 
@@ -149,7 +173,9 @@ fn guard(poller: &Poller) {
             return;
         }
         let now = Instant::now();
+        let working = at_work();
         watched.retain_mut(|one| one.look(now));
+        drop(working);
         let is_quiet = watched.iter().all(|one| now - one.moved > QUIET && !one.is_standing_in);
         if is_quiet {
             rest(&watched, poller, now);
@@ -221,6 +247,7 @@ impl Watched {
 /// All endpoints are quiet: sleep until a packet comes, a timer is due, or a nap is over.
 fn rest(watched: &[Watched], poller: &Poller, now: Instant) {
     let mut time = NAP;
+    let working = at_work();
     for one in watched {
         if let Some(endpoint) = one.endpoint.upgrade()
             && let Some(Some(at)) = endpoint.next_timer()
@@ -228,6 +255,7 @@ fn rest(watched: &[Watched], poller: &Poller, now: Instant) {
             time = time.min(at.saturating_duration_since(now) + GRACE);
         }
     }
+    drop(working);
     if poller.wait(time.max(TICK)) {
         // The loop was woken by the same packet; give it its turn.
         std::thread::sleep(GRACE);
@@ -235,15 +263,14 @@ fn rest(watched: &[Watched], poller: &Poller, now: Instant) {
 }
 
 /// The thread of an endpoint with [`Io::Thread`].
-fn receive_always(endpoint: &Weak<Endpoint>, poller: &Poller) {
-    loop {
-        let is_ready = poller.wait(NAP);
-        let Some(endpoint) = endpoint.upgrade() else { return };
-        if is_ending() || endpoint.next_timer().is_none() {
-            return;
-        }
-        if is_ready {
-            endpoint.stand_in();
+fn serve(endpoint: &Weak<Endpoint>, poller: &Poller) {
+    let mut time = Duration::ZERO;
+    while !is_ending() {
+        poller.wait(time.min(NAP));
+        let _working = at_work();
+        match endpoint.upgrade().and_then(|endpoint| endpoint.serve(poller)) {
+            Some(until) => time = until,
+            None => return,
         }
     }
 }

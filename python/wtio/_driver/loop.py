@@ -38,18 +38,20 @@ class LoopDriver(Driver):
     """Serves an endpoint with a socket of its own.
 
     While the loop is late, a guardian thread receives and acknowledges in its place; what that brought is fetched when
-    the wake-up descriptor turns readable.
+    the wake-up descriptor turns readable. With ``has_thread`` a thread always receives and runs the timers, and the
+    loop watches the wake-up descriptor alone.
     """
 
-    def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop, *, has_thread: bool = False) -> None:
         super().__init__(endpoint, loop)
-        self._descriptor = endpoint.fileno()
+        self._descriptor = None if has_thread else endpoint.fileno()
         self._wake_descriptor = endpoint.wake_fileno()
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waits_to_write = False
         endpoint.set_scheduler(self._schedule)
-        loop.add_reader(self._descriptor, self._readable)
+        if self._descriptor is not None:
+            loop.add_reader(self._descriptor, self._readable)
         loop.add_reader(self._wake_descriptor, self.drive)
 
     @property
@@ -69,7 +71,7 @@ class LoopDriver(Driver):
         if has_more:
             # The send budget of one turn is used up; others have their turn first.
             self._schedule()
-        if is_blocked is not self._waits_to_write:
+        if is_blocked is not self._waits_to_write and self._descriptor is not None:
             self._waits_to_write = is_blocked
             if is_blocked:
                 self.loop.add_writer(self._descriptor, self.drive)
@@ -100,8 +102,10 @@ class LoopDriver(Driver):
             self._timer = None
         if self.loop.is_closed():
             return
-        self.loop.remove_reader(self._descriptor)
         self.loop.remove_reader(self._wake_descriptor)
+        if self._descriptor is None:
+            return
+        self.loop.remove_reader(self._descriptor)
         if self._waits_to_write:
             self._waits_to_write = False
             self.loop.remove_writer(self._descriptor)
@@ -117,7 +121,22 @@ def _literal(host: str | None, port: int) -> Address | None:
 
 
 class LoopTransport:
-    """Real UDP sockets on the running loop."""
+    """Real UDP sockets on the running loop, which receives itself (``"loop"``) or lets a thread do it (``"thread"``).
+
+    Raises:
+        TypeError: ``io`` is not a str.
+        ValueError: ``io`` is unknown.
+    """
+
+    def __init__(self, io: str = "loop") -> None:
+        if not isinstance(io, str):
+            raise TypeError(f"io must be a str, not {type(io).__name__}")
+        if io not in ("loop", "thread"):
+            raise ValueError(
+                f"io is {io!r}; it must be 'loop' (the event loop receives) or 'thread' (a thread does, for loops that "
+                "are often late)"
+            )
+        self._io = io
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
         """Look up all addresses of a host, best first (RFC 6724 order, as the system gives them)."""
@@ -154,7 +173,8 @@ class LoopTransport:
             server_tls=server_tls,
             congestion=congestion,
             reset_stream_at=reset_stream_at,
+            io=self._io,
             **endpoint_options(limits, timeouts, is_server=server_tls is not None),
         )
         endpoint.bind(ip, port, dual_stack=dual_stack)
-        return LoopDriver(endpoint, asyncio.get_running_loop())
+        return LoopDriver(endpoint, asyncio.get_running_loop(), has_thread=self._io == "thread")

@@ -198,6 +198,7 @@ pub struct Engine {
     buffer: Vec<u8>,
     events: Vec<Event>,
     is_refusing: bool,
+    has_drained: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -237,6 +238,7 @@ impl Engine {
             buffer: Vec::new(),
             events: Vec::new(),
             is_refusing: false,
+            has_drained: false,
         })
     }
 
@@ -321,6 +323,11 @@ impl Engine {
         !self.events.is_empty()
     }
 
+    /// Whether a connection has died down since the last call, which makes no event.
+    pub fn take_drained(&mut self) -> bool {
+        std::mem::take(&mut self.has_drained)
+    }
+
     /// Run due timers, hand queued bytes to the core and give packets to `send` until nothing wants to leave or
     /// `send` answers false: the socket is full, and the packet it refused comes first next time. `bursts` bounds
     /// the number of calls. Returns whether everything left.
@@ -380,6 +387,7 @@ impl Engine {
                 }
             }
             if conn.inner.is_drained() {
+                self.has_drained = true;
                 // The core gives the handle of a drained connection to the next one: only our own entry may go.
                 if self.ids.get(&conn.handle) == Some(&id) {
                     self.ids.remove(&conn.handle);
