@@ -161,6 +161,11 @@ class Connection:
 
     # -- for reports
 
+    @property
+    def loop_late_total(self) -> int:
+        """How often the guardian had to step in on this connection's socket."""
+        return self.driver.endpoint.loop_late_total
+
     def own_certificates(self) -> list[bytes]:
         """The chain that a server shows, in DER, its own certificate first."""
         return []

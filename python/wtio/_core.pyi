@@ -136,7 +136,8 @@ class Endpoint:
         reset_stream_at: bool = True,
         io: str = "loop",
     ) -> Endpoint:
-        """``io``: "loop" (the caller watches ``fileno``) or "thread" (a thread receives; only ``wake_fileno``).
+        """``io``: "loop" (the caller watches ``fileno`` and keeps a timer) or "thread" (a thread receives, runs timers
+        and sends what ``drive`` cannot; the caller watches only ``wake_fileno``).
 
         ``reset_stream_at``: offer and use reliable resets (draft-ietf-quic-reliable-stream-reset).
         """
@@ -160,7 +161,7 @@ class Endpoint:
 
         Returns (futures to complete, events, seconds until the next timer or None, the send budget of this call is
         used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a
-        simulation.
+        simulation. With ``io="thread"`` the last three are always None, False, False.
         """
     def set_now(self, now_ns: int) -> None:
         """Simulation: the virtual time of whatever is called before the next drive."""
@@ -183,7 +184,10 @@ class Endpoint:
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
     def stats(self) -> dict[str, int]:
-        """connections, gso_segments, loop_late_total (times the guardian had to step in for the loop)."""
+        """connections, gso_segments."""
+    @property
+    def loop_late_total(self) -> int:
+        """Times the guardian had to step in for the loop; also once closed."""
 
 @final
 class ConnectionFacts:

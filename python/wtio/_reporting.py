@@ -219,6 +219,7 @@ def _report(
         flow_control=h3 is not None and h3.flow_control,
         max_datagram_size=None if most is None or not has_sent else max(most - len(varint.encode(session_id // 4)), 0),
         mtu=None if core_facts is None else core_facts.mtu,
+        loop_late_total=0 if connection is None else connection.loop_late_total,
         protocols=protocols,
         protocol=protocol,
         origin=origin,

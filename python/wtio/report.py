@@ -210,6 +210,8 @@ class ConnectionReport:
     """Largest datagram in bytes that can be sent; None if the peer takes none or it is not known."""
     mtu: int | None
     """UDP payload size in use, in bytes; None without a connection."""
+    loop_late_total: int
+    """How often this side's event loop was late for the connection's socket; see ``SessionStats.loop_late_total``."""
     protocols: tuple[str, ...]
     """Subprotocols that the client offered, most wanted first."""
     protocol: str | None
@@ -276,6 +278,9 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
     if report.mtu is not None and report.step not in ("lookup", "handshake"):
         most = "none possible" if report.max_datagram_size is None else f"up to {report.max_datagram_size} bytes"
         rows.append(("datagrams", f"{most}; UDP payload {report.mtu} bytes"))
+    if report.loop_late_total:
+        times_late = "once" if report.loop_late_total == 1 else f"{report.loop_late_total} times"
+        rows.append(("event loop", f"late {times_late}: something held it while packets or timers waited"))
     if report.protocols or report.protocol is not None:
         rows.append(("subprotocol", f"{report.protocol or 'none'}, offered: {', '.join(report.protocols) or 'none'}"))
     if report.origin is not None:

@@ -439,6 +439,11 @@ class Server:
         ]
 
     @property
+    def loop_late_total(self) -> int:
+        """How often the event loop was late for the server's sockets; see ``SessionStats.loop_late_total``."""
+        return sum(driver.endpoint.loop_late_total for driver in self._drivers)
+
+    @property
     def is_closing(self) -> bool:
         """Whether ``close`` was called."""
         return self._closing is not None

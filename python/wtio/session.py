@@ -130,6 +130,10 @@ class SessionStats:
     """Bidirectional streams that the peer's session flow control allows now; None where the session has none."""
     unidirectional_stream_credit: int | None
     """Unidirectional streams that the peer's session flow control allows now; None where the session has none."""
+    loop_late_total: int
+    """How often the event loop left packets or timers of this socket waiting for some milliseconds, because a handler
+    or another callback held it, so that a thread had to acknowledge and retransmit in its place. Counted per socket,
+    since it was opened; always 0 with ``io="thread"``."""
 
 
 class Link(Protocol):
@@ -141,6 +145,8 @@ class Link(Protocol):
     timeouts: Timeouts
     loop: asyncio.AbstractEventLoop
 
+    @property
+    def loop_late_total(self) -> int: ...
     def close_session(self, session: WebTransportSession, code: int, reason: str) -> None: ...
     def abort_session(self, session: WebTransportSession) -> None: ...
     def drain_session(self, session: WebTransportSession) -> None: ...
@@ -632,6 +638,7 @@ class WebTransportSession:
             send_credit=credit[2],
             bidirectional_stream_credit=credit[3],
             unidirectional_stream_credit=credit[4],
+            loop_late_total=self._link.loop_late_total,
         )
 
     def export_keying_material(self, label: bytes, context: bytes = b"", *, length: int) -> bytes:

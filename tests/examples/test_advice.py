@@ -96,6 +96,7 @@ HEALTHY = ConnectionReport(
     flow_control=True,
     max_datagram_size=1400,
     mtu=1452,
+    loop_late_total=0,
     protocols=(),
     protocol=None,
     origin="https://example.org",

@@ -36,9 +36,10 @@ async def pending(session):
 
 async def start():
     certificate = wtio.tls.dev_certificate(directory=sys.argv[1])
-    server = await wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls())
+    server = await wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls(), io=sys.argv[2])
     async def connect():
-        return await wtio.connect(f"https://127.0.0.1:{server.addresses[0][1]}/", tls=certificate.client_tls())
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        return await wtio.connect(url, tls=certificate.client_tls(), io=sys.argv[2])
     connecting = asyncio.ensure_future(connect())
     accepted = await (await anext(aiter(server))).accept()
     session = await connecting
@@ -116,12 +117,17 @@ PROGRAMS = {
     "fork": """
         async def main():
             keep = await start()
-            child = os.fork()
-            if child == 0:
-                # The child inherits everything and uses nothing.
-                gc.collect()
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
+            for _ in range(20):
+                # Packets are under way: whoever receives them must not be in the middle of it when the process forks.
+                keep[1].send_datagram(b"x")
+                await asyncio.sleep(0)
+                child = os.fork()
+                if child == 0:
+                    # The child inherits everything and uses nothing; its copies of the streams are dropped.
+                    del keep
+                    gc.collect()
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
             server, session, accepted, _, _ = keep
             stream = await session.create_bidirectional_stream()
             print("ready")
@@ -130,16 +136,17 @@ PROGRAMS = {
 }
 
 
+@pytest.mark.parametrize("io", ["loop", "thread"])
 @pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_interpreter_exits_in_the_middle_of_everything(tmp_path: Path, name: str, uvloop: bool) -> None:
+def test_interpreter_exits_in_the_middle_of_everything(tmp_path: Path, name: str, uvloop: bool, io: str) -> None:
     prelude = "import uvloop\nuvloop.install()\n" if uvloop else ""
     source = "import warnings\nwarnings.simplefilter('ignore')\n" + prelude + START + textwrap.dedent(PROGRAMS[name])
     program = tmp_path / "program.py"
     program.write_text(source)
     for _ in range(RUNS):
         result = subprocess.run(
-            [sys.executable, str(program), str(tmp_path)], capture_output=True, text=True, timeout=30, check=False
+            [sys.executable, str(program), str(tmp_path), io], capture_output=True, text=True, timeout=30, check=False
         )
         assert result.stdout == "ready\n", result.stderr
         # Negative: a signal, such as that of a segmentation fault.

@@ -169,10 +169,16 @@ impl Endpoint {
         }
     }
 
-    /// Datagrams in one send call at most; times the guardian had to step in.
+    /// Datagrams in one send call at most.
     #[must_use]
-    pub fn figures(&self) -> (usize, u64) {
-        (self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments), self.handoff.late())
+    pub fn segments(&self) -> usize {
+        self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments)
+    }
+
+    /// Times the guardian had to step in; also once closed.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.handoff.late()
     }
 
     /// Release the socket and the pipe at once, however long the endpoint itself is still referred to.

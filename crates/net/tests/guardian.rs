@@ -93,7 +93,7 @@ fn server_left_alone(io: Io) -> (Side, u64) {
     // The news is kept for the loop that comes back.
     server.drive();
     assert!(server.seen(|e| matches!(e, Event::Stream { .. })));
-    let late = server.endpoint.figures().1;
+    let late = server.endpoint.late();
     (server, late)
 }
 

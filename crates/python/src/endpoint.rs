@@ -415,12 +415,16 @@ impl Endpoint {
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        let (segments, late) = self.shared.endpoint.figures();
+        let segments = self.shared.endpoint.segments();
         let connections = self.shared.look(|engine| engine.connection_count());
         dict.set_item("connections", connections)?;
         dict.set_item("gso_segments", segments)?;
-        dict.set_item("loop_late_total", late)?;
         Ok(dict)
+    }
+
+    #[getter]
+    fn loop_late_total(&self) -> u64 {
+        self.shared.endpoint.late()
     }
 }
 
