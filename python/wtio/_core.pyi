@@ -147,7 +147,7 @@ class Endpoint:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
     def fileno(self) -> int: ...
     def wake_fileno(self) -> int:
-        """Turns readable when the guardian (or the I/O thread) has left events: drive(False) then."""
+        """Turns readable when the guardian (or the I/O thread) has left events: hear() and drive(False) then."""
     @property
     def local_address(self) -> tuple[str, int]: ...
     def set_scheduler(self, callback: Callable[[], object] | None) -> None:
@@ -163,6 +163,8 @@ class Endpoint:
         used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a
         simulation. With ``io="thread"`` the last three are always None, False, False.
         """
+    def hear(self) -> None:
+        """Silence ``wake_fileno``; call just before the drive that takes the events."""
     def set_now(self, now_ns: int) -> None:
         """Simulation: the virtual time of whatever is called before the next drive."""
     def deliver(

@@ -217,9 +217,7 @@ impl Endpoint {
 
     /// The loop's drive: receive if `readable`, run timers, send, and hand over all events.
     pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Driven {
-        if self.handoff.beat() {
-            self.drain();
-        }
+        self.handoff.beat();
         let mut state = self.lock();
         if now.is_some() {
             state.virtual_now = now;
@@ -234,11 +232,13 @@ impl Endpoint {
         Driven::default()
     }
 
-    fn drain(&self) {
+    /// The wake-up descriptor has turned readable: call before the drive that takes the news.
+    pub fn hear(&self) {
         let mut bytes = [0; 16];
         if let Some((reader, _)) = &mut *self.pipe() {
             let _ = reader.read(&mut bytes);
         }
+        self.handoff.hear();
     }
 
     /// The drive of a simulation: everything that wants to leave goes to `send`.

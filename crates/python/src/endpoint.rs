@@ -348,6 +348,10 @@ impl Endpoint {
         Ok((wakes, news, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
     }
 
+    fn hear(&self) {
+        self.shared.endpoint.hear();
+    }
+
     fn set_now(&self, now_ns: u64) {
         self.shared.endpoint.set_now(self.shared.start + Duration::from_nanos(now_ns));
     }

@@ -52,7 +52,7 @@ class LoopDriver(Driver):
         endpoint.set_scheduler(self._schedule)
         if self._descriptor is not None:
             loop.add_reader(self._descriptor, self._readable)
-        loop.add_reader(self._wake_descriptor, self.drive)
+        loop.add_reader(self._wake_descriptor, self._woken)
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -90,6 +90,10 @@ class LoopDriver(Driver):
 
     def _readable(self) -> None:
         self.drive(True)
+
+    def _woken(self) -> None:
+        self.endpoint.hear()
+        self.drive()
 
     def _expired(self) -> None:
         self._timer = None
