@@ -1,5 +1,5 @@
 # Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
-# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, gate, bench, pytest, fuzz),
+# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, gate, bench, late, pytest, fuzz),
 # SECONDS_EACH (of fuzzing each target; default 60).
 
 SHELL := /bin/bash
@@ -18,7 +18,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick clean
+.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick late clean
 .PHONY: browsers valgrind
 
 help: ## List the commands
@@ -79,6 +79,9 @@ bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and ch
 
 bench-quick: .venv/dev.stamp build ## The same with less data, in about two minutes
 	$(BIN)/python benchmarks/run.py --quick $(ARGS)
+
+late: .venv/dev.stamp build ## Loops that are late and readers that pause, with bars, in about two minutes
+	@$(BIN)/python -m benchmarks.late $(ARGS)
 
 clean: ## Remove what was built and installed here
 	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so

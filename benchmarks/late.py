@@ -119,10 +119,12 @@ class Reader:
     async def take(self, stream: wtio.WebTransportReceiveStream) -> int:
         """Read a stream to its end; how many bytes it had."""
         offset = 0
-        while data := await stream.read(max_bytes=4 * WRITE_SIZE):
+        while data := await stream.read(max_bytes=WRITE_SIZE):
             self.wrong += data != pattern(offset, len(data))
             offset += len(data)
             self.count += len(data)
+            # Whoever waits holds nothing that was read: memory is to be the library's.
+            del data
             if self._pauses_at and self.count >= self._pauses_at[0]:
                 self._pauses_at.pop(0)
                 self._may_read.clear()
@@ -479,10 +481,10 @@ def line_pause(io: str, direction: str, streams: int) -> bool:
         return f"{size / MEBIBYTE:.1f}"
 
     return line(
-        f'pause, io="{io}": {PAUSE_SIZE // MEBIBYTE} MiB {direction} on {streams} '
-        f"stream{'s' * (streams > 1)}, reader pauses {PAUSES} times for {PAUSE_SECONDS:g} s: the writer waits, at most {mebibytes(most)} MiB ahead of the reader (bound "
-        f"{mebibytes(bounds['held_back'])}); memory of the writer +{mebibytes(grown['writer'])} MiB (bound "
-        f"{mebibytes(bounds['writer'])}: unacknowledged window and queue), of the reader "
+        f'pause, io="{io}": {PAUSE_SIZE // MEBIBYTE} MiB {direction} on {streams} stream{"s" * (streams > 1)}, reader '
+        f"pauses {PAUSES} times for {PAUSE_SECONDS:g} s: the writer waits, at most {mebibytes(most)} MiB ahead of the "
+        f"reader (bound {mebibytes(bounds['held_back'])}); memory of the writer +{mebibytes(grown['writer'])} MiB "
+        f"(bound {mebibytes(bounds['writer'])}: unacknowledged window and queue), of the reader "
         f"+{mebibytes(grown['reader'])} MiB (bound {mebibytes(bounds['reader'])}: window)",
         {
             "the writer waits": min(result["held_back"]) >= 0 and most <= bounds["held_back"],

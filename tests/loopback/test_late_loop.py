@@ -10,6 +10,7 @@ import asyncio
 import gc
 import hashlib
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,6 +161,26 @@ async def test_what_was_written_leaves(certificate: wtio.DevCertificate, io: str
             assert await session.receive_datagram() == b"as well"
             hold.let_go()
             assert (await session.wait_closed()).code == 0
+
+
+async def test_upload_to_a_loop_that_is_late_all_the_time(certificate: wtio.DevCertificate, io: str) -> None:
+    data = content(12 * MEGABYTE, 3)
+    received: list[bytes] = []
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        stream = await anext(session.incoming_unidirectional_streams())
+        chunks: list[bytes] = []
+        while chunk := await stream.read():
+            chunks.append(chunk)
+            time.sleep(0.008)  # noqa: ASYNC251
+        received.append(b"".join(chunks))
+
+    with serving_elsewhere(handler, certificate, io) as (url, _):
+        async with wtio.connect(url, tls=certificate.client_tls()) as session:
+            stream = await session.create_unidirectional_stream()
+            await stream.write_all(data=data, end_stream=True)
+            assert (await session.wait_closed()).code == 0
+    assert received == [data]
 
 
 async def test_a_late_loop_is_counted(certificate: wtio.DevCertificate, hold: Hold) -> None:
