@@ -13,6 +13,7 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio import _core
@@ -44,7 +45,7 @@ from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from wtio._driver import Driver, EngineEvent
     from wtio.config import Limits, Timeouts
@@ -77,9 +78,7 @@ class Connection:
         "_control",
         "_control_waiting",
         "_early",
-        "_early_count",
         "_early_timer",
-        "_end_timers",
         "_final_facts",
         "_has_started",
         "_is_closing",
@@ -114,7 +113,7 @@ class Connection:
         self._session_window, self._session_streams = session_limits(limits)
         self.h3 = H3Connection(
             is_client=self.is_client,
-            limits=ProtocolLimits(max_field_section_size=limits.header_size),
+            limits=_protocol_limits(limits.header_size),
             initial_max_data=self._session_window,
             initial_max_streams_bidi=self._session_streams[0],
             initial_max_streams_uni=self._session_streams[1],
@@ -128,16 +127,15 @@ class Connection:
         self._final_facts: _core.ConnectionFacts | None = None
         self.lost = Flag()
         self._raw: dict[int, _core.Stream] = {}
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, _Pending] | None = None
         self._control: _core.Stream | None = None
         # What is to go on it; None once it is open.
         self._control_waiting: bytearray | None = bytearray()
-        self._early: dict[int, list[_core.Stream]] = {}
-        self._early_count = 0
+        # Session and stream; ``Limits.early_streams`` of them at most.
+        self._early: tuple[tuple[int, _core.Stream], ...] = ()
         self._early_timer: asyncio.TimerHandle | None = None
         self._is_pumping = False
         self._has_started = False
-        self._end_timers: dict[int, asyncio.TimerHandle] = {}
         # Set when we close the connection because of the peer: the cause of the sessions' errors.
         self._violation: RemoteProtocolError | None = None
         self._is_closing = False
@@ -221,11 +219,10 @@ class Connection:
         if not self.h3.check_session_id(number):
             self._pump()
             return
-        if self._early_count >= self.limits.early_streams:
+        if len(self._early) >= self.limits.early_streams:
             self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             return
-        self._early.setdefault(number, []).append(stream)
-        self._early_count += 1
+        self._early += ((number, stream),)
         if self._early_timer is None:
             self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
 
@@ -317,11 +314,11 @@ class Connection:
         for session in list(self.sessions.values()):
             self._end_session(session, info, self._violation)
             self._session_finished(session)
-        self._forget_early(list(self._early))
+        self._forget_early({number for number, _ in self._early})
         if self._early_timer is not None:
             self._early_timer.cancel()
         self._raw.clear()
-        self._pending.clear()
+        self._pending = None
         self._control = None
         self.connection_lost(cause, code, reason)
         self.lost.set()
@@ -351,9 +348,7 @@ class Connection:
             )
         session = WebTransportSession(self, number, facts)
         self.sessions[number] = session
-        early = self._early.pop(number, ())
-        self._early_count -= len(early)
-        for stream in early:
+        for stream in self._take_early(number):
             session._take_stream(stream)
         return session
 
@@ -414,11 +409,11 @@ class Connection:
 
     def _bound_end(self, number: int) -> None:
         """Give the peer a bounded time to end a session; then end it without it (trap C2)."""
-        if number not in self._end_timers:
-            self._end_timers[number] = self.loop.call_later(self.timeouts.close, self._expire_session, number)
+        session = self.sessions.get(number)
+        if session is not None and session._end_timer is None:
+            session._end_timer = self.loop.call_later(self.timeouts.close, self._expire_session, number)
 
     def _expire_session(self, number: int) -> None:
-        self._end_timers.pop(number, None)
         session = self.sessions.get(number)
         if session is None or self.is_lost:
             return
@@ -429,9 +424,9 @@ class Connection:
 
     def _session_finished(self, session: WebTransportSession) -> None:
         # A timer left running would hold the whole connection in memory until it expires.
-        timer = self._end_timers.pop(session.session_id, None)
-        if timer is not None:
-            timer.cancel()
+        if session._end_timer is not None:
+            session._end_timer.cancel()
+            session._end_timer = None
         if self.sessions.pop(session.session_id, None) is not None:
             session._over.set()
             self.session_over(session)
@@ -447,20 +442,24 @@ class Connection:
         """Streams whose session nobody asked for in time."""
         self._early_timer = None
         if not self.is_lost:
-            self._forget_early([number for number in self._early if self.h3.session_state(number) is None])
+            self._forget_early({number for number, _ in self._early if self.h3.session_state(number) is None})
             if self._early:
                 self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
 
-    def _forget_early(self, numbers: Sequence[int]) -> None:
+    def _take_early(self, number: int) -> list[_core.Stream]:
+        taken = [stream for session, stream in self._early if session == number]
+        if taken:
+            self._early = tuple(early for early in self._early if early[0] != number)
+        return taken
+
+    def _forget_early(self, numbers: Iterable[int]) -> None:
         for number in numbers:
-            streams = self._early.pop(number, [])
-            self._early_count -= len(streams)
-            for stream in streams:
+            for stream in self._take_early(number):
                 self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
 
     def forget_request(self, number: int) -> None:
         """A session that will never be: its early streams and datagrams go."""
-        self._early_count -= len(self._early.pop(number, ()))
+        self._take_early(number)
         if not self.is_lost:
             self.core.end_session(number, _GONE)
 
@@ -490,13 +489,13 @@ class Connection:
                 self._send(stream, data, end)
             case Reset(number, code):
                 if stream_object := self._raw.get(number):
-                    self._pending.pop(number, None)
+                    self._take_pending(number)
                     stream_object.reset(code)
             case Stop(number, code):
                 if stream_object := self._raw.get(number):
                     stream_object.stop(code)
             case FreeStream(number):
-                if pending := self._pending.get(number):
+                if self._pending and (pending := self._pending.get(number)):
                     pending.frees = True
                 else:
                     self._raw.pop(number, None)
@@ -567,8 +566,8 @@ class Connection:
                 if is_first:
                     self._open_control()
             return
-        pending = self._pending.get(stream.id)
-        if pending is None:
+        pending = self._pending and self._pending.get(stream.id)
+        if not pending:
             accepted = stream.write(data) if data else 0
             if accepted == len(data):
                 if end:
@@ -576,7 +575,10 @@ class Connection:
                 return
             if accepted < 0:
                 return
-            pending = self._pending[stream.id] = _Pending()
+            pending = _Pending()
+            if self._pending is None:
+                self._pending = {}
+            self._pending[stream.id] = pending
             data = data[accepted:]
             self._await_room(stream)
         pending.data += data
@@ -585,21 +587,28 @@ class Connection:
             self.h3.fail(ErrorCodes.H3_EXCESSIVE_LOAD, "the peer does not read what it must")
             self._pump()
 
+    def _take_pending(self, number: int) -> None:
+        """Nothing of a stream waits any more."""
+        if self._pending is not None:
+            self._pending.pop(number, None)
+            if not self._pending:
+                self._pending = None
+
     def _await_room(self, stream: _core.Stream) -> None:
         future = self.loop.create_future()
         future.add_done_callback(lambda _: self._send_pending(stream))
         stream.wait_writable(future)
 
     def _send_pending(self, stream: _core.Stream) -> None:
-        pending = self._pending.get(stream.id)
-        if pending is None or self.is_lost:
+        pending = self._pending and self._pending.get(stream.id)
+        if not pending or self.is_lost:
             return
         accepted = stream.write(pending.data)
         if 0 <= accepted < len(pending.data):
             del pending.data[:accepted]
             self._await_room(stream)
             return
-        del self._pending[stream.id]
+        self._take_pending(stream.id)
         if accepted >= 0 and pending.end:
             stream.finish()
         if pending.frees:
@@ -639,6 +648,12 @@ _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
 }
 
 
+@lru_cache(maxsize=64)
+def _protocol_limits(header_size: int) -> ProtocolLimits:
+    return ProtocolLimits(max_field_section_size=header_size)
+
+
+@lru_cache(maxsize=64)
 def session_limits(limits: Limits) -> tuple[int, tuple[int, int]]:
     """Return what the peer may send on a new session: bytes, and streams (bidirectional, unidirectional)."""
 

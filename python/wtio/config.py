@@ -25,8 +25,8 @@ class Limits:
     line: int = 1024 * 1024
     """Most bytes before the separator in ``readline`` and ``readuntil``, unless given there. Default 1 MiB."""
     bidirectional_streams: int = 128
-    """Bidirectional streams that the peer may have open at once on one connection. Of more than 48, a new connection
-    allows 24, and all as soon as the peer has opened 12: a round trip for a peer that opens more at once. Default
+    """Bidirectional streams that the peer may have open at once on one connection. Of more than 24, a new connection
+    allows 12, and all as soon as the peer has opened 6: a round trip for a peer that opens more at once. Default
     128."""
     unidirectional_streams: int = 128
     """Unidirectional streams that the peer may have open at once on one connection, and two more for a peer without

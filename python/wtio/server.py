@@ -234,7 +234,10 @@ class SessionRequest:
         self._settle()
 
     def _settle(self) -> None:
-        self._connection.requests.pop(self._event.stream_id, None)
+        requests = self._connection.requests
+        if requests.pop(self._event.stream_id, None) is not None and not requests:
+            # A dict keeps the room for what was in it.
+            self._connection.requests = {}
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -686,7 +689,7 @@ class Server:
             session = request._accept(None, ())
         except SessionClosed:
             return  # the client left in the same packet
-        task = asyncio.get_running_loop().create_task(self._handle(session), name=f"wtio handler of {session!r}")
+        task = asyncio.get_running_loop().create_task(self._handle(session), name=f"wtio handler {session.path}")
         # With eager tasks it may have finished already.
         if not task.done():
             self._tasks.add(task)

@@ -165,15 +165,16 @@ class IncomingStreams(Generic[_Stream]):
 
     def __init__(self, session: WebTransportSession) -> None:
         self._session = session
-        self._streams: deque[_Stream] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        # Made when the first stream or task comes: in most sessions one of them never does.
+        self._streams: deque[_Stream] | None = None
+        self._waiters: deque[asyncio.Future[None]] | None = None
 
     def __aiter__(self) -> AsyncIterator[_Stream]:
         return self
 
     def __len__(self) -> int:
         """Number of streams that wait to be taken."""
-        return len(self._streams)
+        return len(self._streams or ())
 
     async def __anext__(self) -> _Stream:
         """Return the next stream, waiting for it.
@@ -185,11 +186,13 @@ class IncomingStreams(Generic[_Stream]):
             if self._session.is_closed:
                 raise self._session._closed_error()
             future = self._session._loop.create_future()
+            if self._waiters is None:
+                self._waiters = deque()
             self._waiters.append(future)
             try:
                 await future
             except BaseException:
-                if future in self._waiters:
+                if self._waiters and future in self._waiters:
                     self._waiters.remove(future)
                 elif self._streams:
                     # Woken for a stream and cancelled before taking it: somebody else must.
@@ -198,6 +201,8 @@ class IncomingStreams(Generic[_Stream]):
         return self._streams.popleft()
 
     def _put(self, stream: _Stream) -> None:
+        if self._streams is None:
+            self._streams = deque()
         self._streams.append(stream)
         self._wake_one()
 
@@ -209,8 +214,8 @@ class IncomingStreams(Generic[_Stream]):
                 return
 
     def _wake_all(self) -> None:
-        waiters, self._waiters = self._waiters, deque()
-        for future in waiters:
+        waiters, self._waiters = self._waiters, None
+        for future in waiters or ():
             if not future.done():
                 future.set_result(None)
 
@@ -253,6 +258,7 @@ class WebTransportSession:
         "_datagram_waiters",
         "_drain_requested",
         "_draining",
+        "_end_timer",
         "_ended",
         "_facts",
         "_final_credit",
@@ -302,6 +308,8 @@ class WebTransportSession:
         self._final_datagrams: dict[str, int] | None = None
         self._close_info: CloseInfo | None = None
         self._cause: Exception | None = None
+        # Bounds what the peer takes to end it, too; the connection's.
+        self._end_timer: asyncio.TimerHandle | None = None
         self._ended = Flag()
         self._over = Flag()
         # Set by the end of the session, too, so that nobody waits for ever; the flag tells the two apart.

@@ -224,7 +224,7 @@ def test_r78_reset_before_the_head_arrived_is_counted_by_both_sides_alike() -> N
             controlled(client, send_streams=(50, 50))
             controlled(server, receive_streams=(50, 50))
             for number in range(50):
-                if number == 15:
+                if number == 10:
                     # For the rest of the streams that the server allows.
                     for _ in range(20):
                         await settle()

@@ -326,6 +326,10 @@ impl ReceiveBuffer {
             out = &mut out[part..];
             if part == chunk.len() {
                 self.chunks.pop_front();
+                if self.chunks.is_empty() {
+                    // Most streams of an idle connection have had their bytes.
+                    self.chunks = VecDeque::new();
+                }
             } else {
                 drop(chunk.split_to(part));
             }

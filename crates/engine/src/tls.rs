@@ -159,6 +159,8 @@ impl ServerTls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(OneCertificate(Arc::new(certified))));
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
+        // One is enough to resume with; each costs both sides a key derivation.
+        config.send_tls13_tickets = 1;
         Ok(Self { config: Arc::new(config), certificates: chain.into_iter().map(|c| c.as_ref().to_vec()).collect() })
     }
 

@@ -198,7 +198,7 @@ impl Endpoint {
         keep_alive = None,
         max_bidirectional_streams = 128,
         max_unidirectional_streams = 128,
-        first_streams = 24,
+        first_streams = 12,
         stream_receive_window = 1_048_576,
         connection_receive_window = 16_777_216,
         stream_send_buffer = 262_144,

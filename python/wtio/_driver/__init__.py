@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from wtio.config import Limits, Timeouts
 
 # Streams of each direction that a new connection allows. The QUIC core keeps 70 bytes for each that it allows, opened
-# or not: more than half of an idle connection, if it were 128 of each. A peer that opens the first 12 has them all.
-_FIRST_STREAMS: Final = 24
+# or not: more than half of an idle connection, if it were 128 of each. A peer that opens the first 6 has them all.
+_FIRST_STREAMS: Final = 12
 
 EngineEvent = tuple[Any, ...]
 """(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""

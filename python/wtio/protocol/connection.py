@@ -10,7 +10,7 @@ streams are in ``unidirectional``, the rules for the next frame of a request str
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
 from wtio.protocol import messages, qpack, varint
 from wtio.protocol.capsules import (
@@ -111,6 +111,7 @@ _DRAFT09_OFFER_HEADER: Final = "webtransport-subprotocols-available"
 _DRAFT09_CHOICE_HEADER: Final = "webtransport-subprotocol"
 _REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
 _RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
+_Arguments = TypeVarTuple("_Arguments")
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
 # The limits among the flow-control capsules, and their initial value's place in ``peer_initial_limits``.
 _LIMIT_CAPSULES: Final[dict[int, int]] = {
@@ -211,14 +212,7 @@ class H3Connection:
         self._requests: dict[int, RequestStream] = {}
         self._remembered: dict[int, None] = {}
         self._next_request = 0  # above every request stream seen
-        self._peer_streams = PeerStreams(
-            is_client=is_client,
-            limits=limits,
-            emit=self._emit,
-            free=self._forget,
-            take_settings=self._take_settings,
-            take_goaway=self._take_goaway,
-        )
+        self._peer_streams = PeerStreams(self)
         self._goaway_sent: int | None = None
         self._goaway_received: int | None = None
 
@@ -394,7 +388,7 @@ class H3Connection:
             self._check_size(fields)
         stream.request = None
         self._step(stream, session, Input.ACCEPT, payload=_headers_frame(fields))
-        self._guarded(partial(self._replay, stream, session))
+        self._guarded(self._replay, stream, session)
 
     def reject(
         self, stream_id: int, status: int, *, headers: Sequence[tuple[str, str]] = (), body: bytes = b""
@@ -519,15 +513,15 @@ class H3Connection:
 
     def receive_data(self, stream_id: int, data: bytes, end: bool) -> None:
         """Take bytes of a raw stream, in order; ``end`` with the last ones (or with ``b""``). Never raises."""
-        self._guarded(partial(self._receive, stream_id, data, end))
+        self._guarded(self._receive, stream_id, data, end)
 
     def receive_reset(self, stream_id: int, code: int) -> None:
         """Take the reset of a raw stream. Never raises."""
-        self._guarded(partial(self._reset, stream_id, code))
+        self._guarded(self._reset, stream_id, code)
 
     def receive_stop(self, stream_id: int | Role, code: int) -> None:
         """Take a STOP_SENDING for a request stream or for one of our unidirectional streams. Never raises."""
-        self._guarded(partial(self._stop, stream_id, code))
+        self._guarded(self._stop, stream_id, code)
 
     # -- decisions about data streams and datagrams
 
@@ -553,12 +547,12 @@ class H3Connection:
 
     # -- input from the driver
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[[Unpack[_Arguments]], None], *arguments: *_Arguments) -> None:
         """Run what may find a fault of the connection, and close the connection for it."""
         if self._closed:
             return
         try:
-            action()
+            action(*arguments)
         except ConnectionFault as fault:
             self.fail(fault.code, fault.reason)
 
@@ -894,9 +888,9 @@ class H3Connection:
 
     def _replay(self, stream: RequestStream, session: Session) -> None:
         """Act on what a client sent before its session was accepted."""
-        held, stream.held = stream.held, []
+        held, stream.held = stream.held, None
         try:
-            for capsule_type, value in held:
+            for capsule_type, value in held or ():
                 self._capsule(stream, session, capsule_type, value)
             if stream.held_end:
                 self._end_request(stream)
@@ -973,6 +967,8 @@ class H3Connection:
         if capsule_type == CapsuleType.WT_CLOSE_SESSION:
             stream.saw_close = True
         if session.state in (State.PARKED, State.REQUESTED):
+            if stream.held is None:
+                stream.held = []
             if len(stream.held) >= self.limits.max_held_capsules:
                 raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many capsules before the session is accepted")
             stream.held.append((capsule_type, value))
@@ -996,14 +992,14 @@ class H3Connection:
         place = _LIMIT_CAPSULES.get(capsule_type)
         if place is None:
             return
-        last = session.limits.get(capsule_type, self.peer_initial_limits[place])
+        last = (session.limits or {}).get(capsule_type, self.peer_initial_limits[place])
         must_grow = self._dialect is not None and DIALECTS[self._dialect].equal_limit_is_error
         if limit < last or (must_grow and limit == last):
             raise StreamFault(
                 ErrorCodes.WT_FLOW_CONTROL_ERROR,
                 f"{CapsuleType(capsule_type).name} goes from {last} to {limit}; limits only grow",
             )
-        session.limits[capsule_type] = limit
+        session.limits = {**(session.limits or {}), capsule_type: limit}
 
     def _drain(self, stream_id: int, session: Session) -> None:
         if not session.is_draining:

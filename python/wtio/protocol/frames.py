@@ -80,12 +80,13 @@ class RecordReader:
         self._handling: Handling | None = None
         self._type = 0
         self._left = 0
-        self._buffer = bytearray()
+        # Value of a record that comes in pieces.
+        self._buffer: bytearray | None = None
 
     @property
     def buffered(self) -> int:
         """Bytes kept for an incomplete record."""
-        return len(self._head) + len(self._buffer)
+        return len(self._head) + len(self._buffer or b"")
 
     @property
     def at_boundary(self) -> bool:
@@ -126,7 +127,9 @@ class RecordReader:
             offset += taken
             self._left -= taken
             handling = self._handling
-            if handling is Handling.COLLECT and (self._buffer or self._left):
+            if handling is Handling.COLLECT and (self._buffer is not None or self._left):
+                if self._buffer is None:
+                    self._buffer = bytearray()
                 self._buffer += piece
                 piece = b""
             if not self._left:
@@ -134,9 +137,9 @@ class RecordReader:
             if handling is Handling.STREAM:
                 yield self._type, piece
             elif handling is Handling.COLLECT and not self._left:
-                if self._buffer:
+                if self._buffer is not None:
                     piece = bytes(self._buffer)
-                    self._buffer.clear()
+                    self._buffer = None
                 yield self._type, piece
 
     def _begin(self, data: bytes, offset: int) -> int:

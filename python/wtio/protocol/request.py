@@ -1,6 +1,5 @@
 """One request stream: where its reader stands, and which frames may come next."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from wtio.protocol.codes import ErrorCodes
@@ -28,6 +27,8 @@ class RequestStream:
     """A request stream: where its reader stands, and the session or ordinary request on it."""
 
     __slots__ = (
+        "_is_client",
+        "_max_header_section",
         "announced_body",
         "body",
         "capsules",
@@ -52,7 +53,9 @@ class RequestStream:
 
     def __init__(self, stream_id: int, *, is_client: bool, max_header_section: int) -> None:
         self.stream_id = stream_id
-        self.reader = RecordReader(partial(self._classify, is_client, max_header_section))
+        self._is_client = is_client
+        self._max_header_section = max_header_section
+        self.reader = RecordReader(self._classify)
         self.capsules: RecordReader | None = None
         self.session: Session | None = None
         # Header section awaited, then body, then nothing after the trailers.
@@ -62,7 +65,7 @@ class RequestStream:
         self.protocols: tuple[str, ...] = ()  # client: what was offered
         self.require_protocol = False
         self.interim = 0
-        self.held: list[tuple[int, bytes]] = []
+        self.held: list[tuple[int, bytes]] | None = None  # server: capsules from before the session was accepted
         self.held_end = False
         self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
         self.is_discarding = False  # we have ended our side; what comes is only counted
@@ -75,10 +78,10 @@ class RequestStream:
 
     def buffered(self) -> int:
         """Bytes that this stream keeps."""
-        kept = self.reader.buffered + sum(len(value) for _, value in self.held)
+        kept = self.reader.buffered + sum(len(value) for _, value in self.held or ())
         return kept + self.capsules.buffered if self.capsules else kept
 
-    def _classify(self, is_client: bool, max_header_section: int, frame_type: int, length: int) -> Handling:
+    def _classify(self, frame_type: int, length: int) -> Handling:
         """Refuse frames that may not come on a request stream here (RFC 9114, sections 4.1, 4.4 and 7.2)."""
         if frame_type == FrameType.DATA:
             if self.phase != "body":
@@ -91,13 +94,13 @@ class RequestStream:
             # Section 4.4: on a CONNECT stream only DATA follows the header section.
             if self.phase == "end" or (self.phase == "body" and (self.session or self.method == "CONNECT")):
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "HEADERS after the last header section")
-            if length > max_header_section:
+            if length > self._max_header_section:
                 raise FieldSectionTooLargeError
             return Handling.COLLECT
         if frame_type == FrameType.WT_STREAM:
             # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
-        if frame_type == FrameType.PUSH_PROMISE and is_client:
+        if frame_type == FrameType.PUSH_PROMISE and self._is_client:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
         if frame_type in _NEVER_ON_REQUEST_STREAMS or frame_type == FrameType.PUSH_PROMISE:
             raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on a request stream")

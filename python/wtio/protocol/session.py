@@ -158,7 +158,8 @@ class Session:
         is_draining: Whether a request to wind down was reported.
         offered: Subprotocols that the client offered.
         offered_in_draft09: Whether it did so under the header's name of draft 09.
-        limits: Last value of each flow-control limit that the peer announced, by capsule type.
+        limits: Last value of each flow-control limit that the peer announced, by capsule type; None if it
+            announced none.
         stop_code: Code of the peer's STOP_SENDING; None without one.
     """
 
@@ -184,7 +185,7 @@ class Session:
         self.has_sent_drain = False
         self.offered = offered
         self.offered_in_draft09 = False
-        self.limits: dict[int, int] = {}
+        self.limits: dict[int, int] | None = None
         self.stop_code: int | None = None
 
     def step(self, event: Input) -> tuple[Effect, ...]:

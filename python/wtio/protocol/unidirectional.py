@@ -1,7 +1,7 @@
 """The peer's unidirectional streams: control, QPACK, and those that mean nothing to us."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
@@ -17,6 +17,7 @@ _NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType
 # RFC 9218, section 7.2. A session has no priority of its own: the application says what goes first (``send_order``).
 _PRIORITY_UPDATES: Final = frozenset((FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH))
 _MOST_PRIORITY: Final = 256
+_ENCODER_STREAM: Final = qpack.EncoderStream()  # has no state
 # Streams that last as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2).
 _CRITICAL: Final = frozenset((StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER))
 
@@ -31,48 +32,29 @@ class _PeerStream:
         self.stream_type: int | None = None
 
 
+class Owner(Protocol):
+    """What reading these streams needs from the connection (``H3Connection``)."""
+
+    is_client: bool
+    limits: ProtocolLimits
+
+    def _emit(self, output: Output) -> None: ...
+    def _forget(self, stream_id: int) -> None: ...
+    def _take_settings(self, settings: Mapping[int, int]) -> None: ...
+    def _take_goaway(self, identifier: int) -> None: ...
+
+
 class PeerStreams:
-    """Reads all streams of the peer that carry no request.
+    """Reads all streams of the peer that carry no request."""
 
-    ``emit`` takes outputs, ``free`` the ids of streams that are over; ``take_settings`` and ``take_goaway`` get what
-    the control stream says.
-    """
+    __slots__ = ("_control", "_decoder_stream", "_has_settings", "_is_client", "_max_push_id", "_owner", "_streams")
 
-    __slots__ = (
-        "_control",
-        "_decoder_stream",
-        "_emit",
-        "_encoder_stream",
-        "_free",
-        "_has_settings",
-        "_is_client",
-        "_limits",
-        "_max_push_id",
-        "_streams",
-        "_take_goaway",
-        "_take_settings",
-    )
-
-    def __init__(
-        self,
-        *,
-        is_client: bool,
-        limits: ProtocolLimits,
-        emit: Callable[[Output], None],
-        free: Callable[[int], None],
-        take_settings: Callable[[Mapping[int, int]], None],
-        take_goaway: Callable[[int], None],
-    ) -> None:
-        self._is_client = is_client
-        self._limits = limits
-        self._emit = emit
-        self._free = free
-        self._take_settings = take_settings
-        self._take_goaway = take_goaway
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._is_client = owner.is_client
         self._streams: dict[int, _PeerStream] = {}
         self._control = RecordReader(self._classify_control_frame)
-        self._encoder_stream = qpack.EncoderStream()
-        self._decoder_stream = qpack.DecoderStream()
+        self._decoder_stream: qpack.DecoderStream | None = None
         self._has_settings = False
         self._max_push_id = -1
 
@@ -94,8 +76,10 @@ class PeerStreams:
                 for frame_type, payload in self._control.feed(data):
                     self._control_frame(frame_type, payload)
             elif stream.stream_type == StreamType.QPACK_ENCODER:
-                self._encoder_stream.feed(data)
+                _ENCODER_STREAM.feed(data)
             else:
+                if self._decoder_stream is None:
+                    self._decoder_stream = qpack.DecoderStream()
                 self._decoder_stream.feed(data)
         if end:
             self.end(stream_id)
@@ -113,7 +97,7 @@ class PeerStreams:
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
         # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
-        self._emit(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
+        self._owner._emit(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
         self._forget(stream_id)
 
     def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
@@ -126,8 +110,8 @@ class PeerStreams:
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
         # What ends inside the head of a data stream was abandoned before it meant anything.
         if number or end:
-            self._emit(Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
-            self._emit(Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
+            self._owner._emit(Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
+            self._owner._emit(Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
             self._forget(stream_id)
 
     def end(self, stream_id: int) -> None:
@@ -141,7 +125,7 @@ class PeerStreams:
 
     def _forget(self, stream_id: int) -> None:
         del self._streams[stream_id]
-        self._free(stream_id)
+        self._owner._forget(stream_id)
 
     # -- control stream
 
@@ -150,10 +134,10 @@ class PeerStreams:
         if frame_type == FrameType.SETTINGS:
             if self._has_settings:
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "second SETTINGS frame")
-            if length > self._limits.max_settings_size:
+            if length > self._owner.limits.max_settings_size:
                 raise ConnectionFault(
                     ErrorCodes.H3_EXCESSIVE_LOAD,
-                    f"SETTINGS frame of {length} bytes exceeds {self._limits.max_settings_size}",
+                    f"SETTINGS frame of {length} bytes exceeds {self._owner.limits.max_settings_size}",
                 )
             return Handling.COLLECT
         if not self._has_settings:
@@ -181,7 +165,7 @@ class PeerStreams:
     def _control_frame(self, frame_type: int, payload: bytes) -> None:
         if frame_type == FrameType.SETTINGS:
             self._has_settings = True
-            self._take_settings(decode_settings(payload, is_client=self._is_client))
+            self._owner._take_settings(decode_settings(payload, is_client=self._is_client))
             return
         number = varint.decode(payload)
         if frame_type in _PRIORITY_UPDATES:
@@ -193,7 +177,7 @@ class PeerStreams:
         if number is None or number[1] != len(payload):
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
         if frame_type == FrameType.GOAWAY:
-            self._take_goaway(number[0])
+            self._owner._take_goaway(number[0])
         elif frame_type == FrameType.CANCEL_PUSH:
             # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
