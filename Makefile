@@ -1,6 +1,6 @@
 # Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
-# CARGO_TARGET_DIR (where cargo builds; default target/), ARGS (arguments for serve, gate, bench, late, pytest, fuzz),
-# SECONDS_EACH (of fuzzing each target; default 60).
+# CARGO_TARGET_DIR (where cargo builds; default target/), SECONDS_EACH (of fuzzing each target; default 60), ARGS
+# (arguments for serve, gate, bench, late, profile, pytest, fuzz).
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -18,8 +18,8 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick late clean
-.PHONY: browsers valgrind
+.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick late profile
+.PHONY: clean browsers valgrind
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ bench-quick: .venv/dev.stamp build ## The same with less data, in about two minu
 
 late: .venv/dev.stamp build ## Loops that are late and readers that pause, with bars, in about two minutes
 	@$(BIN)/python -m benchmarks.late $(ARGS)
+
+profile: .venv/dev.stamp build ## Where the time of an echo, a megabyte and a handshake goes (docs/profile.md); needs perf
+	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
 clean: ## Remove what was built and installed here
 	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so

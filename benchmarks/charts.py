@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Told apart also without colours: the bars of a group are always in the order of the legend.
-COLOURS = ("#0b6e99", "#5ab4d6", "#4a4a4a", "#e08a1e", "#b5483a", "#7a5aa6")
+COLOURS = ("#0b6e99", "#5ab4d6", "#4a4a4a", "#e08a1e", "#b5483a", "#7a5aa6", "#3d8b57", "#c9a227", "#b9b9b9")
 BAR = 13
 GAP = 14
 
@@ -82,6 +82,47 @@ def bars(title: str, note: str, groups: Mapping[str, Mapping[str, float]]) -> st
             y += BAR
         y += GAP
     body.append(f'<line class="one" x1="{place(1):.1f}" x2="{place(1):.1f}" y1="{top - 6}" y2="{height - 26:.1f}"/>')
+    return _document(width, height, title, body)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its name, and its parts in the order in which they lie."""
+
+    name: str
+    parts: Mapping[str, float]
+
+
+def stacked(title: str, note: str, panels: Mapping[str, Sequence[Bar]]) -> str:
+    """Stacked bars; the longest of each panel takes the whole width."""
+    names = list(dict.fromkeys(name for group in panels.values() for bar in group for name in bar.parts))
+    per_row, left, right, width = 5, 120.0, 90.0, 1000.0
+    top = 60.0 + 20 * math.ceil(len(names) / per_row)
+    height = top + sum(26 + len(group) * (BAR + 5) + GAP for group in panels.values())
+    body = [_text(16, 26, title, kind="title"), _text(16, 46, note, kind="small")]
+    for index, name in enumerate(names):
+        x, y = 16.0 + index % per_row * 190, 56.0 + index // per_row * 20
+        body.append(f'<rect x="{x}" y="{y}" width="12" height="12" fill="{COLOURS[index % len(COLOURS)]}"/>')
+        body.append(_text(x + 18, y + 10, name))
+    y = top
+    for panel, group in panels.items():
+        body.append(_text(16, y + 16, panel))
+        y += 26
+        longest = max(sum(bar.parts.values()) for bar in group)
+        for bar in group:
+            body.append(_text(left - 10, y + BAR - 2, bar.name, "end", "small"))
+            x, total = left, sum(bar.parts.values())
+            for index, name in enumerate(names):
+                length = (width - left - right) * bar.parts.get(name, 0.0) / longest
+                body.append(
+                    f'<rect x="{x:.1f}" y="{y:.1f}" width="{length:.1f}" height="{BAR}" '
+                    f'fill="{COLOURS[index % len(COLOURS)]}">'
+                    f"<title>{escape(f'{bar.name}: {name} {bar.parts.get(name, 0.0):.1f}')}</title></rect>"
+                )
+                x += length
+            body.append(_text(x + 6, y + BAR - 2, f"{total:.0f}" if total >= 100 else f"{total:.1f}", kind="small"))
+            y += BAR + 5
+        y += GAP
     return _document(width, height, title, body)
 
 

@@ -117,7 +117,7 @@ class Contestant:
 # -- interpreters and environments
 
 
-def _build_bare() -> Contestant:
+def prepare_bare() -> Contestant:
     cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
     if cargo is None:
         raise CannotRun("no `cargo`; see https://rustup.rs")
@@ -155,7 +155,7 @@ def prepare(library: Library, cache: Path, common: str) -> Contestant:
     ``common`` is the interpreter that all libraries share where they can: the comparison is then one of libraries.
     """
     if library.package == "bare":
-        return _build_bare()
+        return prepare_bare()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     loop = ["uvloop"] if library.loop == "uvloop" else []
     if library.requirement is not None:

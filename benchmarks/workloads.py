@@ -131,7 +131,7 @@ def _percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-async def _read_exactly(stream: Stream, size: int) -> bytes:
+async def read_exactly(stream: Stream, size: int) -> bytes:
     data = await stream.read()
     while len(data) < size:
         piece = await stream.read()
@@ -148,7 +148,7 @@ async def _read_all(stream: Stream) -> bytes:
     return b"".join(pieces)
 
 
-async def _upload(session: Session, size: int) -> float:
+async def upload(session: Session, size: int) -> float:
     started = time.perf_counter()
     stream = await session.open_stream()
     for _ in range(size // len(CHUNK)):
@@ -161,7 +161,7 @@ async def _upload(session: Session, size: int) -> float:
     return size / seconds / 1e6
 
 
-async def _download(session: Session, size: int) -> float:
+async def download(session: Session, size: int) -> float:
     started = time.perf_counter()
     stream = await session.open_stream()
     await stream.write(size.to_bytes(8, "big"), True)
@@ -185,12 +185,12 @@ async def _session(client: Client, path: str) -> AsyncIterator[Session]:
 
 async def measure_upload(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
     async with _session(client, "/upload") as session:
-        return {"cold": await _upload(session, profile.bulk), "warm": await _upload(session, profile.bulk)}
+        return {"cold": await upload(session, profile.bulk), "warm": await upload(session, profile.bulk)}
 
 
 async def measure_download(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
     async with _session(client, "/download") as session:
-        return {"cold": await _download(session, profile.bulk), "warm": await _download(session, profile.bulk)}
+        return {"cold": await download(session, profile.bulk), "warm": await download(session, profile.bulk)}
 
 
 async def _latencies(operation: Callable[[], Awaitable[None]], count: int) -> dict[str, float]:
@@ -211,7 +211,7 @@ async def measure_echo(client: Client, _: Callable[[], Client], profile: Profile
 
         async def echo() -> None:
             await stream.write(SMALL)
-            await _read_exactly(stream, len(SMALL))
+            await read_exactly(stream, len(SMALL))
 
         result = await _latencies(echo, profile.echoes)
         await stream.write(b"", True)
@@ -418,7 +418,7 @@ async def _mixed(client: Client, size: int, slow: bool) -> float:
         reader = asyncio.ensure_future(read_slowly()) if slow else None
         await asyncio.sleep(0.05)
         started = time.perf_counter()
-        await asyncio.gather(*(_download(session, size) for _ in range(99)))
+        await asyncio.gather(*(download(session, size) for _ in range(99)))
         seconds = time.perf_counter() - started
         if reader is not None:
             reader.cancel()
