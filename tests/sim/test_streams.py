@@ -370,3 +370,32 @@ def test_a_deadlock_is_named() -> None:
         patch.setattr("wtio._driver.simulated._DEADLOCK_SECONDS", 0.01)
         with pytest.raises(testing.DeadlockError):
             testing.run(main())
+
+
+def test_an_answer_leaves_in_the_turn_of_the_loop_in_which_its_writer_woke() -> None:
+    async def main() -> None:
+        async with session_pair() as (client, server):
+            sent_by_next_turn = asyncio.get_running_loop().create_future()
+
+            async def answer() -> int:
+                async with await anext(server.incoming_bidirectional_streams()) as stream:
+                    assert await stream.readexactly(n=5) == b"first"
+                    await stream.write(data=b"first")
+                    assert await stream.readexactly(n=6) == b"second"
+                    before = server.stats().packets_sent
+                    # Comes after everything that has lined up by now, and before whatever the write would ask for.
+                    asyncio.get_running_loop().call_soon(
+                        lambda: sent_by_next_turn.set_result(server.stats().packets_sent)
+                    )
+                    await stream.write(data=b"second")
+                    return before
+
+            answering = asyncio.ensure_future(answer())
+            async with await client.create_bidirectional_stream() as stream:
+                await stream.write(data=b"first")
+                await stream.readexactly(n=5)
+                await stream.write(data=b"second")
+                await stream.readexactly(n=6)
+            assert await sent_by_next_turn > await answering
+
+    testing.run(main())
