@@ -464,8 +464,9 @@ def main() -> int:
     parser.add_argument("--dry", action="store_true", help="print the results, leave docs/profile.md as it is")
     options = parser.parse_args()
     try:
+        load = os.getloadavg()[0]  # of others: what they take is missing here
         setting = prepare(options.cache)
-        load, started = os.getloadavg()[0], time.monotonic()
+        started = time.monotonic()
         names = [operation.name for operation in OPERATIONS]
         results = {library: {name: Measured() for name in names} for library in ("wtio", "bare")}
         for number in range(options.pairs):
