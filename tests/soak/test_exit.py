@@ -18,7 +18,7 @@ RUNS = 3
 
 # A server and a client in one process, with a call of every kind pending on both sides.
 START = """
-import asyncio, gc, os, sys, threading
+import asyncio, gc, os, signal, sys, threading
 import wtio
 
 async def pending(session):
@@ -117,19 +117,40 @@ PROGRAMS = {
     "fork": """
         async def main():
             keep = await start()
-            for _ in range(20):
-                # Packets are under way: whoever receives them must not be in the middle of it when the process forks.
-                keep[1].send_datagram(b"x")
-                await asyncio.sleep(0)
-                child = os.fork()
-                if child == 0:
-                    # The child inherits everything and uses nothing; its copies of the streams are dropped.
-                    del keep
-                    gc.collect()
-                    os._exit(0)
-                assert os.waitpid(child, 0)[1] == 0
+            child = os.fork()
+            if child == 0:
+                # The child inherits everything and uses nothing.
+                gc.collect()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
             server, session, accepted, _, _ = keep
             stream = await session.create_bidirectional_stream()
+            print("ready")
+        asyncio.run(main())
+        """,
+    # Whoever receives must not be in the middle of it when the process forks.
+    "fork-while-packets-arrive": """
+        async def send(stream):
+            while True:
+                await stream.write(data=bytes(1_000_000))
+        async def receive(session):
+            stream = await anext(session.incoming_unidirectional_streams())
+            while await stream.read():
+                pass
+        async def main():
+            server, session, accepted, *rest = keep = await start()
+            await anext(accepted.incoming_unidirectional_streams())
+            sending = asyncio.ensure_future(send(await session.create_unidirectional_stream()))
+            receiving = asyncio.ensure_future(receive(accepted))
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+                child = os.fork()
+                if child == 0:
+                    signal.alarm(10)
+                    session.stats()
+                    accepted.stats()
+                    os._exit(0)
+                assert os.waitpid(child, 0)[1] == 0
             print("ready")
         asyncio.run(main())
         """,
