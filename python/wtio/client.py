@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NoReturn
 from urllib.parse import quote, urlsplit
@@ -209,9 +210,13 @@ def _nobody() -> None:
 class _Asked:
     """A session request under way."""
 
-    __slots__ = ("facts", "notify", "rejection", "session")
+    __slots__ = ("connection", "facts", "notify", "number", "rejection", "session")
 
-    def __init__(self, facts: SessionFacts, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, connection: ClientConnection, number: int, facts: SessionFacts, notify: Callable[[], None]
+    ) -> None:
+        self.connection = connection
+        self.number = number
         self.facts = facts
         self.notify = notify
         self.session: WebTransportSession | None = None
@@ -228,6 +233,7 @@ class ClientConnection(Connection):
         "is_connected",
         "is_refusing",
         "on_lost",
+        "on_settings",
         "settings",
         "users",
     )
@@ -253,6 +259,7 @@ class ClientConnection(Connection):
         self.is_refusing = False
         """The server refused a session that its limits would have allowed."""
         self.on_lost: Callable[[], None] | None = None
+        self.on_settings: Callable[[ClientConnection], None] | None = None
         self._sockets = sockets
         self._notify = notify
         self._asked: dict[int, _Asked] = {}
@@ -274,20 +281,28 @@ class ClientConnection(Connection):
     def detach(self) -> None:
         """The connector that made this connection has it now, and need not live as long."""
         self._notify = _nobody
+        self.on_settings = None
 
-    def ask(self, number: int, asked: _Asked, protocols: Sequence[str]) -> None:
-        """Send a session request on a fresh stream."""
-        facts = asked.facts
-        self._asked[number] = asked
-        self.h3.send_connect(
-            number,
-            authority=facts.authority,
-            path=facts.path,
-            headers=facts.request_headers,
-            protocols=protocols,
-            origin=facts.origin,
-        )
+    def ask(self, facts: SessionFacts, protocols: Sequence[str], notify: Callable[[], None]) -> _Asked | None:
+        """Send a session request; None while the server allows no stream for it."""
+        stream = self.open_request()
+        if stream is None:
+            return None
+        asked = self._asked[stream.id] = _Asked(self, stream.id, facts, notify)
+        try:
+            self.h3.send_connect(
+                stream.id,
+                authority=facts.authority,
+                path=facts.path,
+                headers=facts.request_headers,
+                protocols=protocols,
+                origin=facts.origin,
+            )
+        except BaseException:
+            self.retract(stream.id)
+            raise
         self._pump()
+        return asked
 
     def retract(self, number: int) -> None:
         """Give up a session request, also one that was answered while nobody looked."""
@@ -308,6 +323,8 @@ class ClientConnection(Connection):
         match event:
             case SettingsReceived():
                 self.settings = event
+                if self.on_settings is not None:
+                    self.on_settings(self)
                 self._notify()
             case SessionAccepted(number, status, headers, protocol) if asked := self._asked.pop(number, None):
                 request = asked.facts
@@ -370,6 +387,7 @@ class Connector:
 
     __slots__ = (
         "__weakref__",
+        "_asked",
         "_attempts",
         "_changed",
         "_pool",
@@ -409,6 +427,7 @@ class Connector:
         self._trace = self._new_trace()
         self._changed = asyncio.Event()
         self._attempts: list[ClientConnection] = []
+        self._asked: _Asked | None = None
 
     def __await__(self) -> Generator[object, None, WebTransportSession]:
         return self._establish().__await__()
@@ -449,7 +468,7 @@ class Connector:
     async def _connect(self) -> WebTransportSession:
         """Find a connection and ask for the session on it."""
         while True:
-            connection = await (self._dial() if self._pool is None else self._pool.acquire(self))
+            connection = await (self._dial(asks=True) if self._pool is None else self._pool.acquire(self))
             is_shared = bool(connection.sessions)
             connection.users += 1
             try:
@@ -489,12 +508,16 @@ class Connector:
         self._trace.winner = connection
         self._trace.marks = [asyncio.get_running_loop().time()] * 3
 
-    async def _dial(self) -> ClientConnection:
-        """Make a connection that is ready for sessions. Whoever gets it counts in ``users`` before it suspends."""
+    async def _dial(self, *, asks: bool = False) -> ClientConnection:
+        """Make a connection that is ready for sessions. Whoever gets it counts in ``users`` before it suspends.
+
+        With ``asks``, the session may have been asked for on it by then (``_asked``).
+        """
         self._attempts = []
+        self._asked = None
         ready: ClientConnection | None = None
         try:
-            connection = await self._race(await self._resolve())
+            connection = await self._race(await self._resolve(), asks)
             await self._check_requirements(connection)
             ready = connection
             connection.detach()
@@ -532,7 +555,7 @@ class Connector:
                 f"no address for host `{target.host}` of `{target.url}`: {error}", host=target.host
             ) from error
 
-    async def _race(self, addresses: list[Address]) -> ClientConnection:
+    async def _race(self, addresses: list[Address], asks: bool = False) -> ClientConnection:
         """Try the addresses, each with a head start before the next; the first complete handshake wins (RFC 8305)."""
         names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
         self._mark(f"waiting for the QUIC handshake with {names} (UDP)")
@@ -544,7 +567,7 @@ class Connector:
             if waiting:
                 attempt = self._trace.attempts[len(addresses) - len(waiting)]
                 try:
-                    connection = attempt.connection = self._begin(waiting.pop(0), tls)
+                    connection = attempt.connection = self._begin(waiting.pop(0), tls, asks)
                 except (OSError, _core.TlsError) as error:
                     failures.append(error)
                     attempt.failure = str(error)
@@ -567,6 +590,8 @@ class Connector:
             async with asyncio.timeout(head_start):
                 while True:
                     self._changed.clear()
+                    if self._asked is not None and not self._asked.connection.is_lost:
+                        return self._asked.connection
                     for attempt in self._attempts:
                         if attempt.is_connected and not attempt.is_lost:
                             return attempt
@@ -576,14 +601,14 @@ class Connector:
         except TimeoutError:
             return None
 
-    def _begin(self, address: Address, tls: _core.ClientTls) -> ClientConnection:
+    def _begin(self, address: Address, tls: _core.ClientTls, asks: bool) -> ClientConnection:
         driver = self._sockets.open(address.is_ipv6)
         try:
             core = driver.connect(address, self._target.host, tls)
         except BaseException:
             self._sockets.release(driver)
             raise
-        return ClientConnection(
+        connection = ClientConnection(
             core,
             driver,
             limits=self._sockets.limits,
@@ -592,6 +617,20 @@ class Connector:
             sockets=self._sockets,
             notify=self._changed.set,
         )
+        if asks:
+            connection.on_settings = self._ask_at_once
+        # The server has work to do; what is left to do here can be done meanwhile.
+        driver.drive()
+        return connection
+
+    def _ask_at_once(self, connection: ClientConnection) -> None:
+        """Send the request in the turn in which the SETTINGS arrive: the task that waits comes a turn later."""
+        rivals = any(attempt.is_connected for attempt in self._attempts if attempt is not connection)
+        settings = connection.settings
+        if self._asked is None and connection.is_connected and not rivals and settings and settings.problem is None:
+            # What cannot be asked, the task finds out and says.
+            with suppress(SessionStateError, ValueError):
+                self._asked = connection.ask(self._request, self._protocols, self._changed.set)
 
     async def _check_requirements(self, connection: ClientConnection) -> None:
         """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
@@ -608,30 +647,29 @@ class Connector:
             )
 
     async def _ask(self, connection: ClientConnection) -> WebTransportSession:
-        """Send the CONNECT request and wait for its answer."""
+        """Send the CONNECT request, unless it is on its way, and wait for its answer."""
         self._mark("waiting for the server to allow a request stream")
-        stream = connection.open_request()
-        while stream is None:
-            self._raise_if_lost(connection)
-            future = asyncio.get_running_loop().create_future()
-            connection.core.wait_streams(True, 0, future)
-            await future
-            stream = connection.open_request()
-        self._step = "waiting for the server's answer to the session request"
-        asked = _Asked(self._request, self._changed.set)
+        asked = self._asked
         try:
-            connection.ask(stream.id, asked, self._protocols)
+            while asked is None or asked.connection is not connection:
+                self._raise_if_lost(connection)
+                asked = connection.ask(self._request, self._protocols, self._changed.set)
+                if asked is None:
+                    future = asyncio.get_running_loop().create_future()
+                    connection.core.wait_streams(True, 0, future)
+                    await future
+        except SessionStateError as error:
+            raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
+        self._step = "waiting for the server's answer to the session request"
+        try:
             while asked.session is None:
                 if asked.rejection is not None:
                     raise self._rejection(asked.rejection)
                 self._raise_if_lost(connection)
                 self._changed.clear()
                 await self._changed.wait()
-        except SessionStateError as error:
-            connection.retract(stream.id)
-            raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
         except BaseException:
-            connection.retract(stream.id)
+            connection.retract(asked.number)
             raise
         return asked.session
 

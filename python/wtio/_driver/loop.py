@@ -87,6 +87,9 @@ class LoopDriver(Driver):
                 self._timer = self.loop.call_at(deadline, self._expired)
         if wakes or events or self._closes_when_idle:
             self._pass_on(wakes, events)
+            if events and self._is_flush_scheduled and not has_more and not self.is_closed:
+                # What the connections had to say goes out now, not a turn later: handshakes are made of such turns.
+                self.drive()
 
     def _readable(self) -> None:
         self.drive(True)
