@@ -35,14 +35,16 @@ def python_version(python: str) -> tuple[int, int] | None:
     return None
 
 
-def find_python(minimum: tuple[int, int]) -> str | None:
-    """The oldest interpreter that is new enough: it is the one most wheels exist for."""
+def find_python(minimum: tuple[int, int], *, newest: bool = False) -> str | None:
+    """The oldest interpreter that is new enough, the one most wheels exist for; or the newest."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(minimum[1], minimum[1] + 6)]
     candidates += [str(path) for path in Path.home().glob(".pyenv/versions/3.*/bin/python")]
     candidates.append(sys.executable)
     versions = {python: python_version(python) for python in filter(None, candidates)}
     usable = [(version, python) for python, version in versions.items() if version is not None and version >= minimum]
-    return min(usable)[1] if usable else None
+    if not usable:
+        return None
+    return (max if newest else min)(usable)[1]
 
 
 def environment_python(cache: Path, base: str, name: str, requirements: Sequence[str]) -> str:

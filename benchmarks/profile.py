@@ -120,7 +120,7 @@ def _check_perf() -> str:
 
 
 def _check_python() -> str:
-    python = find_python((3, 12))
+    python = find_python((3, 12), newest=True)
     if python is None:
         raise CannotRun("no Python 3.12 or newer, which can tell perf the names of its functions; install one (pyenv)")
     code = "import sys; sys.activate_stack_trampoline('perf')"

@@ -452,7 +452,7 @@ def main() -> None:
     options.load = os.getloadavg()[0]  # of others: what they take is missing in every column
     cache: Path = options.cache
     (cache / "certificates").mkdir(parents=True, exist_ok=True)
-    common = find_python((3, 12)) or sys.executable
+    common = find_python((3, 12), newest=True) or sys.executable
     maker = environment_python(cache, common, "aioquic", ["aioquic>=1.7,<1.8"])
     command = [maker, "-m", "benchmarks.peers.certificate", str(cache / "certificates")]
     subprocess.run(command, cwd=ROOT, check=True, timeout=60)

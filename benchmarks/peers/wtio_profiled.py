@@ -14,11 +14,13 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.peers.wtio_client import OwnedSession, WtioClient
+from benchmarks.peers.wtio_client import WtioClient
 from benchmarks.workloads import MIB, SMALL, download, read_exactly, upload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from benchmarks.peers.wtio_session import WtioSession
 
 TRANSFER = 64 * MIB
 # Connections of one section are closed after it. More of them at once would measure the guardian, who watches them all.
@@ -76,9 +78,9 @@ async def _connect(client: WtioClient, seconds: float) -> None:
         await session.close()
     spent = 0.0
     while spent < seconds:
-        sessions: list[OwnedSession] = []
+        sessions: list[WtioSession] = []
 
-        async def connect(kept: list[OwnedSession] = sessions) -> None:
+        async def connect(kept: list[WtioSession] = sessions) -> None:
             kept.append(await client.connect("/request"))
 
         started = time.perf_counter()

@@ -467,8 +467,7 @@ class Connection:
 
     def _pump(self) -> None:
         """Carry out and pass on what the HTTP/3 layer has to say. Outputs go first and at once, also when nested."""
-        for output in self.h3.take_outputs():
-            self._carry_out(output)
+        self.send_outputs()
         if self._is_pumping:
             return
         self._is_pumping = True
@@ -476,10 +475,14 @@ class Connection:
             while events := self.h3.take_events():
                 for event in events:
                     self._tell(event)
-                    for output in self.h3.take_outputs():
-                        self._carry_out(output)
+                    self.send_outputs()
         finally:
             self._is_pumping = False
+
+    def send_outputs(self) -> None:
+        """Carry out what the HTTP/3 layer wants done; its events wait."""
+        for output in self.h3.take_outputs():
+            self._carry_out(output)
 
     def _carry_out(self, output: Output) -> None:
         if self.is_lost:

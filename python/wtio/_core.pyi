@@ -165,6 +165,8 @@ class Endpoint:
         """
     def hear(self) -> None:
         """Silence ``wake_fileno``; call just before the drive that takes the events."""
+    def flush(self) -> None:
+        """Send what is there, if there is a socket. Events and timers wait for the drive that was asked for."""
     def set_now(self, now_ns: int) -> None:
         """Simulation: the virtual time of whatever is called before the next drive."""
     def deliver(

@@ -608,6 +608,8 @@ class Connector:
         except BaseException:
             self._sockets.release(driver)
             raise
+        # The server has work to do; what is left to do here is done meanwhile.
+        driver.flush()
         connection = ClientConnection(
             core,
             driver,
@@ -619,8 +621,6 @@ class Connector:
         )
         if asks:
             connection.on_settings = self._ask_at_once
-        # The server has work to do; what is left to do here can be done meanwhile.
-        driver.drive()
         return connection
 
     def _ask_at_once(self, connection: ClientConnection) -> None:

@@ -197,6 +197,9 @@ class SessionRequest:
             connection.h3.accept(number, headers=headers, protocol=protocol)
         except SessionStateError as error:
             raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
+        # The answer is on its way while the session is made here.
+        connection.send_outputs()
+        connection.driver.flush()
         self._answered()
         session = connection.add_session(
             number,

@@ -232,6 +232,14 @@ impl Endpoint {
         Driven::default()
     }
 
+    /// Send what is there, ahead of the drive that was asked for and that takes the events.
+    pub fn flush(&self) {
+        let mut state = self.lock();
+        if state.socket.is_some() {
+            state.step(false);
+        }
+    }
+
     /// The wake-up descriptor has turned readable: call before the drive that takes the news.
     pub fn hear(&self) {
         let mut bytes = [0; 16];

@@ -352,6 +352,10 @@ impl Endpoint {
         self.shared.endpoint.hear();
     }
 
+    fn flush(&self) {
+        self.shared.endpoint.flush();
+    }
+
     fn set_now(&self, now_ns: u64) {
         self.shared.endpoint.set_now(self.shared.start + Duration::from_nanos(now_ns));
     }

@@ -91,6 +91,10 @@ class Driver(ABC):
         """Let the engine receive, run timers and send, then pass on what happened."""
 
     @abstractmethod
+    def flush(self) -> None:
+        """Send at once what would leave at the end of the turn: the peer can go on while there is work left here."""
+
+    @abstractmethod
     def _release(self) -> None:
         """Let go of socket and timers."""
 

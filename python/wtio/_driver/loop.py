@@ -89,7 +89,10 @@ class LoopDriver(Driver):
             self._pass_on(wakes, events)
             if events and self._is_flush_scheduled and not has_more and not self.is_closed:
                 # What the connections had to say goes out now, not a turn later: handshakes are made of such turns.
-                self.drive()
+                self.flush()
+
+    def flush(self) -> None:
+        self.endpoint.flush()
 
     def _readable(self) -> None:
         self.drive(True)

@@ -223,6 +223,9 @@ class SimulatedDriver(Driver):
         """Take a payload from the wire; the scheduler then asks for a drive."""
         self.endpoint.deliver(self._now(), data, source, destination, ecn)
 
+    def flush(self) -> None:
+        """Nothing: all of a turn happens at one and the same time."""
+
     def drive(self, readable: bool = False) -> None:
         now = self._now()
         try:
