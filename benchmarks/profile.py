@@ -240,14 +240,22 @@ class Recording:
         os.close(acknowledge_in)
 
     def tell(self, command: str) -> None:
-        """Say "enable" or "disable", and wait until it is so."""
-        os.write(self._control, f"{command}\n".encode())
+        """Say "enable", "disable" or "stop", and wait until it is so."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._control, f"{command}\n".encode())
         if not os.read(self._acknowledged, 16):
             raise CannotRun("perf ended early; its message is above")
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """End it, with all samples written."""
         self.tell("stop")
         self._process.wait(timeout=60)
+
+    def discard(self) -> None:
+        """Let go of everything, whatever has happened: nothing else would end it."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
         os.close(self._control)
         os.close(self._acknowledged)
 
@@ -286,6 +294,7 @@ def measure_pair(setting: Setting, results: Mapping[str, Measured], seconds: flo
             name = line["begin"]
             if traced and name not in recordings:
                 recordings[name] = Recording(setting.perf, directory / name)
+                stack.callback(recordings[name].discard)
             if traced:
                 recordings[name].tell("enable")
             before = {side: _processor_time(process) for side, process in processes.items()}
@@ -305,7 +314,7 @@ def measure_pair(setting: Setting, results: Mapping[str, Measured], seconds: flo
         for name, measured in results.items():
             operations = spent[name]["operations"]
             if traced:
-                recordings[name].close()
+                recordings[name].stop()
                 recordings[name].add_to({process: measured.profiles[side] for side, process in processes.items()})
                 measured.traced_processor.append(sum(spent[name][side] for side in SIDES) / operations)
             else:
@@ -329,6 +338,7 @@ def measure_bare(setting: Setting, operation: Operation, measured: Measured, tra
                 if traced:
                     # Only now: of processes that begin under its eyes, perf cannot follow every stack through libc.
                     recording = Recording(setting.perf, directory / "data")
+                    stack.callback(recording.discard)
                     recording.tell("enable")
                 line = _next_line(client)
                 if line is None or "values" not in line:
@@ -336,7 +346,7 @@ def measure_bare(setting: Setting, operation: Operation, measured: Measured, tra
             client_ended = _children_time()
         server_ended = _children_time()
         if recording is not None:
-            recording.close()
+            recording.stop()
             recording.add_to({client.pid: measured.profiles["client"], server.pid: measured.profiles["server"]})
             return
         measured.wall.append(_bare_seconds(operation, line["values"]["warm"]))
