@@ -77,6 +77,7 @@ class Connection:
     __slots__ = (
         "_control",
         "_control_waiting",
+        "_critical",
         "_early",
         "_early_timer",
         "_final_facts",
@@ -129,6 +130,7 @@ class Connection:
         self._raw: dict[int, _core.Stream] = {}
         self._pending: dict[int, _Pending] | None = None
         self._control: _core.Stream | None = None
+        self._critical = 0  # streams of the peer's that last as long as the connection
         # What is to go on it; None once it is open.
         self._control_waiting: bytearray | None = bytearray()
         # Session and stream; ``Limits.early_streams`` of them at most.
@@ -230,6 +232,12 @@ class Connection:
         stream: _core.Stream = event[2]
         stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
         self._raw[stream.id] = stream
+        # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
+        if stream.id & 2 and self._critical < 3:
+            self._critical += 1
+            if self._critical > 1:
+                # The two QPACK streams take nothing from what sessions may have.
+                self.core.set_concurrent_streams(False, self.limits.unidirectional_streams + self._critical)
 
     def _raw_readable(self, event: EngineEvent) -> None:
         number: int = event[2]

@@ -539,8 +539,8 @@ async def test_credit_comes_back_when_streams_end(certificate: DevCertificate, s
 
 
 async def test_open_waits_for_credit_or_says_so(certificate: DevCertificate) -> None:
-    async with session_pair(certificate, server_limits=wtio.Limits(unidirectional_streams=1)) as pair:
-        only = await pair.client.create_unidirectional_stream()
+    async with session_pair(certificate, server_limits=wtio.Limits(unidirectional_streams=2)) as pair:
+        only, _kept = [await pair.client.create_unidirectional_stream() for _ in range(2)]
         with pytest.raises(wtio.StreamCreditError):
             await pair.client.create_unidirectional_stream(wait_until_available=False)
         creating = asyncio.ensure_future(pair.client.create_unidirectional_stream())

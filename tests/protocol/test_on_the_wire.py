@@ -628,6 +628,27 @@ def test_r48_r49_r50_h7_early_streams_are_kept_up_to_a_limit_and_refused_beyond(
     testing.run(main())
 
 
+def test_qpack_streams_take_nothing_from_what_sessions_may_have() -> None:
+    async def main() -> None:
+        network = Network()
+        for kinds in (b"", b"\x02", b"\x03\x02"):
+            async with (
+                network.serve(limits=wtio.Limits(unidirectional_streams=4)) as server,
+                raw_client(network) as peer,
+            ):
+                for kind in kinds:
+                    peer.open(bytes([kind]))
+                    await settle()
+                request = await requested(server, peer)
+                await request.accept()
+                for number in range(4):
+                    peer.open_data_stream(0, bytes([number]))
+                await settle()
+                assert peer.core.open_stream(False, b"") is None
+
+    testing.run(main())
+
+
 def test_r49_streams_of_a_session_that_nobody_asks_for_are_kept_for_a_while_only() -> None:
     async def main() -> None:
         network = Network()

@@ -212,11 +212,10 @@ def test_wait_draining_ends_with_the_session() -> None:
 @pytest.mark.trap("C5")
 def test_every_pending_call_ends_with_the_same_error() -> None:
     async def main() -> None:
-        limits = wtio.Limits(bidirectional_streams=1, unidirectional_streams=1)
+        limits = wtio.Limits(bidirectional_streams=1, unidirectional_streams=2)
         async with session_pair(limits=limits) as (client, server):
             reader = await client.create_bidirectional_stream()
             await reader.write(data=b"x")
-            # The session's own limit is twice the connection's, which counts two for QPACK.
             writer, _ = [await client.create_unidirectional_stream() for _ in range(2)]
 
             async def fill() -> None:

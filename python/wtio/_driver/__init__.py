@@ -184,10 +184,10 @@ def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> 
         "idle_timeout": timeouts.idle,
         # Three PINGs may get lost before the idle timeout strikes.
         "keep_alive": None if timeouts.keep_alive is None else min(timeouts.keep_alive, timeouts.idle / 3),
-        # A peer also needs room for its CONNECT stream, and for its control and two QPACK streams
-        # (RFC 9114, section 6.2).
+        # A peer also needs room for its CONNECT stream, and for its control stream; ``Connection`` adds QPACK streams
+        # as they come. At first there must be room for three (RFC 9114, section 6.2).
         "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),
-        "max_unidirectional_streams": limits.unidirectional_streams + 3,
+        "max_unidirectional_streams": max(limits.unidirectional_streams + 1, 3),
         "first_streams": _FIRST_STREAMS,
         "stream_receive_window": limits.stream_receive_window,
         "connection_receive_window": limits.connection_receive_window,
