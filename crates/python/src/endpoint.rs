@@ -353,7 +353,10 @@ impl Endpoint {
     }
 
     fn flush(&self) {
-        self.shared.endpoint.flush();
+        // In a child process the drive that follows says what is wrong; nothing may leave over the parent's socket.
+        if self.shared.generation == GENERATION.load(Ordering::Relaxed) {
+            self.shared.endpoint.flush();
+        }
     }
 
     fn set_now(&self, now_ns: u64) {
