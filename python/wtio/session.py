@@ -291,7 +291,7 @@ class WebTransportSession:
         self._facts = facts
         # What the client noted while it connected; for the report.
         self._trace: Trace | None = None
-        self._remote_address = core.remote_address
+        self._remote_address: tuple[str, int] | None = None
         self.limits = link.limits
         self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
         self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
@@ -330,8 +330,8 @@ class WebTransportSession:
 
     @property
     def remote_address(self) -> tuple[str, int]:
-        """IP address and UDP port of the peer at the time when the session was established."""
-        return self._remote_address
+        """IP address and UDP port of the peer; once the session has ended, its last ones."""
+        return self._remote_address or self._core.remote_address
 
     @property
     def facts(self) -> SessionFacts:
@@ -782,6 +782,7 @@ class WebTransportSession:
         self._late_datagrams = deque(late) if late else None
         self._final_datagrams = self._core.datagram_stats(self._id)
         self._final_credit = self._core.credit(self._id)
+        self._remote_address = self._core.remote_address
         self._close_info = info
         self._cause = cause
         self._ended.set()

@@ -379,7 +379,7 @@ def test_finished_streams_are_remembered_for_a_while_only() -> None:
     for stream_id in range(0, 4 * 2000, 4):
         side.receive(stream_id, GET, True)
         side.run(lambda number=stream_id: side.h3.reject(number, 404))  # type: ignore[misc]
-    assert len(side.h3._remembered) == 512
+    assert len(side.h3._remembered or ()) == 512
     assert side.receive(4 * 1999, GET) == []
 
 

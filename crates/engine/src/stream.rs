@@ -277,11 +277,18 @@ impl Stream {
 /// Received bytes in order: a joined head that separators are searched in, and the chunks that came after it.
 #[derive(Debug, Default)]
 pub struct ReceiveBuffer {
-    head: BytesMut,
+    /// Of a stream that is read by lines or the like.
+    joined: Option<Box<Joined>>,
     chunks: VecDeque<Bytes>,
     length: usize,
-    searched: usize,
+}
+
+#[derive(Debug, Default)]
+struct Joined {
+    head: BytesMut,
     separator: Vec<u8>,
+    /// How much of the head does not hold the separator.
+    searched: usize,
 }
 
 impl ReceiveBuffer {
@@ -313,10 +320,10 @@ impl ReceiveBuffer {
     /// Move the first `out.len()` bytes into `out`; there must be that many.
     pub fn take_into(&mut self, mut out: &mut [u8]) {
         self.length -= out.len();
-        self.searched = 0;
-        if !self.head.is_empty() {
-            let part = self.head.len().min(out.len());
-            out[..part].copy_from_slice(&self.head.split_to(part));
+        if let Some(joined) = &mut self.joined {
+            joined.searched = 0;
+            let part = joined.head.len().min(out.len());
+            out[..part].copy_from_slice(&joined.head.split_to(part));
             out = &mut out[part..];
         }
         while !out.is_empty() {
@@ -340,22 +347,23 @@ impl ReceiveBuffer {
     ///
     /// Bytes are joined once and looked at once, so a line that arrives in many pieces costs linear time.
     pub fn find(&mut self, separator: &[u8]) -> Option<usize> {
-        if self.separator != separator {
-            self.separator = separator.to_vec();
-            self.searched = 0;
+        let joined = self.joined.get_or_insert_default();
+        if joined.separator != separator {
+            joined.separator = separator.to_vec();
+            joined.searched = 0;
         }
         for chunk in self.chunks.drain(..) {
-            self.head.extend_from_slice(&chunk);
+            joined.head.extend_from_slice(&chunk);
         }
-        let rest = &self.head[self.searched..];
+        let rest = &joined.head[joined.searched..];
         let found = match separator {
             [byte] => memchr::memchr(*byte, rest),
             _ => memchr::memmem::find(rest, separator),
         };
         match found {
-            Some(position) => Some(self.searched + position + separator.len()),
+            Some(position) => Some(joined.searched + position + separator.len()),
             None => {
-                self.searched = self.head.len().saturating_sub(separator.len() - 1);
+                joined.searched = joined.head.len().saturating_sub(separator.len() - 1);
                 None
             }
         }

@@ -210,7 +210,7 @@ class H3Connection:
         self._events: list[Event] = []
         self._buffered = 0
         self._requests: dict[int, RequestStream] = {}
-        self._remembered: dict[int, None] = {}
+        self._remembered: dict[int, None] | None = None
         self._next_request = 0  # above every request stream seen
         self._peer_streams = PeerStreams(self)
         self._goaway_sent: int | None = None
@@ -556,20 +556,23 @@ class H3Connection:
         except ConnectionFault as fault:
             self.fail(fault.code, fault.reason)
 
+    def _is_remembered(self, stream_id: int) -> bool:
+        return self._remembered is not None and stream_id in self._remembered
+
     def _receive(self, stream_id: int, data: bytes, end: bool) -> None:
         kind = stream_id & 3
         if kind == 0:
             stream = self._requests.get(stream_id)
             if stream is None:
                 # A client knows all its request streams; what else arrives belongs to one that is over.
-                if self.is_client or stream_id in self._remembered:
+                if self.is_client or self._is_remembered(stream_id):
                     return
                 stream = self._open_request(stream_id)
                 if self._goaway_sent is not None and stream_id >= self._goaway_sent:
                     self._refuse(stream, ErrorCodes.H3_REQUEST_REJECTED)
                     return
             self._receive_request(stream, data, end)
-        elif stream_id not in self._remembered:
+        elif not self._is_remembered(stream_id):
             if kind == 1 and self.is_client:
                 self._peer_streams.receive_stray(stream_id, data, end)
             elif kind == (3 if self.is_client else 2):
@@ -796,6 +799,8 @@ class H3Connection:
     def _forget(self, stream_id: int) -> None:
         """Let the driver forget a stream; remember for a while that its input means nothing any more."""
         self._outputs.append(FreeStream(stream_id))
+        if self._remembered is None:
+            self._remembered = {}
         self._remembered[stream_id] = None
         if len(self._remembered) > _MOST_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
@@ -901,7 +906,7 @@ class H3Connection:
 
     def _check_may_connect(self, stream_id: int) -> DialectRow:
         """Raise unless a session can be requested now; return the row of the dialect."""
-        if not self.is_client or stream_id % 4 or stream_id in self._requests or stream_id in self._remembered:
+        if not self.is_client or stream_id % 4 or stream_id in self._requests or self._is_remembered(stream_id):
             raise ValueError(f"stream {stream_id} is no fresh bidirectional stream of a client")
         if self._closed:
             raise SessionStateError("the connection is closed", "closed")
