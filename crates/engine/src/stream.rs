@@ -391,6 +391,13 @@ impl SendQueue {
         self.length == 0
     }
 
+    /// Append `data` as it is.
+    pub fn push_whole(&mut self, data: Bytes) {
+        self.length += data.len();
+        self.seal();
+        self.chunks.push_back(data);
+    }
+
     /// Append a copy of `data`; small pieces are joined.
     pub fn push(&mut self, data: &[u8]) {
         self.length += data.len();

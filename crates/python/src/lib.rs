@@ -1,7 +1,8 @@
 //! The border between wtio's Python and its Rust: classes, conversions and nothing else.
 //!
 //! Lock order: a thread may hold the GIL and then take a lock of ours; nothing here asks for the GIL, drops a Python
-//! object or calls into Python while it holds one. What is waited for lies in [`waiters`] as Python futures, which
+//! object or calls into Python while it holds one, except for `bytes` that travel without a copy: letting them go runs no
+//! code, and without the GIL it is put off until somebody has it. What is waited for lies in [`waiters`] as Python futures, which
 //! `Endpoint.drive` hands back in batches, so that Python completes them on the loop's own thread.
 
 mod connection;

@@ -20,7 +20,7 @@ use crate::{
     event::{CloseCause, ConnectionFacts, Event},
     header::{self, HEADER_LIMIT, Header},
     session::{Credit, DatagramStats, EarlyLedger, Session, SessionLimits},
-    stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
+    stream::{Phase, ReadOutcome, ReceiveState, SendQueue, SendState, Stream, StreamStats},
     tls::{self, Refusal},
     varint,
 };
@@ -29,7 +29,7 @@ use crate::{
 const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
 /// Bytes one stream may hand to the core before the next stream has its turn.
 const QUANTUM: usize = 64 * 1024;
-/// Received pieces below this size are copied, so that they do not keep a whole receive buffer alive.
+/// Pieces below this size are copied, so that they do not keep a whole receive buffer, or what a writer gave, alive.
 const COPY_BELOW: usize = 4096;
 /// Bytes a stream may queue even when the connection's queue is full.
 const STREAM_RESERVE: usize = 16 * 1024;
@@ -838,8 +838,23 @@ impl Conn {
         self.streams_wanted[direction_index(bidirectional)] = true;
     }
 
-    /// Accept a prefix of `data` into the stream's queue. `None`: the sending half is closed.
+    /// Accept a prefix of `data` into the stream's queue, with a copy. `None`: the sending half is closed.
     pub(crate) fn write(&mut self, id: u64, data: &[u8]) -> Option<usize> {
+        self.accept(id, data.len(), |queue, accepted| queue.push(&data[..accepted]))
+    }
+
+    /// As `write`, without a copy.
+    pub(crate) fn write_whole(&mut self, id: u64, data: &Bytes) -> Option<usize> {
+        self.accept(id, data.len(), |queue, accepted| {
+            if accepted < COPY_BELOW {
+                queue.push(&data[..accepted]);
+            } else {
+                queue.push_whole(data.slice(..accepted));
+            }
+        })
+    }
+
+    fn accept(&mut self, id: u64, length: usize, push: impl FnOnce(&mut SendQueue, usize)) -> Option<usize> {
         let stream = self.streams.get_mut(&id)?;
         if stream.send != SendState::Open {
             return None;
@@ -850,9 +865,9 @@ impl Conn {
         let shared = self.options.connection_send_buffer.saturating_sub(self.queued);
         // Streams that nobody reads may fill the connection's queue; the others still get on.
         let room = own.min(shared.max(STREAM_RESERVE.saturating_sub(stream.queue.len())));
-        let accepted = room.min(data.len());
+        let accepted = room.min(length);
         if accepted > 0 {
-            stream.queue.push(&data[..accepted]);
+            push(&mut stream.queue, accepted);
             stream.written += accepted as u64;
             self.queued += accepted;
             self.list_flush(id);

@@ -662,6 +662,11 @@ impl Engine {
         self.with_work(id, |conn, _| conn.write(stream, data))?
     }
 
+    /// As [`Engine::write`], but what is accepted is kept as it is until it is acknowledged, not copied.
+    pub fn write_whole(&mut self, id: u64, stream: u64, data: &Bytes) -> Option<usize> {
+        self.with_work(id, |conn, _| conn.write_whole(stream, data))?
+    }
+
     /// End the sending half after all accepted bytes.
     pub fn finish(&mut self, id: u64, stream: u64) -> bool {
         self.with_work(id, |conn, events| {
