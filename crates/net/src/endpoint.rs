@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, BorrowedFd, RawFd},
         unix::net::UnixStream,
     },
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,7 @@ use wtio_engine::{Engine, Event};
 use crate::{
     guardian::{self, GRACE},
     handoff::Handoff,
-    poller::Poller,
+    poller::{NAMELESS, Poller},
     udp::UdpEndpoint,
 };
 
@@ -75,10 +75,53 @@ impl Drop for Sleeper {
     }
 }
 
+/// What the guardian learns of an endpoint that it does not look at.
+#[derive(Debug)]
+struct Watch {
+    id: u64,
+    /// Ids of endpoints to look at again. Sending never blocks.
+    touched: Sender<u64>,
+    /// The guardian relies on the socket and the timer to tell it when something waits.
+    is_left_alone: bool,
+}
+
+impl Watch {
+    /// The endpoint was used: output or an earlier timer may be there now.
+    fn touch(&mut self) {
+        if std::mem::take(&mut self.is_left_alone) {
+            // Without a guardian there is nobody to tell.
+            let _ = self.touched.send(self.id);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The guardian sees that the endpoint is closed or gone, and forgets it.
+        self.touch();
+    }
+}
+
+/// What the guardian sees in an endpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    Closed,
+    /// Something waits that the loop should have seen to by now.
+    Waiting,
+    /// Nothing waits.
+    Idle,
+    /// Nothing waits before this timer unless the guardian is told so, by the poller or the channel.
+    LeftAlone {
+        timer: Option<Instant>,
+    },
+}
+
 #[derive(Debug)]
 struct State {
     engine: Engine,
     socket: Option<UdpEndpoint>,
+    /// Of an open endpoint under the guardian's eyes.
+    watch: Option<Watch>,
     /// Of an open endpoint with [`Io::Thread`].
     thread: Option<Sleeper>,
     virtual_now: Option<Instant>,
@@ -115,7 +158,7 @@ impl Endpoint {
         wake_reader.set_nonblocking(true)?;
         wake_writer.set_nonblocking(true)?;
         Ok(Arc::new(Self {
-            state: Mutex::new(State { engine, socket: None, thread: None, virtual_now: None }),
+            state: Mutex::new(State { engine, socket: None, watch: None, thread: None, virtual_now: None }),
             handoff: Handoff::new(),
             wake: Mutex::new(Some((wake_reader, wake_writer))),
             io,
@@ -131,9 +174,15 @@ impl Endpoint {
     /// # Errors
     /// Whatever the system answers: address in use, not available, no permission, no thread to be had.
     pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
+        self.open(address, dual_stack)?;
+        guardian::watch(self).inspect_err(|_| self.close())
+    }
+
+    /// Open the socket alone.
+    pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         let socket = UdpEndpoint::bind(address, dual_stack)?;
         self.lock().socket = Some(socket);
-        guardian::watch(self).inspect_err(|_| self.close())
+        Ok(())
     }
 
     /// Who receives.
@@ -183,11 +232,11 @@ impl Endpoint {
 
     /// Release the socket and the pipe at once, however long the endpoint itself is still referred to.
     pub fn close(&self) {
-        let (socket, thread) = {
+        let (socket, watch, thread) = {
             let mut state = self.lock();
-            (state.socket.take(), state.thread.take())
+            (state.socket.take(), state.watch.take(), state.thread.take())
         };
-        drop((socket, thread));
+        drop((socket, watch, thread));
         let pipe = self.pipe().take();
         drop(pipe);
     }
@@ -196,6 +245,7 @@ impl Endpoint {
     pub fn act<R>(&self, now: Option<Instant>, act: impl FnOnce(&mut Engine, Instant) -> R) -> (R, bool) {
         let mut state = self.lock();
         let state = &mut *state;
+        state.touch();
         if now.is_some() {
             state.virtual_now = now;
         }
@@ -219,6 +269,7 @@ impl Endpoint {
     pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Driven {
         self.handoff.beat();
         let mut state = self.lock();
+        state.touch();
         if now.is_some() {
             state.virtual_now = now;
         }
@@ -236,6 +287,7 @@ impl Endpoint {
     pub fn flush(&self) {
         let mut state = self.lock();
         if state.socket.is_some() {
+            state.touch();
             state.step(false);
         }
     }
@@ -270,23 +322,25 @@ impl Endpoint {
         self.handoff.count_late();
     }
 
-    /// Whether something waits that the loop should have seen to by now. `None`: the socket is closed.
-    ///
-    /// A mutex that is taken means that the loop is at it this very moment.
-    pub(crate) fn is_waiting(&self, grace: Duration) -> Option<bool> {
-        let Ok(mut state) = self.state.try_lock() else { return Some(false) };
+    /// See whether something waits that the loop should have seen to by now. If nothing does, the guardian need not look
+    /// again until it is told to.
+    pub(crate) fn look(&self, now: Instant, grace: Duration) -> Look {
+        // A mutex that is taken means that the loop is at it this very moment.
+        let Ok(mut state) = self.state.try_lock() else { return Look::Idle };
         let state = &mut *state;
-        let socket = state.socket.as_ref()?;
-        let overdue = Instant::now().checked_sub(grace);
-        let is_due = state.engine.next_timer().is_some_and(|at| overdue.is_some_and(|then| at < then));
-        Some(is_due || state.engine.has_output() || is_readable(socket.as_fd()))
-    }
-
-    /// The next timer, for a guardian that may sleep until then. `None`: the socket is closed.
-    pub(crate) fn next_timer(&self) -> Option<Option<Instant>> {
-        let mut state = self.lock();
-        state.socket.as_ref()?;
-        Some(state.engine.next_timer())
+        let Some(socket) = &state.socket else { return Look::Closed };
+        let timer = state.engine.next_timer();
+        let is_due = timer.is_some_and(|at| at + grace < now);
+        if is_due || state.engine.has_output() || is_readable(socket.as_fd()) {
+            return Look::Waiting;
+        }
+        match &mut state.watch {
+            Some(watch) => {
+                watch.is_left_alone = true;
+                Look::LeftAlone { timer }
+            }
+            None => Look::Idle,
+        }
     }
 
     /// Receive, run timers and send in the loop's place; wake the loop if that left news.
@@ -350,16 +404,21 @@ impl Endpoint {
     pub(crate) fn serve_with(&self, poller: &Poller, alarm: UnixStream) -> io::Result<()> {
         let mut state = self.lock();
         if let Some(socket) = &state.socket {
-            poller.add(socket.as_fd())?;
+            poller.add(socket.as_fd(), NAMELESS)?;
             state.thread = Some(Sleeper { alarm, wakes_at: None, wants_room: false });
         }
         Ok(())
     }
 
-    /// Let a poller watch the socket, until it is closed.
-    pub(crate) fn watch_with(&self, poller: &Poller) {
-        if let Some(socket) = &self.lock().socket {
-            let _ = poller.add(socket.as_fd());
+    /// Let the guardian's poller watch the socket under the name of `id`, until it is closed. Where that is not possible,
+    /// the guardian has to look for itself.
+    pub(crate) fn watch_with(&self, poller: &Poller, id: u64, touched: Sender<u64>) {
+        let mut state = self.lock();
+        if let Some(socket) = &state.socket
+            && poller.add(socket.as_fd(), id).is_ok()
+            && Poller::NAMES_SOCKETS
+        {
+            state.watch = Some(Watch { id, touched, is_left_alone: false });
         }
     }
 }
@@ -372,6 +431,12 @@ impl Driven {
 }
 
 impl State {
+    fn touch(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.touch();
+        }
+    }
+
     /// Whether the loop has to look: events wait, or a connection has died down.
     fn has_news(&mut self) -> bool {
         self.engine.take_drained() || self.engine.has_events()

@@ -2,38 +2,47 @@
 //!
 //! It never takes the GIL and never calls anything that could. While a loop drives its endpoint, the guardian only
 //! looks at a counter once per [`TICK`]. When the counter stands still although packets or timers wait, it receives,
-//! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While an endpoint is quiet,
-//! the guardian sleeps in `poll` and costs nothing.
+//! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While all endpoints are
+//! quiet, the guardian sleeps in `epoll` and costs nothing.
+//!
+//! An endpoint on which nothing waits is left alone, so that a thousand idle ones cost nothing beside a busy one. What
+//! could change that tells the guardian: `epoll` names the readable sockets, the timers are in order, and whoever uses
+//! the engine sends the endpoint's id through a channel, once until the guardian has looked again.
 //!
 //! An endpoint with [`Io::Thread`] has a thread of its own instead, which always receives and runs the timers. The loop
 //! still sends what it writes itself; what it leaves behind, the thread sends.
 
 use std::{
     cell::RefCell,
+    collections::{BTreeSet, HashMap},
     io::{self, Write},
     os::unix::net::UnixStream,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+        mpsc::{Receiver, Sender, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use crate::{
-    endpoint::{Endpoint, Io},
-    poller::Poller,
+    endpoint::{Endpoint, Io, Look},
+    poller::{Poller, Ready},
 };
 
-/// How often a busy endpoint is looked at.
+/// How often busy endpoints are looked at.
 const TICK: Duration = Duration::from_millis(1);
 /// How long something may wait before the guardian steps in.
 pub(crate) const GRACE: Duration = Duration::from_millis(3);
-/// Time without a drive after which an endpoint counts as quiet.
+/// Time without a drive after which all endpoints count as quiet.
 const QUIET: Duration = Duration::from_millis(50);
 /// Longest sleep, after which closed endpoints are forgotten.
 const NAP: Duration = Duration::from_millis(500);
 
 struct Registry {
-    /// Not seen by the guardian yet.
-    endpoints: Vec<Weak<Endpoint>>,
+    /// Not seen by the guardian yet, with their ids.
+    endpoints: Vec<(u64, Weak<Endpoint>)>,
+    last_id: u64,
     guardian: Option<Guardian>,
     /// Asked to end by [`shut_down`].
     is_ending: bool,
@@ -45,10 +54,16 @@ struct Guardian {
     /// The sockets it sleeps on, and the far end of its alarm.
     poller: Arc<Poller>,
     alarm: UnixStream,
+    touched: Sender<u64>,
 }
 
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { endpoints: Vec::new(), guardian: None, is_ending: false, own_threads: Vec::new() });
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
+    endpoints: Vec::new(),
+    last_id: 0,
+    guardian: None,
+    is_ending: false,
+    own_threads: Vec::new(),
+});
 static CHANGED: Condvar = Condvar::new();
 
 /// Held by our threads while they touch an endpoint, and exclusively over a fork: no mutex of an endpoint is inherited
@@ -113,9 +128,11 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
     if registry.guardian.is_none() {
         registry.guardian = start_guardian().ok();
     }
+    let registry = &mut *registry;
     if let Some(guardian) = &registry.guardian {
-        endpoint.watch_with(&guardian.poller);
-        registry.endpoints.push(Arc::downgrade(endpoint));
+        registry.last_id += 1;
+        endpoint.watch_with(&guardian.poller, registry.last_id, guardian.touched.clone());
+        registry.endpoints.push((registry.last_id, Arc::downgrade(endpoint)));
         CHANGED.notify_all();
     }
     Ok(())
@@ -123,9 +140,12 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
 
 fn start_guardian() -> io::Result<Guardian> {
     let (poller, alarm) = poller()?;
-    let sleeper = poller.clone();
-    let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || guard(&sleeper))?;
-    Ok(Guardian { thread, poller, alarm })
+    let (touched, touches) = channel();
+    let own = poller.clone();
+    let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || {
+        guard(&mut Round::new(own, touches));
+    })?;
+    Ok(Guardian { thread, poller, alarm, touched })
 }
 
 /// A poller with an alarm: a byte into the stream wakes whoever sleeps on it.
@@ -159,26 +179,38 @@ fn is_ending() -> bool {
 struct Watched {
     endpoint: Weak<Endpoint>,
     beats: u64,
-    /// When the counter last moved.
-    moved: Instant,
     /// Since when something waits.
     waiting: Option<Instant>,
     is_standing_in: bool,
+    /// Not left alone: to be looked at in the next round.
+    is_busy: bool,
+    /// When it has to be looked at although it was left alone.
+    until: Option<Instant>,
 }
 
-fn guard(poller: &Poller) {
-    let mut watched: Vec<Watched> = Vec::new();
-    loop {
-        if !take_new(&mut watched) {
-            return;
-        }
+/// The endpoints that the guardian looks after.
+struct Round {
+    poller: Arc<Poller>,
+    /// Endpoints that were left alone and were used since.
+    touches: Receiver<u64>,
+    watched: HashMap<u64, Watched>,
+    /// Those to look at in the next round.
+    busy: Vec<u64>,
+    /// When to look at those that were left alone.
+    timers: BTreeSet<(Instant, u64)>,
+    /// When a counter last moved, or the guardian last stood in.
+    active: Instant,
+    scratch: Vec<Ready>,
+}
+
+fn guard(round: &mut Round) {
+    while take_new(round) {
         let now = Instant::now();
         let working = at_work();
-        watched.retain_mut(|one| one.look(now));
+        round.go(now);
         drop(working);
-        let is_quiet = watched.iter().all(|one| now - one.moved > QUIET && !one.is_standing_in);
-        if is_quiet {
-            rest(&watched, poller, now);
+        if round.is_quiet(now) {
+            round.rest(now);
         } else {
             std::thread::sleep(TICK);
         }
@@ -186,79 +218,136 @@ fn guard(poller: &Poller) {
 }
 
 /// Take over newly registered endpoints; false when the thread should end.
-fn take_new(watched: &mut Vec<Watched>) -> bool {
+fn take_new(round: &mut Round) -> bool {
     let mut registry = registry();
     loop {
-        for weak in std::mem::take(&mut registry.endpoints) {
-            let Some(endpoint) = weak.upgrade() else { continue };
-            let beats = endpoint.beats();
-            drop(endpoint);
-            watched.push(Watched {
-                endpoint: weak,
-                beats,
-                moved: Instant::now(),
-                waiting: None,
-                is_standing_in: false,
-            });
+        for (id, endpoint) in std::mem::take(&mut registry.endpoints) {
+            round.take(id, endpoint);
         }
         if registry.is_ending {
             return false;
         }
-        if !watched.is_empty() {
+        if !round.watched.is_empty() {
             return true;
         }
         registry = CHANGED.wait(registry).unwrap_or_else(PoisonError::into_inner);
     }
 }
 
-impl Watched {
-    /// Look once; false when the endpoint is gone.
-    fn look(&mut self, now: Instant) -> bool {
-        let Some(endpoint) = self.endpoint.upgrade() else { return false };
+impl Round {
+    fn new(poller: Arc<Poller>, touches: Receiver<u64>) -> Self {
+        Self {
+            poller,
+            touches,
+            watched: HashMap::new(),
+            busy: Vec::new(),
+            timers: BTreeSet::new(),
+            active: Instant::now(),
+            scratch: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, id: u64, endpoint: Weak<Endpoint>) {
+        let beats = endpoint.upgrade().map_or(0, |endpoint| endpoint.beats());
+        let watched = Watched { endpoint, beats, waiting: None, is_standing_in: false, is_busy: true, until: None };
+        self.watched.insert(id, watched);
+        self.busy.push(id);
+        self.active = Instant::now();
+    }
+
+    /// Look once at every endpoint on which something may wait.
+    fn go(&mut self, now: Instant) {
+        while let Ok(id) = self.touches.try_recv() {
+            self.rouse(id);
+        }
+        // One more for the alarm.
+        let limit = self.watched.len() + 1;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for id in self.poller.ready(&mut scratch, limit) {
+            self.rouse(id);
+        }
+        self.scratch = scratch;
+        while let Some(&(until, id)) = self.timers.first()
+            && until < now
+        {
+            self.rouse(id);
+        }
+        let mut busy = std::mem::take(&mut self.busy);
+        busy.retain(|&id| self.look(id, now));
+        self.busy = busy;
+    }
+
+    /// Look at an endpoint in the next round, if it is one of ours.
+    fn rouse(&mut self, id: u64) {
+        let Some(one) = self.watched.get_mut(&id) else { return };
+        if let Some(until) = one.until.take() {
+            self.timers.remove(&(until, id));
+        }
+        if !std::mem::replace(&mut one.is_busy, true) {
+            self.busy.push(id);
+        }
+    }
+
+    /// Look at a busy endpoint; false when it needs no further look for now.
+    fn look(&mut self, id: u64, now: Instant) -> bool {
+        let Some(one) = self.watched.get_mut(&id) else { return false };
+        let Some(endpoint) = one.endpoint.upgrade() else {
+            self.watched.remove(&id);
+            return false;
+        };
         let beats = endpoint.beats();
-        if beats != self.beats {
-            self.beats = beats;
-            self.moved = now;
-            self.waiting = None;
-            self.is_standing_in = false;
+        if beats != one.beats {
+            one.beats = beats;
+            one.waiting = None;
+            one.is_standing_in = false;
+            self.active = now;
             return true;
         }
-        match endpoint.is_waiting(GRACE) {
-            None => return false,
-            Some(false) => {}
-            Some(true) if self.is_standing_in => endpoint.stand_in(),
-            Some(true) => {
-                let since = *self.waiting.get_or_insert(now);
-                if now - since >= GRACE {
-                    self.is_standing_in = true;
+        match endpoint.look(now, GRACE) {
+            Look::Closed => {
+                self.watched.remove(&id);
+                return false;
+            }
+            Look::Waiting => {
+                let since = *one.waiting.get_or_insert(now);
+                if !one.is_standing_in && now - since >= GRACE {
+                    one.is_standing_in = true;
                     endpoint.count_late();
+                }
+                if one.is_standing_in {
+                    self.active = now;
                     endpoint.stand_in();
                 }
-                return true;
             }
-        }
-        if !self.is_standing_in {
-            self.waiting = None;
+            Look::Idle => one.waiting = None,
+            Look::LeftAlone { timer } => {
+                one.waiting = None;
+                one.is_busy = false;
+                one.until = timer.map(|at| at + GRACE);
+                self.timers.extend(one.until.map(|until| (until, id)));
+                return false;
+            }
         }
         true
     }
-}
 
-/// All endpoints are quiet: sleep until a packet comes, a timer is due, or a nap is over.
-fn rest(watched: &[Watched], poller: &Poller, now: Instant) {
-    let mut time = NAP;
-    let working = at_work();
-    for one in watched {
-        if let Some(endpoint) = one.endpoint.upgrade()
-            && let Some(Some(at)) = endpoint.next_timer()
-        {
-            time = time.min(at.saturating_duration_since(now) + GRACE);
-        }
+    /// Whether nothing waits, and neither a loop nor the guardian has driven an endpoint for a while.
+    fn is_quiet(&self, now: Instant) -> bool {
+        let mut busy = self.busy.iter().filter_map(|id| self.watched.get(id));
+        now - self.active > QUIET && busy.all(|one| one.waiting.is_none())
     }
-    drop(working);
-    if poller.wait(time.max(TICK)) {
-        // The loop was woken by the same packet; give it its turn.
-        std::thread::sleep(GRACE);
+
+    /// Sleep until a packet comes, a timer is due, or a nap is over.
+    fn rest(&self, now: Instant) {
+        // A busy endpoint may have a timer that is not known here.
+        let mut time = if self.busy.is_empty() { NAP } else { GRACE };
+        if let Some(&(until, _)) = self.timers.first() {
+            time = time.min(until.saturating_duration_since(now));
+        }
+        if self.poller.wait(time.max(TICK)) {
+            // The loop was woken by the same packet; give it its turn.
+            std::thread::sleep(GRACE);
+        }
     }
 }
 
@@ -272,5 +361,142 @@ fn serve(endpoint: &Weak<Endpoint>, poller: &Poller) {
             Some(until) => time = until,
             None => return,
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::UdpSocket;
+
+    use wtio_engine::{
+        Engine,
+        tls::{ClientTls, Trust},
+    };
+
+    use super::*;
+
+    const MANY: u64 = 50;
+    /// Of the one on which something happens.
+    const ID: u64 = 33;
+
+    /// A guardian without a thread, and many endpoints that it has looked at before.
+    fn idle() -> (Round, Vec<Arc<Endpoint>>) {
+        let (poller, _alarm) = poller().unwrap();
+        let (touched, touches) = channel();
+        let mut round = Round::new(poller, touches);
+        let endpoints = (1..=MANY)
+            .map(|id| {
+                let endpoint = Endpoint::new(Engine::new(common::options(), None).unwrap(), Io::Loop).unwrap();
+                endpoint.open("127.0.0.1:0".parse().unwrap(), false).unwrap();
+                endpoint.watch_with(&round.poller, id, touched.clone());
+                round.take(id, Arc::downgrade(&endpoint));
+                endpoint
+            })
+            .collect();
+        assert_eq!(round.busy.len() as u64, MANY);
+        round.go(Instant::now());
+        assert!(round.busy.is_empty());
+        (round, endpoints)
+    }
+
+    fn one(endpoints: &[Arc<Endpoint>]) -> &Endpoint {
+        &endpoints[ID as usize - 1]
+    }
+
+    fn drive(endpoint: &Endpoint) {
+        endpoint.drive(true, None, &mut Vec::new());
+    }
+
+    fn send_to(endpoint: &Endpoint) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.send_to(b"no packet of QUIC", endpoint.local_address().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn only_the_busy_one_of_many_is_looked_at() {
+        let (mut round, endpoints) = idle();
+        let now = Instant::now();
+        for _ in 0..3 {
+            send_to(one(&endpoints));
+            drive(one(&endpoints));
+            round.go(now);
+            assert_eq!(round.busy, [ID]);
+        }
+        round.go(now);
+        assert!(round.busy.is_empty());
+        assert_eq!(one(&endpoints).late(), 0);
+    }
+
+    #[test]
+    fn the_late_one_of_many_is_stood_in_for() {
+        let (mut round, endpoints) = idle();
+        let now = Instant::now();
+        send_to(one(&endpoints));
+        round.go(now);
+        assert_eq!(round.busy, [ID]);
+        assert!(!round.is_quiet(now + 2 * QUIET));
+        assert_eq!(one(&endpoints).late(), 0);
+        round.go(now + GRACE);
+        assert_eq!(one(&endpoints).late(), 1);
+        // Received; and what comes next does not wait for the grace again, until the loop is back.
+        round.go(now + GRACE);
+        assert!(round.busy.is_empty());
+        assert!(!round.is_quiet(now + GRACE));
+        send_to(one(&endpoints));
+        round.go(now + GRACE);
+        round.go(now + GRACE);
+        assert!(round.busy.is_empty());
+        assert_eq!(endpoints.iter().map(|endpoint| endpoint.late()).sum::<u64>(), 1);
+        drive(one(&endpoints));
+        send_to(one(&endpoints));
+        round.go(now + GRACE);
+        round.go(now + GRACE);
+        assert_eq!(round.busy, [ID]);
+        assert_eq!(one(&endpoints).late(), 1);
+    }
+
+    #[test]
+    fn output_and_timers_are_noticed_among_many() {
+        let (mut round, endpoints) = idle();
+        let now = Instant::now();
+        let trust = ClientTls::new(Trust::Insecure, None).unwrap();
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = silent.local_addr().unwrap();
+        one(&endpoints).act(None, |engine, now| engine.connect(now, to, "localhost", &trust)).0.unwrap();
+        // Its output waits for the end of the loop's turn.
+        round.go(now);
+        round.go(now);
+        assert_eq!(round.busy, [ID]);
+        drive(one(&endpoints));
+        round.go(now);
+        round.go(now);
+        assert!(round.busy.is_empty());
+        // Nobody answers: the packet is to be sent again.
+        let &(until, id) = round.timers.first().unwrap();
+        assert_eq!((round.timers.len(), id), (1, ID));
+        round.go(until);
+        assert!(round.busy.is_empty());
+        round.go(until + TICK);
+        assert_eq!(round.busy, [ID]);
+        assert!(round.timers.is_empty());
+    }
+
+    #[test]
+    fn closed_and_dropped_ones_are_forgotten() {
+        let (mut round, mut endpoints) = idle();
+        endpoints[3].close();
+        drop(endpoints.pop());
+        // One in use is no exception.
+        drive(&endpoints[5]);
+        endpoints[5].close();
+        for _ in 0..2 {
+            round.go(Instant::now());
+        }
+        assert!(round.busy.is_empty());
+        assert_eq!(round.watched.len() as u64, MANY - 3);
     }
 }

@@ -9,6 +9,9 @@ use std::{
     time::Duration,
 };
 
+/// Token of alarms, and of sockets that need no name.
+pub(crate) const NAMELESS: u64 = 0;
+
 /// An epoll instance. A socket leaves it by being closed: no second descriptor keeps its port taken.
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
@@ -18,33 +21,53 @@ pub(crate) struct Poller {
 }
 
 #[cfg(target_os = "linux")]
+pub(crate) type Ready = rustix::event::epoll::Event;
+
+#[cfg(target_os = "linux")]
 impl Poller {
+    /// Whether `ready` can be relied on.
+    pub(crate) const NAMES_SOCKETS: bool = true;
+
     /// Make one that `alarm` wakes once its other end is written to, until it is drained.
     pub(crate) fn new(alarm: UnixStream) -> io::Result<Self> {
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
         let poller = Self { epoll, alarm };
-        poller.add(&poller.alarm)?;
+        poller.add(&poller.alarm, NAMELESS)?;
         Ok(poller)
     }
 
-    pub(crate) fn add(&self, source: impl AsFd) -> io::Result<()> {
+    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
         use rustix::event::epoll::{EventData, EventFlags, add};
-        Ok(add(&self.epoll, source, EventData::new_u64(0), EventFlags::IN)?)
+        Ok(add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// Watch a socket for room to send, too, or no longer.
+    /// Watch a nameless socket for room to send, too, or no longer.
     pub(crate) fn want_room(&self, source: BorrowedFd<'_>, wants: bool) -> io::Result<()> {
         use rustix::event::epoll::{EventData, EventFlags, modify};
         let flags = if wants { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        Ok(modify(&self.epoll, source, EventData::new_u64(0), flags)?)
+        Ok(modify(&self.epoll, source, EventData::new_u64(NAMELESS), flags)?)
     }
 
     /// Sleep until something is readable, at most `time`. Whether something is.
     pub(crate) fn wait(&self, time: Duration) -> bool {
+        let mut ready = Vec::with_capacity(1);
+        self.collect(&mut ready, time);
+        !ready.is_empty()
+    }
+
+    /// The tokens of what is readable now, at most `limit` of them. Those left out come first next time.
+    pub(crate) fn ready<'a>(&self, scratch: &'a mut Vec<Ready>, limit: usize) -> impl Iterator<Item = u64> + use<'a> {
+        scratch.clear();
+        scratch.reserve(limit);
+        self.collect(scratch, Duration::ZERO);
+        scratch.iter().map(|event| event.data.u64())
+    }
+
+    fn collect(&self, ready: &mut Vec<Ready>, time: Duration) {
         use rustix::event::{Timespec, epoll};
         let time = Timespec::try_from(time).ok();
-        let mut events = Vec::with_capacity(1);
-        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), time.as_ref()).is_ok_and(|n| n > 0)
+        // Interrupted: as if nothing were readable.
+        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), time.as_ref());
     }
 }
 
@@ -56,12 +79,17 @@ pub(crate) struct Poller {
 }
 
 #[cfg(not(target_os = "linux"))]
+pub(crate) type Ready = std::convert::Infallible;
+
+#[cfg(not(target_os = "linux"))]
 impl Poller {
+    pub(crate) const NAMES_SOCKETS: bool = false;
+
     pub(crate) fn new(alarm: UnixStream) -> io::Result<Self> {
         Ok(Self { alarm })
     }
 
-    pub(crate) fn add(&self, _: impl AsFd) -> io::Result<()> {
+    pub(crate) fn add(&self, _: impl AsFd, _: u64) -> io::Result<()> {
         Ok(())
     }
 
@@ -72,6 +100,11 @@ impl Poller {
     pub(crate) fn wait(&self, time: Duration) -> bool {
         std::thread::sleep(time.min(Duration::from_millis(5)));
         true
+    }
+
+    #[expect(clippy::unused_self, reason = "as elsewhere")]
+    pub(crate) fn ready(&self, _: &mut Vec<Ready>, _: usize) -> impl Iterator<Item = u64> + use<> {
+        std::iter::empty()
     }
 }
 

@@ -1,12 +1,14 @@
 //! Two endpoints on loopback, one of which nobody drives.
 
+mod common;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use wtio_engine::{
-    Engine, Event, Options,
+    Engine, Event,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
 };
 use wtio_net::{Endpoint, Io};
@@ -15,31 +17,6 @@ const DATA_STREAM: &[u8] = &[0x40, 0x41, 0x00];
 /// Everything here takes milliseconds; this is for machines that are busy with something else.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn options() -> Options {
-    Options {
-        idle_timeout: Duration::from_secs(30),
-        keep_alive: None,
-        max_bidirectional_streams: 10,
-        max_unidirectional_streams: 10,
-        first_streams: 10,
-        stream_receive_window: 1 << 20,
-        connection_receive_window: 1 << 22,
-        stream_send_buffer: 1 << 18,
-        connection_send_buffer: 1 << 22,
-        datagram_send_buffer: 1 << 16,
-        datagram_send_age: None,
-        datagram_receive_buffer: 1 << 16,
-        early_datagrams: 4,
-        max_connections: 10,
-        initial_mtu: 1200,
-        max_mtu: 1452,
-        congestion: "cubic".into(),
-        gso: true,
-        reset_stream_at: true,
-        seed: None,
-    }
-}
-
 struct Side {
     endpoint: Arc<Endpoint>,
     events: Vec<Event>,
@@ -47,7 +24,7 @@ struct Side {
 
 impl Side {
     fn new(server: Option<&ServerTls>, io: Io) -> Self {
-        let endpoint = Endpoint::new(Engine::new(options(), server).unwrap(), io).unwrap();
+        let endpoint = Endpoint::new(Engine::new(common::options(), server).unwrap(), io).unwrap();
         endpoint.bind("127.0.0.1:0".parse().unwrap(), false).unwrap();
         Self { endpoint, events: Vec::new() }
     }
@@ -107,4 +84,12 @@ fn the_guardian_acknowledges_for_a_late_loop_and_counts_it() {
 fn the_io_thread_receives_without_a_loop() {
     let (_server, late) = server_left_alone(Io::Thread);
     assert_eq!(late, 0);
+}
+
+#[test]
+fn a_late_loop_among_many_endpoints_is_stood_in_for() {
+    let idle: Vec<_> = (0..200).map(|_| Side::new(None, Io::Loop)).collect();
+    let (_server, late) = server_left_alone(Io::Loop);
+    assert!(late >= 1);
+    assert_eq!(idle.iter().map(|side| side.endpoint.late()).sum::<u64>(), 0);
 }
