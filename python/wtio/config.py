@@ -25,12 +25,10 @@ class Limits:
     line: int = 1024 * 1024
     """Most bytes before the separator in ``readline`` and ``readuntil``, unless given there. Default 1 MiB."""
     bidirectional_streams: int = 128
-    """Bidirectional streams that the peer may have open at once on one connection. Of more than 24, a new connection
-    allows 12, and all as soon as the peer has opened 6: a round trip for a peer that opens more at once. Default
-    128."""
+    """Bidirectional streams that the peer may have open at once on one connection. Default 128."""
     unidirectional_streams: int = 128
-    """Unidirectional streams that the peer may have open at once on one connection, in the same way; at least 2, which
-    HTTP/3 demands. Default 128. Source: RFC 9114, section 6.2."""
+    """Unidirectional streams that the peer may have open at once on one connection; at least 2, which HTTP/3 demands.
+    Default 128. Source: RFC 9114, section 6.2."""
     early_streams: int = 64
     """Streams kept per connection for a session that is not established yet; further ones are rejected with
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""

@@ -7,7 +7,6 @@ import asyncio
 import logging
 import mmap
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,22 +170,6 @@ async def test_caller_may_change_the_buffer_after_write(pair: Pair) -> None:
     await near.write(data=buffer)
     buffer[:] = b"b" * 50_000
     assert await far.readexactly(n=50_000) == b"a" * 50_000
-
-
-@pytest.mark.parametrize(
-    ("size", "is_kept"), [(64 * 1024 - 1, False), (64 * 1024, True), (256 * 1024, True), (256 * 1024 + 1, False)]
-)
-async def test_large_bytes_travel_without_a_copy_and_are_let_go(pair: Pair, size: int, is_kept: bool) -> None:
-    near, far = await streams_of(pair)
-    data = bytes(number * 7 % 251 for number in range(size))
-    before = sys.getrefcount(data)
-    await near.write(data=data, end_stream=True)
-    assert (sys.getrefcount(data) > before) is is_kept
-    assert await far.read_all() == data
-    await near.wait_acked()
-    # A thread that sees to the acknowledgement leaves it to the next that comes with the GIL.
-    near.diagnostics()
-    assert sys.getrefcount(data) == before
 
 
 async def test_reset_stop_and_close_codes(pair: Pair) -> None:

@@ -420,13 +420,13 @@ def test_streams_before_the_answer_are_kept_up_to_the_limit() -> None:
             session = await request.accept()
             await asyncio.sleep(0.001)  # the answer leaves, and is lost
             network.conditions.blackout = False
-            streams = [await session.create_unidirectional_stream() for _ in range(10)]
+            streams = [await session.create_unidirectional_stream() for _ in range(12)]
             for number, stream in enumerate(streams):
                 await stream.write(data=bytes([number]))
             client = await connecting
             await asyncio.sleep(1)
             refused = [stream for stream in streams if not stream.can_write]
-            assert len(refused) == 5
+            assert len(refused) == 7
             with pytest.raises(wtio.StreamStoppedError) as caught:
                 await refused[0].write(data=b"x")
             assert caught.value.wire_code == wtio.ErrorCodes.WT_BUFFERED_STREAM_REJECTED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -397,5 +398,24 @@ def test_an_answer_leaves_in_the_turn_of_the_loop_in_which_its_writer_woke() -> 
                 await stream.write(data=b"second")
                 await stream.readexactly(n=6)
             assert await sent_by_next_turn > await answering
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize(
+    ("size", "is_kept"), [(64 * 1024 - 1, False), (64 * 1024, True), (256 * 1024, True), (256 * 1024 + 1, False)]
+)
+def test_large_bytes_travel_without_a_copy_and_are_let_go(size: int, is_kept: bool) -> None:
+    async def main() -> None:
+        async with session_pair(limits=wtio.Limits(stream_send_buffer=1024 * 1024)) as (client, server):
+            data = bytes(number * 7 % 251 for number in range(size))
+            before = sys.getrefcount(data)
+            near = await client.create_bidirectional_stream()
+            await near.write(data=data, end_stream=True)
+            assert (sys.getrefcount(data) > before) is is_kept
+            far = await anext(server.incoming_bidirectional_streams())
+            assert await far.read_all() == data
+            await near.wait_acked()
+            assert sys.getrefcount(data) == before
 
     testing.run(main())

@@ -13,8 +13,8 @@ pub struct Options {
     pub max_bidirectional_streams: u64,
     /// Unidirectional streams a peer may have open at once.
     pub max_unidirectional_streams: u64,
-    /// Streams of each direction a new connection allows; the limits above follow once half of these were opened. The
-    /// core keeps memory for every stream it allows, opened or not: some 70 bytes.
+    /// Streams of each direction for which a new connection has room; there is room for all once half of these were
+    /// opened, or more. The core keeps some 70 bytes for every stream it has room for, opened or not.
     pub first_streams: u64,
     /// Unread bytes a peer may send on one stream.
     pub stream_receive_window: u64,
@@ -50,9 +50,8 @@ pub struct Options {
 }
 
 impl Options {
-    /// How many of `most` streams a new connection allows.
+    /// For how many of `most` streams a new connection has room.
     pub(crate) fn at_first(&self, most: u64) -> u64 {
-        // A peer is told of a limit that grew by more than an eighth.
         if most > self.first_streams.saturating_mul(2) { self.first_streams } else { most }
     }
 }

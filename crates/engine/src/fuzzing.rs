@@ -8,7 +8,7 @@
 
 use crate::{
     header::{self, HEADER_LIMIT, Header},
-    quic::frames::{Frame, Reset, replace_resets, walk},
+    quic::frames::{Frame, Reset, replace_resets, walk, with_length},
     varint,
 };
 
@@ -71,14 +71,27 @@ pub fn walk_frames(data: &[u8]) {
                 reset.write(&mut written);
                 assert!(written.len() <= data[place].len(), "the shortest form is not the longest");
             }
+            Frame::About { .. } => {}
         }
     });
     // Every frame has a type, and every range of an ACK two numbers.
     assert!(count <= data.len());
+    let seen = |payload: &[u8]| {
+        let mut found = Vec::new();
+        walk(payload, |_, frame| found.push(frame));
+        found
+    };
     let (packet, expected) = written_packet(data);
-    let mut found = Vec::new();
-    walk(&packet, |_, frame| found.push(frame));
+    let mut found = seen(&packet);
+    found.retain(|frame| !matches!(frame, Frame::About { .. }));
     assert_eq!(found, expected);
+    // What follows the last frame is read as well, once that has a length.
+    for payload in [data, &packet] {
+        let frames = seen(payload);
+        assert_eq!(seen(&with_length(payload)), frames, "a length changes no frame");
+        let joined = seen(&[with_length(payload), with_length(&packet)].concat());
+        assert!(joined.starts_with(&frames));
+    }
 }
 
 /// The rewriting of resets: nothing but resets changes, however often, and whatever stands between them.
@@ -86,6 +99,7 @@ pub fn rewrite_frames(data: &[u8]) {
     let seen = |payload: &[u8]| {
         let mut frames = Vec::new();
         walk(payload, |_, frame| frames.push(frame));
+        frames.retain(|frame| !matches!(frame, Frame::About { .. }));
         frames
     };
     let rewritten = |payload: &[u8], replace: &mut dyn FnMut(Reset, &mut Vec<u8>) -> bool| {

@@ -94,28 +94,47 @@ fn a_reader_that_pauses_bounds_the_writer() {
 }
 
 #[test]
-fn a_new_connection_allows_few_streams_and_all_once_half_of_them_were_opened() {
-    let mut pair = Pair::new(11, ROUGH, |options| {
-        options.first_streams = 10;
-        options.max_bidirectional_streams = 30;
-        // Not twice as many: allowed at once.
-        options.max_unidirectional_streams = 20;
-    });
-    let open = |pair: &mut Pair, header: &[u8]| {
+fn a_new_connection_has_room_for_few_streams_and_makes_it_for_all_that_come() {
+    for seed in 0..30 {
+        let mut pair = Pair::new(seed, if seed < 10 { CLEAN } else { ROUGH }, |options| {
+            options.first_streams = 4;
+            options.max_bidirectional_streams = 60;
+            options.max_unidirectional_streams = 6;
+        });
         let id = pair.ids[CLIENT];
-        pair.engines[CLIENT].open_stream(pair.now, id, header == DATA_STREAM, header, Some(SESSION))
-    };
-    for (header, first, all) in [(DATA_STREAM, 10, 30), (UNIDIRECTIONAL_STREAM, 20, 20)] {
-        let mut opened = 0;
-        while open(&mut pair, header).is_some() {
-            opened += 1;
+        // All at once, the last ones first on the wire, without an end, with data, reset, and with a request to stop.
+        let mut opened = Vec::new();
+        for (header, all) in [(DATA_STREAM, 60), (UNIDIRECTIONAL_STREAM, 6)] {
+            for number in 0..all {
+                let stream = pair.open(CLIENT, header);
+                let size = if number % 7 == 0 { 3000 } else { number };
+                assert_eq!(pair.engines[CLIENT].write(id, stream, &pattern(size)), Some(size));
+                if number % 3 == 0 {
+                    assert!(pair.engines[CLIENT].finish(id, stream));
+                }
+                if number % 11 == 10 && header == DATA_STREAM {
+                    assert!(pair.engines[CLIENT].stop(pair.now, id, stream, 5));
+                }
+                opened.push((stream, size));
+            }
+            let more = pair.engines[CLIENT].open_stream(pair.now, id, header == DATA_STREAM, header, Some(SESSION));
+            assert_eq!(more, None, "the limit that was announced holds");
         }
-        assert_eq!(opened, first);
-        for _ in first..all {
-            pair.run_until("the peer allows more", |p| open(p, header).is_some());
+        let mut received: Vec<Vec<u8>> = vec![Vec::new(); opened.len()];
+        let streams = opened.clone();
+        for (place, (stream, size)) in streams.iter().enumerate() {
+            for _ in 0..10_000 {
+                if pair.incoming(SERVER).contains(stream) {
+                    received[place].append(&mut pair.read(SERVER, *stream));
+                    if received[place].len() == *size {
+                        break;
+                    }
+                }
+                assert!(pair.step(), "silent before stream {stream} with {size} bytes was whole");
+            }
+            assert_eq!(received[place], pattern(*size), "seed {seed}, stream {stream}");
         }
-        pair.run_for(Duration::from_secs(1));
-        assert_eq!(open(&mut pair, header), None);
+        assert!(pair.ends().is_empty(), "{:?}", pair.ends());
     }
 }
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from wtio.config import Limits, Timeouts
 
-# Streams of each direction that a new connection allows. The QUIC core keeps 70 bytes for each that it allows, opened
-# or not: more than half of an idle connection, if it were 128 of each. A peer that opens the first 6 has them all.
+# Streams of each direction for which a new connection has room. The QUIC core keeps 70 bytes for each, opened or not:
+# more than a third of an idle connection, if it were 128 of each. More room is made as the peer opens streams.
 _FIRST_STREAMS: Final = 12
 
 EngineEvent = tuple[Any, ...]

@@ -76,7 +76,7 @@ pub(crate) struct Conn {
     streams_wanted: [bool; 2],
     /// Streams of each direction that the peer may have open once it uses the connection.
     streams_allowed: [u64; 2],
-    /// The peer was told of them.
+    /// The core has room for them.
     is_in_use: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
@@ -111,7 +111,7 @@ impl Conn {
             .crypto_session()
             .handshake_data()
             .and_then(|data| data.downcast::<TapHandle>().ok())
-            .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
+            .map_or_else(|| Arc::new(Tap::new(inner.side(), false, [0; 2], [0; 2])), |handle| handle.tap);
         let allowed = [options.max_bidirectional_streams, options.max_unidirectional_streams];
         Self {
             id,
@@ -177,6 +177,13 @@ impl Conn {
                 quinn_proto::Event::DatagramsUnblocked => {}
             }
         }
+        if self.tap.take_needs_room() {
+            self.make_room(Dir::Bi);
+            self.make_room(Dir::Uni);
+            // The answer to it is a packet at least, and what was postponed goes in front of that.
+            self.inner.ping();
+            self.wants_transmit = true;
+        }
         self.note_acknowledged(now, events);
         self.settle_resets(now, events);
         self.note_arrived(events);
@@ -209,12 +216,20 @@ impl Conn {
         }
     }
 
-    /// The peer may open all the streams that it is ever allowed once it has opened half of the first ones.
+    /// There is room for all the streams that the peer may open once it has opened half of the first ones.
     fn note_opened(&mut self, dir: Dir, id: StreamId) {
         let direction = direction_index(dir == Dir::Bi);
         if !self.is_in_use[direction] && id.index() + 1 >= self.options.first_streams.div_ceil(2) {
-            self.is_in_use[direction] = true;
+            self.make_room(dir);
+        }
+    }
+
+    /// Let the core have room for all the streams that the peer may open.
+    fn make_room(&mut self, dir: Dir) {
+        let direction = direction_index(dir == Dir::Bi);
+        if !std::mem::replace(&mut self.is_in_use[direction], true) {
             self.inner.set_max_concurrent_streams(dir, wire(self.streams_allowed[direction]));
+            self.tap.note_room(direction);
         }
     }
 

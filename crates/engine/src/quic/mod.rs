@@ -26,7 +26,7 @@ use rustls::pki_types::CertificateDer;
 
 use self::{
     connection::Conn,
-    handshake::{ClientCrypto, ServerCrypto, TapHandle},
+    handshake::{ClientCrypto, Own, ServerCrypto, TapHandle},
 };
 use crate::{
     config::Options,
@@ -220,7 +220,7 @@ impl Engine {
         let server = match server {
             None => None,
             Some(tls) => {
-                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?));
+                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, Own::new(&options))?));
                 server.transport_config(transport.clone());
                 Some(Arc::new(server))
             }
@@ -473,7 +473,7 @@ impl Engine {
         server_name: &str,
         tls: &ClientTls,
     ) -> Result<u64, TlsError> {
-        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.options.reset_stream_at)?));
+        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, Own::new(&self.options))?));
         config.transport_config(self.transport.clone());
         let (handle, inner) =
             self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;

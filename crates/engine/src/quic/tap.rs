@@ -26,7 +26,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -143,6 +143,11 @@ struct State {
     /// Streams whose reset goes to the core with the next packets.
     feed: Vec<u64>,
     scratch: Vec<u8>,
+    /// Streams of the peer (bidirectional, unidirectional) for which the core has room; `MAX` for all that are allowed.
+    room: [u64; 2],
+    /// Frames that concern streams beyond that. They come in front of the next packet, when there will be room, or in
+    /// its place.
+    postponed: Vec<u8>,
 }
 
 /// Shared by the engine and the packet keys of one connection.
@@ -157,15 +162,21 @@ pub(crate) struct Tap {
     /// Bytes of each packet claimed by resets. Constant while the core builds packets: it only changes when the engine
     /// gives a reset and when a packet arrives.
     reserve: AtomicUsize,
+    /// Frames were postponed, and the core was not given room since.
+    needs_room: AtomicBool,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(super) promise: std::sync::atomic::AtomicU64,
 }
 
 impl Tap {
-    pub(crate) fn new(side: Side, accepts_resets: bool) -> Self {
+    pub(crate) fn new(side: Side, accepts_resets: bool, streams: [u64; 2], room: [u64; 2]) -> Self {
+        // Where there is room for all, the core sees to it that there are no more.
+        let room =
+            [0, 1].map(|direction| if room[direction] < streams[direction] { room[direction] } else { u64::MAX });
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { room, ..State::default() }),
+            needs_room: AtomicBool::new(false),
             side,
             accepts_resets,
             peer: OnceLock::new(),
@@ -192,6 +203,16 @@ impl Tap {
     /// off both.
     pub(crate) fn sends_resets(&self) -> bool {
         self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
+    }
+
+    /// Whether a packet came that the core has no room for; not again before the next.
+    pub(crate) fn take_needs_room(&self) -> bool {
+        self.needs_room.load(Ordering::Relaxed) && self.needs_room.swap(false, Ordering::Relaxed)
+    }
+
+    /// The core has room for all the streams of a direction that the peer may open.
+    pub(crate) fn note_room(&self, direction: usize) {
+        self.state().room[direction] = u64::MAX;
     }
 
     pub(crate) fn register(&self, stream: u64) {
@@ -355,6 +376,32 @@ impl Tap {
     fn packet_arrives(&self, payload: &mut BytesMut) {
         let mut state = self.state();
         let state = &mut *state;
+        if !state.postponed.is_empty() {
+            let mut whole = std::mem::take(&mut state.postponed);
+            if frames::resets_any_of(payload, &whole) {
+                // The sender waited with the reset until the header was acknowledged, and it was, with the packet that
+                // brought it. Handed on together, the core would drop the header.
+                state.postponed = frames::with_length(payload);
+                self.needs_room.store(true, Ordering::Relaxed);
+            } else {
+                whole.extend_from_slice(payload);
+            }
+            *payload = BytesMut::from(&whole[..]);
+        }
+        if state.room != [u64::MAX; 2] {
+            let (room, is_client) = (state.room, self.side.is_client());
+            let is_beyond = |stream: u64| {
+                // RFC 9000, section 2.1.
+                (stream & 1 == 1) == is_client && stream >> 2 >= room[usize::from(stream & 2 != 0)]
+            };
+            if let Some(place) = frames::first_about(payload, is_beyond) {
+                state.postponed = frames::with_length(&payload[place..]);
+                payload.truncate(place);
+                // A packet without frames would be an error, and this one has to be acknowledged.
+                payload.extend_from_slice(&[frames::PING]);
+                self.needs_room.store(true, Ordering::Relaxed);
+            }
+        }
         let mut has_resets = false;
         // Resets whose stream got data that contradicts them: the core must know of them first, to see that.
         let mut contradicted = Vec::new();
@@ -375,6 +422,7 @@ impl Tap {
                 }
                 None => state.unknown.push((stream, start, end, is_last)),
             },
+            Frame::About { .. } => {}
             Frame::Reset(reset) => {
                 has_resets = true;
                 if let Some(arrival) = state.arrivals.get_mut(&reset.stream) {
@@ -583,7 +631,7 @@ mod tests {
     }
 
     fn client() -> Tap {
-        Tap::new(Side::Client, true)
+        Tap::new(Side::Client, true, [100; 2], [100; 2])
     }
 
     #[test]
@@ -739,7 +787,7 @@ mod tests {
 
     #[test]
     fn turned_off_nothing_is_rewritten() {
-        let tap = Tap::new(Side::Server, false);
+        let tap = Tap::new(Side::Server, false, [100; 2], [100; 2]);
         tap.register_receiving(2);
         assert_eq!(arrives(&tap, &at(2, 9, 8, 3)), at(2, 9, 8, 3));
         tap.set_peer(&[], true);
