@@ -673,5 +673,8 @@ def session_limits(limits: Limits) -> tuple[int, tuple[int, int]]:
 
     return given(limits.session_receive_window, limits.connection_receive_window), (
         given(limits.session_bidirectional_streams, limits.bidirectional_streams),
-        given(limits.session_unidirectional_streams, limits.unidirectional_streams),
+        # HTTP/3 makes the connection allow 2; where that is too many, sessions hold to the limit.
+        given(limits.session_unidirectional_streams, limits.unidirectional_streams)
+        if limits.unidirectional_streams >= 2 or limits.session_unidirectional_streams is not None
+        else limits.unidirectional_streams,
     )

@@ -27,8 +27,8 @@ class Limits:
     bidirectional_streams: int = 128
     """Bidirectional streams that the peer may have open at once on one connection. Default 128."""
     unidirectional_streams: int = 128
-    """Unidirectional streams that the peer may have open at once on one connection; at least 2, which HTTP/3 demands.
-    Default 128. Source: RFC 9114, section 6.2."""
+    """Unidirectional streams that the peer may have open at once on one connection. A peer without session flow
+    control may open 2 even where this is less, for HTTP/3 demands room. Default 128. Source: RFC 9114, section 6.2."""
     early_streams: int = 64
     """Streams kept per connection for a session that is not established yet; further ones are rejected with
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""
