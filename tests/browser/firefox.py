@@ -155,7 +155,9 @@ async def launch(profile: Path) -> AsyncIterator[Firefox]:
             address = await _listening_address(output)
         # A pipe that nobody reads would stop Firefox after some warnings.
         draining = asyncio.ensure_future(_drain(output))
-        async with connect(f"{address}/session", max_size=None, proxy=None) as connection:
+        # No pings: nothing on this machine drops a quiet connection, and each would draw from `random`, whose state
+        # Hypothesis guards.
+        async with connect(f"{address}/session", max_size=None, proxy=None, ping_interval=None) as connection:
             firefox = Firefox(connection)
             dispatching = asyncio.ensure_future(firefox.dispatch())
             session = await firefox.command("session.new", capabilities={})

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 PROPERTY = "interop"
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: what peers run in threads would go on next to the tests of other directories.
+@pytest.fixture(scope="package")
 def prepare() -> Iterator[Callable[[Peer], str | Missing]]:
     """``prepare(peer)`` gives its version, or why it cannot be had."""
     outcomes: dict[int, str | Missing] = {}
