@@ -1,4 +1,4 @@
-"""Property tests run alone: Hypothesis takes a draw from `random` by any thread for a test that is not deterministic."""
+"""Property tests run alone: to Hypothesis, a draw from `random` by any thread is a test that is not deterministic."""
 
 from __future__ import annotations
 
