@@ -51,7 +51,8 @@ class Counted:
 
     def _enter(self, frame: FrameType, event: str, argument: Any) -> Callable[..., Any] | None:
         file = frame.f_code.co_filename
-        if file in SIMULATION:
+        # The library runs the application's tasks.
+        if file in SIMULATION or file == __file__:
             return None
         is_called_by_library = frame.f_back is not None and frame.f_back.f_trace is not None
         if not is_called_by_library and not file.startswith(LIBRARY):

@@ -2,15 +2,18 @@
 
 Codes that cross this border are QUIC codes as they stand on the wire; mapping to 32-bit application
 codes is Python's (``wtio.protocol.codes``). Sizes are bytes, times are seconds unless a name ends in ``_ns``.
-No method blocks and none of them waits: whatever must wait registers an ``asyncio.Future``, which a later
+No method blocks and none of them waits: whatever must wait registers a ``Waker``, which a later
 ``Endpoint.drive`` hands back in its list of wakes.
 """
 
-from asyncio import Future
-from collections.abc import Callable, Sequence
-from typing import Final, final
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Generator, Sequence
+from contextvars import Context
+from typing import Any, Final, Self, final
 
 from typing_extensions import Buffer
+
+from wtio._waiting import Waker
 
 __all__ = [
     "ENDED",
@@ -38,9 +41,12 @@ __all__ = [
     "ServerTls",
     "Stream",
     "TlsError",
+    "Waiter",
     "certificate_facts",
+    "collect_woken",
     "generate_certificate",
     "note_fork",
+    "run_woken",
     "sha256",
     "shut_down",
 ]
@@ -156,10 +162,10 @@ class Endpoint:
     # -- driving
     def drive(
         self, readable: bool, now_ns: int | None = None
-    ) -> tuple[list[Future[None]], list[tuple[object, ...]], float | None, bool, bool]:
+    ) -> tuple[list[Waker], list[tuple[object, ...]], float | None, bool, bool]:
         """Receive one bounded batch (if ``readable``), run due timers, transmit.
 
-        Returns (futures to complete, events, seconds until the next timer or None, the send budget of this call is
+        Returns (wakers to set, events, seconds until the next timer or None, the send budget of this call is
         used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a
         simulation. With ``io="thread"`` the last three are always None, False, False.
         """
@@ -267,8 +273,8 @@ class Connection:
 
         ``session`` None makes a raw stream (EVENT_RAW_READABLE / EVENT_RAW_STOPPED instead of wakes).
         """
-    def wait_streams(self, bidirectional: bool, session: int, future: Future[None]) -> None:
-        """Complete ``future`` when open_stream is worth another try (or the connection is gone)."""
+    def wait_streams(self, bidirectional: bool, session: int, waker: Waker) -> None:
+        """Complete ``waker`` when open_stream is worth another try (or the connection is gone)."""
     def add_session(
         self,
         session: int,
@@ -299,7 +305,7 @@ class Connection:
         """0 sent or queued; else the limit in bytes that ``data`` exceeds, or -1: not possible (no support, closed)."""
     def receive_datagram(self, session: int) -> bytes | None: ...
     def receive_datagrams(self, session: int, most: int) -> list[bytes]: ...
-    def wait_datagram(self, session: int, future: Future[None]) -> None: ...
+    def wait_datagram(self, session: int, waker: Waker) -> None: ...
     def datagram_stats(self, session: int) -> dict[str, int]:
         """sent, received, dropped_outgoing, expired_outgoing, dropped_incoming, queued_incoming."""
     def credit(self, session: int) -> tuple[int, int, int | None, int | None, int | None]:
@@ -307,13 +313,35 @@ class Connection:
         without flow control: bytes, bidirectional streams, unidirectional streams."""
     def unacked_streams(self, session: int) -> int:
         """Finished streams of ours in the session whose bytes are not all acknowledged."""
-    def wait_session_acked(self, session: int, future: Future[None]) -> None:
-        """Complete ``future`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
+    def wait_session_acked(self, session: int, waker: Waker) -> None:
+        """Complete ``waker`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
     def close(self, code: int, reason: bytes) -> None:
         """CONNECTION_CLOSE (application); EVENT_CLOSED with cause "local" follows."""
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes: ...
     def stats(self) -> dict[str, int | float]:
         """rtt, min_rtt (seconds), congestion_window, congestion_events, mtu, and counts of bytes, packets and sends."""
+
+@final
+class Waiter:
+    """One task that waits: what asyncio asks of a future, for ``await`` alone, once, by the one that made it.
+
+    The loop runs its task when it comes to it, or ``run_woken`` does at once.
+    """
+
+    _asyncio_future_blocking: bool
+    def __new__(cls, event_loop: AbstractEventLoop) -> Self: ...
+    def done(self) -> bool: ...
+    def cancelled(self) -> bool: ...
+    def set_result(self, value: None, /) -> None:
+        """Let the task go on."""
+    def cancel(self, msg: object = None) -> bool:
+        """As of a future: False if done already."""
+    def result(self) -> None: ...
+    def get_loop(self) -> AbstractEventLoop: ...
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None: ...
+    def __await__(self) -> Generator[Self]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Self: ...
 
 @final
 class Stream:
@@ -334,7 +362,7 @@ class Stream:
         """All bytes once the end has arrived. ``limit`` -1: none."""
     def receive_state(self) -> tuple[str, int]:
         """("open" | "ended" | "reset" | "stopped" | "gone" | "none", wire code): "ended" only once all was read."""
-    def wait_readable(self, future: Future[None]) -> None: ...
+    def wait_readable(self, waker: Waker) -> None: ...
     def stop(self, code: int) -> bool:
         """STOP_SENDING, dropping what is buffered; False when already finished or stopped."""
     # -- sending
@@ -344,9 +372,9 @@ class Stream:
     def reset(self, code: int) -> bool: ...
     def send_state(self) -> tuple[str, int]:
         """("open" | "finished" | "acked" | "reset" | "stopped" | "gone" | "none", wire code)."""
-    def wait_writable(self, future: Future[None]) -> None: ...
-    def wait_acked(self, future: Future[None]) -> None:
-        """Complete ``future`` when everything accepted so far is acknowledged, or never can be."""
+    def wait_writable(self, waker: Waker) -> None: ...
+    def wait_acked(self, waker: Waker) -> None:
+        """Complete ``waker`` when everything accepted so far is acknowledged, or never can be."""
     @property
     def unacked(self) -> int:
         """Payload bytes accepted and not acknowledged yet."""
@@ -354,3 +382,12 @@ class Stream:
     def stats(self) -> dict[str, int | float | None]:
         """written, sent, acked, received, read, send_buffered, receive_buffered (payload bytes); blocked (seconds);
         created, first_byte, ended (seconds on the engine's clock, None where not yet)."""
+
+def collect_woken() -> None:
+    """From now on, waiters that are set on this thread wait for ``run_woken``."""
+
+def run_woken() -> None:
+    """Run the tasks of the waiters set since ``collect_woken``: their next step, until they wait again.
+
+    For callbacks of the loop. What comes later runs when the loop comes to it.
+    """

@@ -20,6 +20,7 @@ from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
+from wtio._waiting import Waiter
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -655,9 +656,9 @@ class Connector:
                 self._raise_if_lost(connection)
                 asked = connection.ask(self._request, self._protocols, self._changed.set)
                 if asked is None:
-                    future = asyncio.get_running_loop().create_future()
-                    connection.core.wait_streams(True, 0, future)
-                    await future
+                    waiter = Waiter(asyncio.get_running_loop())
+                    connection.core.wait_streams(True, 0, waiter)
+                    await waiter
         except SessionStateError as error:
             raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
         self._step = "waiting for the server's answer to the session request"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
+from wtio._waiting import Waiter
 from wtio.client import HeaderArgument, check_bool, check_congestion, header_pairs
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
@@ -421,7 +422,7 @@ class Server:
         self._transport = transport
         self._drivers: list[Driver] = []
         self._requests: deque[SessionRequest] = deque()
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[Any] | None = None
@@ -622,13 +623,13 @@ class Server:
         while not self._requests:
             if self._closing is not None:
                 raise StopAsyncIteration
-            future = asyncio.get_running_loop().create_future()
-            self._waiters.append(future)
+            waiter = Waiter(asyncio.get_running_loop())
+            self._waiters.append(waiter)
             try:
-                await future
+                await waiter
             except BaseException:
-                if future in self._waiters:
-                    self._waiters.remove(future)
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 elif self._requests:
                     self._wake_one()
                 raise
@@ -721,9 +722,9 @@ class Server:
 
     def _wake_one(self) -> None:
         while self._waiters:
-            future = self._waiters.popleft()
-            if not future.done():
-                future.set_result(None)
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
 
     def _wake_all(self) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 from wtio._buffer import Buffer, contiguous_bytes
-from wtio._waiting import Flag, Waiters
+from wtio._waiting import Flag, Waiter, Waiters
 from wtio.errors import (
     ClosedBy,
     DatagramTooLargeError,
@@ -167,7 +167,7 @@ class IncomingStreams(Generic[_Stream]):
         self._session = session
         # Made when the first stream or task comes: in most sessions one of them never does.
         self._streams: deque[_Stream] | None = None
-        self._waiters: deque[asyncio.Future[None]] | None = None
+        self._waiters: deque[Waiter] | None = None
 
     def __aiter__(self) -> AsyncIterator[_Stream]:
         return self
@@ -185,15 +185,15 @@ class IncomingStreams(Generic[_Stream]):
         while not self._streams:
             if self._session.is_closed:
                 raise self._session._closed_error()
-            future = self._session._loop.create_future()
+            waiter = Waiter(self._session._loop)
             if self._waiters is None:
                 self._waiters = deque()
-            self._waiters.append(future)
+            self._waiters.append(waiter)
             try:
-                await future
+                await waiter
             except BaseException:
-                if self._waiters and future in self._waiters:
-                    self._waiters.remove(future)
+                if self._waiters and waiter in self._waiters:
+                    self._waiters.remove(waiter)
                 elif self._streams:
                     # Woken for a stream and cancelled before taking it: somebody else must.
                     self._wake_one()
@@ -208,16 +208,16 @@ class IncomingStreams(Generic[_Stream]):
 
     def _wake_one(self) -> None:
         while self._waiters:
-            future = self._waiters.popleft()
-            if not future.done():
-                future.set_result(None)
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
 
     def _wake_all(self) -> None:
         waiters, self._waiters = self._waiters, None
-        for future in waiters or ():
-            if not future.done():
-                future.set_result(None)
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class IncomingDatagrams:
@@ -744,7 +744,7 @@ class WebTransportSession:
         """Wait until every finished stream is acknowledged, at most ``Timeouts.close``."""
         if not self._core.unacked_streams(self._id):
             return
-        acknowledged = self._loop.create_future()
+        acknowledged = Waiter(self._loop)
         self._core.wait_session_acked(self._id, acknowledged)
         try:
             async with asyncio.timeout(self._link.timeouts.close):

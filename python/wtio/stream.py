@@ -2,7 +2,7 @@
 
 Bytes, order, windows and retransmission are the engine's; what an end, a reset or a stop means, and what it is called,
 is decided here. A stream object holds its engine stream, its session and a few flags. No queue and no task belongs to
-it: a call that must wait leaves one future with the engine and pulls the bytes itself when it resumes, which is why
+it: a call that must wait leaves one waiter with the engine and pulls the bytes itself when it resumes, which is why
 cancelling loses none.
 
 Thread rules: all methods belong to the thread of the session's event loop.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import OVER_LIMIT, WAIT
+from wtio._waiting import Waiter
 from wtio.errors import (
     BusyError,
     ReadLimitError,
@@ -507,11 +508,11 @@ class WebTransportReceiveStream(_Stream):
         return chunk
 
     async def _wait_readable(self) -> None:
-        future = self._session._loop.create_future()
-        self._core.wait_readable(future)
+        waiter = Waiter(self._session._loop)
+        self._core.wait_readable(waiter)
         self._reading = True
         try:
-            await future
+            await waiter
         finally:
             self._reading = False
 
@@ -709,9 +710,9 @@ class WebTransportSendStream(_Stream):
         core = self._core
         state = core.send_state()[0]
         if state == "finished" or (state == "open" and core.unacked):
-            future = self._session._loop.create_future()
-            core.wait_acked(future)
-            await future
+            waiter = Waiter(self._session._loop)
+            core.wait_acked(waiter)
+            await waiter
             state = core.send_state()[0]
         if state not in ("open", "finished", "acked"):
             raise await self._send_failure()
@@ -769,9 +770,9 @@ class WebTransportSendStream(_Stream):
             del error
 
     async def _wait_writable(self) -> None:
-        future = self._session._loop.create_future()
-        self._core.wait_writable(future)
-        await future
+        waiter = Waiter(self._session._loop)
+        self._core.wait_writable(waiter)
+        await waiter
 
     async def _send_failure(self) -> WebTransportError:
         """The error that says why nothing can be written."""

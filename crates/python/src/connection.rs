@@ -134,10 +134,10 @@ impl Connection {
         Some(Stream::new(self.shared.clone(), self.id, id))
     }
 
-    fn wait_streams(&self, bidirectional: bool, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wait_streams(&self, bidirectional: bool, session: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         let _ = session;
         self.shared
-            .wait(future, self.id, Wait::Streams(bidirectional), |engine| engine.want_streams(self.id, bidirectional))
+            .wait(waker, self.id, Wait::Streams(bidirectional), |engine| engine.want_streams(self.id, bidirectional))
     }
 
     #[pyo3(signature = (
@@ -196,9 +196,9 @@ impl Connection {
         self.shared.look(|engine| engine.unacked_streams(self.id, session))
     }
 
-    fn wait_session_acked(&self, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wait_session_acked(&self, session: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.shared
-            .wait(future, self.id, Wait::SessionAcked(session), |engine| engine.want_session_acked(self.id, session))
+            .wait(waker, self.id, Wait::SessionAcked(session), |engine| engine.want_session_acked(self.id, session))
     }
 
     fn send_datagram(&self, session: u64, data: &Bound<'_, PyAny>) -> PyResult<i64> {
@@ -223,8 +223,8 @@ impl Connection {
         batch.iter().map(|data| PyBytes::new(py, data)).collect()
     }
 
-    fn wait_datagram(&self, session: u64, future: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared.wait(future, self.id, Wait::Datagram(session), |engine| engine.want_datagram(self.id, session))
+    fn wait_datagram(&self, session: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared.wait(waker, self.id, Wait::Datagram(session), |engine| engine.want_datagram(self.id, session))
     }
 
     fn credit(&self, session: u64) -> (u64, u64, Option<u64>, Option<u64>, Option<u64>) {

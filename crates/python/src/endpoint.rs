@@ -131,21 +131,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Let `future` wait, or complete it at once where there is nothing to wait for.
+    /// Let `waker` wait, or complete it at once where there is nothing to wait for.
     pub(crate) fn wait(
         &self,
-        future: &Bound<'_, PyAny>,
+        waker: &Bound<'_, PyAny>,
         connection: u64,
         wait: Wait,
         want: impl FnOnce(&mut Engine) -> bool,
     ) -> PyResult<()> {
-        let py = future.py();
+        let py = waker.py();
         if self.act(py, |engine, _| want(engine)) {
-            self.waiters.add(py, connection, wait, future.clone().unbind());
+            self.waiters.add(py, connection, wait, waker.clone().unbind());
             return Ok(());
         }
-        if !future.call_method0("done")?.is_truthy()? {
-            future.call_method1("set_result", (py.None(),))?;
+        if !waker.call_method0("done")?.is_truthy()? {
+            waker.call_method1("set_result", (py.None(),))?;
         }
         Ok(())
     }
@@ -337,9 +337,9 @@ impl Endpoint {
         let news = PyList::empty(py);
         for event in events {
             match self.shared.waiters.take(&event) {
-                Some(futures) => {
-                    for future in futures {
-                        wakes.append(future)?;
+                Some(wakers) => {
+                    for waker in wakers {
+                        wakes.append(waker)?;
                     }
                 }
                 None => news.append(self.tuple(py, event)?)?,

@@ -2,13 +2,14 @@
 //!
 //! Lock order: a thread may hold the GIL and then take a lock of ours; nothing here asks for the GIL, drops a Python
 //! object or calls into Python while it holds one, except for `bytes` that travel without a copy: letting them go runs no
-//! code, and without the GIL it is put off until somebody has it. What is waited for lies in [`waiters`] as Python futures, which
-//! `Endpoint.drive` hands back in batches, so that Python completes them on the loop's own thread.
+//! code, and without the GIL it is put off until somebody has it. What is waited for lies in [`waiters`] as Python
+//! objects, which `Endpoint.drive` hands back in batches, so that Python sets them on the loop's own thread.
 
 mod connection;
 mod endpoint;
 mod stream;
 mod tls;
+mod waiter;
 mod waiters;
 
 use pyo3::prelude::*;
@@ -23,6 +24,7 @@ mod _core {
         endpoint::{Endpoint, note_fork, shut_down},
         stream::Stream,
         tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
+        waiter::{Waiter, collect_woken, run_woken},
     };
 
     #[pymodule_init]

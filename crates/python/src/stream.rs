@@ -150,9 +150,9 @@ impl Stream {
         self.shared.look(|engine| engine.receive_state(self.connection, self.id)).name()
     }
 
-    fn wait_readable(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wait_readable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.shared
-            .wait(future, self.connection, Wait::Readable(self.id), |engine| engine.want_read(self.connection, self.id))
+            .wait(waker, self.connection, Wait::Readable(self.id), |engine| engine.want_read(self.connection, self.id))
     }
 
     fn stop(&self, py: Python<'_>, code: u64) -> bool {
@@ -193,15 +193,14 @@ impl Stream {
         self.shared.look(|engine| engine.send_state(self.connection, self.id)).name()
     }
 
-    fn wait_writable(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared.wait(future, self.connection, Wait::Writable(self.id), |engine| {
-            engine.want_write(self.connection, self.id)
-        })
+    fn wait_writable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared
+            .wait(waker, self.connection, Wait::Writable(self.id), |engine| engine.want_write(self.connection, self.id))
     }
 
-    fn wait_acked(&self, future: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn wait_acked(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.shared
-            .wait(future, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
+            .wait(waker, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
     }
 
     #[getter]
@@ -244,14 +243,14 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let code = self.abandon.load(Ordering::Relaxed);
-        // Futures still registered are dropped after the locks are free again; dropping them may run Python code.
-        let mut futures = Vec::new();
+        // Wakers still registered are dropped after the locks are free again; dropping them may run Python code.
+        let mut wakers = Vec::new();
         for wait in [Wait::Readable(self.id), Wait::Writable(self.id), Wait::Acked(self.id)] {
-            futures.append(&mut self.shared.waiters.remove(self.connection, wait));
+            wakers.append(&mut self.shared.waiters.remove(self.connection, wait));
         }
         // At interpreter exit there is nobody left to tell.
         let _ = Python::try_attach(|py| {
-            drop(futures);
+            drop(wakers);
             self.shared.act_in_drop(py, |engine, now| engine.release(now, self.connection, self.id, code));
         });
     }

@@ -1,4 +1,4 @@
-//! Python futures that wait for something of the engine.
+//! Python objects that wait for something of the engine.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 use wtio_engine::Event;
 
-/// What a future waits for. The number is a stream, a session or a direction.
+/// What a waker waits for. The number is a stream, a session or a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Wait {
     Readable(u64),
@@ -19,17 +19,17 @@ pub(crate) enum Wait {
 
 type Waiting = FxHashMap<(u64, Wait), Vec<Py<PyAny>>>;
 
-/// Futures by connection and kind. Several may wait for the same thing.
+/// Wakers by connection and kind. Several may wait for the same thing.
 #[derive(Default)]
 pub(crate) struct Waiters(Mutex<Waiting>);
 
-/// From this many futures on, cancelled ones are looked for each time their number doubles.
+/// From this many wakers on, cancelled ones are looked for each time their number doubles.
 const PRUNE_FROM: usize = 16;
 
 impl Waiters {
-    /// Register a future. Those that were cancelled since are let go, so that waiting with timeouts in a loop leaves
+    /// Register a waker. Those that were cancelled since are let go, so that waiting with timeouts in a loop leaves
     /// nothing behind: of readers and writers there is only ever one, of others the list is swept as it grows.
-    pub(crate) fn add(&self, py: Python<'_>, connection: u64, wait: Wait, future: Py<PyAny>) {
+    pub(crate) fn add(&self, py: Python<'_>, connection: u64, wait: Wait, waker: Py<PyAny>) {
         let key = (connection, wait);
         let is_single = matches!(wait, Wait::Readable(_) | Wait::Writable(_));
         let mut old = Vec::new();
@@ -39,15 +39,13 @@ impl Waiters {
             if is_single || (list.len() >= PRUNE_FROM && list.len().is_power_of_two()) {
                 old = std::mem::take(list);
             }
-            list.push(future);
+            list.push(waker);
         }
         // Python is asked, and Python objects are dropped, with no lock held.
         if is_single {
             return;
         }
-        old.retain(|future| {
-            future.call_method0(py, "done").and_then(|done| done.is_truthy(py)).is_ok_and(|done| !done)
-        });
+        old.retain(|waker| waker.call_method0(py, "done").and_then(|done| done.is_truthy(py)).is_ok_and(|done| !done));
         if !old.is_empty() {
             let mut waiting = self.lock();
             let list = waiting.entry(key).or_default();
@@ -60,7 +58,7 @@ impl Waiters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Futures that `event` completes; `None` for an event that Python handles itself.
+    /// Wakers that `event` completes; `None` for an event that Python handles itself.
     pub(crate) fn take(&self, event: &Event) -> Option<Vec<Py<PyAny>>> {
         let key = match *event {
             Event::Readable { connection, stream } => (connection, Wait::Readable(stream)),
@@ -74,7 +72,7 @@ impl Waiters {
         Some(self.remove(key.0, key.1))
     }
 
-    /// Take out all futures of one kind; the caller drops or completes them.
+    /// Take out all wakers of one kind; the caller drops or completes them.
     pub(crate) fn remove(&self, connection: u64, wait: Wait) -> Vec<Py<PyAny>> {
         let mut waiting = self.lock();
         if waiting.is_empty() {

@@ -8,15 +8,18 @@ back, and passes events to the connection they belong to. ``loop`` does so on an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from asyncio import current_task
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wtio import _core
+from wtio._core import collect_woken, run_woken
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from wtio._waiting import Waker
     from wtio.config import Limits, Timeouts
 
 # Streams of each direction for which a new connection has room. The QUIC core keeps 70 bytes for each, opened or not:
@@ -73,9 +76,17 @@ class Driver(ABC):
         self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
         self.is_closed = False
         self._handlers: dict[int, Handler] = {}
+        self._is_debugged = loop.get_debug()
         self._closes_when_idle = False
         self._is_flush_scheduled = False
+        # A callback still runs that sends at its end.
+        self._flushes_at_end = False
         self._has_output = False
+        # In this callback something may have begun that tasks are started for, and these mostly write: a flush lines up
+        # behind them.
+        self._starts_tasks = False
+        # The last drive used up what one turn may send, and the next has been asked for.
+        self._is_spent = False
 
     @property
     @abstractmethod
@@ -120,6 +131,10 @@ class Driver(ABC):
         # The engine calls this for the first output of a turn; everything written until the turn ends leaves together.
         # It may also come from a destructor after the loop is closed.
         self._has_output = True
+        if not self._flushes_at_end:
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
         if not self._is_flush_scheduled and not self.loop.is_closed():
             self._is_flush_scheduled = True
             self.loop.call_soon(self._flush)
@@ -128,22 +143,48 @@ class Driver(ABC):
         self._is_flush_scheduled = False
         if self._has_output and not self.is_closed:
             self._has_output = False
-            self.drive()
+            self._take_turn()
 
-    def _pass_on(self, wakes: list[asyncio.Future[None]], events: list[tuple[object, ...]]) -> None:
-        # Whoever wakes up now mostly writes. A flush that lines up behind them, instead of one that they ask for, sends
-        # that in the same turn of the loop, and spares the turn after it.
-        flushes_behind = not self._is_flush_scheduled
-        self._is_flush_scheduled = True
+    def _take_turn(self, readable: bool = False) -> None:
+        """Drive, run the tasks that this woke, and send what they wrote. For callbacks of the loop."""
+        if self._is_debugged or current_task(self.loop) is not None:
+            # A loop in debug mode names the tasks that take long. And no task runs inside of another one, as a loop
+            # that nests itself may ask for. Here they run when the loop comes to them, as usual.
+            self.drive(readable)
+            return
+        self._flushes_at_end = True
+        collect_woken()
         try:
-            for future in wakes:
-                if not future.done():
-                    future.set_result(None)
+            self.drive(readable)
+        finally:
+            try:
+                run_woken()
+            finally:
+                self._flushes_at_end = False
+                if self._has_output and not self._is_spent and not self.is_closed:
+                    self._has_output = False
+                    self.drive()
+                if self._starts_tasks:
+                    self._starts_tasks = False
+                    if not self.is_closed:
+                        self._schedule_flush()
+
+    def _pass_on(self, wakes: list[Waker], events: list[tuple[object, ...]]) -> None:
+        held, self._flushes_at_end = self._flushes_at_end, True
+        try:
+            for waker in wakes:
+                if not waker.done():
+                    waker.set_result(None)
             for event in events:
                 self._pass_on_event(event)
         finally:
-            if flushes_behind and not self.is_closed:
-                self.loop.call_soon(self._flush)
+            self._flushes_at_end = held
+            if held:
+                self._starts_tasks = self._starts_tasks or bool(events)
+            elif not self.is_closed:
+                # Whoever wakes up now mostly writes. A flush that lines up behind them, instead of one that they ask
+                # for, sends that in the same turn of the loop, and spares the turn after it.
+                self._schedule_flush()
         if self._closes_when_idle and not self.is_closed and not self.endpoint.connections:
             self.close()
 

@@ -68,9 +68,11 @@ class LoopDriver(Driver):
         except Exception as error:
             self._fail(error)
             return
+        self._is_spent = has_more
         if has_more:
             # The send budget of one turn is used up; others have their turn first.
-            self._schedule()
+            self._has_output = True
+            self._schedule_flush()
         if is_blocked is not self._waits_to_write and self._descriptor is not None:
             self._waits_to_write = is_blocked
             if is_blocked:
@@ -87,7 +89,7 @@ class LoopDriver(Driver):
                 self._timer = self.loop.call_at(deadline, self._expired)
         if wakes or events or self._closes_when_idle:
             self._pass_on(wakes, events)
-            if events and self._is_flush_scheduled and not has_more and not self.is_closed:
+            if events and self._has_output and not has_more and not self.is_closed:
                 # What the connections had to say goes out now, not a turn later: handshakes are made of such turns.
                 self.flush()
 
@@ -95,16 +97,16 @@ class LoopDriver(Driver):
         self.endpoint.flush()
 
     def _readable(self) -> None:
-        self.drive(True)
+        self._take_turn(True)
 
     def _woken(self) -> None:
         self.endpoint.hear()
-        self.drive()
+        self._take_turn()
 
     def _expired(self) -> None:
         self._timer = None
         if not self.is_closed:
-            self.drive()
+            self._take_turn()
 
     def _release(self) -> None:
         if self._timer is not None:

@@ -259,7 +259,7 @@ class SimulatedDriver(Driver):
     def _expired(self) -> None:
         self._timer = None
         if not self.is_closed:
-            self.drive()
+            self._take_turn()
 
     def _release(self) -> None:
         self._wire.unbind(self._address)
