@@ -21,8 +21,6 @@ use crate::{
     udp::UdpEndpoint,
 };
 
-/// Batches received in one drive. A batch holds up to 8 bundles, so the loop gets its turn about every millisecond.
-const BATCHES_PER_DRIVE: usize = 4;
 /// Send calls in one drive.
 const BURSTS_PER_DRIVE: usize = 64;
 /// Datagrams in one send call: beyond this, larger bursts gain nothing and overrun small receive buffers.
@@ -449,7 +447,11 @@ impl State {
         match &mut self.socket {
             Some(socket) => {
                 if readable {
-                    receive(socket, &mut self.engine, now);
+                    // One batch of up to 8 bundles, so that readers take them while they are in the cache. What is left
+                    // in the socket makes the caller come again.
+                    socket.receive(|meta, datagram| {
+                        self.engine.receive(now, meta.source, meta.destination, meta.ecn, datagram);
+                    });
                 }
                 let segments = socket.segments().min(SEGMENTS);
                 let all = self.engine.process(now, segments, BURSTS_PER_DRIVE, |outgoing| {
@@ -465,20 +467,6 @@ impl State {
         }
         let timer = self.engine.next_timer().map(|at| at.saturating_duration_since(now));
         Driven { timer, has_more, is_blocked }
-    }
-}
-
-/// Receive a bounded number of batches. What is left in the socket makes the caller come again.
-fn receive(socket: &mut UdpEndpoint, engine: &mut Engine, now: Instant) {
-    for _ in 0..BATCHES_PER_DRIVE {
-        let is_full = socket.receive(|meta, bundle| {
-            for datagram in bundle.chunks(meta.stride) {
-                engine.receive(now, meta.source, meta.destination, meta.ecn, datagram.into());
-            }
-        });
-        if !is_full {
-            break;
-        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod endpoint;
 mod guardian;
 mod handoff;
+mod packets;
 mod poller;
 mod udp;
 

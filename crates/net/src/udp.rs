@@ -1,23 +1,30 @@
 //! One UDP socket: received in batches (recvmmsg, GRO), sent in bursts (GSO), with ECN.
 
 use std::{
+    hint::black_box,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    sync::Once,
 };
 
+use bytes::BytesMut;
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use wtio_engine::OutgoingDatagram;
 
+use crate::packets::Packets;
+
 /// Kernel buffers asked for; the system may grant less.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+/// Free memory that the process keeps at the top of its heap: what a large stream may bring in a turn.
+const KEPT_HEAP: usize = 4 * 1024 * 1024;
 /// Receive buffers of one batch. Each takes one GRO bundle.
 const BATCH: usize = 8;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
 
-/// What came with a bundle of datagrams.
+/// What came with a datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
     /// From where.
@@ -26,8 +33,6 @@ pub struct Received {
     pub destination: Option<IpAddr>,
     /// ECN bits of the IP header.
     pub ecn: u8,
-    /// Size of each datagram of the bundle; the last may be shorter.
-    pub stride: usize,
 }
 
 /// A bound UDP socket.
@@ -35,6 +40,7 @@ pub struct UdpEndpoint {
     socket: UdpSocket,
     state: UdpSocketState,
     buffer: Box<[u8]>,
+    packets: Packets,
 }
 
 impl std::fmt::Debug for UdpEndpoint {
@@ -49,6 +55,7 @@ impl UdpEndpoint {
     /// # Errors
     /// Whatever the system answers: address in use, not available, no permission.
     pub fn bind(address: SocketAddr, dual_stack: bool) -> io::Result<Self> {
+        keep_heap();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(!dual_stack)?;
@@ -59,7 +66,7 @@ impl UdpEndpoint {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        Ok(Self { socket, state, buffer: vec![0; BATCH * BUNDLE].into_boxed_slice() })
+        Ok(Self { socket, state, buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(), packets: Packets::default() })
     }
 
     /// The address in use.
@@ -88,27 +95,27 @@ impl UdpEndpoint {
         self.state.max_gso_segments()
     }
 
-    /// Receive one batch and hand out each bundle. Whether there was anything.
-    pub fn receive(&mut self, mut take: impl FnMut(Received, &[u8])) -> bool {
+    /// Receive one batch and hand out each datagram.
+    pub fn receive(&mut self, mut take: impl FnMut(Received, BytesMut)) {
         let mut metas = [RecvMeta::default(); BATCH];
         let count = {
             let mut slices = self.buffer.chunks_mut(BUNDLE).map(IoSliceMut::new).collect::<Vec<_>>();
             match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas) {
                 Ok(count) => count,
                 // Errors of earlier sends (ICMP) surface here; the batch is empty either way.
-                Err(_) => return false,
+                Err(_) => return,
             }
         };
         for (meta, bundle) in metas.iter().take(count).zip(self.buffer.chunks(BUNDLE)) {
-            let received = Received {
-                source: meta.addr,
-                destination: meta.dst_ip,
-                ecn: meta.ecn.map_or(0, |e| e as u8),
-                stride: meta.stride.max(1),
-            };
-            take(received, &bundle[..meta.len]);
+            let received =
+                Received { source: meta.addr, destination: meta.dst_ip, ecn: meta.ecn.map_or(0, |e| e as u8) };
+            for datagram in bundle[..meta.len].chunks(meta.stride.max(1)) {
+                take(received, self.packets.copy(datagram));
+            }
         }
-        count > 0
+        if count <= 1 && metas[0].len <= metas[0].stride {
+            self.packets.shrink();
+        }
     }
 
     /// Send one datagram or burst. False: the socket is full, nothing was sent.
@@ -125,5 +132,15 @@ impl UdpEndpoint {
             // Any other failure is a lost packet: QUIC repeats it, and gives up in its own time.
             _ => true,
         }
+    }
+}
+
+/// Keep glibc from giving memory back to the system each time a large `bytes` is let go, to fetch it again, page by page,
+/// for the next: a tenth of a receiver's time. Whoever frees a large block teaches it to expect more of them (its limit
+/// for that, 128 KiB at first, becomes twice the size of the block), so free one that nobody ever touched.
+fn keep_heap() {
+    static ONCE: Once = Once::new();
+    if cfg!(target_env = "gnu") {
+        ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity(KEPT_HEAP / 2))));
     }
 }

@@ -1,0 +1,115 @@
+//! Memory for received packets, used again.
+//!
+//! The QUIC core wants each packet in memory of its own, and keeps the packet while a stream's bytes in it wait for their
+//! reader. From the system allocator that is a large block for each, and with a megabyte of them coming and going, a heap
+//! that is given back to the system and taken again, page by page.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+
+/// Smaller packets are left to the allocator: they would keep a large block for few bytes.
+const SMALL: usize = 1024;
+/// What a full-size packet takes; rounding up makes blocks fit whatever comes next.
+const BLOCK: usize = 1536;
+/// Bytes of blocks that are remembered at most.
+const LIMIT: usize = 2 * 1024 * 1024;
+/// Bytes of blocks that are kept while little happens.
+const KEPT: usize = 16 * BLOCK;
+
+/// Blocks by age with their sizes. Each is a handle to the empty end of a block; the packet is another one.
+#[derive(Debug, Default)]
+pub(crate) struct Packets {
+    blocks: VecDeque<(BytesMut, usize)>,
+    size: usize,
+}
+
+impl Packets {
+    /// A copy of a datagram.
+    pub(crate) fn copy(&mut self, datagram: &[u8]) -> BytesMut {
+        if datagram.len() < SMALL {
+            return BytesMut::from(datagram);
+        }
+        let size = datagram.len().next_multiple_of(BLOCK);
+        // Packets are mostly let go in the order in which they came. One that stays may hold up the others, but not for
+        // long: new blocks push it out.
+        let is_free = self.blocks.front_mut().is_some_and(|(oldest, _)| oldest.try_reclaim(size));
+        let reused = if is_free { self.take_oldest() } else { None };
+        let mut block = reused.unwrap_or_else(|| BytesMut::with_capacity(size));
+        block.extend_from_slice(datagram);
+        let packet = block.split();
+        self.blocks.push_back((block, size));
+        self.size += size;
+        while self.size > LIMIT {
+            self.take_oldest();
+        }
+        packet
+    }
+
+    /// Let go of one block; for whoever finds little to do.
+    pub(crate) fn shrink(&mut self) {
+        if self.size > KEPT {
+            self.take_oldest();
+        }
+    }
+
+    fn take_oldest(&mut self) -> Option<BytesMut> {
+        let (block, size) = self.blocks.pop_front()?;
+        self.size -= size;
+        Some(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagram(length: usize, fill: u8) -> Vec<u8> {
+        vec![fill; length]
+    }
+
+    #[test]
+    fn a_packet_that_was_let_go_lends_its_memory_to_the_next() {
+        let mut packets = Packets::default();
+        let first = packets.copy(&datagram(1452, 1));
+        let place = first.as_ptr();
+        assert_eq!(first, datagram(1452, 1));
+        drop(first);
+        let second = packets.copy(&datagram(1472, 2));
+        assert_eq!(second, datagram(1472, 2));
+        assert_eq!(second.as_ptr(), place);
+    }
+
+    #[test]
+    fn a_packet_that_is_kept_stays_as_it_is() {
+        let mut packets = Packets::default();
+        let kept = packets.copy(&datagram(1200, 1)).freeze().slice(600..);
+        for fill in 2..200 {
+            assert_eq!(packets.copy(&datagram(1452, fill)), datagram(1452, fill));
+        }
+        assert_eq!(kept, datagram(600, 1));
+    }
+
+    #[test]
+    fn memory_is_bounded_however_many_are_kept() {
+        let mut packets = Packets::default();
+        let kept: Vec<BytesMut> = (0..4000).map(|_| packets.copy(&datagram(1452, 7))).collect();
+        assert!(packets.size <= LIMIT);
+        assert!(kept.iter().all(|packet| packet == &datagram(1452, 7)));
+        drop(kept);
+        for _ in 0..4000 {
+            packets.shrink();
+        }
+        assert!(packets.size <= KEPT);
+    }
+
+    #[test]
+    fn larger_packets_get_larger_blocks_and_small_ones_none() {
+        let mut packets = Packets::default();
+        drop(packets.copy(&datagram(1452, 1)));
+        assert_eq!(packets.copy(&datagram(9000, 2)), datagram(9000, 2));
+        let blocks = packets.blocks.len();
+        assert_eq!(packets.copy(&datagram(60, 3)), datagram(60, 3));
+        assert_eq!(packets.blocks.len(), blocks);
+    }
+}
