@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     handshake::{self, TapHandle},
-    tap::Tap,
+    tap::{Extent, Tap},
 };
 use crate::{
     config::Options,
@@ -90,6 +90,7 @@ pub(crate) struct Conn {
     /// There is something to send that the core or the engine found outside of sending, such as freed credit.
     pub(crate) wants_transmit: bool,
     scratch: Vec<u64>,
+    grown: Vec<(u64, Extent)>,
 }
 
 fn direction_index(bidirectional: bool) -> usize {
@@ -148,6 +149,7 @@ impl Conn {
             options,
             wants_transmit: false,
             scratch: Vec::new(),
+            grown: Vec::new(),
         }
     }
 
@@ -335,22 +337,26 @@ impl Conn {
 
     /// Streams of which more arrived, or of which the end is known now.
     fn note_arrived(&mut self, events: &mut Vec<Event>) {
-        let mut grown = std::mem::take(&mut self.scratch);
+        let mut grown = std::mem::take(&mut self.grown);
         self.tap.take_grown(&mut grown);
-        for id in grown.drain(..) {
-            self.account(id, events);
+        for (id, extent) in grown.drain(..) {
+            self.account_to(id, extent, events);
             self.forget_if_done(id, events);
         }
-        self.scratch = grown;
+        self.grown = grown;
     }
 
     /// Bring the session's ledger up to what has arrived on a stream.
     fn account(&mut self, id: u64, events: &mut Vec<Event>) {
+        self.account_to(id, self.tap.extent(id), events);
+    }
+
+    /// The same for a stream that is known to reach so far.
+    fn account_to(&mut self, id: u64, extent: Extent, events: &mut Vec<Event>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !matches!(stream.phase, Phase::Data) {
             return;
         }
-        let extent = self.tap.extent(id);
         stream.is_extent_final = extent.is_final;
         stream.was_reset = extent.is_reset;
         let arrived = extent.end.saturating_sub(stream.receive_header);

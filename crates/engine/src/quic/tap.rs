@@ -26,7 +26,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -41,6 +41,11 @@ use super::frames::{self, Frame, Reset};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
+/// Bits of [`Tap::news`]: streams whose acknowledged prefix grew, or frames of streams that the engine may register now;
+/// resets to act on; receiving halves whose extent changed.
+const ADVANCED: u8 = 1;
+const RESETS: u8 = 2;
+const GROWN: u8 = 4;
 /// Bytes of each packet that resets under way may claim at most; further resets wait.
 const RESERVE_LIMIT: usize = 256;
 
@@ -164,6 +169,8 @@ pub(crate) struct Tap {
     reserve: AtomicUsize,
     /// Frames were postponed, and the core was not given room since.
     needs_room: AtomicBool,
+    /// What there is to take. Most packets bring little of it, and then nobody has to lock.
+    news: AtomicU8,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(super) promise: std::sync::atomic::AtomicU64,
@@ -177,6 +184,7 @@ impl Tap {
         Self {
             state: Mutex::new(State { room, ..State::default() }),
             needs_room: AtomicBool::new(false),
+            news: AtomicU8::new(0),
             side,
             accepts_resets,
             peer: OnceLock::new(),
@@ -203,6 +211,11 @@ impl Tap {
     /// off both.
     pub(crate) fn sends_resets(&self) -> bool {
         self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
+    }
+
+    /// Whether there are such news; not again before the next.
+    fn take_news(&self, kind: u8) -> bool {
+        self.news.load(Ordering::Relaxed) & kind != 0 && self.news.fetch_and(!kind, Ordering::Relaxed) & kind != 0
     }
 
     /// Whether a packet came that the core has no room for; not again before the next.
@@ -232,6 +245,7 @@ impl Tap {
             arrival.note(*reset);
             arrival.reach(reset.size, true, false);
             state.resets.push(stream);
+            self.news.fetch_or(RESETS, Ordering::Relaxed);
         }
         state.arrivals.insert(stream, arrival);
     }
@@ -259,9 +273,18 @@ impl Tap {
         self.state().arrivals.get(&stream).map_or_else(Extent::default, |arrival| arrival.extent)
     }
 
-    /// Streams whose extent changed since the last call.
-    pub(crate) fn take_grown(&self, into: &mut Vec<u64>) {
-        into.append(&mut self.state().grown);
+    /// Streams whose extent changed since the last call, and how far they reach now.
+    pub(crate) fn take_grown(&self, into: &mut Vec<(u64, Extent)>) {
+        if !self.take_news(GROWN) {
+            return;
+        }
+        let mut state = self.state();
+        let state = &mut *state;
+        for stream in state.grown.drain(..) {
+            if let Some(arrival) = state.arrivals.get(&stream) {
+                into.push((stream, arrival.extent));
+            }
+        }
     }
 
     /// Offsets (sent, acknowledged) of a stream.
@@ -271,6 +294,9 @@ impl Tap {
 
     /// Streams whose acknowledged prefix grew since the last call.
     pub(crate) fn take_advanced(&self, into: &mut Vec<u64>) {
+        if !self.take_news(ADVANCED) {
+            return;
+        }
         let mut state = self.state();
         into.append(&mut state.advanced);
         // Whatever was new is registered by now; the rest belongs to streams that are over.
@@ -315,8 +341,9 @@ impl Tap {
 
     /// Streams with a reliable reset that the engine has not acted on.
     pub(crate) fn take_resets(&self, into: &mut Vec<u64>) {
-        let mut state = self.state();
-        into.append(&mut state.resets);
+        if self.take_news(RESETS) {
+            into.append(&mut self.state().resets);
+        }
     }
 
     /// The reset of a stream that the core has not been told of.
@@ -444,6 +471,19 @@ impl Tap {
                 (self.accepts_resets || reset.reliable.is_none()) && state.read_reset(self.side, reset, out)
             });
             *payload = BytesMut::from(&out[..]);
+        }
+        let mut news = 0;
+        if !(state.advanced.is_empty() && state.unknown.is_empty() && state.unknown_resets.is_empty()) {
+            news |= ADVANCED;
+        }
+        if !state.resets.is_empty() {
+            news |= RESETS;
+        }
+        if !state.grown.is_empty() {
+            news |= GROWN;
+        }
+        if news != 0 {
+            self.news.fetch_or(news, Ordering::Relaxed);
         }
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
         while state.flight.front().is_some_and(|f| f.packet < horizon) {
@@ -652,7 +692,7 @@ mod tests {
         assert_eq!(tap.extent(7), Extent { end: 30, is_final: true, is_reset: false });
         let mut grown = Vec::new();
         tap.take_grown(&mut grown);
-        assert_eq!(grown, [3, 7]);
+        assert_eq!(grown.iter().map(|(stream, extent)| (*stream, extent.end)).collect::<Vec<_>>(), [(3, 20), (7, 30)]);
     }
 
     fn at(stream: u64, code: u64, size: u64, reliable: u64) -> Vec<u8> {
