@@ -8,7 +8,7 @@ Client and server are two processes on loopback, new ones for each line. Every b
 was sent.
 
 hold    The server's loop is blocked for 3 s while streams arrive. The client would give up after 1.5 s of silence.
-upload  64 MiB to a server that is blocked for 20 ms in every 40 ms, against the same while it is not.
+upload  256 MiB to a server that is blocked for 20 ms in every 40 ms, against the same while it is not.
 pause   256 MiB to a reader that pauses three times for 2 s, in both directions, on one stream and on 32: what
         ``write`` took beyond what was read, and how the memory of both processes grew, beside the limits.
 io      io="thread" against io="loop": echo, bulk, and how long a server that is blocked for 20 ms in every 40 ms takes
@@ -50,7 +50,7 @@ HOLD_IDLE = 1.5
 HOLD_KEEP_ALIVE = 0.25
 
 UPLOAD_RUNS = 9
-UPLOAD_SIZE = 64 * MEBIBYTE
+UPLOAD_SIZE = 256 * MEBIBYTE
 UPLOAD_BLOCKED = 0.020
 UPLOAD_PERIOD = 0.040
 

@@ -34,8 +34,8 @@ class Limits:
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""
     early_datagrams: int = 64
     """Datagrams kept per connection for a session that is not established yet; further ones are dropped. Default 64."""
-    stream_receive_window: int = 1024 * 1024
-    """Unread bytes that the peer may send on one stream. Default 1 MiB."""
+    stream_receive_window: int = 4 * 1024 * 1024
+    """Unread bytes that the peer may send on one stream. Default 4 MiB."""
     connection_receive_window: int = 16 * 1024 * 1024
     """Unread bytes that the peer may send on one connection. Default 16 MiB."""
     session_receive_window: int | None = None

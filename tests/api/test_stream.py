@@ -372,16 +372,18 @@ async def test_diagnostics_of_a_stop(channel: Channel) -> None:
 
 @pytest.mark.parametrize("still_going_on", [False, True])
 def test_diagnostics_count_the_time_blocked_on_flow_control(still_going_on: bool) -> None:
+    size = 3 * wtio.Limits().stream_receive_window
+
     async def main() -> None:
         async with wtio.testing.session_pair() as (client, server):
             writer = await client.create_unidirectional_stream()
             assert writer.diagnostics().blocked_seconds == 0
-            writing = asyncio.ensure_future(writer.write_all(data=bytes(3 * 1024 * 1024), end_stream=True))
+            writing = asyncio.ensure_future(writer.write_all(data=bytes(size), end_stream=True))
             await asyncio.sleep(60)
             if still_going_on:
                 assert 50 < writer.diagnostics().blocked_seconds <= 60
             reader = await anext(aiter(server.incoming_unidirectional_streams()))
-            assert len(await reader.read_all()) == 3 * 1024 * 1024
+            assert len(await reader.read_all()) == size
             await writing
             assert 50 < writer.diagnostics().blocked_seconds < 70
 
