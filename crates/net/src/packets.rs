@@ -31,9 +31,9 @@ impl Packets {
             return BytesMut::from(datagram);
         }
         let size = datagram.len().next_multiple_of(BLOCK);
-        // Packets are mostly let go in the order in which they came. One that stays may hold up the others, but not for
-        // long: new blocks push it out.
-        let is_free = self.blocks.front_mut().is_some_and(|(oldest, _)| oldest.try_reclaim(size));
+        // Packets are mostly let go in the order in which they came, and of one size. One that stays, or whose block is
+        // of another size, may hold up the others, but not for long: new blocks push it out.
+        let is_free = self.blocks.front_mut().is_some_and(|(oldest, its)| *its == size && oldest.try_reclaim(size));
         let reused = if is_free { self.take_oldest() } else { None };
         let mut block = reused.unwrap_or_else(|| BytesMut::with_capacity(size));
         block.extend_from_slice(datagram);
@@ -101,6 +101,17 @@ mod tests {
             packets.shrink();
         }
         assert!(packets.size <= KEPT);
+    }
+
+    #[test]
+    fn no_packet_keeps_a_block_that_was_made_for_a_larger_one() {
+        let mut packets = Packets::default();
+        let large = packets.copy(&datagram(60_000, 1));
+        let place = large.as_ptr();
+        drop(large);
+        let small = packets.copy(&datagram(1452, 2));
+        assert_ne!(small.as_ptr(), place);
+        assert_eq!(small, datagram(1452, 2));
     }
 
     #[test]
