@@ -26,7 +26,7 @@ class Waker(Protocol):
     """What the engine reports to: a ``Waiter``, ``Waiters``, an ``asyncio.Future[None]``."""
 
     def done(self) -> bool:
-        """Nobody waits any more."""
+        """Whether nobody waits any more."""
 
     def set_result(self, value: None, /) -> None:
         """It has happened."""
@@ -82,7 +82,7 @@ class Waiters:
         self._is_registered = False
 
     def done(self) -> bool:
-        """A ``Waker`` for as long as the engine lives."""
+        """Never: it registers again and again."""
         return False
 
     def set_result(self, value: None, /) -> None:
