@@ -125,7 +125,6 @@ class Endpoint:
         keep_alive: float | None = None,
         max_bidirectional_streams: int = 128,
         max_unidirectional_streams: int = 128,
-        first_streams: int = 12,
         stream_receive_window: int = 1_048_576,
         connection_receive_window: int = 16_777_216,
         stream_send_buffer: int = 262_144,

@@ -19,7 +19,8 @@ const BULK_CHUNK: usize = 64 * 1024;
 const BURST: usize = 64;
 const WARM_UP: usize = 100;
 
-const LINK: Link = Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, duplicate: 0.0 };
+const LINK: Link =
+    Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, duplicate: 0.0, replay: 0.0 };
 
 struct Workload {
     name: &'static str,

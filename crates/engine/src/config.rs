@@ -13,9 +13,6 @@ pub struct Options {
     pub max_bidirectional_streams: u64,
     /// Unidirectional streams a peer may have open at once.
     pub max_unidirectional_streams: u64,
-    /// Streams of each direction for which a new connection has room; there is room for all once half of these were
-    /// opened, or more. The core keeps some 70 bytes for every stream it has room for, opened or not.
-    pub first_streams: u64,
     /// Unread bytes a peer may send on one stream.
     pub stream_receive_window: u64,
     /// Unread bytes a peer may send on one connection.
@@ -47,11 +44,4 @@ pub struct Options {
     pub reset_stream_at: bool,
     /// Seed of everything random, for reproducible simulations.
     pub seed: Option<[u8; 32]>,
-}
-
-impl Options {
-    /// For how many of `most` streams a new connection has room.
-    pub(crate) fn at_first(&self, most: u64) -> u64 {
-        if most > self.first_streams.saturating_mul(2) { self.first_streams } else { most }
-    }
 }

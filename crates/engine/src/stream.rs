@@ -149,8 +149,9 @@ pub(crate) struct Stream {
     pub(crate) read: u64,
     /// Bytes of the peer's stream header.
     pub(crate) receive_header: u64,
-    /// A reset of the peer is visible here and not in the core yet.
-    pub(crate) is_feeding: bool,
+    /// The peer's reset is known here, and the core still keeps this half: until the reader has seen the reset, so that the
+    /// peer's credit for the stream does not come back before.
+    pub(crate) is_kept_by_core: bool,
     /// Payload counted in the session's ledger as arrived: up to the highest offset or the final size.
     pub(crate) arrived: u64,
     /// Payload counted there as consumed.
@@ -205,7 +206,7 @@ impl Stream {
             raw_notified: false,
             read: 0,
             receive_header: 0,
-            is_feeding: false,
+            is_kept_by_core: false,
             arrived: 0,
             consumed: 0,
             wanted: 0,
@@ -256,7 +257,7 @@ impl Stream {
 
     /// Whether nothing is left to do in either direction.
     pub(crate) fn is_over(&self) -> bool {
-        self.receive != ReceiveState::Open && self.send.is_done() && self.held_reset.is_none() && !self.is_feeding
+        self.receive != ReceiveState::Open && self.send.is_done() && self.held_reset.is_none() && !self.is_kept_by_core
     }
 
     /// Whether the engine may forget the stream.

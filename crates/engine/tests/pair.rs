@@ -94,10 +94,9 @@ fn a_reader_that_pauses_bounds_the_writer() {
 }
 
 #[test]
-fn a_new_connection_has_room_for_few_streams_and_makes_it_for_all_that_come() {
+fn all_the_streams_that_a_new_connection_allows_may_come_at_once_and_in_any_order() {
     for seed in 0..30 {
         let mut pair = Pair::new(seed, if seed < 10 { CLEAN } else { ROUGH }, |options| {
-            options.first_streams = 4;
             options.max_bidirectional_streams = 60;
             options.max_unidirectional_streams = 6;
         });

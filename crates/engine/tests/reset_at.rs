@@ -5,11 +5,21 @@ mod support;
 use std::{collections::HashSet, time::Duration};
 
 use support::{CLEAN, CLIENT, DATA_STREAM, Link, Pair, ROUGH, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
-use wtio_engine::{Event, ReceiveState};
+use wtio_engine::{Event, Options, ReceiveState};
 
 /// Of ten packets three never arrive, and hardly one in its order.
-const AWFUL: Link =
-    Link { latency: Duration::from_millis(10), jitter: Duration::from_millis(40), loss: 0.3, duplicate: 0.1 };
+const AWFUL: Link = Link {
+    latency: Duration::from_millis(10),
+    jitter: Duration::from_millis(40),
+    loss: 0.3,
+    duplicate: 0.1,
+    replay: 0.2,
+};
+
+/// A step on a quiet network goes on to the next timer, and a connection must not die of idleness in it.
+fn kept_alive(options: &mut Options) {
+    options.keep_alive = Some(Duration::from_secs(5));
+}
 
 /// Streams of a random life, each ended with a reset that names it; each must be seen by the peer.
 struct Churn {
@@ -122,7 +132,10 @@ fn a_reset_goes_along_with_the_header_and_waits_for_it_only_where_the_peer_lacks
 fn every_stream_that_was_reset_is_seen_over_a_rough_and_an_awful_network() {
     for (seed, link) in (0..8).flat_map(|seed| [(seed, CLEAN), (seed, ROUGH), (seed, AWFUL)]) {
         for segments in [1, 10] {
-            let mut pair = Pair::new(seed, link, |options| options.gso = true);
+            let mut pair = Pair::new(seed, link, |options| {
+                kept_alive(options);
+                options.gso = true;
+            });
             pair.segments = segments;
             Churn::new(pair).run(80, |_, _| ());
         }
@@ -132,7 +145,7 @@ fn every_stream_that_was_reset_is_seen_over_a_rough_and_an_awful_network() {
 #[test]
 fn many_resets_at_once_share_packets_and_all_arrive() {
     for link in [CLEAN, ROUGH] {
-        let mut churn = Churn::new(Pair::new(2, link, |_| ()));
+        let mut churn = Churn::new(Pair::new(2, link, kept_alive));
         let id = churn.pair.ids[CLIENT];
         let streams: Vec<u64> = (0..100).map(|_| churn.pair.open(CLIENT, UNIDIRECTIONAL_STREAM)).collect();
         for stream in streams {
@@ -148,7 +161,7 @@ fn many_resets_at_once_share_packets_and_all_arrive() {
 #[test]
 fn resets_survive_key_updates() {
     for seed in 0..4 {
-        Churn::new(Pair::new(seed, ROUGH, |_| ())).run(60, |pair, round| {
+        Churn::new(Pair::new(seed, ROUGH, kept_alive)).run(60, |pair, round| {
             if round % 20 == 10 {
                 let side = (round / 20 % 2) as usize;
                 let id = pair.ids[side];
@@ -161,7 +174,7 @@ fn resets_survive_key_updates() {
 #[test]
 fn resets_survive_a_change_of_the_path() {
     for seed in 0..4 {
-        Churn::new(Pair::new(seed, ROUGH, |_| ())).run(60, |pair, round| {
+        Churn::new(Pair::new(seed, ROUGH, kept_alive)).run(60, |pair, round| {
             if round % 15 == 7 {
                 pair.addresses[CLIENT].set_port(2000 + round as u16);
             }
@@ -172,7 +185,10 @@ fn resets_survive_a_change_of_the_path() {
 #[test]
 fn turned_off_resets_wait_for_the_header_and_all_arrive() {
     for seed in 0..4 {
-        let mut churn = Churn::new(Pair::new(seed, ROUGH, |options| options.reset_stream_at = false));
+        let mut churn = Churn::new(Pair::new(seed, ROUGH, |options| {
+            kept_alive(options);
+            options.reset_stream_at = false;
+        }));
         churn.run(60, |_, _| ());
     }
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wtio import _core
 from wtio._core import collect_woken, run_woken
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 
     from wtio._waiting import Waker
     from wtio.config import Limits, Timeouts
-
-# Streams of each direction for which a new connection has room. The QUIC core keeps 70 bytes for each, opened or not:
-# more than a third of an idle connection, if it were 128 of each. More room is made as the peer opens streams.
-_FIRST_STREAMS: Final = 12
 
 EngineEvent = tuple[Any, ...]
 """(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""
@@ -229,7 +225,6 @@ def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> 
         # as they come. At first there must be room for three (RFC 9114, section 6.2).
         "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),
         "max_unidirectional_streams": max(limits.unidirectional_streams + 1, 3),
-        "first_streams": _FIRST_STREAMS,
         "stream_receive_window": limits.stream_receive_window,
         "connection_receive_window": limits.connection_receive_window,
         "stream_send_buffer": limits.stream_send_buffer,

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     handshake::{self, TapHandle},
-    tap::{Extent, Tap},
+    tap::{Extent, STOP_UNSEEN, Tap},
 };
 use crate::{
     config::Options,
@@ -69,15 +69,7 @@ pub(crate) struct Conn {
     held: VecDeque<u64>,
     /// Streams of which the peer promised bytes before its reset, until they are here.
     promised: Vec<u64>,
-    /// Streams whose reset the core is being told of.
-    feeding: Vec<u64>,
-    /// Resets the core had seen when it was last given one to be told of.
-    core_resets: u64,
     streams_wanted: [bool; 2],
-    /// Streams of each direction that the peer may have open once it uses the connection.
-    streams_allowed: [u64; 2],
-    /// The core has room for them.
-    is_in_use: [bool; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
     is_closed_by_peer: bool,
@@ -112,8 +104,7 @@ impl Conn {
             .crypto_session()
             .handshake_data()
             .and_then(|data| data.downcast::<TapHandle>().ok())
-            .map_or_else(|| Arc::new(Tap::new(inner.side(), false, [0; 2], [0; 2])), |handle| handle.tap);
-        let allowed = [options.max_bidirectional_streams, options.max_unidirectional_streams];
+            .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
         Self {
             id,
             inner,
@@ -133,12 +124,7 @@ impl Conn {
             queued: 0,
             held: VecDeque::new(),
             promised: Vec::new(),
-            feeding: Vec::new(),
-            core_resets: 0,
             streams_wanted: [false; 2],
-            streams_allowed: allowed,
-            // Where nothing is held back, there is nothing to wait for.
-            is_in_use: allowed.map(|most| options.at_first(most) == most),
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
@@ -179,13 +165,6 @@ impl Conn {
                 quinn_proto::Event::DatagramsUnblocked => {}
             }
         }
-        if self.tap.take_needs_room() {
-            self.make_room(Dir::Bi);
-            self.make_room(Dir::Uni);
-            // The answer to it is a packet at least, and what was postponed goes in front of that.
-            self.inner.ping();
-            self.wants_transmit = true;
-        }
         self.note_acknowledged(now, events);
         self.settle_resets(now, events);
         self.note_arrived(events);
@@ -195,7 +174,6 @@ impl Conn {
         match event {
             StreamEvent::Opened { dir } => {
                 while let Some(id) = self.inner.streams().accept(dir) {
-                    self.note_opened(dir, id);
                     let id = u64::from(id);
                     if dir == Dir::Bi {
                         self.tap.register(id);
@@ -215,23 +193,6 @@ impl Conn {
                     events.push(Event::StreamsAvailable { connection: self.id, bidirectional: dir == Dir::Bi });
                 }
             }
-        }
-    }
-
-    /// There is room for all the streams that the peer may open once it has opened half of the first ones.
-    fn note_opened(&mut self, dir: Dir, id: StreamId) {
-        let direction = direction_index(dir == Dir::Bi);
-        if !self.is_in_use[direction] && id.index() + 1 >= self.options.first_streams.div_ceil(2) {
-            self.make_room(dir);
-        }
-    }
-
-    /// Let the core have room for all the streams that the peer may open.
-    fn make_room(&mut self, dir: Dir) {
-        let direction = direction_index(dir == Dir::Bi);
-        if !std::mem::replace(&mut self.is_in_use[direction], true) {
-            self.inner.set_max_concurrent_streams(dir, wire(self.streams_allowed[direction]));
-            self.tap.note_room(direction);
         }
     }
 
@@ -285,17 +246,19 @@ impl Conn {
             let Ok(mut chunks) = stream_reader.read(true) else { return };
             match chunks.next(HEADER_LIMIT) {
                 Ok(Some(chunk)) => head.extend_from_slice(&chunk.bytes),
-                Ok(None) => ended = true,
+                Ok(None) => {
+                    ended = true;
+                    if let Some(reset) = self.tap.reset_of(id) {
+                        // All that the peer sent before its reset, and not a whole header.
+                        drop(chunks);
+                        self.abandon(id, reset.code, events);
+                        return;
+                    }
+                }
                 Err(ReadError::Blocked) => return,
                 Err(ReadError::Reset(code)) => {
-                    // The stream can never be attributed; its credit is back with the core. Our half goes too.
                     drop(chunks);
-                    stream.receive = ReceiveState::Reset(code.into());
-                    if stream.send == SendState::Open {
-                        stream.send = SendState::Reset(code.into());
-                        let _ = self.inner.send_stream(stream_id).reset(code);
-                    }
-                    self.forget_if_done(id, events);
+                    self.abandon(id, code.into(), events);
                     return;
                 }
             }
@@ -311,6 +274,18 @@ impl Conn {
         }
         events.push(Event::RawStream { connection: self.id, stream: id });
         events.push(Event::RawReadable { connection: self.id, stream: id });
+    }
+
+    /// Let go of a stream of the peer that was reset before it showed whose it is. Our half goes too.
+    fn abandon(&mut self, id: u64, code: u64, events: &mut Vec<Event>) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.receive = ReceiveState::Reset(code);
+        if stream.send == SendState::Open {
+            stream.send = SendState::Reset(code);
+            let _ = self.inner.send_stream(StreamId::from(wire(id))).reset(wire(code));
+        }
+        self.tap.settle(id);
+        self.forget_if_done(id, events);
     }
 
     /// A data stream of the peer has shown its session.
@@ -467,23 +442,9 @@ impl Conn {
     }
 
     /// Act on resets of the peer that promised bytes: when those are here, the stream's reader gets them and then the
-    /// reset, and the core gets a plain reset.
+    /// reset.
     fn settle_resets(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.tap.take_resets(&mut self.promised);
-        if self.promised.is_empty() && self.feeding.is_empty() {
-            return;
-        }
-        // The resets stand in front of every packet that is opened, but not every packet is taken: some come twice.
-        if !self.feeding.is_empty() && self.inner.stats().frame_rx.reset_stream > self.core_resets {
-            for id in std::mem::take(&mut self.feeding) {
-                self.tap.stop_feeding(id);
-                self.read_core_reset(id);
-                if let Some(stream) = self.streams.get_mut(&id) {
-                    stream.is_feeding = false;
-                }
-                self.forget_if_done(id, events);
-            }
-        }
         for id in std::mem::take(&mut self.promised) {
             let Some(reset) = self.tap.reset_of(id) else { continue };
             if !self.keep_promise(now, id, reset.reliable.unwrap_or(0), events) {
@@ -491,24 +452,46 @@ impl Conn {
                 continue;
             }
             let Some(stream) = self.streams.get_mut(&id) else { continue };
-            if std::mem::replace(&mut stream.is_feeding, true) {
-                continue;
-            }
-            if stream.receive == ReceiveState::Open
-                && stream.pending_end.is_none()
-                && !matches!(stream.phase, Phase::Header(_))
-            {
+            self.tap.settle(id);
+            stream.is_kept_by_core = true;
+            if matches!(stream.phase, Phase::Header(_)) {
+                self.let_core_forget(id);
+                self.abandon(id, reset.code, events);
+            } else if stream.receive == ReceiveState::Open && stream.pending_end.is_none() {
                 stream.pending_end = Some(ReceiveState::Reset(reset.code));
                 stream.settle_receive(now);
                 self.account(id, events);
                 self.readable(now, id, events);
+            } else {
+                self.let_core_forget(id);
+                self.forget_if_done(id, events);
             }
-            self.tap.feed(id);
-            self.feeding.push(id);
-            self.core_resets = self.inner.stats().frame_rx.reset_stream;
-            // The answer to it is a packet at least, and the reset goes in front of that.
-            self.inner.ping();
-            self.wants_transmit = true;
+        }
+    }
+
+    /// Give the core's credit for a stream back, of which the reader has seen the reset or which nobody reads.
+    ///
+    /// Not before: a peer could open and reset streams without end while nobody takes them.
+    fn let_core_forget(&mut self, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !std::mem::take(&mut stream.is_kept_by_core) {
+            return;
+        }
+        self.wants_transmit = true;
+        let mut half = self.inner.recv_stream(StreamId::from(wire(id)));
+        let Ok(mut chunks) = half.read(true) else { return };
+        let is_read_out = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(ReadError::Reset(_)) => break true,
+                Err(ReadError::Blocked) => break false,
+            }
+        };
+        let _ = chunks.finalize();
+        if !is_read_out {
+            // The rest may never come; the core has to know that nobody waits for it.
+            self.tap.expect_unseen_stop();
+            let _ = half.stop(wire(STOP_UNSEEN));
         }
     }
 
@@ -532,14 +515,6 @@ impl Conn {
             self.readable(now, id, events);
         }
         is_kept
-    }
-
-    /// Let the core forget a stream that it knows to be reset.
-    fn read_core_reset(&mut self, id: u64) {
-        let mut reader = self.inner.recv_stream(StreamId::from(wire(id)));
-        let Ok(mut chunks) = reader.read(true) else { return };
-        while let Ok(Some(_)) = chunks.next(usize::MAX) {}
-        self.wants_transmit |= chunks.finalize().should_transmit();
     }
 
     fn note_session_acked(&mut self, id: u64, events: &mut Vec<Event>) {
@@ -672,7 +647,10 @@ impl Conn {
             match chunks.next(want - stream.buffer.len()) {
                 Ok(Some(chunk)) => stream.buffer.push(chunk.bytes),
                 Ok(None) => {
-                    stream.pending_end = Some(ReceiveState::Ended);
+                    // All has arrived, but a reset says that it was not meant to be all.
+                    let reset = self.tap.reset_of(id);
+                    let end = reset.map_or(ReceiveState::Ended, |reset| ReceiveState::Reset(reset.code));
+                    stream.pending_end = Some(end);
                     break;
                 }
                 Err(ReadError::Blocked) => break,
@@ -767,6 +745,7 @@ impl Conn {
         match outcome {
             ReadOutcome::Ended => {
                 stream.settle_receive(now);
+                self.let_core_forget(id);
                 self.count_if_closed(id, events);
             }
             ReadOutcome::Wait => stream.raw_notified = false,
@@ -787,6 +766,7 @@ impl Conn {
     }
 
     pub(crate) fn stop(&mut self, now: Instant, id: u64, code: u64, events: &mut Vec<Event>) -> bool {
+        self.let_core_forget(id);
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         if stream.receive != ReceiveState::Open {
             return false;
@@ -795,8 +775,15 @@ impl Conn {
         stream.buffer.clear();
         stream.receive = ReceiveState::Stopped(code);
         if !finished {
-            let _ = self.inner.recv_stream(StreamId::from(wire(id))).stop(wire(code));
+            let mut half = self.inner.recv_stream(StreamId::from(wire(id)));
+            // Of a stream that was reset the core gives no credit back when it is stopped, not before the next packet
+            // arrives, and a peer that waits for credit may send none.
+            if !matches!(half.received_reset(), Ok(Some(_))) {
+                let _ = half.stop(wire(code));
+            }
+            self.wants_transmit = true;
         }
+        self.tap.settle(id);
         stream.settle_ended(now);
         self.give_credit(id, events);
         !finished
@@ -1194,6 +1181,11 @@ impl Conn {
         })
     }
 
+    pub(crate) fn core_streams(&mut self) -> [u64; 3] {
+        let streams = self.inner.streams();
+        [streams.send_streams() as u64, streams.remote_open_streams(Dir::Bi), streams.remote_open_streams(Dir::Uni)]
+    }
+
     pub(crate) fn unacked(&self, id: u64) -> u64 {
         let Some(stream) = self.streams.get(&id) else { return 0 };
         let (_, acked) = self.tap.progress(id);
@@ -1337,9 +1329,7 @@ impl Conn {
 
     /// How many streams the peer may have open at once; what is open already stays.
     pub(crate) fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
-        let direction = direction_index(bidirectional);
-        self.streams_allowed[direction] = count;
-        if !self.is_closed && self.is_in_use[direction] {
+        if !self.is_closed {
             self.inner.set_max_concurrent_streams(if bidirectional { Dir::Bi } else { Dir::Uni }, wire(count));
         }
     }

@@ -8,11 +8,15 @@ use std::ops::Range;
 
 use crate::varint;
 
+pub(crate) const PADDING: u8 = 0x00;
 pub(crate) const PING: u8 = 0x01;
 pub(crate) const RESET_STREAM: u64 = 0x04;
 pub(crate) const RESET_STREAM_AT: u64 = 0x24;
+const STOP_SENDING: u64 = 0x05;
 /// STREAM with a length, without an offset (it is 0) and without an end.
 const STREAM_FROM_START: u64 = 0x0a;
+/// STREAM with an offset, a length and the end.
+const STREAM_LAST: u64 = 0x0f;
 
 /// A frame that matters here. Offsets and sizes are those of the stream, its header included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +32,9 @@ pub(crate) enum Frame {
         last: u64,
     },
     Reset(Reset),
-    /// Anything else that names a stream: STOP_SENDING, MAX_STREAM_DATA, STREAM_DATA_BLOCKED.
-    About {
-        stream: u64,
+    /// STOP_SENDING.
+    Stop {
+        code: u64,
     },
 }
 
@@ -55,6 +59,13 @@ impl Reset {
     }
 }
 
+/// Append a STREAM frame without data that ends a stream at `size`.
+pub(crate) fn write_end(stream: u64, size: u64, out: &mut Vec<u8>) {
+    for field in [STREAM_LAST, stream, size, 0] {
+        varint::write(field, out);
+    }
+}
+
 /// Append a STREAM frame with the first bytes of a stream; without bytes it does no more than open the stream.
 pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
     varint::write(STREAM_FROM_START, out);
@@ -63,20 +74,20 @@ pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(data);
 }
 
-/// Walk the frames of a packet in the application data space and show those that matter, each with its place. Stops
-/// silently at anything that cannot be read.
+/// Walk the frames of a packet in the application data space and show those that matter. RESET_STREAM, RESET_STREAM_AT and
+/// STOP_SENDING come with their place. Stops silently at anything that cannot be read.
 pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
     let mut reader = Reader(payload);
     loop {
         let start = payload.len() - reader.0.len();
         let Some(kind) = reader.varint() else { return };
-        let mut reset = None;
-        let read = reader.frame(kind, &mut reset, &mut |frame| see(start..start, frame));
+        let mut placed = None;
+        let read = reader.frame(kind, &mut placed, &mut |frame| see(start..start, frame));
         if read.is_none() {
             return;
         }
-        if let Some(reset) = reset {
-            see(start..payload.len() - reader.0.len(), Frame::Reset(reset));
+        if let Some(frame) = placed {
+            see(start..payload.len() - reader.0.len(), frame);
         }
     }
 }
@@ -95,72 +106,6 @@ pub(crate) fn replace_resets(payload: &[u8], out: &mut Vec<u8>, mut replace: imp
         }
     });
     out.extend_from_slice(&payload[copied..]);
-}
-
-/// Where the first frame stands that concerns a stream for which `is_meant` answers true.
-pub(crate) fn first_about(payload: &[u8], is_meant: impl Fn(u64) -> bool) -> Option<usize> {
-    let mut found = None;
-    walk(payload, |place, frame| {
-        let stream = match frame {
-            Frame::Stream { stream, .. } | Frame::About { stream } | Frame::Reset(Reset { stream, .. }) => stream,
-            Frame::Acked { .. } => return,
-        };
-        if found.is_none() && is_meant(stream) {
-            found = Some(place.start);
-        }
-    });
-    found
-}
-
-/// Whether `payload` resets a stream of which `before` brings data.
-pub(crate) fn resets_any_of(payload: &[u8], before: &[u8]) -> bool {
-    let mut reset = Vec::new();
-    walk(payload, |_, frame| {
-        if let Frame::Reset(Reset { stream, .. }) = frame {
-            reset.push(stream);
-        }
-    });
-    let mut found = false;
-    if !reset.is_empty() {
-        walk(before, |_, frame| {
-            found |= matches!(frame, Frame::Stream { stream, .. } if reset.contains(&stream));
-        });
-    }
-    found
-}
-
-/// The same frames, of which the last has a length, so that others can follow.
-pub(crate) fn with_length(payload: &[u8]) -> Vec<u8> {
-    let mut reader = Reader(payload);
-    let mut last = None;
-    while !reader.0.is_empty() {
-        let start = payload.len() - reader.0.len();
-        let Some(kind) = reader.varint() else { break };
-        if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
-            break;
-        }
-        last = Some((start, kind));
-    }
-    let Some((start, kind)) =
-        last.filter(|(_, kind)| reader.0.is_empty() && matches!(kind, 0x08 | 0x09 | 0x0c | 0x0d | 0x30))
-    else {
-        return payload.to_vec();
-    };
-    let mut out = payload[..start].to_vec();
-    let mut reader = Reader(&payload[start..]);
-    let _ = reader.varint();
-    if kind == 0x30 {
-        varint::write(0x31, &mut out);
-    } else {
-        varint::write(kind | 0x02, &mut out);
-        // Stream, and offset where there is one.
-        for _ in 0..=(kind >> 2 & 1) {
-            varint::write(reader.varint().unwrap_or_default(), &mut out);
-        }
-    }
-    varint::write(reader.0.len() as u64, &mut out);
-    out.extend_from_slice(reader.0);
-    out
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -185,7 +130,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    fn frame(&mut self, kind: u64, reset: &mut Option<Reset>, see: &mut impl FnMut(Frame)) -> Option<()> {
+    fn frame(&mut self, kind: u64, placed: &mut Option<Frame>, see: &mut impl FnMut(Frame)) -> Option<()> {
         match kind {
             // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK
             0x00 | 0x01 | 0x1e | 0x1f => Some(()),
@@ -201,17 +146,18 @@ impl Reader<'_> {
             RESET_STREAM | RESET_STREAM_AT => {
                 let (stream, code, size) = (self.varint()?, self.varint()?, self.varint()?);
                 let reliable = if kind == RESET_STREAM_AT { Some(self.varint()?) } else { None };
-                *reset = Some(Reset { stream, code, size, reliable });
+                *placed = Some(Frame::Reset(Reset { stream, code, size, reliable }));
                 Some(())
             }
             // ACK_FREQUENCY
             0xaf => self.skip_varints(4),
-            0x05 | 0x11 | 0x15 => {
-                let stream = self.varint()?;
+            STOP_SENDING => {
                 self.varint()?;
-                see(Frame::About { stream });
+                *placed = Some(Frame::Stop { code: self.varint()? });
                 Some(())
             }
+            // MAX_STREAM_DATA, STREAM_DATA_BLOCKED
+            0x11 | 0x15 => self.skip_varints(2),
             // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
             0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
             0x06 => {
@@ -318,39 +264,17 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_by_stream() {
-        let payload = [&[0x01, 0x11, 0x08, 0x05, 0x05, 0x04, 0x00], PLAIN, &[0x08, 0x0c, 0xaa]].concat();
-        for (stream, place) in [(8, Some(1)), (4, Some(4)), (2, Some(7)), (12, Some(11)), (0, None)] {
-            assert_eq!(first_about(&payload, |found| found == stream), place, "{stream}");
-        }
-    }
-
-    #[test]
-    fn resets_of_streams_with_data_are_found() {
-        for (before, expected) in
-            [(&[0x08, 0x02, 0xaa][..], true), (&[0x08, 0x06, 0xaa], false), (PLAIN, false), (&[], false)]
-        {
-            assert_eq!(resets_any_of(PLAIN, before), expected);
-            assert_eq!(resets_any_of(&[&[0x01], RELIABLE].concat(), before), expected);
-        }
-        assert!(!resets_any_of(&[0x01], &[0x08, 0x02, 0xaa]));
-    }
-
-    #[test]
-    fn last_frame_gets_a_length_and_nothing_else_changes() {
-        for (last, expected) in [
-            (&[0x08, 0x04, 0xaa, 0xbb][..], &[0x0a, 0x04, 0x02, 0xaa, 0xbb][..]),
-            (&[0x0d, 0x04, 0x09, 0xaa], &[0x0f, 0x04, 0x09, 0x01, 0xaa]),
-            (&[0x09, 0x04], &[0x0b, 0x04, 0x00]),
-            (&[0x30, 0xaa], &[0x31, 0x01, 0xaa]),
-            (&[0x0a, 0x04, 0x01, 0xaa], &[0x0a, 0x04, 0x01, 0xaa]),
-            (&[0x01], &[0x01]),
-            (&[0x08, 0x04, 0xaa, 0x3f], &[0x0a, 0x04, 0x02, 0xaa, 0x3f]),
-            (&[0x3f, 0x08, 0x04], &[0x3f, 0x08, 0x04]),
-            (&[], &[]),
-        ] {
-            assert_eq!(with_length(&[PLAIN, last].concat()), [PLAIN, expected].concat());
-        }
+    fn an_end_without_data_is_a_stream_frame_and_a_stop_has_its_place() {
+        let mut out = vec![PING];
+        write_end(7, 300, &mut out);
+        out.extend_from_slice(&[0x05, 0x07, 0x40, 0x80, PING]);
+        assert_eq!(
+            frames(&out),
+            [
+                (1..1, Frame::Stream { stream: 7, start: 300, end: 300, is_last: true }),
+                (6..10, Frame::Stop { code: 0x80 }),
+            ]
+        );
     }
 
     #[test]
@@ -364,7 +288,6 @@ mod tests {
             }
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             walk(&bytes, |_, _| ());
-            assert!(with_length(&bytes).starts_with(&bytes[..0]));
             let mut out = Vec::new();
             replace_resets(&bytes, &mut out, |_, _| false);
             assert_eq!(out, bytes);

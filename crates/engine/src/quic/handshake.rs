@@ -1,7 +1,7 @@
 //! The TLS session of a connection, as the QUIC core wants it.
 //!
 //! The core has one of its own, which offers the core's transport parameters and no others. This one adds
-//! reset_stream_at, names all the streams that the peer may open, keeps the peer's parameters for reports, and puts the tap in front of the keys for application data.
+//! reset_stream_at, keeps the peer's parameters for reports, and puts the tap in front of the keys for application data.
 
 use std::{any::Any, io::Cursor, sync::Arc};
 
@@ -22,15 +22,12 @@ use rustls::{
 
 use super::tap::{Tap, TapKey};
 use crate::{
-    config::Options,
     tls::{ClientTls, ServerTls, TlsError},
     varint,
 };
 
 /// reset_stream_at as in draft-ietf-quic-reliable-stream-reset from -08 on, and as in -05 to -07, which Safari wants.
 const RESET_STREAM_AT: [u64; 2] = [0x1d, 0x17_f758_6d2c_b571];
-/// initial_max_streams_bidi and initial_max_streams_uni (RFC 9000, section 18.2).
-const INITIAL_MAX_STREAMS: [u64; 2] = [0x08, 0x09];
 
 /// Transport parameters as they stand in the TLS extension: (id, value).
 pub(crate) fn parameters(mut raw: &[u8]) -> Vec<(u64, &[u8])> {
@@ -140,6 +137,10 @@ impl crypto::Session for TlsSession {
             Some(alert) => violation(TransportErrorCode::crypto(alert.into()), error.to_string()),
             None => violation(TransportErrorCode::PROTOCOL_VIOLATION, format!("TLS error: {error}")),
         })?;
+        if !self.inner.is_handshaking() {
+            // The core asks the same at the end of this packet.
+            self.tap.set_established();
+        }
         // The answer is whether a server has the client's hello, and a client the server's choice of protocol.
         let is_ready = self.inner.alpn_protocol().is_some() || self.server_name().is_some() || !self.is_handshaking();
         Ok(is_ready && !std::mem::replace(&mut self.has_reported, true))
@@ -223,47 +224,11 @@ fn initial_suite(provider: &rustls::crypto::CryptoProvider) -> Result<Suite, Tls
         .ok_or_else(|| TlsError("TLS configuration without a QUIC cipher suite".into()))
 }
 
-/// What this side says of itself beyond what the core knows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Own {
-    pub(crate) accepts_resets: bool,
-    /// Streams (bidirectional, unidirectional) that the peer may open.
-    pub(crate) streams: [u64; 2],
-    /// Those for which the core has room at first.
-    pub(crate) room: [u64; 2],
-}
-
-impl Own {
-    pub(crate) fn new(options: &Options) -> Self {
-        let streams = [options.max_bidirectional_streams, options.max_unidirectional_streams];
-        Self { accepts_resets: options.reset_stream_at, streams, room: streams.map(|most| options.at_first(most)) }
-    }
-
-    fn tap(&self, side: Side) -> Arc<Tap> {
-        Arc::new(Tap::new(side, self.accepts_resets, self.streams, self.room))
-    }
-}
-
-fn offer(core: &TransportParameters, own: &Own) -> Vec<u8> {
-    let mut written = Vec::new();
-    core.write(&mut written);
+/// The core's transport parameters as they are sent, with ours behind them.
+fn offer(core: &TransportParameters, accepts_resets: bool) -> Vec<u8> {
     let mut out = Vec::new();
-    for (id, value) in parameters(&written) {
-        varint::write(id, &mut out);
-        match INITIAL_MAX_STREAMS.iter().position(|streams| *streams == id) {
-            Some(direction) => {
-                let mut most = Vec::new();
-                varint::write(own.streams[direction], &mut most);
-                varint::write(most.len() as u64, &mut out);
-                out.extend_from_slice(&most);
-            }
-            None => {
-                varint::write(value.len() as u64, &mut out);
-                out.extend_from_slice(value);
-            }
-        }
-    }
-    if own.accepts_resets {
+    core.write(&mut out);
+    if accepts_resets {
         for id in RESET_STREAM_AT {
             varint::write(id, &mut out);
             varint::write(0, &mut out);
@@ -275,12 +240,12 @@ fn offer(core: &TransportParameters, own: &Own) -> Vec<u8> {
 pub(crate) struct ClientCrypto {
     config: Arc<rustls::ClientConfig>,
     suite: Suite,
-    own: Own,
+    accepts_resets: bool,
 }
 
 impl ClientCrypto {
-    pub(crate) fn new(tls: &ClientTls, own: Own) -> Result<Self, TlsError> {
-        Ok(Self { config: tls.0.clone(), suite: initial_suite(tls.0.crypto_provider())?, own })
+    pub(crate) fn new(tls: &ClientTls, accepts_resets: bool) -> Result<Self, TlsError> {
+        Ok(Self { config: tls.0.clone(), suite: initial_suite(tls.0.crypto_provider())?, accepts_resets })
     }
 }
 
@@ -294,13 +259,13 @@ impl crypto::ClientConfig for ClientCrypto {
         let refused = || ConnectError::InvalidServerName(server_name.into());
         let version = version(number)?;
         let name = ServerName::try_from(server_name).map_err(|_| refused())?.to_owned();
-        let offer = offer(params, &self.own);
+        let offer = offer(params, self.accepts_resets);
         let inner = ClientConnection::new(self.config.clone(), version, name, offer).map_err(|_| refused())?;
         Ok(Box::new(TlsSession {
             inner: Connection::Client(inner),
             suite: self.suite,
             version,
-            tap: self.own.tap(Side::Client),
+            tap: Arc::new(Tap::new(Side::Client, self.accepts_resets)),
             has_reported: false,
             next_secrets: None,
         }))
@@ -312,17 +277,17 @@ pub(crate) struct ServerCrypto {
     /// For what has nothing to do with a session: initial keys and Retry.
     core: Arc<QuicServerConfig>,
     suite: Suite,
-    own: Own,
+    accepts_resets: bool,
 }
 
 impl ServerCrypto {
-    pub(crate) fn new(tls: &ServerTls, own: Own) -> Result<Self, TlsError> {
+    pub(crate) fn new(tls: &ServerTls, accepts_resets: bool) -> Result<Self, TlsError> {
         let unfit = |why: String| TlsError(format!("TLS configuration that is unfit for QUIC: {why}"));
         let core = QuicServerConfig::try_from(tls.config.clone()).map_err(|e| unfit(e.to_string()))?;
         // Sessions are made where an error has no way out; a configuration that is no good shows here.
         ServerConnection::new(tls.config.clone(), Version::V1, Vec::new()).map_err(|e| unfit(e.to_string()))?;
         let suite = initial_suite(tls.config.crypto_provider())?;
-        Ok(Self { config: tls.config.clone(), core: Arc::new(core), suite, own })
+        Ok(Self { config: tls.config.clone(), core: Arc::new(core), suite, accepts_resets })
     }
 }
 
@@ -336,14 +301,14 @@ impl crypto::ServerConfig for ServerCrypto {
     }
 
     fn start_session(self: Arc<Self>, _: u32, params: &TransportParameters) -> Box<dyn crypto::Session> {
-        let offer = offer(params, &self.own);
+        let offer = offer(params, self.accepts_resets);
         let inner = ServerConnection::new(self.config.clone(), Version::V1, offer)
             .expect("the configuration was tried when the endpoint was made");
         Box::new(TlsSession {
             inner: Connection::Server(inner),
             suite: self.suite,
             version: Version::V1,
-            tap: self.own.tap(Side::Server),
+            tap: Arc::new(Tap::new(Side::Server, self.accepts_resets)),
             has_reported: false,
             next_secrets: None,
         })

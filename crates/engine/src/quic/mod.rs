@@ -26,7 +26,7 @@ use rustls::pki_types::CertificateDer;
 
 use self::{
     connection::Conn,
-    handshake::{ClientCrypto, Own, ServerCrypto, TapHandle},
+    handshake::{ClientCrypto, ServerCrypto, TapHandle},
 };
 use crate::{
     config::Options,
@@ -167,8 +167,8 @@ fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
     config
         .max_idle_timeout(idle)
         .keep_alive_interval(options.keep_alive)
-        .max_concurrent_bidi_streams(varint(options.at_first(options.max_bidirectional_streams)))
-        .max_concurrent_uni_streams(varint(options.at_first(options.max_unidirectional_streams)))
+        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
+        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
         .stream_receive_window(varint(options.stream_receive_window))
         .receive_window(varint(options.connection_receive_window))
         .send_window(options.connection_send_buffer as u64)
@@ -220,7 +220,7 @@ impl Engine {
         let server = match server {
             None => None,
             Some(tls) => {
-                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, Own::new(&options))?));
+                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?));
                 server.transport_config(transport.clone());
                 Some(Arc::new(server))
             }
@@ -473,7 +473,7 @@ impl Engine {
         server_name: &str,
         tls: &ClientTls,
     ) -> Result<u64, TlsError> {
-        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, Own::new(&self.options))?));
+        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.options.reset_stream_at)?));
         config.transport_config(self.transport.clone());
         let (handle, inner) =
             self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;
@@ -726,6 +726,12 @@ impl Engine {
     #[must_use]
     pub fn stream_count(&self, id: u64) -> usize {
         self.connections.get(&id).map_or(0, |conn| conn.streams.len())
+    }
+
+    /// Streams that the QUIC core keeps: those on which we send, and the peer's, bidirectional and unidirectional. With
+    /// all streams over they are zero.
+    pub fn core_streams(&mut self, id: u64) -> Option<[u64; 3]> {
+        self.with(id, |conn, _| conn.core_streams())
     }
 
     /// Higher goes first.

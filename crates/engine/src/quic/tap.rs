@@ -15,12 +15,18 @@
 //!   the reset, in the same packet: whoever gets the one has the other, however often the core sends it again. The room
 //!   for both is taken from the packet in advance, by claiming a longer authentication tag while a reset is under way;
 //!   what is not needed becomes PADDING at the front.
-//! - Incoming, RESET_STREAM_AT becomes an empty STREAM frame, on which the core checks the stream's id, and is noted.
-//!   When the engine has what the reset promised, it asks for a plain RESET_STREAM in front of the next packet that is
-//!   opened (`feed`), with which the core settles state and credit. Where the header was read before, the frame is
-//!   turned into a plain RESET_STREAM at once.
+//! - Incoming, RESET_STREAM_AT becomes an empty STREAM frame that ends the stream at the reset's final size: the core
+//!   checks it against the stream's id, its credit and any other final size, and keeps what has arrived. The engine
+//!   then reads what the reset promised, and stops the stream in the core, which with a known final size settles state
+//!   and credit at once. The STOP_SENDING that the core wants to send for that is of no use to a peer that has reset
+//!   the stream, and leaves as a PING ([`STOP_UNSEEN`]). Where nothing of the promise is left to read, the frame
+//!   becomes a plain RESET_STREAM instead.
 //! - What breaks a rule of the draft is given to the core in a form that makes it close the connection with the right
 //!   error. What cannot be read is left to the core as it is.
+//!
+//! One rule holds all of this together: a frame never leaves its packet. What the core acknowledges is what it has
+//! processed, and a packet that it drops after opening it, such as a duplicate, has no effect here either
+//! ([`Tap::is_taken`]).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -41,31 +47,37 @@ use super::frames::{self, Frame, Reset};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
-/// Bits of [`Tap::news`]: streams whose acknowledged prefix grew, or frames of streams that the engine may register now;
-/// resets to act on; receiving halves whose extent changed.
+/// Bits of [`Tap::news`]: streams whose acknowledged prefix grew; resets to act on; receiving halves whose extent changed.
 const ADVANCED: u8 = 1;
 const RESETS: u8 = 2;
 const GROWN: u8 = 4;
 /// Bytes of each packet that resets under way may claim at most; further resets wait.
 const RESERVE_LIMIT: usize = 256;
 
-/// What is known of one stream's sending half, in stream offsets (header included).
+/// With this code the core is told to stop a stream that its peer has reset, and the peer need not hear of it.
+///
+/// It is the largest that a frame can carry (RFC 9000, section 16), and no code of HTTP/3 or WebTransport.
+pub(crate) const STOP_UNSEEN: u64 = (1 << 62) - 1;
+
+/// Bytes of one half of a stream that have arrived, here or at the peer's, in stream offsets (header included).
 #[derive(Debug, Default)]
 struct Progress {
     sent: u64,
     acked: u64,
+    /// Ranges above `acked` with gaps between them, by their start. Bounded by what the stream's sender may have under way:
+    /// sending, by our own send buffer; receiving, by the gaps that the core allows before it closes the connection. It
+    /// allows any after a stop or a reset, so from then on nothing is kept here ([`Arrival::is_settled`]).
     beyond: BTreeMap<u64, u64>,
 }
 
 impl Progress {
-    /// Note an acknowledged range; whether the contiguous prefix grew.
+    /// Note a range; whether the contiguous prefix grew.
     fn acknowledge(&mut self, start: u64, end: u64) -> bool {
         if end <= self.acked {
             return false;
         }
         if start > self.acked {
-            let longest = self.beyond.entry(start).or_insert(end);
-            *longest = (*longest).max(end);
+            self.keep_beyond(start, end);
             return false;
         }
         self.acked = end;
@@ -78,6 +90,26 @@ impl Progress {
         }
         true
     }
+
+    /// Keep a range behind a gap, joined with those that it touches.
+    fn keep_beyond(&mut self, mut start: u64, mut end: u64) {
+        if let Some((&before, &until)) = self.beyond.range(..=start).next_back()
+            && until >= start
+        {
+            if until >= end {
+                return;
+            }
+            start = before;
+        }
+        while let Some((&next, &until)) = self.beyond.range(start..).next() {
+            if next > end {
+                break;
+            }
+            end = end.max(until);
+            self.beyond.remove(&next);
+        }
+        self.beyond.insert(start, end);
+    }
 }
 
 /// What is known of one stream's receiving half.
@@ -89,8 +121,8 @@ struct Arrival {
     header: u64,
     /// The first reset, with the smallest reliable size of all; 0 for RESET_STREAM.
     reset: Option<Reset>,
-    /// The core has the reset too, or is about to.
-    is_core_told: bool,
+    /// Nobody reads on: the stream was stopped here, or the core has its reset. Only its extent still counts.
+    is_settled: bool,
 }
 
 /// How far a stream reaches, as its peer counts it: what is missing below the end is part of it.
@@ -129,30 +161,58 @@ struct Departure {
     packet: Option<u64>,
 }
 
+/// The packet numbers that were opened, remembered just as the core does it, so that both take the same packets: the
+/// highest, and which of the 128 below it came. What is older counts as seen.
+#[derive(Debug, Default)]
+struct Opened {
+    /// Bit `n` stands for the packet `n + 1` below the highest.
+    window: u128,
+    /// One more than the highest; 0 before the first.
+    next: u64,
+}
+
+impl Opened {
+    /// Note a packet; whether it is the first time.
+    fn is_new(&mut self, packet: u64) -> bool {
+        if packet >= self.next {
+            // The one that was the highest so far gets a bit of its own.
+            let distance = packet - self.next + 1;
+            let shifted = u32::try_from(distance).ok().and_then(|by| self.window.checked_shl(by)).unwrap_or(0);
+            let last = u32::try_from(distance - 1).ok().and_then(|by| 1u128.checked_shl(by)).unwrap_or(0);
+            self.window = shifted | if self.next > 0 { last } else { 0 };
+            self.next = packet + 1;
+            return true;
+        }
+        let Some(below) = (self.next - 1 - packet).checked_sub(1) else { return false };
+        let Some(bit) = u32::try_from(below).ok().and_then(|by| 1u128.checked_shl(by)) else { return false };
+        let is_new = self.window & bit == 0;
+        self.window |= bit;
+        is_new
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
+    opened: Opened,
     streams: FxHashMap<u64, Progress>,
+    /// Receiving halves: those that the engine has registered, and streams of the peer that came with the packet that is
+    /// being handled. The core's limits of streams bound it, and a packet for those that break them.
     arrivals: FxHashMap<u64, Box<Arrival>>,
+    /// Streams of the peer (bidirectional, unidirectional) that were registered at one time or another. A stream below
+    /// that without an arrival is one that the engine has forgotten.
+    registered: [u64; 2],
+    /// Bounded by RESERVE_LIMIT: each claims at least a byte.
     departures: FxHashMap<u64, Departure>,
-    /// Frames of streams the engine has not heard of yet; it will before the next packet.
-    unknown: Vec<(u64, u64, u64, bool)>,
-    unknown_resets: Vec<Reset>,
-    /// Receiving halves whose extent changed.
+    /// Receiving halves whose extent changed, since the engine looked last, which is after each packet.
     grown: Vec<u64>,
-    /// STREAM and reset frames in flight, by rising packet number.
+    /// STREAM and reset frames in flight, by rising packet number. Bounded by the congestion window and FORGET_DISTANCE.
     flight: VecDeque<SentFrame>,
     largest_acked: u64,
+    /// Streams whose acknowledged prefix grew, since the engine looked last, which is after each packet.
     advanced: Vec<u64>,
-    /// Streams with a reset that the engine has to act on.
+    /// Streams with a reset that the engine has to act on; the same.
     resets: Vec<u64>,
-    /// Streams whose reset goes to the core with the next packets.
-    feed: Vec<u64>,
     scratch: Vec<u8>,
-    /// Streams of the peer (bidirectional, unidirectional) for which the core has room; `MAX` for all that are allowed.
-    room: [u64; 2],
-    /// Frames that concern streams beyond that. They come in front of the next packet, when there will be room, or in
-    /// its place.
-    postponed: Vec<u8>,
 }
 
 /// Shared by the engine and the packet keys of one connection.
@@ -167,30 +227,35 @@ pub(crate) struct Tap {
     /// Bytes of each packet claimed by resets. Constant while the core builds packets: it only changes when the engine
     /// gives a reset and when a packet arrives.
     reserve: AtomicUsize,
-    /// Frames were postponed, and the core was not given room since.
-    needs_room: AtomicBool,
+    /// The core is through with the handshake and takes packets with application data.
+    is_established: AtomicBool,
+    /// A stop was given to the core that the peer must not see.
+    has_unseen_stops: AtomicBool,
     /// What there is to take. Most packets bring little of it, and then nobody has to lock.
     news: AtomicU8,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(super) promise: std::sync::atomic::AtomicU64,
+    /// Packets that had an effect here.
+    #[cfg(test)]
+    pub(super) taken: std::sync::atomic::AtomicU64,
 }
 
 impl Tap {
-    pub(crate) fn new(side: Side, accepts_resets: bool, streams: [u64; 2], room: [u64; 2]) -> Self {
-        // Where there is room for all, the core sees to it that there are no more.
-        let room =
-            [0, 1].map(|direction| if room[direction] < streams[direction] { room[direction] } else { u64::MAX });
+    pub(crate) fn new(side: Side, accepts_resets: bool) -> Self {
         Self {
-            state: Mutex::new(State { room, ..State::default() }),
-            needs_room: AtomicBool::new(false),
-            news: AtomicU8::new(0),
+            state: Mutex::default(),
             side,
             accepts_resets,
             peer: OnceLock::new(),
             reserve: AtomicUsize::new(0),
+            is_established: AtomicBool::new(false),
+            has_unseen_stops: AtomicBool::new(false),
+            news: AtomicU8::new(0),
             #[cfg(test)]
             promise: std::sync::atomic::AtomicU64::new(0),
+            #[cfg(test)]
+            taken: std::sync::atomic::AtomicU64::new(0),
         }
     }
 
@@ -218,36 +283,35 @@ impl Tap {
         self.news.load(Ordering::Relaxed) & kind != 0 && self.news.fetch_and(!kind, Ordering::Relaxed) & kind != 0
     }
 
-    /// Whether a packet came that the core has no room for; not again before the next.
-    pub(crate) fn take_needs_room(&self) -> bool {
-        self.needs_room.load(Ordering::Relaxed) && self.needs_room.swap(false, Ordering::Relaxed)
+    /// The handshake is complete: from this packet on the core takes application data.
+    pub(crate) fn set_established(&self) {
+        self.is_established.store(true, Ordering::Relaxed);
     }
 
-    /// The core has room for all the streams of a direction that the peer may open.
-    pub(crate) fn note_room(&self, direction: usize) {
-        self.state().room[direction] = u64::MAX;
+    /// A stop with the code [`STOP_UNSEEN`] is given to the core.
+    pub(crate) fn expect_unseen_stop(&self) {
+        self.has_unseen_stops.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn register(&self, stream: u64) {
         self.state().streams.insert(stream, Progress::default());
     }
 
-    /// Count what arrives on a stream from now on, and what came with the packet that is being handled.
+    /// Count what arrives on a stream, also what came with the packet that opened it, until it is forgotten.
     pub(crate) fn register_receiving(&self, stream: u64) {
         let mut state = self.state();
-        let state = &mut *state;
-        let mut arrival = Box::<Arrival>::default();
-        for &(_, start, end, is_last) in state.unknown.iter().filter(|frame| frame.0 == stream) {
-            arrival.progress.acknowledge(start, end);
-            arrival.reach(end, is_last, false);
+        state.arrivals.entry(stream).or_default();
+        if is_from_peer(stream, self.side) {
+            let registered = &mut state.registered[direction(stream)];
+            *registered = (*registered).max((stream >> 2) + 1);
         }
-        for reset in state.unknown_resets.iter().filter(|reset| reset.stream == stream) {
-            arrival.note(*reset);
-            arrival.reach(reset.size, true, false);
-            state.resets.push(stream);
-            self.news.fetch_or(RESETS, Ordering::Relaxed);
+    }
+
+    /// Nobody reads the stream any more: of what still arrives only the extent counts, and a reset need keep no promise.
+    pub(crate) fn settle(&self, stream: u64) {
+        if let Some(arrival) = self.state().arrivals.get_mut(&stream) {
+            arrival.settle();
         }
-        state.arrivals.insert(stream, arrival);
     }
 
     /// The engine has read the header of a peer's stream: a reset can no longer hide it.
@@ -297,11 +361,7 @@ impl Tap {
         if !self.take_news(ADVANCED) {
             return;
         }
-        let mut state = self.state();
-        into.append(&mut state.advanced);
-        // Whatever was new is registered by now; the rest belongs to streams that are over.
-        state.unknown.clear();
-        state.unknown_resets.clear();
+        into.append(&mut self.state().advanced);
     }
 
     /// Announce a reset that the engine is about to give to the core. `header` is what the peer may not have yet. False:
@@ -346,24 +406,17 @@ impl Tap {
         }
     }
 
-    /// The reset of a stream that the core has not been told of.
+    /// The reset of a stream, if it promised bytes and the engine has not settled it.
     pub(crate) fn reset_of(&self, stream: u64) -> Option<Reset> {
         let state = self.state();
         let arrival = state.arrivals.get(&stream)?;
-        arrival.reset.filter(|_| !arrival.is_core_told)
+        arrival.reset.filter(|_| !arrival.is_settled)
     }
 
-    /// Put the reset of a stream in front of the packets that are opened next, until [`Tap::stop_feeding`].
-    pub(crate) fn feed(&self, stream: u64) {
-        self.state().feed.push(stream);
-    }
-
-    pub(crate) fn stop_feeding(&self, stream: u64) {
-        let mut state = self.state();
-        state.feed.retain(|fed| *fed != stream);
-        if let Some(arrival) = state.arrivals.get_mut(&stream) {
-            arrival.is_core_told = true;
-        }
+    /// Whether the core processes a packet that it has just opened. It drops what it has seen before, also what it cannot
+    /// tell from that, and application data that overtook the end of the handshake.
+    fn is_taken(&self, state: &mut State, packet: u64) -> bool {
+        state.opened.is_new(packet) && self.is_established.load(Ordering::Relaxed)
     }
 
     /// See a packet just before it is sealed. The last `reserve` bytes of `payload` are unused as yet.
@@ -385,87 +438,70 @@ impl Tap {
             payload[padding..].copy_from_slice(&out);
             state.scratch = out;
         }
-        if state.streams.is_empty() {
+        let has_unseen_stops = self.has_unseen_stops.load(Ordering::Relaxed);
+        if state.streams.is_empty() && !has_unseen_stops {
             return;
         }
+        let mut unseen = Vec::new();
         // With room claimed, the frames stand at the end and PADDING in front of them.
-        frames::walk(payload, |_, frame| {
-            if let Frame::Stream { stream, start, end, .. } = frame
-                && let Some(progress) = state.streams.get_mut(&stream)
-            {
-                progress.sent = progress.sent.max(end);
-                state.flight.push_back(SentFrame { packet, stream, content: Content::Bytes { start, end } });
+        frames::walk(payload, |place, frame| match frame {
+            Frame::Stream { stream, start, end, .. } => {
+                if let Some(progress) = state.streams.get_mut(&stream) {
+                    progress.sent = progress.sent.max(end);
+                    state.flight.push_back(SentFrame { packet, stream, content: Content::Bytes { start, end } });
+                }
             }
+            Frame::Stop { code: STOP_UNSEEN, .. } => unseen.push(place),
+            _ => {}
         });
+        for place in unseen {
+            // The core waits for an acknowledgement of the packet, so something in it has to ask for one.
+            payload[place.clone()].fill(frames::PADDING);
+            payload[place.start] = frames::PING;
+        }
     }
 
     /// See a packet just after it was opened, and change it where the core cannot take it as it is.
-    fn packet_arrives(&self, payload: &mut BytesMut) {
+    fn packet_arrives(&self, packet: u64, payload: &mut BytesMut) {
         let mut state = self.state();
         let state = &mut *state;
-        if !state.postponed.is_empty() {
-            let mut whole = std::mem::take(&mut state.postponed);
-            if frames::resets_any_of(payload, &whole) {
-                // The sender waited with the reset until the header was acknowledged, and it was, with the packet that
-                // brought it. Handed on together, the core would drop the header.
-                state.postponed = frames::with_length(payload);
-                self.needs_room.store(true, Ordering::Relaxed);
-            } else {
-                whole.extend_from_slice(payload);
-            }
-            *payload = BytesMut::from(&whole[..]);
+        if !self.is_taken(state, packet) {
+            return;
         }
-        if state.room != [u64::MAX; 2] {
-            let (room, is_client) = (state.room, self.side.is_client());
-            let is_beyond = |stream: u64| {
-                // RFC 9000, section 2.1.
-                (stream & 1 == 1) == is_client && stream >> 2 >= room[usize::from(stream & 2 != 0)]
-            };
-            if let Some(place) = frames::first_about(payload, is_beyond) {
-                state.postponed = frames::with_length(&payload[place..]);
-                payload.truncate(place);
-                // A packet without frames would be an error, and this one has to be acknowledged.
-                payload.extend_from_slice(&[frames::PING]);
-                self.needs_room.store(true, Ordering::Relaxed);
-            }
-        }
+        #[cfg(test)]
+        self.taken.fetch_add(1, Ordering::Relaxed);
         let mut has_resets = false;
-        // Resets whose stream got data that contradicts them: the core must know of them first, to see that.
-        let mut contradicted = Vec::new();
+        let mut violates_final_size = false;
         frames::walk(payload, |_, frame| match frame {
             Frame::Acked { first, last } => state.acknowledge(first, last, &self.reserve),
-            Frame::Stream { stream, start, end, is_last } => match state.arrivals.get_mut(&stream) {
-                Some(arrival) => {
-                    if let Some(reset) = arrival.reset
-                        && !arrival.is_core_told
-                        && (end > reset.size || is_last && end != reset.size)
-                    {
-                        contradicted.push(stream);
-                    }
+            Frame::Stream { stream, start, end, is_last } => {
+                let Some(arrival) = state.arrival(self.side, stream) else { return };
+                violates_final_size |= arrival.contradicts(end, is_last);
+                if !arrival.is_settled {
                     arrival.progress.acknowledge(start, end);
-                    if arrival.reach(end, is_last, false) && state.grown.last() != Some(&stream) {
-                        state.grown.push(stream);
-                    }
                 }
-                None => state.unknown.push((stream, start, end, is_last)),
-            },
-            Frame::About { .. } => {}
+                if arrival.reach(end, is_last, false) && state.grown.last() != Some(&stream) {
+                    state.grown.push(stream);
+                }
+            }
+            Frame::Stop { .. } => {}
             Frame::Reset(reset) => {
                 has_resets = true;
-                if let Some(arrival) = state.arrivals.get_mut(&reset.stream) {
-                    let is_plain = reset.reliable.unwrap_or(0) <= arrival.header;
-                    if arrival.reach(reset.size, true, is_plain) {
-                        state.grown.push(reset.stream);
-                    }
+                if reset.reliable.is_some() && !self.accepts_resets {
+                    return;
+                }
+                let Some(arrival) = state.arrival(self.side, reset.stream) else { return };
+                violates_final_size |= arrival.contradicts(reset.size, true);
+                let is_plain = arrival.is_settled || reset.reliable.unwrap_or(0) <= arrival.header;
+                if arrival.reach(reset.size, true, is_plain) {
+                    state.grown.push(reset.stream);
                 }
             }
         });
-        if has_resets || !contradicted.is_empty() || !state.feed.is_empty() {
+        if has_resets || violates_final_size {
             let mut out = Vec::with_capacity(payload.len() + 64);
-            for stream in state.feed.iter().chain(&contradicted) {
-                if let Some(reset) = state.arrivals.get(stream).and_then(|arrival| arrival.reset) {
-                    Reset { reliable: None, ..reset }.write(&mut out);
-                }
+            if violates_final_size {
+                state.write_final_size_error(self.side, &mut out);
             }
             frames::replace_resets(payload, &mut out, |reset, out| {
                 (self.accepts_resets || reset.reliable.is_none()) && state.read_reset(self.side, reset, out)
@@ -473,7 +509,7 @@ impl Tap {
             *payload = BytesMut::from(&out[..]);
         }
         let mut news = 0;
-        if !(state.advanced.is_empty() && state.unknown.is_empty() && state.unknown_resets.is_empty()) {
+        if !state.advanced.is_empty() {
             news |= ADVANCED;
         }
         if !state.resets.is_empty() {
@@ -492,7 +528,28 @@ impl Tap {
     }
 }
 
+/// Whether the peer opened a stream (RFC 9000, section 2.1).
+fn is_from_peer(stream: u64, side: Side) -> bool {
+    (stream & 1 == 1) == side.is_client()
+}
+
+/// 0 for a bidirectional stream, 1 for a unidirectional one (RFC 9000, section 2.1).
+fn direction(stream: u64) -> usize {
+    usize::from(stream & 2 != 0)
+}
+
 impl Arrival {
+    /// Whether a frame that reaches to `end` breaks the rule that a final size never changes (RFC 9000, section 4.5).
+    fn contradicts(&self, end: u64, is_final: bool) -> bool {
+        let known = self.extent;
+        known.is_final && (end > known.end || is_final && end != known.end) || is_final && end < known.end
+    }
+
+    fn settle(&mut self) {
+        self.is_settled = true;
+        self.progress.beyond = BTreeMap::new();
+    }
+
     /// Note how far the stream reaches; whether that is news.
     fn reach(&mut self, end: u64, is_final: bool, is_reset: bool) -> bool {
         let before = self.extent;
@@ -511,6 +568,24 @@ impl Arrival {
 }
 
 impl State {
+    /// The receiving half of a stream, unless it is one that the engine has forgotten or that is not there.
+    fn arrival(&mut self, side: Side, stream: u64) -> Option<&mut Arrival> {
+        if is_from_peer(stream, side) && stream >> 2 >= self.registered[direction(stream)] {
+            // New: the engine will register it when the core is through with the packet.
+            return Some(self.arrivals.entry(stream).or_default());
+        }
+        self.arrivals.get_mut(&stream).map(|arrival| &mut **arrival)
+    }
+
+    /// Write frames for which the core closes the connection with FINAL_SIZE_ERROR, whether or not it remembers the stream
+    /// in question: the peer's next stream ends twice, at different sizes.
+    fn write_final_size_error(&self, side: Side, out: &mut Vec<u8>) {
+        let initiator = if side.is_client() { 1 } else { 0 };
+        let stream = self.registered[1] << 2 | 2 | initiator;
+        frames::write_end(stream, 0, out);
+        Reset { stream, code: 0, size: 1, reliable: None }.write(out);
+    }
+
     fn acknowledge(&mut self, first: u64, last: u64, reserve: &AtomicUsize) {
         self.largest_acked = self.largest_acked.max(last);
         let from = self.flight.partition_point(|f| f.packet < first);
@@ -563,35 +638,22 @@ impl State {
             return false;
         }
         let plain = Reset { reliable: None, ..reset };
-        let noted = Reset { reliable: Some(reliable), ..reset };
         let Some(arrival) = self.arrivals.get_mut(&reset.stream) else {
-            if reliable == 0 {
-                plain.write(out);
-            } else {
-                frames::write_start(reset.stream, &[], out);
-                self.unknown_resets.push(noted);
-            }
+            // The engine has forgotten the stream, and stopped it before: what the core lacks is its final size.
+            plain.write(out);
             return true;
         };
-        if let Some(known) = arrival.reset {
-            if known.code != reset.code {
-                // STREAM_STATE_ERROR: as if it were for a stream on which only we send.
-                Reset { stream: if side.is_client() { 2 } else { 3 }, ..plain }.write(out);
-                return true;
-            }
-            if known.size != reset.size && !arrival.is_core_told {
-                // FINAL_SIZE_ERROR: let the core compare the two.
-                Reset { reliable: None, ..known }.write(out);
-                plain.write(out);
-                return true;
-            }
+        if arrival.reset.is_some_and(|known| known.code != reset.code) {
+            // STREAM_STATE_ERROR: as if it were for a stream on which only we send.
+            Reset { stream: if side.is_client() { 2 } else { 3 }, ..plain }.write(out);
+            return true;
         }
-        arrival.note(noted);
-        if arrival.is_core_told || reliable <= arrival.header {
-            arrival.is_core_told = true;
+        arrival.note(Reset { reliable: Some(reliable), ..reset });
+        if arrival.is_settled || reliable <= arrival.header {
+            arrival.settle();
             plain.write(out);
         } else {
-            frames::write_start(reset.stream, &[], out);
+            frames::write_end(reset.stream, reset.size, out);
             self.resets.push(reset.stream);
         }
         true
@@ -622,7 +684,7 @@ impl PacketKey for TapKey {
 
     fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
         self.inner.decrypt(packet, header, payload)?;
-        self.tap.packet_arrives(payload);
+        self.tap.packet_arrives(packet, payload);
         Ok(())
     }
 
@@ -664,14 +726,131 @@ mod tests {
         buffer
     }
 
+    /// What the core gets of the next packet.
     fn arrives(tap: &Tap, payload: &[u8]) -> Vec<u8> {
+        let next = tap.state().opened.next;
+        arrives_as(tap, next, payload)
+    }
+
+    fn arrives_as(tap: &Tap, packet: u64, payload: &[u8]) -> Vec<u8> {
         let mut buffer = BytesMut::from(payload);
-        tap.packet_arrives(&mut buffer);
+        tap.packet_arrives(packet, &mut buffer);
         buffer.to_vec()
     }
 
+    fn tap(side: Side, accepts_resets: bool) -> Tap {
+        let tap = Tap::new(side, accepts_resets);
+        tap.set_established();
+        tap
+    }
+
     fn client() -> Tap {
-        Tap::new(Side::Client, true, [100; 2], [100; 2])
+        tap(Side::Client, true)
+    }
+
+    fn end(stream: u64, size: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        frames::write_end(stream, size, &mut out);
+        out
+    }
+
+    #[test]
+    fn each_packet_is_taken_once_and_never_when_it_is_too_old_to_tell() {
+        let mut opened = Opened::default();
+        let mut seen = std::collections::HashSet::new();
+        let mut random = 1_u64;
+        let mut highest = 0;
+        for _ in 0..200_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let packet = match random >> 60 {
+                0 => highest + (random >> 33) % 300,
+                _ => (highest + 3).saturating_sub((random >> 33) % 150),
+            };
+            let is_new = opened.is_new(packet);
+            let is_tellable = packet + 128 >= highest;
+            assert_eq!(is_new, is_tellable && !seen.contains(&packet), "{packet} below {highest}");
+            seen.insert(packet);
+            highest = highest.max(packet);
+        }
+    }
+
+    #[test]
+    fn a_packet_that_the_core_drops_has_no_effect() {
+        let tap = client();
+        tap.register(0);
+        tap.register_receiving(3);
+        leaves(&tap, 7, &[0x0e, 0x00, 0x00, 0x03, 1, 2, 3]);
+        let packet = [at(3, 9, 8, 5), vec![0x02, 7, 0, 0, 0]].concat();
+        assert_eq!(arrives_as(&tap, 5, &[0x01]), [0x01]);
+        // Seen before, whatever it contains; and too old to tell.
+        assert_eq!(arrives_as(&tap, 5, &packet), packet);
+        assert_eq!(arrives_as(&tap, 500, &[0x01]), [0x01]);
+        assert_eq!(arrives_as(&tap, 6, &packet), packet);
+        assert_eq!((tap.reset_of(3), tap.progress(0)), (None, (3, 0)));
+        assert_ne!(arrives_as(&tap, 501, &packet), packet);
+        assert_eq!(tap.progress(0), (3, 3));
+        // Application data that overtakes the end of the handshake comes again, with another number.
+        let tap = Tap::new(Side::Server, true);
+        assert_eq!(arrives_as(&tap, 0, &at(2, 9, 8, 3)), at(2, 9, 8, 3));
+        tap.set_established();
+        assert_eq!(arrives_as(&tap, 0, &at(2, 9, 8, 3)), at(2, 9, 8, 3));
+        assert_eq!(arrives_as(&tap, 1, &at(2, 9, 8, 3)), end(2, 8));
+    }
+
+    #[test]
+    fn ranges_behind_a_gap_are_joined() {
+        let mut progress = Progress::default();
+        for start in (10..10_000).rev() {
+            progress.acknowledge(start, start + 1);
+        }
+        assert_eq!(progress.beyond, BTreeMap::from([(10, 10_000)]));
+        progress.acknowledge(20_000, 20_001);
+        progress.acknowledge(5, 7);
+        progress.acknowledge(6, 9);
+        progress.acknowledge(3, 30_000);
+        assert_eq!(progress.beyond, BTreeMap::from([(3, 30_000)]));
+        assert!(progress.acknowledge(0, 3));
+        assert_eq!((progress.acked, progress.beyond.len()), (30_000, 0));
+    }
+
+    #[test]
+    fn what_nobody_reads_leaves_no_fragments() {
+        let tap = client();
+        let fragments = |stream: u64| tap.state().arrivals[&stream].progress.beyond.len();
+        let send_gaps = |stream: u64| {
+            for n in 0..1000_u64 {
+                let mut frame = vec![0x0e, stream as u8];
+                crate::varint::write(2 * n + 1, &mut frame);
+                frame.extend_from_slice(&[1, 0xff]);
+                arrives(&tap, &frame);
+            }
+        };
+        tap.register_receiving(3);
+        send_gaps(3);
+        assert_eq!(fragments(3), 1000);
+        // Stopped here.
+        tap.settle(3);
+        assert_eq!(fragments(3), 0);
+        send_gaps(3);
+        assert_eq!(fragments(3), 0);
+        assert_eq!(tap.extent(3).end, 2000);
+        // Reset by its peer, who goes on all the same.
+        arrives(&tap, &plain(7, 1, 2000));
+        tap.register_receiving(7);
+        send_gaps(7);
+        assert_eq!(fragments(7), 0);
+    }
+
+    #[test]
+    fn a_stop_that_only_the_core_needs_leaves_as_a_ping() {
+        let tap = client();
+        let mut stop = vec![0x05, 0x03];
+        crate::varint::write(STOP_UNSEEN, &mut stop);
+        let packet = [&[0x05, 0x07, 0x01][..], &stop, &[0x0d, 0x00, 0x03, 4, 5]].concat();
+        assert_eq!(leaves(&tap, 5, &packet), packet);
+        tap.expect_unseen_stop();
+        let expected = [&[0x05, 0x07, 0x01][..], &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0x0d, 0x00, 0x03, 4, 5]].concat();
+        assert_eq!(leaves(&tap, 6, &packet), expected);
     }
 
     #[test]
@@ -692,7 +871,10 @@ mod tests {
         assert_eq!(tap.extent(7), Extent { end: 30, is_final: true, is_reset: false });
         let mut grown = Vec::new();
         tap.take_grown(&mut grown);
-        assert_eq!(grown.iter().map(|(stream, extent)| (*stream, extent.end)).collect::<Vec<_>>(), [(3, 20), (7, 30)]);
+        assert_eq!(
+            grown.iter().map(|(stream, extent)| (*stream, extent.end)).collect::<Vec<_>>(),
+            [(3, 20), (3, 20), (7, 30)]
+        );
     }
 
     fn at(stream: u64, code: u64, size: u64, reliable: u64) -> Vec<u8> {
@@ -771,10 +953,10 @@ mod tests {
     }
 
     #[test]
-    fn reset_that_promises_bytes_waits_for_the_engine() {
+    fn reset_that_promises_bytes_is_an_end_for_the_core_and_waits_for_the_engine() {
         let tap = client();
         tap.register_receiving(3);
-        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), [0x0a, 3, 0]);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), end(3, 8));
         let mut resets = Vec::new();
         tap.take_resets(&mut resets);
         assert_eq!(resets, [3]);
@@ -782,10 +964,8 @@ mod tests {
         arrives(&tap, &at(3, 9, 8, 4));
         arrives(&tap, &at(3, 9, 8, 6));
         assert_eq!(tap.reset_of(3).and_then(|reset| reset.reliable), Some(4));
-        tap.feed(3);
-        assert_eq!(arrives(&tap, &[0x01]), [plain(3, 9, 8), vec![0x01]].concat());
-        tap.stop_feeding(3);
-        assert_eq!(arrives(&tap, &[0x01]), [0x01]);
+        tap.settle(3);
+        assert_eq!(tap.reset_of(3), None);
         // RESET_STREAM_AT from then on is a repetition.
         assert_eq!(arrives(&tap, &at(3, 9, 8, 4)), plain(3, 9, 8));
     }
@@ -799,11 +979,17 @@ mod tests {
         tap.take_resets(&mut resets);
         assert_eq!(resets, [3]);
         assert_eq!(tap.received(3), 3);
-        // What no stream came for is not kept.
-        arrives(&tap, &at(7, 9, 8, 3));
-        tap.take_advanced(&mut Vec::new());
+    }
+
+    #[test]
+    fn reset_of_a_forgotten_stream_tells_the_core_its_final_size() {
+        let tap = client();
+        tap.register_receiving(3);
         tap.register_receiving(7);
-        assert_eq!(tap.reset_of(7), None);
+        tap.forget(3);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), plain(3, 9, 8));
+        assert_eq!(tap.reset_of(3), None);
+        assert_eq!(tap.state().arrivals.len(), 1);
     }
 
     #[test]
@@ -816,20 +1002,40 @@ mod tests {
         arrives(&tap, &at(3, 9, 8, 5));
         assert_eq!(arrives(&tap, &at(3, 10, 8, 5)), plain(2, 10, 8));
         assert_eq!(arrives(&tap, &plain(3, 10, 8)), plain(2, 10, 8));
-        // Another final size: both, for the core to compare.
-        assert_eq!(arrives(&tap, &at(3, 9, 7, 5)), [plain(3, 9, 8), plain(3, 9, 7)].concat());
-        // Data beyond the final size, and another end.
-        let beyond = [0x0e, 3, 8, 1, 0xff];
-        assert_eq!(arrives(&tap, &beyond), [plain(3, 9, 8), beyond.to_vec()].concat());
-        let end = [0x0f, 3, 6, 1, 0xff];
-        assert_eq!(arrives(&tap, &end), [plain(3, 9, 8), end.to_vec()].concat());
+        // Another final size, data beyond it, and another end: the next stream ends twice.
+        let error = [end(7, 0), plain(7, 0, 1)].concat();
+        for packet in
+            [at(3, 9, 7, 5), at(3, 9, 9, 5), plain(3, 9, 7), vec![0x0e, 3, 8, 1, 0xff], vec![0x0f, 3, 6, 1, 0]]
+        {
+            let tap = client();
+            tap.register_receiving(3);
+            arrives(&tap, &at(3, 9, 8, 5));
+            assert!(arrives(&tap, &packet).starts_with(&error), "{packet:?}");
+        }
+        // The same once the reset is settled, for streams that come with it, and for an end below what came before.
+        let tap = client();
+        tap.register_receiving(3);
+        arrives(&tap, &plain(3, 9, 8));
+        assert!(arrives(&tap, &[0x0e, 3, 8, 1, 0xff]).starts_with(&error));
+        let tap = client();
+        let error = [end(3, 0), plain(3, 0, 1)].concat();
+        assert!(arrives(&tap, &[at(3, 9, 8, 5), at(3, 9, 9, 5)].concat()).starts_with(&error));
+        let tap = client();
+        assert!(arrives(&tap, &[vec![0x0e, 3, 8, 1, 0xff], at(3, 9, 8, 5)].concat()).starts_with(&error));
+        // Repetitions are none.
+        let tap = client();
+        tap.register_receiving(3);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), end(3, 8));
+        assert_eq!(arrives(&tap, &[0x0f, 3, 7, 1, 0xff]), [0x0f, 3, 7, 1, 0xff]);
+        assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), end(3, 8));
     }
 
     #[test]
     fn turned_off_nothing_is_rewritten() {
-        let tap = Tap::new(Side::Server, false, [100; 2], [100; 2]);
+        let tap = tap(Side::Server, false);
         tap.register_receiving(2);
         assert_eq!(arrives(&tap, &at(2, 9, 8, 3)), at(2, 9, 8, 3));
+        assert_eq!(tap.reset_of(2), None);
         tap.set_peer(&[], true);
         assert!(!tap.sends_resets());
     }
@@ -859,8 +1065,8 @@ mod tests {
                     0 => tap.register_receiving(below(8)),
                     1 => tap.set_header(below(8), below(4)),
                     2 => tap.forget(below(8)),
-                    3 => tap.feed(below(8)),
-                    4 => tap.stop_feeding(below(8)),
+                    3 => tap.settle(below(8)),
+                    4 => tap.expect_unseen_stop(),
                     5 => tap.cancel_reset(below(8)),
                     6 => tap.take_advanced(&mut Vec::new()),
                     _ => {

@@ -1,4 +1,5 @@
-//! Resets that promise more than a header, which no engine sends: with a switch in the sender's tap.
+//! What cannot be seen from outside: that the tap takes the packets that the core takes, and resets that promise more than
+//! a header, which no engine sends: with a switch in the sender's tap.
 
 use std::{
     net::SocketAddr,
@@ -32,7 +33,6 @@ impl Pair {
             keep_alive: None,
             max_bidirectional_streams: 10,
             max_unidirectional_streams: 1,
-            first_streams: 10,
             stream_receive_window: 65_536,
             connection_receive_window: 65_536,
             stream_send_buffer: 65_536,
@@ -196,4 +196,41 @@ fn a_stopped_stream_does_not_wait_for_what_was_promised() {
     pair.server.stop(pair.now, pair.ids[1], stream, 1);
     pair.exchange();
     pair.assert_settled(stream);
+}
+
+#[test]
+fn the_tap_takes_exactly_the_packets_that_the_core_takes() {
+    let mut pair = Pair::new();
+    let taken = |pair: &Pair| pair.server.connections[&pair.ids[1]].tap.taken.load(Ordering::Relaxed);
+    // Changes with every packet that the core processes: each has a frame other than PADDING.
+    let frames = |pair: &Pair| format!("{:?}", pair.server.connections[&pair.ids[1]].inner.stats().frame_rx);
+    let mut random = 7_u64;
+    let mut below = |limit: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % limit
+    };
+    let before = taken(&pair);
+    let mut sent: Vec<Vec<u8>> = Vec::new();
+    let mut given = 0_u64;
+    for _ in 0..400 {
+        for _ in 0..below(6) {
+            pair.client.connections.get_mut(&pair.ids[0]).unwrap().inner.ping();
+            pair.client.mark(pair.ids[0]);
+            sent.append(&mut pair.client_packets());
+        }
+        for _ in 0..below(12) {
+            let farthest = if below(4) == 0 { 400 } else { 20 };
+            let recent = 1 + below(farthest);
+            let Some(packet) = sent.len().checked_sub(recent).map(|place| sent[place].clone()) else { continue };
+            let (in_tap, in_core) = (taken(&pair), frames(&pair));
+            pair.give_server(&packet);
+            given += 1;
+            assert_eq!(taken(&pair) != in_tap, frames(&pair) != in_core, "packet {recent} before the last");
+        }
+        if below(10) == 0 {
+            pair.answer();
+        }
+    }
+    let taken = taken(&pair) - before;
+    assert!(taken > 300 && given > taken + 300, "{taken} of {given}");
 }

@@ -28,7 +28,6 @@ pub fn options(seed: u8) -> Options {
         keep_alive: None,
         max_bidirectional_streams: 100,
         max_unidirectional_streams: 100,
-        first_streams: 100,
         stream_receive_window: 256 * 1024,
         connection_receive_window: 4 * 1024 * 1024,
         stream_send_buffer: 256 * 1024,
@@ -53,11 +52,22 @@ pub struct Link {
     pub jitter: Duration,
     pub loss: f64,
     pub duplicate: f64,
+    /// Chance, for each packet that is sent, that an older one of the same direction comes once more behind it.
+    pub replay: f64,
 }
 
-pub const CLEAN: Link = Link { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, duplicate: 0.0 };
-pub const ROUGH: Link =
-    Link { latency: Duration::from_millis(10), jitter: Duration::from_millis(15), loss: 0.1, duplicate: 0.05 };
+pub const CLEAN: Link =
+    Link { latency: Duration::from_millis(10), jitter: Duration::ZERO, loss: 0.0, duplicate: 0.0, replay: 0.0 };
+pub const ROUGH: Link = Link {
+    latency: Duration::from_millis(10),
+    jitter: Duration::from_millis(15),
+    loss: 0.1,
+    duplicate: 0.05,
+    replay: 0.05,
+};
+
+/// Packets of each direction that may be replayed.
+const REPLAYABLE: usize = 1000;
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Flying {
@@ -76,6 +86,8 @@ pub struct Pair {
     pub segments: usize,
     random: u64,
     flying: BinaryHeap<Flying>,
+    /// What was sent to each side, for replays.
+    sent: [Vec<Vec<u8>>; 2],
     sequence: u64,
     pub events: [Vec<Event>; 2],
 }
@@ -105,6 +117,7 @@ impl Pair {
             segments: 1,
             random: u64::from(seed) + 1,
             flying: BinaryHeap::new(),
+            sent: [Vec::new(), Vec::new()],
             sequence: 0,
             events: [Vec::new(), Vec::new()],
         };
@@ -124,6 +137,11 @@ impl Pair {
         self.events[side].iter().any(test)
     }
 
+    /// What is random from now on depends on `seed`.
+    pub fn reseed(&mut self, seed: u64) {
+        self.random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
+    }
+
     pub fn chance(&mut self) -> f64 {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 11) as f64 / (1u64 << 53) as f64
@@ -134,6 +152,25 @@ impl Pair {
         self.sequence += 1;
         let at = std::cmp::Reverse((self.now + self.link.latency + jitter, self.sequence));
         self.flying.push(Flying { at, to, data });
+    }
+
+    /// Send an older packet once more, now and then, and note this one as one of those.
+    fn replay(&mut self, to: usize, data: &[u8]) {
+        if self.link.replay == 0.0 {
+            return;
+        }
+        let (chance, which) = (self.chance(), self.chance());
+        let older = &mut self.sent[to];
+        let place = (which * older.len() as f64) as usize;
+        let again = older.get(place).filter(|_| chance < self.link.replay).cloned();
+        if older.len() < REPLAYABLE {
+            older.push(data.to_vec());
+        } else {
+            older[place] = data.to_vec();
+        }
+        if let Some(again) = again {
+            self.fly(to, again);
+        }
     }
 
     /// One step of virtual time: send what wants to leave, then jump to the next arrival or timer.
@@ -154,6 +191,7 @@ impl Pair {
                 if self.chance() < self.link.duplicate {
                     self.fly(1 - side, data.clone());
                 }
+                self.replay(1 - side, &data);
                 if self.chance() >= self.link.loss {
                     self.fly(1 - side, data);
                 }

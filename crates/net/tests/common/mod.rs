@@ -11,7 +11,6 @@ pub(crate) fn options() -> Options {
         keep_alive: None,
         max_bidirectional_streams: 10,
         max_unidirectional_streams: 10,
-        first_streams: 10,
         stream_receive_window: 1 << 20,
         connection_receive_window: 1 << 22,
         stream_send_buffer: 1 << 18,
