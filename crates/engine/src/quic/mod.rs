@@ -115,7 +115,7 @@ pub struct ConnectionStats {
 pub(crate) fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
     /// RFC 9001, section 4.8: TLS alerts are transport errors 0x100 to 0x1ff.
     fn tls(code: u64) -> Option<u64> {
-        (0x100..0x200).contains(&code).then_some(code - 0x100)
+        code.checked_sub(0x100).filter(|alert| *alert < 0x100)
     }
     const CONNECTION_REFUSED: u64 = 0x2;
     match error {
