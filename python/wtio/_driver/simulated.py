@@ -12,19 +12,31 @@ import ipaddress
 import math
 import random
 import selectors
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from wtio import _core
 from wtio._driver import Address, Driver, endpoint_options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextvars import Context
+
     from wtio.config import Limits, Timeouts
+
+_Arguments = TypeVarTuple("_Arguments")
+_Result = TypeVar("_Result")
 
 # The engine's clock must not begin at zero: it subtracts.
 _EPOCH: Final = 1_000.0
 # How long a loop without any timer waits for another thread before that counts as a deadlock.
 _DEADLOCK_SECONDS: Final = 5.0
+# The most real seconds that a wait may have taken too long and that the clock makes up for afterwards: waits are
+# rounded up to milliseconds, and simulated packets come closer together.
+_MOST_SPARE: Final = 0.001
 _FIRST_EPHEMERAL: Final = 49_152
 _OVERHEAD_IPV4: Final = 28
 _OVERHEAD_IPV6: Final = 48
@@ -35,16 +47,29 @@ class DeadlockError(RuntimeError):
 
 
 class _VirtualSelector(selectors.BaseSelector):
-    """Instead of sleeping, moves the clock forward. Real events, such as those of other threads, still come through."""
+    """Instead of sleeping, moves the clock forward, unless something real is under way that it must not outrun."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now = _EPOCH
+        # Reasons for the clock to stand still, and others for it to keep to real time. The loop counts them.
+        self.standing = 0
+        self.is_held = False
+        self.is_asked = False
+        self.processes: list[asyncio.SubprocessTransport] = []
+        # Descriptors that somebody watches; the loop's own, through which other threads wake it, is not one of them.
+        self.watched = 0
+        # Real seconds that were waited and not yet given to the clock: a wait takes whole milliseconds.
+        self._spare = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = self._real.select(0)
         if ready or timeout == 0:
             return ready
+        if self.standing or self.is_held:
+            return self._real.select()
+        if self.watched or self.is_asked or self._has_process():
+            return self._keep_to_real_time(timeout)
         if timeout is None:
             ready = self._real.select(_DEADLOCK_SECONDS)
             if not ready:
@@ -53,11 +78,35 @@ class _VirtualSelector(selectors.BaseSelector):
         self.now += max(timeout, 0.0)
         return ready
 
+    def _keep_to_real_time(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait as a real loop does, and move the clock by no more than the time that this takes."""
+        if timeout is not None and timeout <= self._spare:
+            self._spare -= timeout
+            self.now += timeout
+            return []
+        began = time.monotonic()
+        ready = self._real.select(None if timeout is None else timeout - self._spare)
+        passed = self._spare + time.monotonic() - began
+        step = passed if timeout is None else min(passed, timeout)
+        self.now += step
+        self._spare = min(passed - step, _MOST_SPARE)
+        return ready
+
+    def _has_process(self) -> bool:
+        """Whether a child process of the loop runs; without pipes there is no descriptor to tell."""
+        if self.processes:
+            self.processes = [process for process in self.processes if process.get_returncode() is None]
+        return bool(self.processes)
+
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return self._real.register(fileobj, events, data)
+        key = self._real.register(fileobj, events, data)
+        self.watched += 1
+        return key
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return self._real.unregister(fileobj)
+        key = self._real.unregister(fileobj)
+        self.watched -= 1
+        return key
 
     def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         return self._real.modify(fileobj, events, data)
@@ -69,18 +118,137 @@ class _VirtualSelector(selectors.BaseSelector):
         self._real.close()
 
 
+class _Recorder(Executor):
+    """Passes one job on to an executor, and remembers it."""
+
+    job: Future[Any]
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        self.job = self._executor.submit(function, *arguments, **named)
+        return self.job
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop in which ``sleep(3600)`` takes no time. Its clock counts virtual seconds."""
+    """An asyncio event loop in which ``sleep(3600)`` takes no time. Its clock counts virtual seconds.
+
+    The clock jumps to the next timer whenever every task waits. It does not outrun what is real:
+
+    - While a job of ``run_in_executor``, ``asyncio.to_thread`` or ``getaddrinfo`` is not done, in whatever executor,
+      the clock stands still, also when nobody waits for the job any more. A thread that calls into the loop
+      (``call_soon_threadsafe``, ``asyncio.run_coroutine_threadsafe``) may be waiting for timers, though: from then on,
+      until the jobs of that moment are done, the clock keeps to real time.
+    - While the loop watches descriptors (``add_reader``, ``add_writer``, sockets, pipes, servers) or has child
+      processes, the clock advances at most as fast as real time.
+
+    Threads that the loop did not start wake it, but it cannot know of their work: ``stand_still`` is for these. While
+    the clock stands still, or nothing but real events is left, the loop waits as long as it takes.
+    """
 
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
+        self._jobs: set[Future[Any]] = set()
+        # Those that were under way when a thread called into the loop.
+        self._asking: set[Future[Any]] = set()
+        self._threads: Executor | None = None
+        self._has_shut_down_threads = False
         super().__init__(self._virtual)
+        self._virtual.watched = 0
         # asyncio widens timers by the resolution of the real clock; here every instant is exact.
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
         """Virtual seconds."""
         return self._virtual.now
+
+    @contextmanager
+    def stand_still(self) -> Iterator[None]:
+        """Keep the clock from moving within a ``with`` block, such as while a thread of one's own works."""
+        self._virtual.standing += 1
+        try:
+            yield
+        finally:
+            self._virtual.standing -= 1
+
+    def set_default_executor(self, executor: Any) -> None:
+        """As of every loop."""
+        super().set_default_executor(executor)
+        self._threads = executor
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Arguments], _Result], *args: *_Arguments
+    ) -> asyncio.Future[_Result]:
+        """As of every loop; the clock stands still until the job is done."""
+        if executor is None:
+            if self._has_shut_down_threads:
+                # Which says so.
+                return super().run_in_executor(None, func, *args)
+            if self._threads is None:
+                self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
+            executor = self._threads
+        assert executor is not None
+        recorder = _Recorder(executor)
+        future = super().run_in_executor(recorder, func, *args)
+        job = recorder.job
+        self._jobs.add(job)
+        self._set_pace()
+        # Behind the callback that hands over the result: the clock must not move before that.
+        job.add_done_callback(self._job_done)
+        return future
+
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Arguments], object], *args: *_Arguments, context: Context | None = None
+    ) -> asyncio.Handle:
+        """As of every loop."""
+        # To hand over a job's result is no question. The job itself may not be known yet: it can be that quick.
+        if not self._is_here() and not any(isinstance(argument, Future) and argument.done() for argument in args):
+            super().call_soon_threadsafe(self._called_by_thread)
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
+    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
+        """As of every loop."""
+        self._has_shut_down_threads = True
+        with self.stand_still():
+            await super().shutdown_default_executor(*args, **kwargs)
+
+    async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every loop; the clock keeps to real time until the process has ended."""
+        return self._with_process(await super().subprocess_exec(*args, **kwargs))
+
+    async def subprocess_shell(self, *args: Any, **kwargs: Any) -> Any:
+        """As of every loop; the clock keeps to real time until the process has ended."""
+        return self._with_process(await super().subprocess_shell(*args, **kwargs))
+
+    def _with_process(self, made: tuple[asyncio.SubprocessTransport, Any]) -> tuple[asyncio.SubprocessTransport, Any]:
+        self._virtual.processes.append(made[0])
+        return made
+
+    def _is_here(self) -> bool:
+        """Whether this is the thread in which the loop runs."""
+        try:
+            return asyncio.get_running_loop() is self
+        except RuntimeError:
+            return False
+
+    def _job_done(self, job: Future[Any]) -> None:
+        # In whatever thread the job ended, and perhaps after the loop did.
+        with suppress(RuntimeError):
+            super().call_soon_threadsafe(self._forget, job)
+
+    def _forget(self, job: Future[Any]) -> None:
+        self._jobs.discard(job)
+        self._asking.discard(job)
+        self._set_pace()
+
+    def _called_by_thread(self) -> None:
+        self._asking |= self._jobs
+        self._set_pace()
+
+    def _set_pace(self) -> None:
+        self._virtual.is_held = len(self._jobs) > len(self._asking)
+        self._virtual.is_asked = bool(self._asking)
 
 
 @dataclass(slots=True)
