@@ -19,19 +19,30 @@ it, so packets differ in content between runs, and sometimes by a byte in size.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import math
 import tempfile
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wtio._driver.simulated import Conditions, DeadlockError, SimulatedTransport, VirtualTimeLoop, Wire, WireCounts
+from wtio._driver.simulated import (
+    BothDirections,
+    Conditions,
+    DeadlockError,
+    Direction,
+    SimulatedTransport,
+    VirtualTimeLoop,
+    Wire,
+    WireCounts,
+)
 from wtio.client import Connector, HeaderArgument, make_connector, private_sockets
 from wtio.pool import Client
 from wtio.server import HttpHook, Server, SessionHandler, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 
     from wtio.config import Limits, Timeouts
     from wtio.session import WebTransportSession
@@ -39,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Conditions",
     "DeadlockError",
+    "Direction",
     "Network",
     "VirtualTimeLoop",
     "WireCounts",
@@ -83,6 +95,16 @@ class Network:
 
     ``localhost`` has the addresses ``::1`` and ``127.0.0.1``; ``add_host`` makes more names. Use it inside ``run``, or
     on any other VirtualTimeLoop.
+
+    Whatever it does to packets can be changed at any time, for both directions or for one::
+
+        network.conditions.loss = 0.1
+        network.to_client.update(latency=0.2, bandwidth=50_000)
+        network.blackout(3)
+        network.rebind()
+        network.after(10, network.to_server.update, ecn="drop")
+
+    ``counts`` says what happened to packets, ``to_server.counts`` and ``to_client.counts`` for one direction each.
     """
 
     def __init__(
@@ -94,10 +116,14 @@ class Network:
         loss: float = 0.0,
         reorder: float = 0.0,
         duplicate: float = 0.0,
+        corrupt: float = 0.0,
+        replay: float = 0.0,
+        ecn: str = "pass",
         mtu: int = 1500,
         bandwidth: float | None = None,
+        queue: float = 0.25,
     ) -> None:
-        """Make a network.
+        """Make a network. All but ``seed`` can be changed later, and is explained at ``Conditions``.
 
         Args:
             seed: Of everything random on the way.
@@ -106,25 +132,113 @@ class Network:
             loss: Share of packets that vanish, 0 … 1. Default 0.
             reorder: Share of packets that others overtake, 0 … 1. Default 0.
             duplicate: Share of packets that arrive twice, 0 … 1. Default 0.
+            corrupt: Share of packets that arrive with one bit flipped, 0 … 1. Default 0.
+            replay: Share of packets behind which an older one arrives once more, 0 … 1. Default 0.
+            ecn: What becomes of packets with ECN marks: ``"pass"`` (default), ``"bleach"``, ``"drop"`` or
+                ``"congested"``.
             mtu: Bytes of the largest IP packet that passes. Default 1500.
-            bandwidth: Bytes per second in each direction; None (default) is without limit.
+            bandwidth: Bytes per second of each sender; None (default) is without limit.
+            queue: Seconds that packets may wait for ``bandwidth``. Default 0.25 s.
+
+        Raises:
+            TypeError: A value is of the wrong type.
+            ValueError: A value is out of range.
         """
-        self.conditions = Conditions(
-            latency=latency,
-            jitter=jitter,
-            loss=loss,
-            reorder=reorder,
-            duplicate=duplicate,
-            mtu=mtu,
-            bandwidth=bandwidth,
-        )
-        """What happens to packets; its attributes may be changed at any time, ``blackout`` included."""
-        self._wire = Wire(seed, self.conditions)
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be an int, not {type(seed).__name__}")
+        conditions: dict[str, Any] = {
+            "latency": latency,
+            "jitter": jitter,
+            "loss": loss,
+            "reorder": reorder,
+            "duplicate": duplicate,
+            "corrupt": corrupt,
+            "replay": replay,
+            "ecn": ecn,
+            "mtu": mtu,
+            "bandwidth": bandwidth,
+            "queue": queue,
+        }
+        self._directions = {"to_server": Direction(**conditions), "to_client": Direction(**conditions)}
+        self._conditions = BothDirections(*self._directions.values(), **conditions)
+        self._wire = Wire(seed, self.to_server, self.to_client)
+
+    @property
+    def conditions(self) -> Conditions:
+        """What happens to packets, in both directions: setting an attribute sets it for both.
+
+        Reading one gives what was last set here, whatever ``to_server`` and ``to_client`` were told since.
+        """
+        return self._conditions
+
+    @property
+    def to_server(self) -> Direction:
+        """What happens to the packets that clients send."""
+        return self._directions["to_server"]
+
+    @property
+    def to_client(self) -> Direction:
+        """What happens to the packets that servers send."""
+        return self._directions["to_client"]
 
     @property
     def counts(self) -> WireCounts:
-        """What happened to packets so far."""
+        """What happened to packets so far, in both directions."""
         return self._wire.counts
+
+    def blackout(self, seconds: float, *, direction: str = "both") -> None:
+        """Let nothing pass for a time, beginning now. Packets that are under way still arrive.
+
+        ``conditions.blackout = True`` lets nothing pass until it is set to False.
+
+        Args:
+            seconds: How long. While another blackout lasts, the longer one holds.
+            direction: ``"both"`` (default), ``"to_server"`` or ``"to_client"``.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative or not finite, or ``direction`` is unknown.
+        """
+        until = asyncio.get_running_loop().time() + _checked_seconds(seconds)
+        if direction != "both" and direction not in self._directions:
+            raise ValueError(f"direction is {direction!r}; it must be 'both', 'to_server' or 'to_client'")
+        for name, one in self._directions.items():
+            if direction in ("both", name):
+                one.darken(until)
+
+    def rebind(
+        self, address: tuple[str, int] | None = None, *, ip: str | None = None
+    ) -> dict[tuple[str, int], tuple[str, int]]:
+        """Let a NAT give clients another address, as routers do that have forgotten a quiet connection.
+
+        From now on servers see packets of these clients come from another port, and what they send to the old one
+        vanishes (counted as ``unreachable``). Clients notice nothing. A connection survives that: the server validates
+        the new path and goes on there (RFC 9000, section 9.3).
+
+        Args:
+            address: The client, as servers see it now (``session.remote_address`` there); None (default) is every
+                client that has sent something.
+            ip: The new IP address; None (default) keeps it and changes the port alone.
+
+        Returns:
+            The new addresses by the old ones.
+
+        Raises:
+            ValueError: No client is seen at ``address``, or ``ip`` is no IP address, or of the other family.
+        """
+        return self._wire.rebind(address, None if ip is None else ipaddress.ip_address(ip).compressed)
+
+    def after(self, seconds: float, call: Callable[..., object], *arguments: Any, **named: Any) -> asyncio.TimerHandle:
+        """Call something in so many virtual seconds, such as ``network.after(2, network.blackout, 0.5)``.
+
+        Returns:
+            What ``cancel()`` takes it back with.
+
+        Raises:
+            TypeError: ``seconds`` is not a number.
+            ValueError: ``seconds`` is negative or not finite.
+        """
+        return asyncio.get_running_loop().call_later(_checked_seconds(seconds), partial(call, *arguments, **named))
 
     def add_host(self, name: str, *addresses: str) -> None:
         """Give a name one or more IP addresses."""
@@ -255,6 +369,14 @@ async def session_pair(
             raise
         async with session:
             yield session, accepted
+
+
+def _checked_seconds(seconds: float) -> float:
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError(f"seconds must be a number, not {type(seconds).__name__}")
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"seconds is {seconds}; it must be 0 or more, and finite")
+    return seconds
 
 
 async def _awaited(connector: Connector) -> WebTransportSession:

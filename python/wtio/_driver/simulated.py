@@ -15,7 +15,7 @@ import selectors
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from wtio import _core
@@ -38,6 +38,11 @@ _DEADLOCK_SECONDS: Final = 5.0
 # rounded up to milliseconds, and simulated packets come closer together.
 _MOST_SPARE: Final = 0.001
 _FIRST_EPHEMERAL: Final = 49_152
+_LAST_EPHEMERAL: Final = 65_535
+# Packets of one direction that are kept for replays.
+_HISTORY: Final = 1024
+# The codepoint CE (RFC 3168, section 5).
+_ECN_CONGESTED: Final = 0b11
 _OVERHEAD_IPV4: Final = 28
 _OVERHEAD_IPV6: Final = 48
 
@@ -253,52 +258,203 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 @dataclass(slots=True)
 class Conditions:
-    """What the network does to packets. All can be changed while it runs."""
+    """What the network does to packets. All can be changed while it runs; what is under way is not affected.
+
+    Raises:
+        TypeError: A value is of the wrong type.
+        ValueError: A value is out of range.
+    """
 
     latency: float = 0.01
-    """Seconds in one direction."""
+    """Seconds in one direction. Default 10 ms."""
     jitter: float = 0.0
-    """Up to so many seconds more, at random; packets do not overtake each other because of it."""
+    """Up to so many seconds more, at random; packets do not overtake each other because of it. Default 0."""
     loss: float = 0.0
-    """Share of packets that vanish, 0 … 1."""
+    """Share of packets that vanish, 0 … 1. Default 0."""
     reorder: float = 0.0
-    """Share of packets that are held back by up to two more latencies, so that others overtake them, 0 … 1."""
+    """Share of packets that are held back by up to two more latencies, so that others overtake them, 0 … 1.
+    Default 0."""
     duplicate: float = 0.0
-    """Share of packets that arrive twice, 0 … 1."""
+    """Share of packets that arrive twice, 0 … 1. Default 0."""
+    corrupt: float = 0.0
+    """Share of packets that arrive with one bit flipped, 0 … 1, as if UDP's checksum had missed it. Default 0."""
+    replay: float = 0.0
+    """Share of packets behind which an older one arrives once more, from whatever age, 0 … 1. Default 0."""
+    ecn: str = "pass"
+    """What becomes of packets that carry ECN marks (RFC 3168): ``"pass"`` (default) leaves them alone, ``"bleach"``
+    clears the marks, ``"drop"`` drops the packets, ``"congested"`` marks them as having met congestion (CE)."""
     mtu: int = 1500
-    """Bytes of the largest IP packet that passes; larger ones vanish."""
+    """Bytes of the largest IP packet that passes; larger ones vanish, without a word to the sender. Default 1500."""
     bandwidth: float | None = None
-    """Bytes per second in each direction; None is without limit. Up to a quarter of a second queues,
-    the rest is lost."""
+    """Bytes per second that each sender has; None (default) is without limit."""
+    queue: float = 0.25
+    """Seconds that packets may wait for ``bandwidth``; those that would wait longer vanish. Default 0.25 s."""
     blackout: bool = False
-    """True lets nothing pass."""
+    """True lets nothing pass. Default False. ``Network.blackout`` does so for a time."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        _check_condition(name, value)
+        object.__setattr__(self, name, value)
+
+    def update(self, **changes: Any) -> None:
+        """Change several at once: all of them, or none where one is refused."""
+        for name, value in changes.items():
+            _check_condition(name, value)
+        for name, value in changes.items():
+            setattr(self, name, value)
+
+
+_CONDITIONS: Final = tuple(field.name for field in fields(Conditions))
+_SHARES: Final = frozenset(("loss", "reorder", "duplicate", "corrupt", "replay"))
+_ECN: Final = ("pass", "bleach", "drop", "congested")
+
+
+def _check_condition(name: str, value: object) -> None:
+    if name not in _CONDITIONS:
+        raise TypeError(f"a network has no condition {name!r}; its conditions are {', '.join(_CONDITIONS)}")
+    if name == "blackout":
+        if not isinstance(value, bool):
+            raise TypeError(f"blackout must be True or False, not {value!r}")
+    elif name == "ecn":
+        if not isinstance(value, str):
+            raise TypeError(f"ecn must be a str, not {type(value).__name__}")
+        if value not in _ECN:
+            raise ValueError(f"ecn is {value!r}; it must be one of {', '.join(map(repr, _ECN))}")
+    elif name == "mtu":
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"mtu must be an int, not {type(value).__name__}")
+        if value < 0:
+            raise ValueError(f"mtu is {value}; it must be 0 bytes or more")
+    elif name != "bandwidth" or value is not None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            words = "a number or None" if name == "bandwidth" else "a number"
+            raise TypeError(f"{name} must be {words}, not {type(value).__name__}")
+        if name in _SHARES:
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it is a share of packets and must be 0 … 1 (0.05 is 5 %)")
+        elif not math.isfinite(value) or value < 0 or (name == "bandwidth" and value == 0):
+            what = "more than 0 bytes per second, or None for no limit" if name == "bandwidth" else "0 seconds or more"
+            raise ValueError(f"{name} is {value}; it must be finite and {what}")
 
 
 @dataclass(slots=True)
 class WireCounts:
-    """What happened to the packets so far."""
+    """What happened to packets so far."""
 
     sent: int = 0
+    """Packets that endpoints gave to the network."""
     delivered: int = 0
+    """Packets that arrived, copies and replays included."""
     lost: int = 0
+    """Packets that vanished by ``loss``."""
     duplicated: int = 0
+    """Copies made by ``duplicate``."""
     reordered: int = 0
+    """Packets held back by ``reorder``."""
     too_large: int = 0
+    """Packets larger than ``mtu``, which vanished."""
+    corrupted: int = 0
+    """Packets in which a bit was flipped; copies of one are not counted again."""
+    replayed: int = 0
+    """Older packets sent once more by ``replay``."""
+    blacked_out: int = 0
+    """Packets that vanished in a blackout."""
+    overflowed: int = 0
+    """Packets that vanished because the queue for ``bandwidth`` was full."""
+    ecn_bleached: int = 0
+    """Packets that lost their ECN marks."""
+    ecn_dropped: int = 0
+    """Packets that vanished because of their ECN marks."""
+    ecn_congested: int = 0
+    """Packets marked as having met congestion."""
+    unreachable: int = 0
+    """Packets for an address at which nobody is (any more)."""
+
+    @property
+    def in_flight(self) -> int:
+        """Packets that are under way, copies and replays included."""
+        vanished = self.lost + self.too_large + self.blacked_out + self.overflowed + self.ecn_dropped + self.unreachable
+        return self.sent + self.duplicated + self.replayed - self.delivered - vanished
+
+
+_Where = tuple[str, int]
+_Packet = tuple[_Where, _Where, bytes, int]
+
+
+class Direction(Conditions):
+    """What the network does to packets in one direction, and what happened to them."""
+
+    __slots__ = ("_dark_until", "_history", "counts")
+
+    counts: WireCounts
+    """What happened to the packets of this direction so far."""
+    _dark_until: float
+    # At most _HISTORY packets. A new one takes the place of any other, so that some of them are old.
+    _history: list[_Packet]
+
+    def __init__(self, **conditions: Any) -> None:
+        super().__init__(**conditions)
+        object.__setattr__(self, "counts", WireCounts())
+        object.__setattr__(self, "_dark_until", -math.inf)
+        object.__setattr__(self, "_history", [])
+
+    def darken(self, until: float) -> None:
+        """Let nothing pass before an instant of the loop's clock."""
+        object.__setattr__(self, "_dark_until", max(until, self._dark_until))
+
+    def is_dark(self, now: float) -> bool:
+        """Whether nothing passes."""
+        return self.blackout or now < self._dark_until
+
+    def remember(self, packet: _Packet, chance: float) -> None:
+        """Keep a packet for replays."""
+        if len(self._history) < _HISTORY:
+            self._history.append(packet)
+        else:
+            self._history[int(chance * _HISTORY)] = packet
+
+    def recall(self, chance: float) -> _Packet:
+        """Any of the packets kept."""
+        return self._history[int(chance * len(self._history))]
+
+
+class BothDirections(Conditions):
+    """Sets a condition for both directions at once. Reading gives what was last set here."""
+
+    __slots__ = ("_directions",)
+
+    _directions: tuple[Direction, ...]
+
+    def __init__(self, *directions: Direction, **conditions: Any) -> None:
+        object.__setattr__(self, "_directions", directions)
+        super().__init__(**conditions)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        Conditions.__setattr__(self, name, value)
+        for direction in self._directions:
+            setattr(direction, name, value)
 
 
 class Wire:
     """Carries UDP payloads between simulated endpoints. Everything random comes from one seed."""
 
-    def __init__(self, seed: int, conditions: Conditions) -> None:
+    def __init__(self, seed: int, to_server: Direction, to_client: Direction) -> None:
         self.seed = seed
-        self.conditions = conditions
         self.counts = WireCounts()
         self.names: dict[str, list[str]] = {"localhost": ["::1", "127.0.0.1"]}
+        self._to_server = to_server
+        self._to_client = to_client
         self._random = random.Random(seed)
-        self._drivers: dict[tuple[str, int], SimulatedDriver] = {}
-        self._busy_until: dict[tuple[str, int], float] = {}
-        self._last_arrival: dict[tuple[tuple[str, int], tuple[str, int]], float] = {}
+        # Of its own, so that a seed gives the losses that it gave before there were corruption and replays.
+        self._random_damage = random.Random(f"{seed}/damage")
+        self._drivers: dict[_Where, SimulatedDriver] = {}
+        self._busy_until: dict[_Where, float] = {}
+        self._last_arrival: dict[tuple[_Where, _Where], float] = {}
+        # Clients that have sent something: where they are, and where servers see them; the two differ once rebound.
+        self._outer: dict[_Where, _Where] = {}
+        self._inner: dict[_Where, _Where] = {}
         self._next_port = _FIRST_EPHEMERAL
+        self._has_used_all = False
         self._endpoints = 0
 
     def next_seed(self) -> bytes:
@@ -309,7 +465,7 @@ class Wire:
     def bind(self, driver: SimulatedDriver, ip: str, port: int) -> tuple[str, int]:
         """Give a driver its address; port 0 is a free one."""
         if port == 0:
-            port, self._next_port = self._next_port, self._next_port + 1
+            port = self._free_port()
         where = (ip, port)
         if where in self._drivers:
             raise OSError(errno.EADDRINUSE, "Address already in use")
@@ -319,63 +475,144 @@ class Wire:
     def unbind(self, where: tuple[str, int]) -> None:
         """Take an address back."""
         self._drivers.pop(where, None)
+        ip, port = where
+        for source in ((ip, port), ("::1", port), ("127.0.0.1", port)):
+            outer = self._outer.pop(source, None)
+            if outer is not None:
+                del self._inner[outer]
+
+    def _free_port(self) -> int:
+        used = {port for _, port in (*self._drivers, *self._inner)} if self._has_used_all else ()
+        for _ in range(_LAST_EPHEMERAL - _FIRST_EPHEMERAL + 1):
+            port, self._next_port = self._next_port, self._next_port + 1
+            if self._next_port > _LAST_EPHEMERAL:
+                self._next_port, self._has_used_all = _FIRST_EPHEMERAL, True
+            if port not in used:
+                return port
+        raise OSError(errno.EADDRINUSE, "Address already in use: the simulated network has no port left")
+
+    def rebind(self, address: _Where | None, ip: str | None) -> dict[_Where, _Where]:
+        """Give clients another address in the eyes of servers; returns the new ones by the old ones."""
+        chosen = [(inner, outer) for inner, outer in self._outer.items() if address is None or outer == address]
+        if address is not None and not chosen:
+            known = ", ".join(f"{ip} port {port}" for ip, port in self._inner) or "none so far"
+            raise ValueError(f"no client is seen at {address[0]} port {address[1]}; addresses seen: {known}")
+        moved = {}
+        for inner, outer in chosen:
+            new = (ip or outer[0], self._free_port())
+            if (":" in new[0]) != (":" in outer[0]):
+                raise ValueError(f"{outer[0]} cannot turn into {new[0]}: the one is IPv4, the other IPv6")
+            del self._inner[outer]
+            self._outer[inner] = new
+            self._inner[new] = inner
+            moved[outer] = new
+        return moved
 
     def send(self, source: tuple[str, int], destination: tuple[str, int], data: bytes, ecn: int) -> None:
         """Take a payload from an endpoint and decide its fate."""
-        conditions = self.conditions
+        origin = self._driver_at(source)
+        to_client = origin is not None and origin.is_server
+        direction = self._to_client if to_client else self._to_server
+        sender = source
         loop = asyncio.get_event_loop()
         now = loop.time()
-        self.counts.sent += 1
+        self._count(direction, "sent")
+        if not to_client:
+            outer = self._outer.get(source)
+            if outer is None:
+                self._outer[source] = outer = source
+                self._inner[source] = source
+            source = outer
         overhead = _OVERHEAD_IPV6 if ":" in destination[0] else _OVERHEAD_IPV4
         # Every packet draws the same numbers whatever happens to it, so that one change does not shuffle the rest.
         lost, late, twice, wait, hold = (self._random.random() for _ in range(5))
-        if len(data) + overhead > conditions.mtu:
-            self.counts.too_large += 1
+        broken, where, again, kept, recalled = (self._random_damage.random() for _ in range(5))
+        if len(data) + overhead > direction.mtu:
+            self._count(direction, "too_large")
             return
         start = now
-        if conditions.bandwidth is not None:
-            start = max(now, self._busy_until.get(source, now))
-            if start - now > 0.25:
-                self.counts.lost += 1
+        if direction.bandwidth is not None:
+            start = max(now, self._busy_until.get(sender, now))
+            if start - now > direction.queue:
+                self._count(direction, "overflowed")
                 return
-            start += (len(data) + overhead) / conditions.bandwidth
-            self._busy_until[source] = start
-        if conditions.blackout or lost < conditions.loss:
-            self.counts.lost += 1
+            start += (len(data) + overhead) / direction.bandwidth
+            self._busy_until[sender] = start
+        if direction.is_dark(now):
+            self._count(direction, "blacked_out")
             return
-        arrival = start + conditions.latency + wait * conditions.jitter
-        if late < conditions.reorder:
-            self.counts.reordered += 1
-            arrival += (0.5 + 1.5 * hold) * max(conditions.latency, 0.001)
+        if lost < direction.loss:
+            self._count(direction, "lost")
+            return
+        if ecn and direction.ecn != "pass":
+            if direction.ecn == "drop":
+                self._count(direction, "ecn_dropped")
+                return
+            bleached = direction.ecn == "bleach"
+            self._count(direction, "ecn_bleached" if bleached else "ecn_congested")
+            ecn = 0 if bleached else _ECN_CONGESTED
+        if broken < direction.corrupt and data:
+            self._count(direction, "corrupted")
+            bit = int(where * len(data) * 8)
+            data = data[: bit // 8] + bytes((data[bit // 8] ^ 1 << bit % 8,)) + data[bit // 8 + 1 :]
+        arrival = start + direction.latency + wait * direction.jitter
+        if late < direction.reorder:
+            self._count(direction, "reordered")
+            arrival += (0.5 + 1.5 * hold) * max(direction.latency, 0.001)
         else:
-            path = (source, destination)
+            path = (sender, destination)
             # The loop keeps no order among timers of the same instant, so no two packets of a path share one.
             arrival = max(arrival, math.nextafter(self._last_arrival.get(path, 0.0), math.inf))
             self._last_arrival[path] = arrival
-        loop.call_at(arrival, self._deliver, source, destination, data, ecn)
-        if twice < conditions.duplicate:
-            self.counts.duplicated += 1
-            loop.call_at(arrival + conditions.latency / 2, self._deliver, source, destination, data, ecn)
+        packet = (source, destination, data, ecn)
+        loop.call_at(arrival, self._deliver, direction, packet)
+        if twice < direction.duplicate:
+            self._count(direction, "duplicated")
+            loop.call_at(arrival + direction.latency / 2, self._deliver, direction, packet)
+        if direction.replay:
+            direction.remember(packet, kept)
+            if again < direction.replay:
+                self._count(direction, "replayed")
+                loop.call_at(arrival + direction.latency / 2, self._deliver, direction, direction.recall(recalled))
 
-    def _deliver(self, source: tuple[str, int], destination: tuple[str, int], data: bytes, ecn: int) -> None:
-        ip, port = destination
+    def _driver_at(self, where: _Where) -> SimulatedDriver | None:
+        ip, port = where
         wildcard = "::" if ":" in ip else "0.0.0.0"
-        driver = (
-            self._drivers.get(destination) or self._drivers.get((wildcard, port)) or self._drivers.get(("::", port))
-        )
-        if driver is not None and not driver.is_closed:
-            self.counts.delivered += 1
-            driver.receive(data, source, destination, ecn)
+        return self._drivers.get(where) or self._drivers.get((wildcard, port)) or self._drivers.get(("::", port))
+
+    def _count(self, direction: Direction, what: str) -> None:
+        for counts in (self.counts, direction.counts):
+            setattr(counts, what, getattr(counts, what) + 1)
+
+    def _deliver(self, direction: Direction, packet: _Packet) -> None:
+        source, destination, data, ecn = packet
+        # An address that a client has left is nobody's.
+        inner = self._inner.get(destination, destination)
+        driver = self._driver_at(inner) if self._outer.get(inner, destination) == destination else None
+        if driver is None or driver.is_closed:
+            self._count(direction, "unreachable")
+            return
+        self._count(direction, "delivered")
+        driver.receive(data, source, inner, ecn)
 
 
 class SimulatedDriver(Driver):
     """Serves an endpoint on a wire."""
 
     def __init__(
-        self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop, wire: Wire, ip: str, port: int
+        self,
+        endpoint: _core.Endpoint,
+        loop: asyncio.AbstractEventLoop,
+        wire: Wire,
+        ip: str,
+        port: int,
+        *,
+        is_server: bool | None = None,
     ) -> None:
         super().__init__(endpoint, loop)
         self._wire = wire
+        # Servers ask for a port, and clients for any.
+        self.is_server = bool(port) if is_server is None else is_server
         self._address = wire.bind(self, ip, port)
         self._timer: asyncio.TimerHandle | None = None
         endpoint.set_scheduler(self._schedule)
@@ -473,12 +710,16 @@ class SimulatedTransport:
             seed=self.wire.next_seed(),
             **endpoint_options(limits, timeouts, is_server=server_tls is not None),
         )
-        return SimulatedDriver(endpoint, asyncio.get_running_loop(), self.wire, ip, port)
+        return SimulatedDriver(
+            endpoint, asyncio.get_running_loop(), self.wire, ip, port, is_server=server_tls is not None
+        )
 
 
 __all__ = [
+    "BothDirections",
     "Conditions",
     "DeadlockError",
+    "Direction",
     "SimulatedDriver",
     "SimulatedTransport",
     "VirtualTimeLoop",
