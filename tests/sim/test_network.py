@@ -324,17 +324,6 @@ def test_rebinding_one_client_leaves_the_others_where_they_are() -> None:
     run(main())
 
 
-def test_a_handshake_survives_a_rebinding() -> None:
-    async def main() -> None:
-        network = Network()
-        for step in range(1, 8):
-            network.after(step * 0.005, network.rebind)
-        async with session_pair(network) as (client, server):
-            await exchange(client, server)
-
-    run(main())
-
-
 # -- sizes, ECN, queues
 
 
