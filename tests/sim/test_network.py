@@ -516,3 +516,20 @@ def test_an_update_with_one_wrong_value_changes_nothing() -> None:
     with pytest.raises(ValueError, match="loss"):
         network.conditions.update(latency=0.5, loss=7)
     assert network.conditions.latency == network.to_client.latency == 0.01
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_a_session_goes_without_marks_where_marked_packets_are_dropped(direction: str) -> None:
+    async def main() -> None:
+        network = Network()
+        getattr(network, direction).ecn = "drop"
+        async with session_pair(network) as (client, server):
+            await exchange(client, server)
+        # And one that meets such a path later (RFC 9000, section 13.4.2).
+        network = Network()
+        async with session_pair(network) as (client, server):
+            await exchange(client, server)
+            getattr(network, direction).ecn = "drop"
+            await exchange(client, server)
+
+    run(main())
