@@ -8,18 +8,17 @@ client whose sessions share sockets and connections.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import quote, urlsplit
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from wtio import _core
 from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
+from wtio._url import Target, parse_url
 from wtio._waiting import Waiter
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -27,7 +26,6 @@ from wtio.errors import (
     ConnectError,
     ConnectionRefused,
     HandshakeTimeout,
-    InvalidURLError,
     NameResolutionError,
     RemoteProtocolError,
     RequirementsNotMetError,
@@ -49,7 +47,6 @@ __all__ = ["Connector", "connect"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 
-_DEFAULT_PORT: Final = 443
 # TLS alerts that speak of certificates (RFC 8446, section 6.2).
 _CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
 _NO_APPLICATION_PROTOCOL: Final = 120
@@ -61,74 +58,6 @@ _REJECTION_HINTS: Final = {
     429: "the server has as many sessions as it wants; try again later",
     503: "the server is not ready; try again later",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """The parts of a URL."""
-
-    url: str
-    host: str
-    port: int
-    authority: str
-    path: str
-
-
-def parse_url(url: str) -> _Target:
-    """Take a WebTransport URL apart.
-
-    Raises:
-        InvalidURLError: It is not ``https://host[:port][/path][?query]``.
-        TypeError: It is not a str.
-
-    Source: draft-ietf-webtrans-http3-16, section 3.2.
-    """
-    if not isinstance(url, str):
-        raise TypeError(f"url must be str, not {type(url).__name__}")
-
-    def invalid(why: str) -> NoReturn:
-        raise InvalidURLError(f"invalid URL `{url}`: {why}; expected https://host[:port][/path][?query]", url=url)
-
-    if any(character <= " " or character == "\x7f" for character in url):
-        invalid("it contains a space or control character")
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        invalid(str(error))
-    if parts.scheme != "https":
-        invalid(f"the scheme is `{parts.scheme}`, not `https`" if parts.scheme else "it has no scheme")
-    if "@" in parts.netloc:
-        invalid("it contains a user name; send credentials in `headers`")
-    if "#" in url:
-        invalid("it contains a fragment, which cannot be sent")
-    if not parts.hostname:
-        invalid("it has no host")
-    if port == 0:
-        invalid("port 0 cannot be connected to")
-    host = parts.hostname
-    if ":" in host:
-        if "%" in host:
-            invalid("addresses with a zone are not supported")
-        try:
-            host = ipaddress.IPv6Address(host).compressed
-        except ValueError as error:
-            invalid(str(error))
-        name = f"[{host}]"
-    else:
-        try:
-            # Names in other scripts travel in their ASCII form (RFC 3490).
-            name = host = host if host.isascii() else host.encode("idna").decode()
-        except UnicodeError as error:
-            invalid(f"the host is no valid name ({error})")
-        if len(host) > 253 or any(not 0 < len(label) <= 63 for label in host.removesuffix(".").split(".")):
-            invalid("the host is no valid name")
-    # Characters outside ASCII and a few others are escaped; escapes that are there already stay as they are.
-    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._[]|")
-    if parts.query or "?" in url:
-        path += "?" + quote(parts.query, safe="/%:@!$&'()*+,;=~-._?[]|")
-    authority = name if port in (None, _DEFAULT_PORT) else f"{name}:{port}"
-    return _Target(url, host, port or _DEFAULT_PORT, authority, path)
 
 
 def header_pairs(headers: HeaderArgument) -> tuple[tuple[str, str], ...]:
@@ -406,7 +335,7 @@ class Connector:
 
     def __init__(
         self,
-        target: _Target,
+        target: Target,
         *,
         tls: ClientTLS,
         request: SessionFacts,

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import wtio
+from wtio._url import parse_url
 from wtio.cli._advice import advise
 from wtio.cli._options import add_connection_options, header_pairs, trust
 from wtio.cli._probe import ProbeResult, probe
-from wtio.client import parse_url
 from wtio.report import HEADING_WIDTH, report_rows
 
 if TYPE_CHECKING:

@@ -1,0 +1,194 @@
+"""Checks of arguments at public calls: what is wrong is said at the call, with the argument's name and the way out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import operator
+from dataclasses import FrozenInstanceError
+from typing import Any, TypeVar
+
+__all__ = [
+    "check_bool",
+    "check_choice",
+    "check_code",
+    "check_handler",
+    "check_hook",
+    "check_instance",
+    "check_integer",
+    "check_number",
+    "check_text",
+    "sealed",
+    "strings",
+]
+
+_Class = TypeVar("_Class", bound=type)
+
+MAX_CODE = 2**32 - 1
+
+
+def check_bool(name: str, value: object) -> None:
+    """Raise TypeError for anything but a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {_kind(value)}")
+
+
+def check_integer(name: str, value: object, least: int | None = None, most: int | None = None) -> None:
+    """Raise TypeError for anything but an integer, bool included, and ValueError for one out of its range."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {_kind(value)}")
+    number = operator.index(value)
+    if (least is not None and number < least) or (most is not None and number > most):
+        limits = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name} is {number}; it must be {limits}")
+
+
+def check_code(name: str, value: object, what: str) -> None:
+    """Check an application's error code.
+
+    Args:
+        name: Name of the argument.
+        value: What was given.
+        what: What kind of code it is, in words.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It does not fit into 32 bits.
+    """
+    check_integer(name, value)
+    if not 0 <= operator.index(value) <= MAX_CODE:  # type: ignore[arg-type]
+        raise ValueError(f"{what} {value} is outside 0 to {MAX_CODE} (32 bits); see `{name}`")
+
+
+def check_number(name: str, value: object, least: float, most: float, unit: str = "") -> None:
+    """Raise TypeError for anything but an int or a float, and ValueError for one out of its range or NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number{unit}, not {_kind(value)}")
+    if not least <= value <= most:
+        limits = f"{least:g} or more" if most == float("inf") else f"between {least:g} and {most:g}"
+        raise ValueError(f"{name} is {value}; it must be {limits}{unit}")
+
+
+def check_text(name: str, value: object, *, optional: bool = False) -> None:
+    """Check text that goes over the wire as UTF-8.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It has halves of surrogate pairs, which UTF-8 cannot hold.
+    """
+    if value is None and optional:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be str{' or None' * optional}, not {_kind(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has half a surrogate pair at position {error.start}, which is no text") from None
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise ValueError for anything but one of these words."""
+    if value not in choices:
+        words = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+        raise ValueError(f"{name} is {value!r}; it must be {words}")
+
+
+def check_instance(name: str, value: object, kind: type, way: str, *, optional: bool = True) -> None:
+    """Raise TypeError for an object of another class.
+
+    Args:
+        name: Name of the argument.
+        value: What was given.
+        kind: What it has to be an instance of.
+        way: How to get one, in words.
+        optional: Whether None will do, too.
+    """
+    if not isinstance(value, kind) and not (optional and value is None):
+        words = f"wtio.{kind.__name__}" + (" or None" if optional else "")
+        raise TypeError(f"{name} must be {words}, not {_kind(value)}; {way}")
+
+
+def strings(name: str, value: Any, what: str = "sequence of str") -> tuple[str, ...]:
+    """Give a collection of str as a tuple.
+
+    Raises:
+        TypeError: It is one str, no collection, or a member is no str.
+    """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be a {what}, not one {_kind(value)}; write [{value!r}]")
+    try:
+        members = tuple(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a {what}, not {_kind(value)}") from None
+    for member in members:
+        if not isinstance(member, str):
+            raise TypeError(f"{name} must be a {what}; {member!r} in it is of type {_kind(member)}")
+    return members
+
+
+def check_handler(name: str, value: object) -> None:
+    """Raise TypeError for what is no coroutine function: a task that runs it could only fail, and only then."""
+    if value is None or is_coroutine_function(value):
+        return
+    given = f"`{getattr(value, '__qualname__', type(value).__qualname__)}`"
+    if inspect.iscoroutine(value):
+        value.close()  # or Python warns of it, too
+        raise TypeError(f"{name} must be a coroutine function, not a coroutine; pass it without calling it")
+    if inspect.isasyncgenfunction(value):
+        raise TypeError(
+            f"{name} must be a coroutine function; {given} is an asynchronous generator, for it has `yield`"
+        )
+    if not callable(value):
+        raise TypeError(f"{name} must be a coroutine function (async def) or None, not {_kind(value)}")
+    raise TypeError(
+        f"{name} must be a coroutine function, and {given} is none; define it with `async def`, and use "
+        "functools.partial to give it further arguments"
+    )
+
+
+def check_hook(name: str, value: object) -> None:
+    """Raise TypeError for what is no plain function."""
+    if value is None:
+        return
+    if not callable(value):
+        raise TypeError(f"{name} must be a function or None, not {_kind(value)}")
+    if is_coroutine_function(value):
+        raise TypeError(f"{name} must be a plain function, not a coroutine function; define it with `def`")
+
+
+def is_coroutine_function(value: object) -> bool:
+    """Whether calling it gives something to await: also partials, methods, and objects with such a ``__call__``."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    if inspect.iscoroutinefunction(value):
+        return True
+    # Of the class: what an instance has by that name is not called.
+    if callable(value) and inspect.iscoroutinefunction(type(value).__call__):
+        return True
+    # Compiled functions and mocks bear asyncio's mark; a wrapper made with functools.wraps is what it wraps.
+    if getattr(value, "_is_coroutine", None) is getattr(asyncio.coroutines, "_is_coroutine", False):
+        return True
+    wrapped = getattr(value, "__wrapped__", None)
+    return wrapped is not None and wrapped is not value and is_coroutine_function(wrapped)
+
+
+def sealed(cls: _Class) -> _Class:
+    """Let a frozen dataclass with slots say so for every attribute.
+
+    The one that dataclasses make stumbles over names that are no fields (before Python 3.14), with words that help
+    nobody.
+    """
+
+    def refuse(self: object, name: str, value: object = None) -> None:
+        known = name in type(self).__dataclass_fields__  # type: ignore[attr-defined]
+        words = f"{cls.__name__} is immutable" if known else f"{cls.__name__} has no attribute {name!r}"
+        raise FrozenInstanceError(f"{words}; dataclasses.replace makes a changed copy")
+
+    cls.__setattr__ = refuse  # type: ignore[method-assign]
+    cls.__delattr__ = refuse  # type: ignore[assignment,method-assign]
+    return cls
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else type(value).__name__

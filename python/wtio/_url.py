@@ -1,0 +1,113 @@
+"""URLs of sessions: taken apart as browsers do, and shown without what may be secret."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn
+from urllib.parse import quote
+
+from wtio._arguments import check_text
+from wtio.errors import InvalidURLError
+from wtio.protocol.host import parse_host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Target", "parse_url", "without_query"]
+
+_DEFAULT_PORT: Final = 443
+_MOST_PORT: Final = 65_535
+# RFC 3986, appendix B.
+_PARTS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.\-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The parts of a URL."""
+
+    url: str
+    """For people: without the query, which may hold a token."""
+    host: str
+    """Name in ASCII, or IP address without brackets."""
+    port: int
+    authority: str
+    path: str
+
+
+def without_query(text: str) -> str:
+    """Cut a URL or path off where its query or fragment begins: those may hold tokens, and logs are passed around."""
+    return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def parse_url(url: str) -> Target:
+    """Take a WebTransport URL apart.
+
+    Raises:
+        InvalidURLError: It is not ``https://host[:port][/path][?query]``.
+        TypeError: It is not a str.
+
+    Source: draft-ietf-webtrans-http3-16, section 3.2; the WHATWG's URL Standard, for the host.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"url must be str, not {type(url).__name__}")
+
+    def invalid(why: str) -> NoReturn:
+        # A password may hold any character, so all in front of the last @ is left out.
+        shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*:)?(//)?.*@", r"\1\2…@", without_query(url), flags=re.DOTALL)
+        raise InvalidURLError(f"invalid URL `{shown}`: {why}; expected https://host[:port][/path][?query]", url=url)
+
+    if any(character <= " " or character == "\x7f" for character in url):
+        invalid("it contains a space or control character")
+    try:
+        check_text("url", url)
+    except ValueError:
+        invalid("it contains half a surrogate pair, which is no text")
+    found = _PARTS.fullmatch(url)
+    assert found is not None  # every part may be missing
+    scheme, where, path, query, fragment = found.groups()
+    if (scheme or "").lower() != "https":
+        invalid(f"the scheme is `{scheme.lower()}`, not `https`" if scheme else "it has no scheme")
+    if where is not None and "@" in where:
+        invalid("it contains a user name; send credentials in `headers`")
+    if fragment is not None:
+        invalid("it contains a fragment, which cannot be sent")
+    host, port = _host_and_port(where or "", invalid)
+    # Characters outside ASCII and a few others are escaped; escapes that are there already stay as they are.
+    path = quote(path or "/", safe="/%:@!$&'()*+,;=~-._[]|")
+    authority = host if port == _DEFAULT_PORT else f"{host}:{port}"
+    shown = f"https://{authority}{path}"
+    if query is not None:
+        path += "?" + quote(query[1:], safe="/%:@!$&'()*+,;=~-._?[]|")
+    return Target(shown, host.strip("[]"), port, authority, path)
+
+
+def _host_and_port(where: str, invalid: Callable[[str], NoReturn]) -> tuple[str, int]:
+    """Take host and port apart; the host as it goes over the wire."""
+    end = where.find("]") + 1 if where.startswith("[") else -1
+    if end == 0:
+        invalid("an IPv6 address lacks its closing bracket")
+    if end < 0:
+        end = where.find(":")
+        end = len(where) if end < 0 else end
+        if ":" in where[end + 1 :]:
+            invalid("the host contains a colon; write IPv6 addresses in brackets, or the port is no number")
+    host, rest = where[:end], where[end:]
+    if not host:
+        invalid("it has no host")
+    port = _DEFAULT_PORT
+    if rest[1:]:
+        if rest[0] != ":" or not (rest[1:].isascii() and rest[1:].isdigit()):
+            invalid("the port is no number")
+        digits = rest[1:].lstrip("0") or "0"
+        if len(digits) > 5 or int(digits) > _MOST_PORT:
+            invalid(f"the port is above {_MOST_PORT}")
+        port = int(digits)
+        if port == 0:
+            invalid("port 0 cannot be connected to")
+    elif rest not in ("", ":"):
+        invalid("the port is no number")
+    try:
+        return parse_host(host), port
+    except ValueError as error:
+        invalid(f"the host {error}")
