@@ -24,7 +24,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
 from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
-from wtio.protocol.origin import check_origin, is_own_origin
+from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
 from wtio.protocol.settings import DIALECTS
 from wtio.session import Headers, SessionFacts, WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
@@ -658,7 +658,7 @@ class Server:
         if (
             origin is None
             or _ANY_ORIGIN in self._origins
-            or origin.lower() in self._origins
+            or allowed_form(origin) in self._origins
             or is_own_origin(origin, request.authority)
         ):
             return True

@@ -64,6 +64,14 @@ def test_r19_any_other_page_is_foreign(origin: str, authority: str) -> None:
         ("http://a:81", "http://a:81"),
         ("https://[::1]:4433", "https://[::1]:4433"),
         ("null", "null"),
+        ("ftp://a:21", "ftp://a"),
+        ("https://a:0443", "https://a"),
+        ("https://[0:0:0:0:0:0:0:1]", "https://[::1]"),
+        ("https://127.1", "https://127.0.0.1"),
+        ("https://%65xample.org", "https://example.org"),
+        ("https://straße.example", "https://xn--strae-oqa.example"),
+        ("https://xn--strae-oqa.example", "https://xn--strae-oqa.example"),
+        ("https://STRASSE.example.", "https://strasse.example."),
     ],
 )
 def test_allowed_origin_is_brought_into_the_form_of_browsers(given: str, written: str) -> None:
@@ -71,11 +79,132 @@ def test_allowed_origin_is_brought_into_the_form_of_browsers(given: str, written
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "example.org", "https://", "https://a/", "https://a/b", "https://a b", "//a", "*a"]
+    "wrong",
+    [
+        "",
+        "example.org",
+        "https://",
+        "https://a/",
+        "https://a/b",
+        "https://a b",
+        "//a",
+        "*a",
+        "https://*.example.org",
+        "https://*",
+        "chrome-extension://*",
+        "https://a:*",
+        "https://a:65536",
+        "https://a:",
+        "https://a:b",
+        "https://user@a",
+        "https://a?b",
+        "https://a#b",
+        "https://a..b",
+        "https://1.2.3.256",
+        "https://[::g]",
+        "https://a%2Fb",
+        "app://ä",
+        "file://",
+        "file:///home/page.html",
+        "data:text/html,x",
+        "blob:https://a/1",
+        "about:blank",
+        "ws://a",
+        "wss://a:443",
+        " https://a",
+        "https://a, https://b",
+    ],
 )
 def test_origin_that_no_browser_would_send_is_refused_at_once(wrong: str) -> None:
     with pytest.raises(ValueError, match="scheme://host"):
         Network().serve(origins=[wrong])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("https://*.example.org", "no patterns.*SessionRequest.origin"),
+        ("file:///home/page.html", "write 'null'"),
+        ("wss://a:4433", "'https://a:4433'"),
+        ("ws://a", "'http://a'"),
+        ("data:text/html,x", "`null`"),
+        ("https://a:65536", "65535"),
+        ("app://ä", "as they do"),
+    ],
+)
+def test_refused_origin_is_answered_by_what_to_write(wrong: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_origin(wrong)
+
+
+# What pages report: schemes that URLs know, and those of browsers' extensions and of shells around a browser.
+PAGES = {
+    **{
+        f"{scheme}://{host}{port}": f"{scheme}://{host}"
+        for scheme, port in (("https", ":443"), ("http", ":80"), ("ftp", ":21"))
+        for host in ("example.org", "127.0.0.1", "[2001:db8::1]")
+    },
+    "https://example.org:8443": "https://example.org:8443",
+    "http://example.org:443": "http://example.org:443",
+    "null": "null",
+    "NULL": "null",
+    **{
+        origin: origin
+        for origin in (
+            "chrome-extension://mfhbebgoclkghebffdldpobeajmbecfk",
+            "moz-extension://7a2b0e1c-0000-4000-8000-1234567890ab",
+            "safari-web-extension://7A2B0E1C-0000-4000-8000-1234567890AB",
+            "extension://mfhbebgoclkghebffdldpobeajmbecfk",
+            "app://obsidian.md",
+            "app://-",
+            "app://.",
+            "tauri://localhost",
+            "https://tauri.localhost",
+            "http://tauri.localhost",
+            "capacitor://localhost",
+            "ionic://localhost",
+            "wails://wails",
+            "vscode-file://vscode-app",
+            "vscode-webview://0kfgf6tvbcbvkdpqb9k1hjsmgkjkqsma",
+            "chrome://newtab",
+            "devtools://devtools",
+            "resource://pdf.js",
+            "isolated-app://aerugqztij5biqquuk3mfwpsaibuegaqcitgfchwuosuofdjabzqaaic",
+            "web+app://host:5",
+            "custom.scheme://my_host",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("allowed", PAGES)
+def test_every_accepted_origin_lets_its_own_page_in(allowed: str) -> None:
+    assert answer_to(PAGES[allowed], origins=[allowed]) == "200"
+    # The raw client asks for https://example.org.
+    is_own = PAGES[allowed] == "https://example.org"
+    assert answer_to(PAGES[allowed], origins=["https://other.example"]) == ("200" if is_own else "403")
+
+
+@pytest.mark.parametrize("page", ["null", "file://"])
+def test_pages_from_files_are_pages_without_an_origin(page: str) -> None:
+    assert answer_to(page, origins=["null"]) == "200"
+    assert answer_to(page, origins=["https://a"]) == "403"
+
+
+def answer_to(page: str, *, origins: list[str]) -> str:
+    """The status that a page of this origin gets."""
+
+    async def main() -> str:
+        network = Network()
+        async with network.serve(origins=origins) as server, raw_client(network) as peer:
+            stream = peer.request(("origin", page))
+            await settle()
+            if server._requests:
+                await (await anext(server)).accept()
+                await settle()
+            return stream.fields[":status"]
+
+    return testing.run(main())
 
 
 def test_origins_are_a_collection_or_the_star() -> None:

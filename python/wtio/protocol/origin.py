@@ -1,29 +1,78 @@
-"""Which web pages may use a server: the origins that browsers report (RFC 6454)."""
+"""Which web pages may use a server: the origins that browsers report (RFC 6454; the WHATWG's URL Standard)."""
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, NoReturn
 
-__all__ = ["check_origin", "is_own_origin"]
+from wtio.protocol.host import parse_host
 
+__all__ = ["allowed_form", "check_origin", "is_own_origin"]
+
+_NULL: Final = "null"
+# What pages from files say: most browsers ``null``, some of Chromium's parts and shells this.
+_FILE: Final = "file://"
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.\-]*)://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::([0-9]{1,5}))?")
-_DEFAULT_PORTS: Final = {"https": "443", "http": "80"}
+_ALLOWED: Final = re.compile(r"([a-z][a-z0-9+.\-]*)://(\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]]+)(?::([0-9]+))?")
+_MOST_PORT: Final = 65_535
+# Schemes whose hosts are those of the network; in any other they are names that only the scheme understands.
+_DEFAULT_PORTS: Final = {"https": "443", "http": "80", "ftp": "21"}
+# Pages that are somebody else's, or nobody's: browsers report ``null`` for them, or another origin.
+_OPAQUE: Final = frozenset(("about", "blob", "data", "filesystem", "javascript", "view-source"))
 
 
 def check_origin(origin: str) -> str:
     """Bring an origin that an application allows into the form in which browsers write it.
 
+    Args:
+        origin: ``scheme://host[:port]``, also of extensions and shells (``chrome-extension://…``,
+            ``tauri://localhost``), or ``null``.
+
     Raises:
-        ValueError: It is neither ``scheme://host[:port]`` nor ``null``.
+        ValueError: No page has such an origin; the message says what to write instead.
     """
+
+    def refuse(why: str) -> NoReturn:
+        raise ValueError(f"origins: {origin!r} is not scheme://host[:port], without anything behind it: {why}")
+
     lowered = origin.lower()
-    parts = _split(lowered)
-    if parts is None:
-        if lowered == "null":
-            return lowered
-        raise ValueError(f"origin {origin!r} is not scheme://host[:port], without anything behind it")
-    scheme, host, port = parts
-    return f"{scheme}://{host}" if port == _DEFAULT_PORTS.get(scheme) else f"{scheme}://{host}:{port}"
+    if lowered == _NULL:
+        return lowered
+    scheme = lowered.partition(":")[0]
+    if scheme == "file":
+        refuse("pages from files report `null`; write 'null', which allows every other page without an origin, too")
+    if scheme in _OPAQUE:
+        refuse(f"pages of the scheme `{scheme}` report `null` or the origin of the page that made them")
+    if scheme in ("ws", "wss"):
+        page = "https" if scheme == "wss" else "http"
+        refuse(f"no page is loaded from `{scheme}`; write that of the page, such as {page + origin[len(scheme) :]!r}")
+    if "*" in lowered:
+        refuse("there are no patterns; name each origin, allow all with '*', or decide by SessionRequest.origin")
+    found = _ALLOWED.fullmatch(lowered)
+    if found is None:
+        refuse("such as 'https://example.org:8443'")
+    scheme, host, port = found[1], found[2], found[3] or ""
+    if len(port.lstrip("0")) > 5 or int(port or "0") > _MOST_PORT:
+        refuse(f"its port is above {_MOST_PORT}")
+    try:
+        host = parse_host(host) if scheme in _DEFAULT_PORTS or host.startswith("[") else _named(host)
+    except ValueError as error:
+        refuse(f"the host {error}")
+    port = str(int(port)) if port else ""
+    return f"{scheme}://{host}:{port}" if port and port != _DEFAULT_PORTS.get(scheme) else f"{scheme}://{host}"
+
+
+def _named(host: str) -> str:
+    """A host that only its scheme understands, such as the identifier of an extension."""
+    if not host.isascii() or not host.isprintable() or " " in host:
+        raise ValueError("has characters that browsers escape; write it as they do")
+    return host
+
+
+def allowed_form(origin: str) -> str:
+    """Bring the value of an Origin header into the form of ``check_origin``, to look it up among the allowed ones."""
+    lowered = origin.lower()
+    # Whoever allows pages without an origin allows those from files: anybody can make a page that reports ``null``.
+    return _NULL if lowered == _FILE else lowered
 
 
 def is_own_origin(origin: str, authority: str) -> bool:
