@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import errno
 import hashlib
 import ipaddress
 import os
@@ -17,11 +18,13 @@ import ssl
 import stat
 import tempfile
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
+from wtio._arguments import check_bool, sealed, strings
 from wtio.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -39,45 +42,162 @@ _BACKDATED: Final = 3600
 _RENEW_BEFORE: Final = 2 * _DAY
 
 _DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
+_BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+_CERTIFICATE_LABELS: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
+_KEY_LABELS: Final = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
 _CERTIFICATE_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
-def _read(path: PathArgument, what: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise CertificateError(
-            f"{what} `{os.fspath(path)}` cannot be read: {error.strerror or error}", path=os.fspath(path)
-        ) from error
+def _check_path(name: str, value: PathArgument | None) -> None:
+    if value is None:
+        return
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(path := os.fspath(value), str):
+        hint = f"; what is in memory goes into {name.removesuffix('file')}data" if name.endswith("file") else ""
+        raise TypeError(f"{name} must be a path (str or os.PathLike), not {type(value).__name__}{hint}")
+    if "\0" in path:
+        raise ValueError(f"{name} has a null character in it")
 
 
-def _check_pem(data: bytes, what: str, path: PathArgument | None, marker: bytes) -> None:
-    if marker not in data:
-        where = f"{what} `{os.fspath(path)}`" if path is not None else what
-        hint = "it looks like DER; convert it with `openssl x509 -inform der`" if data[:1] == b"\x30" else ""
-        raise CertificateError(
-            f"{where} is not PEM: no `-----BEGIN …{marker.decode()}-----` in it" + (f"; {hint}" if hint else ""),
-            path=None if path is None else os.fspath(path),
-        )
+def _check_data(name: str, value: bytes | str | None) -> None:
+    if value is not None and not isinstance(value, (bytes, bytearray, str)):
+        raise TypeError(f"{name} must be bytes or str (the content of a PEM file), not {type(value).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """PEM as an application gave it, and what to call it."""
+
+    data: bytes
+    name: str
+    """Such as "certificate file"."""
+    path: str | None
+    """Where it was read, None for memory."""
+
+    @classmethod
+    def of(cls, file: PathArgument | None, data: bytes | str | None, what: str, argument: str) -> _Source | None:
+        """Read a file, or take what is in memory; None where there is neither."""
+        if file is None:
+            if data is None:
+                return None
+            content = data.encode(errors="replace") if isinstance(data, str) else bytes(data)
+            return cls(content, argument, None)
+        path = os.fspath(file)
+        try:
+            return cls(Path(path).read_bytes(), what, path)
+        except OSError as error:
+            raise CertificateError(f"{what} `{path}` cannot be read: {error.strerror or error}", path=path) from error
+
+    def error(self, why: str) -> CertificateError:
+        where = self.name if self.path is None else f"{self.name} `{self.path}`"
+        return CertificateError(f"{where} {why}", path=self.path)
+
+    def certificates(self) -> bytes:
+        """The certificates in it, as clean PEM."""
+        sections = self._sections()
+        found = [(b"CERTIFICATE", der) for label, der in sections if label in _CERTIFICATE_LABELS]
+        if not found:
+            raise self.error(self._lack("CERTIFICATE", [label for label, _ in sections]))
+        return _pem(found)
+
+    def key(self, *, is_alone: bool) -> bytes:
+        """The first private key in it, as clean PEM.
+
+        Args:
+            is_alone: Whether it was given as a key, and not as a certificate that may have one beside it.
+        """
+        sections = self._sections()
+        found = [section for section in sections if section[0] in _KEY_LABELS]
+        if found:
+            return _pem(found[:1])
+        labels = [label for label, _ in sections]
+        if not is_alone and b"CERTIFICATE" in labels and not any(b"PRIVATE KEY" in label for label in labels):
+            raise self.error("holds no private key (`-----BEGIN PRIVATE KEY-----`), and no other file for it was given")
+        raise self.error(self._lack("PRIVATE KEY", labels))
+
+    def _sections(self) -> list[tuple[bytes, bytes]]:
+        """Everything between a BEGIN and its END: label and content."""
+        data = self.data
+        if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # some shells on Windows write UTF-16
+            data = data.decode("utf-16", "replace").encode(errors="replace")
+        sections = []
+        for begin in _BEGIN.finditer(data):
+            label = begin[1]
+            end = data.find(b"-----END " + label + b"-----", begin.end())
+            following = data.find(b"-----BEGIN ", begin.end())
+            text = f"`-----BEGIN {label.decode()}-----`"
+            if end < 0 or 0 <= following < end:
+                raise self.error(f"is cut off: {text} has no END; copy it again, whole")
+            body = data[begin.end() : end]
+            if b"ENCRYPTED" in label or b"ENCRYPTED" in body:
+                raise self.error(
+                    "holds a private key that is protected by a passphrase; decrypt it first: "
+                    "`openssl pkey -in … -out …`"
+                )
+            try:
+                sections.append((label, base64.b64decode(b"".join(body.split()), validate=True)))
+            except binascii.Error:
+                raise self.error(f"is damaged: what follows {text} is no base64; copy it again, whole") from None
+        return sections
+
+    def _lack(self, wanted: str, labels: list[bytes]) -> str:
+        """Say what it is, since it is not what was wanted."""
+        is_key = wanted == "PRIVATE KEY"
+        swapped = "certificate" if is_key else "private key"
+        for label, words in (
+            (b"OPENSSH PRIVATE KEY", "holds a key of OpenSSH; convert it with `ssh-keygen -p -m PKCS8 -f …`"),
+            (b"PUBLIC KEY", f"holds a public key, not a {'private key' if is_key else 'certificate'}"),
+            (b"CERTIFICATE REQUEST", "holds a request for a certificate; give what the authority issued for it"),
+            (b"NEW CERTIFICATE REQUEST", "holds a request for a certificate; give what the authority issued for it"),
+            (b"PKCS7", "is PKCS #7; convert it with `openssl pkcs7 -print_certs`"),
+            (b"TRUSTED CERTIFICATE", "is in OpenSSL's own form; convert it with `openssl x509`"),
+        ):
+            if label in labels:
+                return words
+        if any((label in _CERTIFICATE_LABELS) if is_key else (b"PRIVATE KEY" in label) for label in labels):
+            return f"holds a {swapped} and no `-----BEGIN {wanted}-----`; are certificate and key swapped?"
+        hint = ""
+        if not self.data.strip():
+            hint = "; it is empty"
+        elif self.data[:1] == b"\x30" and b"\x02\x01\x03" in self.data[:10]:
+            hint = "; it looks like PKCS #12 (.p12, .pfx); convert it with `openssl pkcs12 -nodes -in … -out …`"
+        elif self.data[:1] == b"\x30":
+            hint = f"; it looks like DER; convert it with `openssl {'pkey' if is_key else 'x509'} -inform der`"
+        return f"is not PEM: no `-----BEGIN {wanted}-----` in it{hint}"
+
+
+def _pem(sections: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(
+        b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label, base64.encodebytes(der), label) for label, der in sections
+    )
+
+
+def _cannot_be_used(error: _core.TlsError, certificate: _Source | None, key: _Source | None) -> CertificateError:
+    """Name the files of which the engine complains."""
+    sources = (("certificate", certificate), ("key", key if key is not certificate else None))
+    named = ", ".join(f"{what} `{source.path}`" for what, source in sources if source is not None and source.path)
+    is_key = key is not None and str(error).startswith("the private key")
+    guilty = key if is_key else certificate
+    return CertificateError(f"{error}" + (f" ({named})" if named else ""), path=None if guilty is None else guilty.path)
 
 
 def _one_source(file: PathArgument | None, data: bytes | str | None, name: str) -> None:
+    _check_path(f"{name}file", file)
+    _check_data(f"{name}data", data)
     if file is not None and data is not None:
         raise ValueError(f"give either {name}file or {name}data, not both")
 
 
-def _as_bytes(data: bytes | str) -> bytes:
-    return data.encode() if isinstance(data, str) else data
-
-
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTLS:
     """Certificate chain and private key of a server.
 
     Raises:
-        CertificateError: A file is missing or not PEM, the key does not belong to the certificate, the certificate is
-            that of an authority (CA:TRUE), has expired, or is not valid yet.
+        CertificateError: A file is missing, damaged or not PEM, the key does not belong to the certificate, the chain
+            is in the wrong order, the certificate is that of an authority (CA:TRUE) or for clients only, has expired,
+            or is not valid yet.
         ValueError: Neither a file nor data, or both.
+        TypeError: An argument is of the wrong type.
 
     Source: RFC 9001; RFC 8446.
     """
@@ -95,33 +215,21 @@ class ServerTLS:
     def __post_init__(self) -> None:
         _one_source(self.certfile, self.certdata, "cert")
         _one_source(self.keyfile, self.keydata, "key")
-        if self.certfile is not None:
-            chain = _read(self.certfile, "certificate file")
-        elif self.certdata is not None:
-            chain = _as_bytes(self.certdata)
-        else:
+        certificate = _Source.of(self.certfile, self.certdata, "certificate file", "certdata")
+        if certificate is None:
             raise ValueError(
                 "a server needs a certificate: pass certfile and keyfile, or use wtio.dev_certificate().server_tls()"
             )
-        if self.keyfile is not None:
-            key = _read(self.keyfile, "key file")
-        else:
-            key = chain if self.keydata is None else _as_bytes(self.keydata)
-        _check_pem(chain, "certificate file" if self.certfile else "certdata", self.certfile, b"CERTIFICATE")
-        key_path = self.keyfile if self.keyfile is not None or self.keydata is not None else self.certfile
-        _check_pem(key, "key file" if key_path else "keydata", key_path, b"PRIVATE KEY")
-        if b"ENCRYPTED" in key:
-            raise CertificateError(
-                "the private key is protected by a passphrase; decrypt it first: `openssl pkey -in … -out …`",
-                path=None if key_path is None else os.fspath(key_path),
-            )
-        path = None if self.certfile is None else os.fspath(self.certfile)
-        named = f" (certificate `{path}`)" if path else ""
+        own_key = _Source.of(self.keyfile, self.keydata, "key file", "keydata")
+        key = own_key or certificate
+        chain_pem, key_pem = certificate.certificates(), key.key(is_alone=own_key is not None)
+        named = f" (certificate `{certificate.path}`)" if certificate.path else ""
+        path = certificate.path
         try:
-            core = _core.ServerTls(certificate_pem=chain, key_pem=key)
+            core = _core.ServerTls(certificate_pem=chain_pem, key_pem=key_pem)
             not_before, not_after, *_ = _core.certificate_facts(core.certificates[0])
         except _core.TlsError as error:
-            raise CertificateError(f"{error}{named}", path=path) from error
+            raise _cannot_be_used(error, certificate, key) from error
         now = time.time()
         if not_after < now:
             raise CertificateError(f"the certificate expired on {_date(not_after)}; renew it{named}", path=path)
@@ -142,13 +250,15 @@ class ServerTLS:
         return _core.sha256(self._engine.certificates[0])
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTLS:
     """Whom a client trusts. Without arguments: the authorities of the operating system.
 
     Raises:
-        CertificateError: A file is missing, not PEM, or its content cannot be used.
+        CertificateError: A file is missing, not PEM, or its content cannot be used; or the system has no authorities.
         ValueError: Settings that exclude each other, or a hash that is no SHA-256.
+        TypeError: An argument is of the wrong type.
 
     Source: RFC 9001; W3C WebTransport, custom certificate requirements.
     """
@@ -171,8 +281,14 @@ class ClientTLS:
 
     def __post_init__(self) -> None:
         _one_source(self.cafile, self.cadata, "ca")
+        _check_path("certfile", self.certfile)
+        _check_path("keyfile", self.keyfile)
+        check_bool("dangerously_trust_any_certificate", self.dangerously_trust_any_certificate)
         if isinstance(self.certificate_hashes, (bytes, str)):
             raise TypeError("certificate_hashes must be a sequence of hashes, not one hash; write [hash]")
+        if not isinstance(self.certificate_hashes, Collection):
+            kind = type(self.certificate_hashes).__name__
+            raise TypeError(f"certificate_hashes must be a sequence of bytes or str, not {kind}")
         has_roots = self.cafile is not None or self.cadata is not None
         if has_roots + bool(self.certificate_hashes) + self.dangerously_trust_any_certificate > 1:
             raise ValueError(
@@ -180,34 +296,30 @@ class ClientTLS:
             )
         roots = b""
         mode = "system"
+        authorities: _Source | None = None
         if has_roots:
             mode = "roots"
-            roots = _read(self.cafile, "CA file") if self.cafile is not None else _as_bytes(self.cadata or b"")
-            _check_pem(roots, "CA file" if self.cafile is not None else "cadata", self.cafile, b"CERTIFICATE")
+            authorities = _Source.of(self.cafile, self.cadata, "CA file", "cadata")
+            assert authorities is not None
+            roots = authorities.certificates()
         elif self.certificate_hashes:
             mode = "hashes"
         elif self.dangerously_trust_any_certificate:
             mode = "insecure"
-        own = key = b""
-        if self.certfile is not None:
-            own = _read(self.certfile, "certificate file")
-            key = own if self.keyfile is None else _read(self.keyfile, "key file")
-            _check_pem(own, "certificate file", self.certfile, b"CERTIFICATE")
-            _check_pem(key, "key file", self.keyfile or self.certfile, b"PRIVATE KEY")
-        elif self.keyfile is not None:
+        own = _Source.of(self.certfile, None, "certificate file", "certfile")
+        own_key = _Source.of(self.keyfile, None, "key file", "keyfile")
+        if own is None and own_key is not None:
             raise ValueError("keyfile without certfile")
         try:
             core = _core.ClientTls(
                 mode=mode,
                 roots_pem=roots,
                 hashes=[_hash(value) for value in self.certificate_hashes],
-                certificate_pem=own,
-                key_pem=key,
+                certificate_pem=b"" if own is None else own.certificates(),
+                key_pem=b"" if own is None else (own_key or own).key(is_alone=own_key is not None),
             )
         except _core.TlsError as error:
-            path = self.cafile if self.cafile is not None else self.certfile
-            named = f" (file `{os.fspath(path)}`)" if path is not None else ""
-            raise CertificateError(f"{error}{named}", path=None if path is None else os.fspath(path)) from error
+            raise _cannot_be_used(error, authorities if own is None else own, own_key) from error
         object.__setattr__(self, "_engine", core)
 
     def expected_hashes(self) -> list[bytes]:
@@ -228,7 +340,7 @@ def _hash(value: bytes | str) -> bytes:
         except (ValueError, binascii.Error):
             digest = b""
     else:
-        raise TypeError(f"a certificate hash must be bytes or str, not {type(value).__name__}")
+        raise TypeError(f"certificate_hashes must hold bytes or str, not {type(value).__name__}")
     if len(digest) != 32:
         raise ValueError(
             f"certificate hash {value!r} is no SHA-256: give 32 bytes, 64 hexadecimal digits or 44 characters of base64"
@@ -240,6 +352,7 @@ def _date(seconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class DevCertificate:
     """A self-signed certificate for development, with everything that a server, a client and a web page need."""
@@ -299,21 +412,34 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
 
     Raises:
         ValueError: No name, or one that is neither a DNS name nor an IP address.
-        TypeError: ``names`` is one str.
+        TypeError: ``names`` is one str, or an argument of another wrong type.
         OSError: The directory or file cannot be written.
+        CertificateError: There is no home directory (also an OSError).
 
     Source: W3C WebTransport, custom certificate requirements.
     """
-    if isinstance(names, str):
-        raise TypeError("names must be a sequence of str, not one str; write [name]")
-    wanted = tuple(dict.fromkeys(_name(name) for name in names))
+    wanted = tuple(dict.fromkeys(_name(name) for name in strings("names", names)))
+    _check_path("directory", directory)
     if not wanted:
         raise ValueError("names is empty; give at least one DNS name or IP address")
     folder = Path(directory) if directory is not None else _cache_directory()
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
     path = folder / f"dev-{digest}.pem"
     now = int(time.time())
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return _kept(path, wanted, now)
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise OSError(
+            error.errno,
+            f"the certificate for development cannot be kept in `{folder}`: {words}; choose another directory, for "
+            "instance with XDG_CACHE_HOME",
+        ) from error
+
+
+def _kept(path: Path, wanted: tuple[str, ...], now: int) -> DevCertificate:
+    """Give the certificate in a file, made anew where that will not do."""
     for _ in range(2):
         found = _load(path, wanted, now)
         if found is not None:
@@ -322,12 +448,10 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
         # One file, put in place at once, so that no process ever sees a certificate without its key. Whoever comes
         # second replaces it; both then load the same one.
         _write(path, certificate + key)
-    raise OSError(f"the certificate just written to `{path}` cannot be read back")
+    raise OSError(errno.EIO, "what was just written cannot be read back")
 
 
 def _name(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"a name must be str, not {type(name).__name__}")
     text = name.strip("[]")
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(text).compressed
@@ -335,14 +459,25 @@ def _name(name: str) -> str:
     if labels[0] == "*":
         labels = labels[1:]
     if not labels or not all(re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", part) for part in labels):
-        raise ValueError(f"`{name}` is neither a DNS name nor an IP address")
+        hint = "" if name.isascii() else "; names in other scripts go in their ASCII form, which begins with `xn--`"
+        raise ValueError(f"names: `{name}` is neither a DNS name nor an IP address{hint}")
     return text.lower()
 
 
 def _cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     # The XDG base directory specification: a relative path there is to be ignored.
-    return (Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache") / "wtio"
+    if base and Path(base).is_absolute():
+        return Path(base) / "wtio"
+    home = Path("~")
+    with contextlib.suppress(RuntimeError):
+        home = home.expanduser()
+    if not home.is_absolute():
+        raise CertificateError(
+            "there is no home directory to keep the certificate for development in; set HOME or XDG_CACHE_HOME, or "
+            "choose a directory"
+        )
+    return home / ".cache" / "wtio"
 
 
 def _load(path: Path, names: tuple[str, ...], now: int) -> DevCertificate | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import errno
+import pwd
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ from aioquic.quic.configuration import QuicConfiguration
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 import wtio
 
@@ -44,10 +47,11 @@ class Made:
         key: CertificateIssuerPrivateKeyTypes | None = None,
         authority: bool = False,
         name: str = "localhost",
+        usage: list[x509.ObjectIdentifier] | None = None,
     ) -> None:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(subject)
@@ -57,8 +61,10 @@ class Made:
             .not_valid_after(end)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .sign(key, hashes.SHA256())
         )
+        if usage:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        certificate = builder.sign(key, hashes.SHA256())
         self.sha256 = certificate.fingerprint(hashes.SHA256())
         self.certfile = directory / "certificate.pem"
         self.keyfile = directory / "key.pem"
@@ -299,3 +305,217 @@ def test_contradictions_are_refused(chain: tuple[Path, Path, Path]) -> None:
         wtio.ServerTLS(certfile=certificate, certdata=b"", keyfile=key)
     with pytest.raises(TypeError, match="sequence"):
         wtio.ClientTLS(certificate_hashes=bytes(32))  # type: ignore[arg-type]
+
+
+def shown(caught: pytest.ExceptionInfo[wtio.CertificateError]) -> str:
+    """The words, which must be words."""
+    text = str(caught.value)
+    assert "[45, 45" not in text
+    assert "Error" not in text, text
+    return text
+
+
+def test_chain_in_the_wrong_order_is_called_so(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    certificate, key, root = chain
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_bytes(root.read_bytes() + certificate.read_bytes())
+    with pytest.raises(wtio.CertificateError, match=r"wrong order.*number 2 of .*must be the first") as caught:
+        wtio.ServerTLS(certfile=wrong, keyfile=key)
+    assert str(wrong) in shown(caught)
+    with pytest.raises(wtio.CertificateError, match="wrong order"):
+        wtio.ClientTLS(certfile=wrong, keyfile=key, cafile=root)
+
+
+@pytest.mark.parametrize(
+    ("usage", "words"),
+    [
+        ([ExtendedKeyUsageOID.CLIENT_AUTH], "clients only.*serverAuth"),
+        ([ExtendedKeyUsageOID.CODE_SIGNING], "not for servers.*serverAuth"),
+        ([ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.CLIENT_AUTH], "clients only"),
+    ],
+)
+def test_certificate_that_is_not_for_servers_is_refused(
+    tmp_path: Path, usage: list[x509.ObjectIdentifier], words: str
+) -> None:
+    made = Made(tmp_path, usage=usage)
+    with pytest.raises(wtio.CertificateError, match=words) as caught:
+        wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)
+    assert caught.value.path == str(made.certfile)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        [ExtendedKeyUsageOID.SERVER_AUTH],
+        [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH],
+        [ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE],
+    ],
+)
+def test_certificate_for_servers_or_for_anything_is_taken(
+    tmp_path: Path, usage: list[x509.ObjectIdentifier] | None
+) -> None:
+    made = Made(tmp_path, usage=usage)
+    wtio.ServerTLS(certfile=made.certfile, keyfile=made.keyfile)
+
+
+@pytest.mark.parametrize("which", ["certfile", "keyfile", "cafile"])
+@pytest.mark.parametrize("cut", ["end", "body", "letters", "content"])
+def test_damaged_pem_is_called_so(chain: tuple[Path, Path, Path], tmp_path: Path, which: str, cut: str) -> None:
+    files = dict(zip(("certfile", "keyfile", "cafile"), chain, strict=True))
+    lines = files[which].read_text().splitlines()
+    first = lines[: lines.index(next(line for line in lines if line.startswith("-----END"))) + 1]
+    damaged = {
+        "end": first[:-1],
+        "body": first[: len(first) // 2],
+        "letters": [first[0], "!" + first[1], *first[2:]],
+        "content": [first[0], first[1], first[-1]],
+    }[cut]
+    bad = tmp_path / "bad.pem"
+    bad.write_text("\n".join(damaged))
+    files[which] = bad
+    with pytest.raises(wtio.CertificateError, match=r"cut off|damaged") as caught:  # noqa: PT012
+        if which == "cafile":
+            wtio.ClientTLS(cafile=files["cafile"])
+        else:
+            wtio.ServerTLS(certfile=files["certfile"], keyfile=files["keyfile"])
+    assert "bad.pem" in shown(caught)
+    assert caught.value.path == str(bad)
+
+
+@pytest.mark.parametrize("form", ["crlf", "bom", "utf-16", "text around", "no newline", "blanks"])
+def test_pem_of_other_editors_works(chain: tuple[Path, Path, Path], tmp_path: Path, form: str) -> None:
+    paths = []
+    for number, path in enumerate(chain):
+        text = path.read_text()
+        data = {
+            "crlf": text.replace("\n", "\r\n").encode(),
+            "bom": b"\xef\xbb\xbf" + text.encode(),
+            "utf-16": text.encode("utf-16"),
+            "text around": f"Bag Attributes\n  name: x\n{text}the end".encode(),
+            "no newline": text.strip().replace("-----\n-----", "----------").encode(),
+            "blanks": "".join(f"  {line}  \n\n" for line in text.splitlines()).encode(),
+        }[form]
+        paths.append(tmp_path / f"{number}.pem")
+        paths[-1].write_bytes(data)
+    wtio.ServerTLS(certfile=paths[0], keyfile=paths[1])
+    wtio.ClientTLS(cafile=paths[2], certfile=paths[0], keyfile=paths[1])
+
+
+def kinds(tmp_path: Path) -> dict[str, bytes]:
+    """What people give instead of a certificate or a key, by name."""
+    made = Made(tmp_path)
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem, der = serialization.Encoding.PEM, serialization.Encoding.DER
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    locked = serialization.BestAvailableEncryption(b"word")
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    certificate = x509.load_pem_x509_certificate(made.certfile.read_bytes())
+    return {
+        "certificate": made.certfile.read_bytes(),
+        "key": made.keyfile.read_bytes(),
+        "certificate in DER": certificate.public_bytes(der),
+        "key in DER": key.private_bytes(der, pkcs8, plain),
+        "PKCS 12": pkcs12.serialize_key_and_certificates(b"x", key, None, None, plain),
+        "request": request.public_bytes(pem),
+        "public key": key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo),
+        "locked key": key.private_bytes(pem, pkcs8, locked),
+        "locked key of old": key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, locked),
+        "key of OpenSSH": key.private_bytes(pem, serialization.PrivateFormat.OpenSSH, plain),
+        "small key": rsa.generate_private_key(65537, 1024).private_bytes(pem, pkcs8, plain),
+        "empty": b"",
+        "text": b"hello",
+    }
+
+
+@pytest.mark.parametrize(
+    ("which", "given", "words"),
+    [
+        ("certfile", "key", "private key.*swapped"),
+        ("certfile", "certificate in DER", "DER.*openssl x509"),
+        ("certfile", "PKCS 12", "openssl pkcs12"),
+        ("certfile", "request", "request.*what the authority issued"),
+        ("certfile", "public key", "public key"),
+        ("certfile", "empty", "empty"),
+        ("certfile", "text", "not PEM"),
+        ("keyfile", "certificate", "certificate.*swapped"),
+        ("keyfile", "key in DER", "DER.*openssl pkey"),
+        ("keyfile", "PKCS 12", "openssl pkcs12"),
+        ("keyfile", "public key", "public key"),
+        ("keyfile", "locked key", "passphrase.*openssl pkey"),
+        ("keyfile", "locked key of old", "passphrase.*openssl pkey"),
+        ("keyfile", "key of OpenSSH", "OpenSSH.*ssh-keygen"),
+        ("keyfile", "small key", "RSA of 2048"),
+        ("keyfile", "empty", "empty"),
+        ("keyfile", "text", "not PEM"),
+        ("cafile", "key", "private key"),
+        ("cafile", "certificate in DER", "DER.*openssl x509"),
+        ("cafile", "request", "request"),
+    ],
+)
+def test_file_of_another_kind_is_recognized(
+    chain: tuple[Path, Path, Path], tmp_path: Path, which: str, given: str, words: str
+) -> None:
+    certificate, key, _ = chain
+    bad = tmp_path / "bad.pem"
+    (tmp_path / "made").mkdir()
+    bad.write_bytes(kinds(tmp_path / "made")[given])
+    with pytest.raises(wtio.CertificateError, match=words) as caught:  # noqa: PT012
+        if which == "cafile":
+            wtio.ClientTLS(cafile=bad)
+        elif which == "certfile":
+            wtio.ServerTLS(certfile=bad, keyfile=key)
+        else:
+            wtio.ServerTLS(certfile=certificate, keyfile=bad)
+    assert "bad.pem" in shown(caught)
+    assert caught.value.path == str(bad)
+
+
+def test_certificate_without_a_key_beside_it_asks_for_one(chain: tuple[Path, Path, Path]) -> None:
+    certificate, _, _ = chain
+    with pytest.raises(wtio.CertificateError, match=r"no private key.*no other file"):
+        wtio.ServerTLS(certfile=certificate)
+    with pytest.raises(wtio.CertificateError, match=r"no private key.*no other file"):
+        wtio.ClientTLS(certfile=certificate)
+
+
+def test_directory_is_no_file(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(wtio.CertificateError, match="Is a directory"):
+        wtio.ServerTLS(certfile=tmp_path, keyfile=chain[1])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nothing"])
+def test_empty_trust_store_says_how_to_fill_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    store = tmp_path / "store.pem"
+    if content is not None:
+        store.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(store))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    with pytest.raises(wtio.CertificateError, match=r"ca-certificates.*SSL_CERT_FILE.*cafile"):
+        wtio.ClientTLS()
+
+
+# -- the certificate for development
+
+
+@pytest.mark.parametrize("home", [None, "relative"])
+def test_without_a_home_directory_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is None:
+        monkeypatch.delenv("HOME", raising=False)
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a user without an entry, as in containers
+    else:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(wtio.CertificateError, match=r"HOME or XDG_CACHE_HOME.*directory"):
+        wtio.dev_certificate()
+
+
+def test_directory_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"cannot be kept in .*file.*another directory") as caught:
+            wtio.dev_certificate(directory=directory)
+        assert caught.value.errno in (errno.EEXIST, errno.ENOTDIR)

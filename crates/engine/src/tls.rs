@@ -3,12 +3,12 @@
 use std::{cell::RefCell, fmt, net::IpAddr, sync::Arc};
 
 use rustls::{
-    CipherSuite, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CipherSuite, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::ResolvesServerCert,
-    sign::CertifiedKey,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use x509_parser::{
     extensions::GeneralName,
@@ -89,12 +89,18 @@ impl ClientTls {
         let verifier: Arc<dyn ServerCertVerifier> = match trust {
             Trust::System => Arc::new(
                 rustls_platform_verifier::Verifier::new(provider.clone())
-                    .map_err(|e| error(format!("the system's trust store cannot be used: {e}")))?,
+                    .map_err(|e| {
+                        error(format!(
+                            "the system's trust store is empty or cannot be used ({e}); install it, often as the package \
+                             ca-certificates, let SSL_CERT_FILE or SSL_CERT_DIR name one, or trust the server's authority \
+                             itself with ClientTLS(cafile=...)"
+                        ))
+                    })?,
             ),
             Trust::Roots(pem) => {
                 let mut roots = RootCertStore::empty();
                 for certificate in certificates(&pem)? {
-                    roots.add(certificate).map_err(|e| error(format!("a root certificate cannot be used: {e}")))?;
+                    roots.add(certificate).map_err(|_| error("a root certificate is damaged: it is not X.509"))?;
                 }
                 rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                     .build()
@@ -111,10 +117,8 @@ impl ClientTls {
         let mut config = match own {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let (chain, key) = (certificates(certificate)?, private_key(key)?);
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|e| error(format!("the client certificate cannot be used: {e}")))?
+                let own = certified(certificates(certificate)?, private_key(key)?, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
             }
         };
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
@@ -135,10 +139,13 @@ impl ServerTls {
     /// Build from a chain and a key in PEM.
     ///
     /// # Errors
-    /// Names what cannot be used: nothing in the PEM, a key that does not belong to the certificate, a CA as leaf.
+    /// Names what cannot be used: nothing in the PEM, a key that does not belong to the certificate, a chain in another
+    /// order, a CA as leaf, a leaf that is not for servers.
     pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(certificate_pem)?;
         let key = private_key(key_pem)?;
+        let provider = provider();
+        let certified = certified(chain.clone(), key, &provider)?;
         let leaf = parse(chain[0].as_ref())?;
         if leaf.is_ca() {
             // rustls clients refuse it (CaUsedAsEndEntity), browsers too.
@@ -146,13 +153,16 @@ impl ServerTls {
                 "the certificate is a certificate authority (CA:TRUE) and cannot serve as a server's own; issue a leaf",
             ));
         }
-        let provider = provider();
-        let certified = CertifiedKey::from_der(chain.clone(), key, &provider).map_err(|e| match e {
-            rustls::Error::InconsistentKeys(_) => {
-                error("the private key does not belong to the certificate; give the key that it was issued for")
+        // RFC 5280, section 4.2.1.12: a certificate with this extension is for what it names only.
+        if let Ok(Some(usage)) = leaf.extended_key_usage() {
+            if !usage.value.server_auth && !usage.value.any {
+                let only = if usage.value.client_auth { "for clients only" } else { "not for servers" };
+                return Err(error(format!(
+                    "the certificate is {only} (its extended key usage lacks serverAuth), and clients would refuse it; \
+                     issue one with serverAuth"
+                )));
             }
-            other => error(format!("certificate and key cannot be used: {other}")),
-        })?;
+        }
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| error(e.to_string()))?
@@ -171,9 +181,42 @@ impl ServerTls {
     }
 }
 
+/// Join a chain with the key of its first certificate.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let key = provider.key_provider.load_private_key(key).map_err(|_| {
+        error(
+            "the private key cannot be used: it is damaged, or of a kind that TLS 1.3 does not take here; use ECDSA P-256 \
+             or P-384, Ed25519, or RSA of 2048 to 8192 bits",
+        )
+    })?;
+    for (position, certificate) in chain.iter().enumerate() {
+        parse(certificate.as_ref()).map_err(|_| {
+            error(format!("certificate {} of {} is damaged: it is not X.509", position + 1, chain.len()))
+        })?;
+    }
+    let is_of = |certificate: &CertificateDer<'static>| {
+        let one = CertifiedKey::new(vec![certificate.clone()], key.clone());
+        matches!(one.keys_match(), Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)))
+    };
+    match chain.iter().position(is_of) {
+        Some(0) => Ok(CertifiedKey::new(chain, key)),
+        Some(position) => Err(error(format!(
+            "the chain is in the wrong order: the certificate of the private key is number {} of {} and must be the first, \
+             with those of its authorities behind it",
+            position + 1,
+            chain.len()
+        ))),
+        None => Err(error("the private key does not belong to the certificate; give the key that it was issued for")),
+    }
+}
+
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    let found = found.map_err(|e| error(format!("the certificate file is not valid PEM: {e}")))?;
+    let found = found.map_err(|_| error("the certificate file is not valid PEM: it is cut off or damaged"))?;
     if found.is_empty() {
         return Err(error("no certificate found; expected PEM with `-----BEGIN CERTIFICATE-----`"));
     }
@@ -182,7 +225,7 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|e| error(format!("no private key found; expected PEM with `-----BEGIN PRIVATE KEY-----`: {e}")))
+        .map_err(|_| error("no private key found; expected PEM with `-----BEGIN PRIVATE KEY-----`"))
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, TlsError> {
