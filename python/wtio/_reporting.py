@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlsplit
 
 from wtio import _core
+from wtio._url import without_query
 from wtio.errors import (
     ConnectError,
     HandshakeTimeout,
@@ -142,7 +143,7 @@ def session_report(connection: Connection, session: WebTransportSession) -> Conn
     return _report(
         connection,
         trace,
-        url=f"https://{facts.authority}{facts.path}",
+        url=f"https://{facts.authority}{without_query(facts.path)}",
         step="session",
         session_id=session.session_id,
         protocols=protocols,

@@ -8,17 +8,18 @@ client whose sessions share sockets and connections.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
+from wtio._arguments import check_bool, check_choice, check_instance, check_text, strings
 from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
-from wtio._url import Target, parse_url
+from wtio._url import Target, parse_url, without_query
 from wtio._waiting import Waiter
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -32,10 +33,12 @@ from wtio.errors import (
     SessionRejectedError,
 )
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.connection import REQUEST_RESERVED
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.messages import check_headers
 from wtio.session import SessionFacts, WebTransportSession
-from wtio.tls import ClientTLS
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,6 +50,7 @@ __all__ = ["Connector", "connect"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 
+_LONGEST_PROTOCOL: Final = 512
 # TLS alerts that speak of certificates (RFC 8446, section 6.2).
 _CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
 _NO_APPLICATION_PROTOCOL: Final = 120
@@ -60,22 +64,35 @@ _REJECTION_HINTS: Final = {
 }
 
 
-def header_pairs(headers: HeaderArgument) -> tuple[tuple[str, str], ...]:
+def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RESERVED) -> tuple[tuple[str, str], ...]:
     """Bring headers into the form of the protocol layer: pairs in order, names in lower case.
 
+    Args:
+        headers: What the application gave.
+        reserved: Names that this library writes itself.
+
     Raises:
-        TypeError: A name or value is not a str.
-        ValueError: A pseudo-header; the protocol layer checks everything else when it writes them.
+        TypeError: It is neither a mapping nor pairs, or a name or value is not a str.
+        ValueError: A name or value cannot be sent.
     """
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
-    result: list[tuple[str, str]] = []
-    for name, value in pairs:
+    pairs: list[tuple[str, str]] = []
+    try:
+        members = tuple(headers.items() if isinstance(headers, Mapping) else headers)
+    except TypeError:
+        raise TypeError(f"headers must be a mapping or a sequence of pairs, not {type(headers).__name__}") from None
+    for pair in members:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise TypeError(f"headers must be pairs of str; one member is of type {type(pair).__name__}")
+        name, value = pair
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"headers must be pairs of str, not ({type(name).__name__}, {type(value).__name__})")
         if name.startswith(":"):
-            raise ValueError(f"header `{name}` is a pseudo-header; wtio sends those itself")
-        result.append((name.lower(), value))
-    return tuple(result)
+            raise ValueError(f"headers: `{name}` is a pseudo-header; wtio sends those itself")
+        pairs.append((name, value))
+    try:
+        return tuple(check_headers(pairs, reserved))
+    except ValueError as error:
+        raise ValueError(f"headers: {error}") from None
 
 
 class Sockets:
@@ -613,7 +630,7 @@ class Connector:
         hint = _REJECTION_HINTS.get(event.status, "")
         if 300 <= event.status < 400:
             where = dict(event.headers).get("location", "elsewhere")
-            hint = f"it redirects to {where}, which WebTransport never follows"
+            hint = f"it redirects to {without_query(where)}, which WebTransport never follows"
         return SessionRejectedError(
             f"the server rejected the session request to `{url}` with status {event.status}"
             + (f"; {hint}" if hint else ""),
@@ -703,7 +720,8 @@ def connect(
     Cancelling closes whatever was open already.
 
     Args:
-        url: ``https://host[:port][/path][?query]``; the default port is 443.
+        url: ``https://host[:port][/path][?query]``; the default port is 443. The host is read as browsers do (WHATWG
+            URL Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
         tls: Whom to trust; None trusts the authorities of the system.
         headers: Further headers of the request, in order: a mapping or pairs.
         protocols: Subprotocols to offer, most wanted first; the choice is ``session.protocol``.
@@ -723,8 +741,9 @@ def connect(
 
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
-        ValueError: A header or subprotocol cannot be sent, or ``congestion`` or ``io`` is unknown.
-        TypeError: A header, ``protocols``, ``reset_stream_at``, ``strict`` or ``io`` is of the wrong type.
+        ValueError: A header, subprotocol or origin cannot be sent, or ``congestion`` or ``io`` is unknown. Raised at
+            once.
+        TypeError: An argument is of the wrong type. Raised at once.
         NameResolutionError: The host has no address.
         CertificateError: The server's certificate is not trusted.
         ConnectionRefused: The server takes no new connection.
@@ -752,8 +771,7 @@ def private_sockets(
     transport: Transport, *, limits: Limits | None, timeouts: Timeouts | None, congestion: str, reset_stream_at: bool
 ) -> Sockets:
     """Sockets for the connections of one connector."""
-    check_congestion(congestion)
-    check_bool("reset_stream_at", reset_stream_at)
+    check_transport(limits, timeouts, congestion, reset_stream_at)
     return Sockets(
         transport,
         limits=limits or Limits(),
@@ -777,42 +795,72 @@ def make_connector(
     """Check what can be checked without a network, for ``connect``, clients and the simulated network."""
     target = parse_url(url)
     check_bool("strict", strict)
-    if isinstance(protocols, str):
-        raise TypeError("protocols must be a sequence of str, not one str")
-    offered = tuple(protocols)
-    for protocol in offered:
-        # W3C WebTransport, 5.2: 1 to 512 characters, no duplicates.
-        if not isinstance(protocol, str) or not 1 <= len(protocol) <= 512 or not protocol.isascii():
-            raise ValueError(f"subprotocol {protocol!r} must be 1 to 512 characters of ASCII")
-    if len(set(offered)) != len(offered):
-        raise ValueError(f"subprotocols {list(offered)} contain a duplicate")
+    check_client_tls(tls)
+    pairs = header_pairs(headers)
+    check_own_origin(origin, pairs)
     request = SessionFacts(
         authority=target.authority,
         path=target.path,
         origin=origin,
         protocol=None,
         dialect="",
-        request_headers=header_pairs(headers),
+        request_headers=pairs,
         response_headers=(),
     )
     return Connector(
         target,
-        tls=tls or ClientTLS(),
+        tls=ClientTLS() if tls is None else tls,
         request=request,
-        protocols=offered,
+        protocols=offered_protocols(protocols),
         strict=strict,
         sockets=sockets,
         pool=pool,
     )
 
 
-def check_bool(name: str, value: bool) -> None:
-    """Raise TypeError for anything but a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
+def check_client_tls(tls: ClientTLS | None) -> None:
+    """Raise TypeError for a ``tls`` of another class."""
+    way = "ServerTLS is for wtio.serve"
+    if isinstance(tls, DevCertificate):
+        way = "use its client_tls()"
+    elif not isinstance(tls, ServerTLS):
+        way = "such as wtio.ClientTLS(cafile=...); None trusts the system's authorities"
+    check_instance("tls", tls, ClientTLS, way)
 
 
-def check_congestion(name: str) -> None:
-    """Raise ValueError for an unknown congestion controller."""
-    if name not in ("cubic", "newreno", "bbr"):
-        raise ValueError(f"congestion is {name!r}; it must be 'cubic', 'newreno' or 'bbr'")
+def check_transport(limits: Limits | None, timeouts: Timeouts | None, congestion: str, reset_stream_at: bool) -> None:
+    """Check what clients and servers hand to the engine alike."""
+    check_instance("limits", limits, Limits, "such as wtio.Limits(read_all=None)")
+    check_instance("timeouts", timeouts, Timeouts, "such as wtio.Timeouts(connect=5)")
+    check_choice("congestion", congestion, ("cubic", "newreno", "bbr"))
+    check_bool("reset_stream_at", reset_stream_at)
+
+
+def check_own_origin(origin: str | None, headers: Sequence[tuple[str, str]]) -> None:
+    """Check the Origin that a client wants to send."""
+    check_text("origin", origin, optional=True)
+    if origin is None:
+        return
+    if not origin.isascii():
+        raise ValueError("origin is not ASCII; browsers write names in other scripts with `xn--`")
+    check_headers((("origin", origin),))
+    if any(name == "origin" for name, _ in headers):
+        raise ValueError("Origin is given both in `headers` and as `origin`")
+
+
+def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple[str, ...]:
+    """Check subprotocols.
+
+    Raises:
+        TypeError: It is no sequence of str.
+        ValueError: One cannot be sent, or comes twice where that is not allowed.
+
+    Source: W3C WebTransport, section 5.2.
+    """
+    offered = strings("protocols", protocols)
+    for protocol in offered:
+        if not (1 <= len(protocol) <= _LONGEST_PROTOCOL and protocol.isascii() and protocol.isprintable()):
+            raise ValueError(f"protocols: {protocol!r} must be 1 to {_LONGEST_PROTOCOL} printable characters of ASCII")
+    if unique and len(set(offered)) != len(offered):
+        raise ValueError(f"protocols: {list(offered)} contain a duplicate")
+    return offered

@@ -10,7 +10,10 @@ import math
 from dataclasses import dataclass, fields
 from typing import Final
 
+from wtio._arguments import sealed
 
+
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Sizes and counts. Pass to ``connect`` or ``serve``.
@@ -90,13 +93,14 @@ class Limits:
             raise ValueError(f"Limits.initial_mtu ({self.initial_mtu}) exceeds Limits.max_mtu ({self.max_mtu})")
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
     """Durations in seconds. Pass to ``connect`` or ``serve``.
 
     Raises:
         TypeError: A value is not a number (or None where None means something).
-        ValueError: A value is negative, zero where that makes no sense, or not finite.
+        ValueError: A value is negative, zero where that makes no sense, not finite, or above 10⁹ (31 years).
     """
 
     connect: float = 10.0
@@ -133,10 +137,15 @@ class Timeouts:
             if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
                 least = "0 or more" if zero else "more than 0"
                 raise ValueError(f"Timeouts.{name} is {value}; it must be {least} seconds and finite")
+            if value > LONGEST_TIMEOUT:
+                raise ValueError(f"Timeouts.{name} is {value}; it must be at most {LONGEST_TIMEOUT:g} seconds")
 
 
 LARGEST_LIMIT: Final = 2**60
 """No size and no count may be larger; QUIC can number no more streams (RFC 9000, section 4.6)."""
+
+LONGEST_TIMEOUT: Final = 1e9
+"""No duration may be longer, in seconds; QUIC's clocks cannot count much further."""
 
 # name: (least, most, may be None)
 _LIMIT_RANGES: Final[dict[str, tuple[int, int, bool]]] = {

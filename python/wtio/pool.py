@@ -10,8 +10,17 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from wtio._arguments import check_bool
 from wtio._driver.loop import LoopTransport
-from wtio.client import Sockets, check_bool, check_congestion, header_pairs, make_connector
+from wtio.client import (
+    Sockets,
+    check_client_tls,
+    check_own_origin,
+    check_transport,
+    header_pairs,
+    make_connector,
+    offered_protocols,
+)
 from wtio.config import Limits, Timeouts
 from wtio.errors import ConnectError, LocalProtocolError
 from wtio.tls import ClientTLS
@@ -145,6 +154,8 @@ class Client:
     closes it.
     """
 
+    __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_strict", "_tls")
+
     def __init__(
         self,
         *,
@@ -176,17 +187,16 @@ class Client:
             io: As for ``wtio.connect``; with ``"thread"`` there is a thread per address family.
 
         Raises:
-            ValueError: ``congestion`` or ``io`` is unknown.
-            TypeError: ``headers``, ``protocols`` or ``io`` is of the wrong type.
+            ValueError: A header, subprotocol or origin cannot be sent, or ``congestion`` or ``io`` is unknown.
+            TypeError: An argument is of the wrong type.
         """
-        check_congestion(congestion)
-        check_bool("reset_stream_at", reset_stream_at)
+        check_client_tls(tls)
+        check_transport(limits, timeouts, congestion, reset_stream_at)
         check_bool("strict", strict)
-        if isinstance(protocols, str):
-            raise TypeError("protocols must be a sequence of str, not one str")
-        self._tls = tls or ClientTLS()
+        self._tls = ClientTLS() if tls is None else tls
         self._headers = header_pairs(headers)
-        self._protocols = tuple(protocols)
+        self._protocols = offered_protocols(protocols)
+        check_own_origin(origin, self._headers)
         self._origin = origin
         self._strict = strict
         self._pool = Pool()
@@ -236,11 +246,13 @@ class Client:
         Raises:
             ValueError: Pooling together with ``ClientTLS(certificate_hashes=...)``, as in browsers, or a header or
                 subprotocol that cannot be sent.
+            TypeError: An argument is of the wrong type.
             LocalProtocolError: The client was closed.
             ConnectError: As ``wtio.connect``, which lists its kinds.
 
         Source: draft-ietf-webtrans-http3-16, sections 3 and 5.1; W3C WebTransport, ``allowPooling``.
         """
+        check_bool("allow_pooling", allow_pooling)
         if self.is_closed:
             raise LocalProtocolError("this client was closed; make another one")
         if allow_pooling and self._tls.certificate_hashes:

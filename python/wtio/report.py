@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from wtio._arguments import check_integer, sealed
+
 __all__ = [
     "AddressReport",
     "CertificateReport",
@@ -35,6 +37,7 @@ _DAY: Final = 24 * 3600
 HEADING_WIDTH: Final = 14
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressReport:
     """One address of the host, and what came of it."""
@@ -57,6 +60,7 @@ class AddressReport:
         return ":" in self.ip
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTimes:
     """How long each step took, in seconds; None for one that did not come to its end. A server measures none."""
@@ -73,6 +77,7 @@ class PhaseTimes:
     """All of it, also where it failed."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateReport:
     """A server's certificate. What cannot be read of it is empty or 0; ``sha256`` is always right."""
@@ -103,6 +108,7 @@ class CertificateReport:
         return bool(self.subject) and self.subject == self.issuer
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSReport:
     """What TLS did."""
@@ -130,6 +136,7 @@ class TLSReport:
     """Why the client refused the certificate; empty where it did not."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class SettingReport:
     """One HTTP/3 setting."""
@@ -142,6 +149,7 @@ class SettingReport:
     """Its value."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class ParameterReport:
     """One QUIC transport parameter."""
@@ -154,6 +162,7 @@ class ParameterReport:
     """A number where it is one, otherwise its bytes in hexadecimal; ``""`` for a parameter without a value."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndReport:
     """How a session ended, or why none came about."""
@@ -174,12 +183,13 @@ class EndReport:
     """The reason in words, the peer's where it gave one."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionReport:
     """All that is known of one connection. Immutable; take a new one to see changes."""
 
     url: str
-    """The URL; on a server put together from the request."""
+    """The URL without its query, which may hold a token; on a server put together from the request."""
     host: str
     """The host of the URL, without brackets."""
     is_client: bool
@@ -230,10 +240,12 @@ class ConnectionReport:
 
     def setting(self, identifier: int) -> int | None:
         """Value of a setting of the peer; None where it was not sent."""
+        check_integer("identifier", identifier)
         return next((item.value for item in self.settings_received or () if item.id == identifier), None)
 
     def transport_parameter(self, identifier: int) -> int | str | None:
         """Value of a transport parameter of the peer; None where it was not sent."""
+        check_integer("identifier", identifier)
         return next((item.value for item in self.transport_parameters or () if item.id == identifier), None)
 
     def as_dict(self) -> dict[str, Any]:

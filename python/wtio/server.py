@@ -11,30 +11,45 @@ import errno
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from wtio._arguments import (
+    check_bool,
+    check_code,
+    check_handler,
+    check_hook,
+    check_instance,
+    check_integer,
+    check_text,
+    sealed,
+    strings,
+)
+from wtio._buffer import contiguous_bytes
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
+from wtio._url import without_query
 from wtio._waiting import Waiter
-from wtio.client import HeaderArgument, check_bool, check_congestion, header_pairs
+from wtio.client import HeaderArgument, check_transport, header_pairs, offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.connection import RESPONSE_RESERVED
 from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
 from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
 from wtio.protocol.settings import DIALECTS
 from wtio.session import Headers, SessionFacts, WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio import _core
     from wtio._driver import Address, Driver, Transport
-    from wtio.tls import ServerTLS
 
 __all__ = ["HttpRequest", "HttpResponse", "Server", "SessionRequest", "serve"]
 
@@ -48,7 +63,8 @@ _ANY_ORIGIN: Final = "*"
 _PORT_ATTEMPTS: Final = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HttpRequest:
     """An ordinary HTTP/3 request on the WebTransport port; its body is not read."""
 
@@ -63,17 +79,33 @@ class HttpRequest:
     remote_address: tuple[str, int]
     """IP address and UDP port of the client."""
 
+    def __repr__(self) -> str:
+        # Logs are passed around: no query and no header, which may hold tokens.
+        host, port = self.remote_address
+        return f"<HttpRequest {self.method} {self.authority}{without_query(self.path)} from {host} port {port}>"
 
+
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """The answer to an ordinary HTTP/3 request. ``content-length`` is added."""
+    """The answer to an ordinary HTTP/3 request. ``content-length`` is added.
+
+    Raises:
+        TypeError: ``status`` is no int, ``headers`` are no pairs of str, or ``body`` is not bytes-like.
+        ValueError: ``status`` is outside 200 to 599, or a header cannot be sent.
+    """
 
     status: int
     """200 … 599."""
-    headers: HeaderArgument = ()
+    headers: HeaderArgument = field(default=(), repr=False)
     """Headers in order: a mapping or pairs."""
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     """Sent whole from memory: this is for a health check or a hello page, not for files."""
+
+    def __post_init__(self) -> None:
+        check_integer("status", self.status, 200, 599)
+        header_pairs(self.headers, RESPONSE_RESERVED)
+        contiguous_bytes(self.body, "body")
 
 
 class SessionRequest:
@@ -157,10 +189,12 @@ class SessionRequest:
             LocalProtocolError: The request was answered before.
             SessionClosed: The client is gone.
             ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
+            TypeError: An argument is of the wrong type; the request is still unanswered.
 
         Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
         """
-        return self._accept(protocol, header_pairs(headers))
+        check_text("protocol", protocol, optional=True)
+        return self._accept(protocol, header_pairs(headers, RESPONSE_RESERVED))
 
     async def reject(self, status: int | None = None, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
         """Refuse the session. Never suspends, so cancelling cannot interrupt it.
@@ -174,14 +208,18 @@ class SessionRequest:
         Raises:
             LocalProtocolError: The request was answered before.
             ValueError: The status or a header cannot be sent; the request is still unanswered.
+            TypeError: An argument is of the wrong type; the request is still unanswered.
 
         Source: draft-ietf-webtrans-http3-16, section 3.2.
         """
-        self._check_unanswered()
         if status is None:
             status = DIALECTS[self._event.dialect].not_found_status
+        check_integer("status", status, 300, 599)
+        pairs = header_pairs(headers, RESPONSE_RESERVED)
+        content = bytes(contiguous_bytes(body, "body"))
+        self._check_unanswered()
         if not self._is_gone:
-            self._reject(status, header_pairs(headers), body)
+            self._reject(status, pairs, content)
 
     def _accept(self, protocol: str | None, headers: Headers) -> WebTransportSession:
         self._check_unanswered()
@@ -231,7 +269,7 @@ class SessionRequest:
 
     def _check_unanswered(self) -> None:
         if self._is_answered:
-            raise LocalProtocolError(f"the request for `{self.path}` was answered before")
+            raise LocalProtocolError(f"the request for `{without_query(self.path)}` was answered before")
 
     def _answered(self) -> None:
         self._is_answered = True
@@ -260,7 +298,7 @@ class SessionRequest:
 
     def __repr__(self) -> str:
         host, port = self.remote_address
-        return f"<SessionRequest {self.authority}{self.path} from {host} port {port}>"
+        return f"<SessionRequest {self.authority}{without_query(self.path)} from {host} port {port}>"
 
 
 class ServerConnection(Connection):
@@ -375,14 +413,42 @@ class ServerConnection(Connection):
         )
         response = self.server._respond(request)
         try:
-            self.h3.reject(event.stream_id, response.status, headers=header_pairs(response.headers), body=response.body)
+            headers = header_pairs(response.headers, RESPONSE_RESERVED)
+            self.h3.reject(event.stream_id, response.status, headers=headers, body=bytes(response.body))
         except (ValueError, TypeError):
-            _logger.exception("the answer to %s %s cannot be sent", event.method, event.path)
+            _logger.exception("the answer to %s %s cannot be sent", event.method, without_query(event.path))
             self.h3.reject(event.stream_id, 500)
 
 
 class Server:
     """A running server: what ``serve`` gives. ``async for request in server`` takes requests where no handler does."""
+
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_closer",
+        "_closing",
+        "_congestion",
+        "_connections",
+        "_drivers",
+        "_handler",
+        "_has_refused_origin",
+        "_host",
+        "_http",
+        "_limits",
+        "_origins",
+        "_port",
+        "_protocols",
+        "_requests",
+        "_reset_stream_at",
+        "_session_count",
+        "_strict",
+        "_tasks",
+        "_timeouts",
+        "_tls",
+        "_transport",
+        "_waiters",
+    )
 
     def __init__(
         self,
@@ -401,12 +467,9 @@ class Server:
         strict: bool,
         transport: Transport,
     ) -> None:
-        self.protocols = protocols
-        """Subprotocols that this server speaks, most wanted first."""
-        self.limits = limits
-        """The limits in force."""
-        self.timeouts = timeouts
-        """The timeouts in force."""
+        self._protocols = protocols
+        self._limits = limits
+        self._timeouts = timeouts
         self._connections: set[ServerConnection] = set()
         self._session_count = 0
         self._handler = handler
@@ -429,6 +492,21 @@ class Server:
         self._closed = asyncio.Event()
 
     # -- facts
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Subprotocols that this server speaks, most wanted first."""
+        return self._protocols
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self._limits
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts in force."""
+        return self._timeouts
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -492,8 +570,6 @@ class Server:
     async def _listening_addresses(self) -> tuple[list[Address], bool]:
         """The addresses to bind, and whether IPv6 ones shall take IPv4 clients, too."""
         hosts = [self._host] if self._host is None or isinstance(self._host, str) else list(self._host)
-        if not hosts:
-            raise ValueError("host is an empty list; None listens on all addresses")
         is_wildcard = hosts in ([None], [""], ["::"])
         addresses: list[Address] = []
         for host in ["::"] if is_wildcard else hosts:
@@ -556,9 +632,10 @@ class Server:
 
         Raises:
             ValueError: ``code`` is outside 32 bits.
+            TypeError: ``code`` is no int, or ``reason`` no str.
         """
-        if not 0 <= code < 2**32:
-            raise ValueError(f"close code {code} is outside 0 to {2**32 - 1} (32 bits)")
+        check_code("code", code, "close code")
+        check_text("reason", reason)
         if self._closing is None:
             # A handler may close its own server: it cannot be waited for, and must not be cancelled.
             self._closer = asyncio.current_task()
@@ -683,8 +760,9 @@ class Server:
         if self._http is not None:
             try:
                 response = self._http(request)
+                check_instance("the hook's result", response, HttpResponse, "the http hook is a plain function")
             except Exception:
-                _logger.exception("the http hook failed on %s %s", request.method, request.path)
+                _logger.exception("the http hook failed on %s %s", request.method, without_query(request.path))
                 response = HttpResponse(status=500)
         return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
 
@@ -693,7 +771,9 @@ class Server:
             session = request._accept(None, ())
         except SessionClosed:
             return  # the client left in the same packet
-        task = asyncio.get_running_loop().create_task(self._handle(session), name=f"wtio handler {session.path}")
+        task = asyncio.get_running_loop().create_task(
+            self._handle(session), name=f"wtio handler {without_query(session.path)}"
+        )
         # With eager tasks it may have finished already.
         if not task.done():
             self._tasks.add(task)
@@ -776,10 +856,11 @@ def serve(
         port: UDP port; 0 takes a free one, the same at all addresses (see ``Server.addresses``). Default 443.
         tls: Certificate and key.
         protocols: Subprotocols that the handler speaks, most wanted first; the first that the client offers is chosen.
-        origins: Origins of web pages that may connect beside the server's own, such as ``https://example.org``;
-            ``"*"`` allows all. The server's own is ``https://`` with host and port of the session's URL; servers on a
-            loopback host are used by pages of every loopback host, too. Others get status 403. Requests without
-            Origin, which no browser makes, are let through. Default none.
+        origins: Origins of web pages that may connect beside the server's own, such as ``https://example.org``, or
+            ``chrome-extension://…`` for an extension; ``"null"`` stands for pages without an origin, from files and
+            sandboxes; ``"*"`` allows all. There are no patterns. The server's own is ``https://`` with host and port
+            of the session's URL; servers on a loopback host are used by pages of every loopback host, too. Others get
+            status 403. Requests without Origin, which no browser makes, are let through. Default none.
         http: Answers ordinary HTTP/3 requests: a plain function from HttpRequest to HttpResponse. None, also as its
             result, is status 405 with ``allow: CONNECT``.
         timeouts: Durations in seconds; None is ``Timeouts()``.
@@ -842,24 +923,30 @@ def make_server(
     transport: Transport,
 ) -> Server:
     """Check what can be checked without a network, for ``serve`` and for the simulated network."""
-    check_congestion(congestion)
-    check_bool("reset_stream_at", reset_stream_at)
+    check_handler("handler", handler)
+    check_hook("http", http)
+    check_transport(limits, timeouts, congestion, reset_stream_at)
     check_bool("strict", strict)
-    if isinstance(port, bool) or not isinstance(port, int):
-        raise TypeError(f"port must be an int, not {type(port).__name__}")
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port is {port}; it must be between 0 and 65535")
-    if isinstance(protocols, str) or (isinstance(origins, str) and origins != _ANY_ORIGIN):
+    check_integer("port", port, 0, 65_535)
+    way = "ClientTLS is for wtio.connect"
+    if isinstance(tls, DevCertificate):
+        way = "use its server_tls()"
+    elif not isinstance(tls, ClientTLS):
+        way = "such as wtio.ServerTLS(certfile=..., keyfile=...)"
+    check_instance("tls", tls, ServerTLS, way, optional=False)
+    if isinstance(origins, (str, bytes)) and origins != _ANY_ORIGIN:
+        kind = type(origins).__name__
         raise TypeError(
-            f"protocols and origins must be collections of str, not one str, but for origins={_ANY_ORIGIN!r}"
+            f"origins is one {kind}; it takes collections of str, such as [{origins!r}], or {_ANY_ORIGIN!r}"
         )
+    allowed = (_ANY_ORIGIN,) if origins == _ANY_ORIGIN else strings("origins", origins, "collection of str")
     return Server(
         handler,
-        host,
+        _hosts(host),
         port,
         tls=tls,
-        protocols=tuple(protocols),
-        origins=frozenset(origin if origin == _ANY_ORIGIN else check_origin(origin) for origin in origins),
+        protocols=offered_protocols(protocols, unique=False),
+        origins=frozenset(origin if origin == _ANY_ORIGIN else check_origin(origin) for origin in allowed),
         http=http,
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
@@ -868,3 +955,20 @@ def make_server(
         strict=strict,
         transport=transport,
     )
+
+
+def _hosts(host: str | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """Check where to listen."""
+    if host is None:
+        return None
+    hosts = strings("host", [host] if isinstance(host, str) else host, "str, a sequence of str or None")
+    if not hosts:
+        raise ValueError("host is an empty list; None listens on all addresses")
+    # What is not ASCII would be looked up under another name than clients look up (IDNA 2003).
+    names = []
+    for name in hosts:
+        try:
+            names.append(name if name.isascii() else parse_host(name))
+        except ValueError as error:
+            raise ValueError(f"host `{name}` {error}") from None
+    return names[0] if isinstance(host, str) else tuple(names)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
+from wtio._arguments import check_bool, check_code, check_integer, check_text, sealed
 from wtio._buffer import Buffer, contiguous_bytes
+from wtio._url import without_query
 from wtio._waiting import Flag, Waiter, Waiters
 from wtio.errors import (
     ClosedBy,
@@ -25,7 +27,6 @@ from wtio.errors import (
     WebTransportError,
 )
 from wtio.protocol import varint
-from wtio.protocol.codes import MAX_APPLICATION_CODE
 from wtio.protocol.frames import data_stream_header
 from wtio.stream import BODY_RAISED_CODE, WebTransportReceiveStream, WebTransportSendStream, WebTransportStream
 
@@ -52,6 +53,7 @@ _Stream = TypeVar("_Stream", WebTransportStream, WebTransportReceiveStream)
 Headers = tuple[tuple[str, str], ...]
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class CloseInfo:
     """How a session ended."""
@@ -64,7 +66,8 @@ class CloseInfo:
     """``"peer"``, ``"local"`` or ``"transport"`` (the connection was lost, or a side broke the protocol)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SessionFacts:
     """What was agreed when the session was established; it does not change afterwards."""
 
@@ -85,7 +88,13 @@ class SessionFacts:
     status: int = 200
     """HTTP status of the server's answer, 200 … 299."""
 
+    def __repr__(self) -> str:
+        # Logs are passed around: no query and no header, which may hold tokens.
+        where = f"{self.authority}{without_query(self.path)}"
+        return f"<SessionFacts {where} {self.dialect} protocol={self.protocol} origin={self.origin}>"
 
+
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStats:
     """A snapshot of numbers: of the connection, and of this session's datagrams. Sizes are bytes, times seconds."""
@@ -267,6 +276,7 @@ class WebTransportSession:
         "_incoming_bidirectional",
         "_incoming_unidirectional",
         "_late_datagrams",
+        "_limits",
         "_link",
         "_loop",
         "_over",
@@ -275,11 +285,7 @@ class WebTransportSession:
         "_trace",
         "_unidirectional_credit",
         "_unidirectional_header",
-        "limits",
     )
-
-    limits: Limits
-    """The limits in force."""
 
     def __init__(self, link: Link, session_id: int, facts: SessionFacts) -> None:
         loop = link.loop
@@ -292,7 +298,7 @@ class WebTransportSession:
         # What the client noted while it connected; for the report.
         self._trace: Trace | None = None
         self._remote_address: tuple[str, int] | None = None
-        self.limits = link.limits
+        self._limits = link.limits
         self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
         self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
         # RFC 9297, section 2.1: a datagram begins with a quarter of the stream id.
@@ -317,6 +323,11 @@ class WebTransportSession:
         self._drain_requested = False
 
     # -- facts
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self._limits
 
     @property
     def session_id(self) -> int:
@@ -405,7 +416,7 @@ class WebTransportSession:
         most = None if self._close_info is not None else self._core.max_datagram_payload
         if most is None:
             return 0
-        return max(min(most - self._prefix_size, self.limits.datagram_send_buffer), 0)
+        return max(min(most - self._prefix_size, self._limits.datagram_send_buffer), 0)
 
     # -- streams
 
@@ -428,6 +439,7 @@ class WebTransportSession:
             SessionClosed: The session has ended.
             StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
             ValueError: ``send_order`` does not fit into 32 bits.
+            TypeError: An argument is of the wrong type.
 
         Source: draft-ietf-webtrans-http3-16, section 4.3.
         """
@@ -449,6 +461,7 @@ class WebTransportSession:
             SessionClosed: The session has ended.
             StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
             ValueError: ``send_order`` does not fit into 32 bits.
+            TypeError: An argument is of the wrong type.
 
         Source: draft-ietf-webtrans-http3-16, section 4.2.
         """
@@ -548,14 +561,12 @@ class WebTransportSession:
 
         Raises:
             ValueError: ``code`` is outside 32 bits.
-            TypeError: ``reason`` is not a str.
+            TypeError: ``code`` is no int, or ``reason`` no str.
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
-        if not 0 <= code <= MAX_APPLICATION_CODE:
-            raise ValueError(f"close code {code} is outside 0 to {MAX_APPLICATION_CODE} (32 bits)")
-        if not isinstance(reason, str):
-            raise TypeError(f"reason must be str, not {type(reason).__name__}")
+        check_code("code", code, "close code")
+        check_text("reason", reason)
         try:
             if self._close_info is None:
                 await self._deliver_finished_streams()
@@ -662,14 +673,16 @@ class WebTransportSession:
 
         Raises:
             ValueError: An argument is out of its range.
+            TypeError: ``label`` or ``context`` is not bytes-like, or ``length`` is no int.
             SessionClosed: The session has ended.
 
         Source: draft-ietf-webtrans-http3-16, section 4.8.
         """
+        label = bytes(contiguous_bytes(label, "label"))
+        context = bytes(contiguous_bytes(context, "context"))
         if len(label) > 255 or len(context) > 255:
             raise ValueError(f"label ({len(label)} bytes) and context ({len(context)} bytes) may have 255 bytes each")
-        if not 1 <= length <= 4096:
-            raise ValueError(f"length is {length}; it must be between 1 and 4096 bytes")
+        check_integer("length", length, 1, 4096)
         if self._close_info is not None:
             raise self._closed_error()
         scope = self._id.to_bytes(8, "big")
@@ -679,13 +692,15 @@ class WebTransportSession:
 
     def __repr__(self) -> str:
         state = "open" if self._close_info is None else f"closed by {self._close_info.closed_by}"
-        return f"<WebTransportSession {self._id} {self._facts.authority}{self._facts.path} {state}>"
+        return f"<WebTransportSession {self._id} {self._facts.authority}{without_query(self._facts.path)} {state}>"
 
     # -- for streams and the connection
 
     async def _open(self, bidirectional: bool, send_order: int, wait_until_available: bool) -> _core.Stream:
-        if not -(2**31) <= send_order < 2**31:
-            raise ValueError(f"send_order is {send_order}; it must fit into 32 bits, signed")
+        if send_order != 0:
+            check_integer("send_order", send_order, -(2**31), 2**31 - 1)
+        if wait_until_available is not True:
+            check_bool("wait_until_available", wait_until_available)
         header = self._bidirectional_header if bidirectional else self._unidirectional_header
         has_waited = False
         while True:
@@ -778,7 +793,7 @@ class WebTransportSession:
         if self._close_info is not None:
             return
         # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
-        late = self._core.receive_datagrams(self._id, self.limits.datagram_receive_count)
+        late = self._core.receive_datagrams(self._id, self._limits.datagram_receive_count)
         self._late_datagrams = deque(late) if late else None
         self._final_datagrams = self._core.datagram_stats(self._id)
         self._final_credit = self._core.credit(self._id)

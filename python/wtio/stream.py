@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Self
 
+from wtio._arguments import check_bool, check_code, check_integer, sealed
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import OVER_LIMIT, WAIT
 from wtio._waiting import Waiter
@@ -52,6 +53,8 @@ a session is closed with it when the body of its ``async with`` or its server's 
 
 _WIRE_ZERO: Final = to_wire(0)
 _WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
+# QUIC can carry no more on one stream (RFC 9000, section 4.5).
+_MOST_BYTES: Final = 2**62 - 1
 _GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
 
 
@@ -63,6 +66,7 @@ class StreamDirection(StrEnum):
     RECEIVE_ONLY = "receive_only"
 
 
+@sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamDiagnostics:
     """A snapshot of one stream's numbers. Byte counts are payload, without the stream's header; times are seconds.
@@ -121,14 +125,16 @@ class StreamDiagnostics:
     """When both sides had ended; None if not yet."""
 
 
+def _checked_wire(error_code: int) -> int:
+    """The wire code of an application's error code."""
+    check_code("error_code", error_code, "application error code")
+    return to_wire(error_code)
+
+
 class _Stream:
     """What all streams share. Its slots are the whole state of a stream object."""
 
-    __slots__ = ("__weakref__", "_core", "_reading", "_session", "_writing", "last_write_accepted")
-
-    last_write_accepted: int
-    """Bytes that the latest ``write`` or ``write_all`` accepted: all of its data, or after a cancellation or an error
-    the length of the prefix that was. 0 before the first write."""
+    __slots__ = ("__weakref__", "_core", "_last_write_accepted", "_reading", "_session", "_writing")
 
     def __init__(self, core: _core.Stream, session: WebTransportSession) -> None:
         # Dropping an unfinished stream resets and stops it without an error code of its own.
@@ -137,7 +143,16 @@ class _Stream:
         self._session = session
         self._reading = False
         self._writing = False
-        self.last_write_accepted = 0
+        self._last_write_accepted = 0
+
+    @property
+    def last_write_accepted(self) -> int:
+        """Bytes that the latest ``write`` or ``write_all`` accepted.
+
+        All of its data, or after a cancellation or an error the length of the prefix that was. 0 before the first
+        write.
+        """
+        return self._last_write_accepted
 
     @property
     def stream_id(self) -> int:
@@ -263,6 +278,7 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``max_bytes`` is below -1.
+            TypeError: ``max_bytes`` is no int.
             StreamResetError: The peer abandoned the stream; ``error_code`` is its application code.
             StreamClosedError: This side stopped receiving before.
             SessionClosed: The session ended first.
@@ -272,12 +288,16 @@ class WebTransportReceiveStream(_Stream):
         """
         if self._reading:
             raise self._busy("read")
-        if max_bytes <= 0 and max_bytes != -1:
-            if max_bytes == 0:
-                return b""
-            raise ValueError(f"max_bytes is {max_bytes}; it must be -1 (all that has arrived) or more")
         core = self._core
-        data = core.read(max_bytes)
+        try:
+            if max_bytes <= 0 and max_bytes != -1:
+                if max_bytes == 0:
+                    return b""
+                raise ValueError(f"max_bytes is {max_bytes}; it must be -1 (all that has arrived) or more")
+            data = core.read(max_bytes)
+        except (TypeError, OverflowError):
+            check_integer("max_bytes", max_bytes, -1, _MOST_BYTES)
+            raise
         while not isinstance(data, bytes):
             if data == WAIT:
                 await self._wait_readable()
@@ -307,11 +327,11 @@ class WebTransportReceiveStream(_Stream):
         """
         if self._reading:
             raise self._busy("read")
-        if isinstance(buffer, bytes) or (isinstance(buffer, memoryview) and buffer.readonly):
-            raise TypeError("buffer is read-only; use a bytearray or a writable memoryview")
         core = self._core
         # Released in any case: a view that lives on in a traceback would keep the caller from resizing the buffer.
         with memoryview(contiguous_bytes(buffer, "buffer")) as target:
+            if target.readonly and (len(target) or isinstance(buffer, bytes)):
+                raise TypeError("buffer is read-only; use a bytearray or a writable memoryview")
             if not len(target):
                 return 0
             count = core.read_into(target)
@@ -343,7 +363,7 @@ class WebTransportReceiveStream(_Stream):
         if self._reading:
             raise self._busy("read")
         core = self._core
-        limit = self._session.limits.read_all
+        limit = self._session._limits.read_all
         most = -1 if limit is None else limit
         data = core.read_all(most)
         while not isinstance(data, bytes):
@@ -376,6 +396,7 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``n`` is negative.
+            TypeError: ``n`` is no int.
             asyncio.IncompleteReadError: The stream ended first; ``partial`` holds the bytes before the end.
             StreamResetError: The peer abandoned the stream first; ``partial`` holds the bytes before the reset.
             StreamClosedError: This side stopped receiving before.
@@ -384,12 +405,16 @@ class WebTransportReceiveStream(_Stream):
         """
         if self._reading:
             raise self._busy("read")
-        if n <= 0:
-            if n == 0:
-                return b""
-            raise ValueError(f"n is {n}; it must be 0 or more")
         core = self._core
-        data = core.read_exactly(n)
+        try:
+            if n <= 0:
+                if n == 0:
+                    return b""
+                raise ValueError(f"n is {n}; it must be 0 or more")
+            data = core.read_exactly(n)
+        except (TypeError, OverflowError):
+            check_integer("n", n, 0, _MOST_BYTES)
+            raise
         while not isinstance(data, bytes):
             if data == WAIT:
                 await self._wait_readable()
@@ -411,6 +436,7 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``limit`` is below -1.
+            TypeError: ``limit`` is no int.
             ReadLimitError: No ``\n`` within the limit (also an ``asyncio.LimitOverrunError``); all bytes stay in the
                 stream.
             StreamResetError: The peer abandoned the stream; ``partial`` holds the unfinished line.
@@ -437,7 +463,7 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``separator`` is empty, or ``limit`` is below -1.
-            TypeError: ``separator`` is not bytes-like.
+            TypeError: ``separator`` is not bytes-like, or ``limit`` no int.
             ReadLimitError: No separator within the limit (also an ``asyncio.LimitOverrunError``); all bytes stay in
                 the stream.
             asyncio.IncompleteReadError: The stream ended first; ``partial`` holds the bytes before the end.
@@ -452,10 +478,10 @@ class WebTransportReceiveStream(_Stream):
             separator = bytes(contiguous_bytes(separator, "separator"))
         if not separator:
             raise ValueError("separator is empty; it must be at least one byte")
-        if limit < -1:
-            raise ValueError(f"limit is {limit}; it must be -1 (Limits.line) or more")
+        if limit != -1:
+            check_integer("limit", limit, -1, _MOST_BYTES)
         core = self._core
-        most = self._session.limits.line if limit == -1 else limit
+        most = self._session._limits.line if limit == -1 else limit
         data = core.read_until(separator, most)
         while not isinstance(data, bytes):
             if data == WAIT:
@@ -485,10 +511,11 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
+            TypeError: ``error_code`` is no int.
 
         Source: draft-ietf-webtrans-http3-16, section 4.4.
         """
-        self._core.stop(to_wire(error_code))
+        self._core.stop(_checked_wire(error_code))
 
     async def close(self) -> None:
         """Terminate the receiving side of the stream: ``stop_receiving`` with code 0, unless the end was seen.
@@ -589,14 +616,13 @@ class WebTransportSendStream(_Stream):
         """Priority among the streams of the connection: those with a higher number go first. Default 0; settable.
 
         Streams of equal order share the connection fairly. Local only: nothing of it goes over the wire. 32 bits,
-        signed; setting another number raises ValueError.
+        signed; setting another number raises ValueError, and anything but an int TypeError.
         """
         return self._core.priority
 
     @send_order.setter
     def send_order(self, value: int) -> None:
-        if not -(2**31) <= value < 2**31:
-            raise ValueError(f"send_order is {value}; it must fit into 32 bits, signed")
+        check_integer("send_order", value, -(2**31), 2**31 - 1)
         self._core.priority = value
 
     async def write(self, *, data: Buffer, end_stream: bool = False) -> None:
@@ -615,7 +641,7 @@ class WebTransportSendStream(_Stream):
             end_stream: End the stream after ``data``.
 
         Raises:
-            TypeError: ``data`` is text, no buffer, or not contiguous.
+            TypeError: ``data`` is text, no buffer, or not contiguous, or ``end_stream`` is no bool.
             StreamClosedError: This side finished or reset the stream before.
             StreamStoppedError: The peer does not want more; ``error_code`` is its application code.
             SessionClosed: The session ended.
@@ -627,11 +653,13 @@ class WebTransportSendStream(_Stream):
             raise self._busy("written")
         if not isinstance(data, bytes):
             data = contiguous_bytes(data)
+        if end_stream and end_stream is not True:
+            check_bool("end_stream", end_stream)
         size = len(data)
         core = self._core
         accepted = core.write(data) if size else self._check_open()
         if accepted == size:
-            self.last_write_accepted = size
+            self._last_write_accepted = size
             if end_stream:
                 core.finish()
             return
@@ -649,14 +677,14 @@ class WebTransportSendStream(_Stream):
 
         Raises:
             ValueError: ``chunk_size`` is below 1.
-            TypeError: ``data`` is text, no buffer, or not contiguous.
+            TypeError: ``data`` is text, no buffer, or not contiguous, or ``end_stream`` is no bool.
             StreamClosedError: This side finished or reset the stream before.
             StreamStoppedError: The peer does not want more.
             SessionClosed: The session ended.
             BusyError: Another task is writing to this stream.
         """
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+        check_integer("chunk_size", chunk_size, 1)
+        check_bool("end_stream", end_stream)
         if self._writing:
             raise self._busy("written")
         view = memoryview(contiguous_bytes(data))
@@ -674,10 +702,11 @@ class WebTransportSendStream(_Stream):
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
+            TypeError: ``error_code`` is no int.
 
         Source: draft-ietf-webtrans-http3-16, section 4.4; draft-ietf-quic-reliable-stream-reset-10.
         """
-        self._core.reset(to_wire(error_code))
+        self._core.reset(_checked_wire(error_code))
 
     async def close(self, *, error_code: int | None = None) -> None:
         """Terminate the sending side of the stream.
@@ -690,11 +719,12 @@ class WebTransportSendStream(_Stream):
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
+            TypeError: ``error_code`` is no int.
         """
         if error_code is None:
             self._core.finish()
         else:
-            self._core.reset(to_wire(error_code))
+            self._core.reset(_checked_wire(error_code))
 
     async def wait_acked(self) -> None:
         """Wait until everything accepted so far, the end included, is acknowledged by the peer's QUIC stack.
@@ -760,7 +790,7 @@ class WebTransportSendStream(_Stream):
             raise
         finally:
             self._writing = False
-            self.last_write_accepted = total
+            self._last_write_accepted = total
             if isinstance(data, memoryview):
                 # Ours; a traceback that kept it would keep the caller from resizing the buffer.
                 data.release()
@@ -819,11 +849,12 @@ class WebTransportStream(WebTransportSendStream, WebTransportReceiveStream):
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
+            TypeError: ``error_code`` is no int.
         """
         if error_code is None:
             self._core.finish()
             self._core.stop(_WIRE_ZERO)
         else:
-            wire = to_wire(error_code)
+            wire = _checked_wire(error_code)
             self._core.reset(wire)
             self._core.stop(wire)

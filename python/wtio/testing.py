@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wtio._arguments import check_bool, check_instance, check_integer, check_text
 from wtio._driver.simulated import (
     BothDirections,
     Conditions,
@@ -37,14 +38,16 @@ from wtio._driver.simulated import (
     WireCounts,
 )
 from wtio.client import Connector, HeaderArgument, make_connector, private_sockets
+from wtio.config import Limits, Timeouts
 from wtio.pool import Client
+from wtio.protocol.host import parse_host
 from wtio.server import HttpHook, Server, SessionHandler, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from wtio.config import Limits, Timeouts
     from wtio.session import WebTransportSession
 
 __all__ = [
@@ -73,7 +76,13 @@ def run(main: Coroutine[Any, Any, _Result], *, debug: bool | None = None) -> _Re
 
     Raises:
         DeadlockError: Every task waits and nothing is left that could wake one.
+        TypeError: ``main`` is no coroutine, or ``debug`` neither a bool nor None.
     """
+    if not asyncio.iscoroutine(main):
+        way = "; call it: run(main())" if callable(main) else ""
+        raise TypeError(f"main must be a coroutine, not {type(main).__name__}{way}")
+    if debug is not None:
+        check_bool("debug", debug)
     with asyncio.Runner(debug=debug, loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
 
@@ -106,6 +115,8 @@ class Network:
 
     ``counts`` says what happened to packets, ``to_server.counts`` and ``to_client.counts`` for one direction each.
     """
+
+    __slots__ = ("__weakref__", "_conditions", "_directions", "_wire")
 
     def __init__(
         self,
@@ -144,8 +155,7 @@ class Network:
             TypeError: A value is of the wrong type.
             ValueError: A value is out of range.
         """
-        if not isinstance(seed, int):
-            raise TypeError(f"seed must be an int, not {type(seed).__name__}")
+        check_integer("seed", seed)
         conditions: dict[str, Any] = {
             "latency": latency,
             "jitter": jitter,
@@ -241,8 +251,30 @@ class Network:
         return asyncio.get_running_loop().call_later(_checked_seconds(seconds), partial(call, *arguments, **named))
 
     def add_host(self, name: str, *addresses: str) -> None:
-        """Give a name one or more IP addresses."""
-        self._wire.names[name] = list(addresses)
+        """Give a name one or more IP addresses.
+
+        Args:
+            name: As in URLs.
+            addresses: IPv4 or IPv6 addresses, the best first.
+
+        Raises:
+            TypeError: An argument is no str.
+            ValueError: ``name`` is no name, or ``addresses`` is empty or holds what is no address.
+        """
+        check_text("name", name)
+        for address in addresses:
+            check_text("addresses", address)
+        try:
+            host = parse_host(name)
+        except ValueError as error:
+            raise ValueError(f"name `{name}` {error}") from None
+        try:
+            found = [ipaddress.ip_address(address).compressed for address in addresses]
+        except ValueError as error:
+            raise ValueError(f"addresses: {error}") from None
+        if not found:
+            raise ValueError("addresses is empty; give the host one at least")
+        self._wire.names[host] = found
 
     def serve(
         self,
@@ -265,7 +297,7 @@ class Network:
             handler,
             host,
             port,
-            tls=tls or _certificate().server_tls(),
+            tls=_certificate().server_tls() if tls is None else tls,
             protocols=protocols,
             origins=origins,
             http=http,
@@ -294,7 +326,7 @@ class Network:
         """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
         return make_connector(
             url,
-            tls=tls or _certificate().client_tls(),
+            tls=_certificate().client_tls() if tls is None else tls,
             headers=headers,
             protocols=protocols,
             origin=origin,
@@ -323,7 +355,7 @@ class Network:
     ) -> Client:
         """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
         client = Client(
-            tls=tls or _certificate_tls(),
+            tls=_certificate_tls() if tls is None else tls,
             headers=headers,
             protocols=protocols,
             origin=origin,
@@ -337,14 +369,13 @@ class Network:
         return client
 
 
-@asynccontextmanager
-async def session_pair(
+def session_pair(
     network: Network | None = None,
     *,
     limits: Limits | None = None,
     timeouts: Timeouts | None = None,
     **conditions: Any,
-) -> AsyncIterator[tuple[WebTransportSession, WebTransportSession]]:
+) -> AbstractAsyncContextManager[tuple[WebTransportSession, WebTransportSession]]:
     """Give the two ends of a new session, client first, as an asynchronous context manager.
 
     Args:
@@ -352,11 +383,25 @@ async def session_pair(
         limits: For both sides.
         timeouts: For both sides.
         **conditions: Keyword arguments of ``Network``, where ``network`` is None.
+
+    Raises:
+        TypeError: An argument is of the wrong type, or conditions are given beside a network.
+        ValueError: A condition is out of its range.
     """
+    check_instance("network", network, Network, "make one with wtio.testing.Network()")
+    check_instance("limits", limits, Limits, "such as wtio.Limits(read_all=None)")
+    check_instance("timeouts", timeouts, Timeouts, "such as wtio.Timeouts(connect=5)")
     if network is None:
         network = Network(**conditions)
     elif conditions:
         raise TypeError("conditions belong to a network; give one or the other")
+    return _session_pair(network, limits, timeouts)
+
+
+@asynccontextmanager
+async def _session_pair(
+    network: Network, limits: Limits | None, timeouts: Timeouts | None
+) -> AsyncIterator[tuple[WebTransportSession, WebTransportSession]]:
     server = network.serve(limits=limits, timeouts=timeouts)
     async with server:
         connecting = asyncio.ensure_future(_awaited(network.connect(limits=limits, timeouts=timeouts)))

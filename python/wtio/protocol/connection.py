@@ -109,8 +109,8 @@ _CHOICE_HEADER: Final = "wt-protocol"
 # Draft 09 had other names for them. They are read, and answered to whoever used them, but never offered.
 _DRAFT09_OFFER_HEADER: Final = "webtransport-subprotocols-available"
 _DRAFT09_CHOICE_HEADER: Final = "webtransport-subprotocol"
-_REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
-_RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
+REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
+RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
 _Arguments = TypeVarTuple("_Arguments")
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
 # The limits among the flow-control capsules, and their initial value's place in ``peer_initial_limits``.
@@ -340,7 +340,7 @@ class H3Connection:
         ]
         if row.legacy_headers:
             fields.append((DRAFT02_REQUEST_HEADER, "1"))
-        own = messages.check_headers(headers, _REQUEST_RESERVED)
+        own = messages.check_headers(headers, REQUEST_RESERVED)
         if origin is not None:
             if messages.values_of(own, "origin"):
                 raise ValueError("Origin is given both as a header and as `origin`")
@@ -384,7 +384,7 @@ class H3Connection:
             else:
                 fields.append((_CHOICE_HEADER, serialize_string(protocol)))
         if headers:  # our own few fields go out even to a peer that announces a senseless limit
-            fields += messages.check_headers(headers, _RESPONSE_RESERVED)
+            fields += messages.check_headers(headers, RESPONSE_RESERVED)
             self._check_size(fields)
         stream.request = None
         self._step(stream, session, Input.ACCEPT, payload=_headers_frame(fields))
@@ -414,7 +414,7 @@ class H3Connection:
         session = stream.session
         if session and session.state is not State.REQUESTED:
             session.step(Input.REJECT)  # raises
-        fields = [(":status", str(status)), *messages.check_headers(headers, _RESPONSE_RESERVED)]
+        fields = [(":status", str(status)), *messages.check_headers(headers, RESPONSE_RESERVED)]
         # RFC 9110, section 8.6: 204 has no content-length.
         if status != 204:
             fields.append(("content-length", str(len(body))))

@@ -183,7 +183,8 @@ def check_headers(headers: Iterable[tuple[str, str]], reserved: Collection[str] 
         if not _NAME.fullmatch(lowered):
             raise ValueError(f"{name!r} is no header name")
         if not _VALUE.fullmatch(value):
-            raise ValueError(f"value {value!r} of header {name!r} has characters or blanks that cannot be sent")
+            # Not the value itself: it may be a token, and errors end in logs.
+            raise ValueError(f"the value of header {name!r} has characters or blanks that cannot be sent")
         checked.append((lowered, value))
     return checked
 
@@ -197,4 +198,4 @@ def check_target(authority: str, path: str) -> None:
     if not _AUTHORITY.fullmatch(authority) or "@" in authority:
         raise ValueError(f"authority {authority!r} is not a host with an optional port")
     if not _PATH.fullmatch(path):
-        raise ValueError(f"path {path!r} does not begin with '/' or has characters that must be percent-encoded")
+        raise ValueError("the path does not begin with '/' or has characters that must be percent-encoded")

@@ -1,0 +1,453 @@
+"""Wrong arguments are named at the call: one table of everything public, and no argument without a row."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import functools
+import inspect
+import ssl
+import unittest.mock
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import wtio
+import wtio.testing
+from wtio.testing import Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+# What only the library makes: their constructors are not for applications.
+MADE_BY_THE_LIBRARY = {
+    wtio.CloseInfo,
+    wtio.ConnectionReport,
+    wtio.Connector,
+    wtio.DevCertificate,
+    wtio.HttpRequest,
+    wtio.IncomingDatagrams,
+    wtio.IncomingStreams,
+    wtio.Server,
+    wtio.SessionFacts,
+    wtio.SessionRequest,
+    wtio.SessionStats,
+    wtio.StreamDiagnostics,
+    wtio.WebTransportReceiveStream,
+    wtio.WebTransportSendStream,
+    wtio.WebTransportSession,
+    wtio.WebTransportStream,
+    wtio.testing.VirtualTimeLoop,
+    wtio.testing.WireCounts,
+}
+
+
+class Wrong:
+    """Fits nowhere."""
+
+    def __repr__(self) -> str:
+        return "Wrong()"
+
+
+class Asynchronous:
+    """A handler that is an object."""
+
+    async def __call__(self, session: wtio.WebTransportSession) -> None:
+        await session.wait_closed()
+
+    async def method(self, session: wtio.WebTransportSession, *further: object) -> None:
+        await session.wait_closed()
+
+
+async def generator(session: object) -> Any:
+    yield session
+
+
+def plain(session: object) -> None:
+    """A handler that is none."""
+
+
+TEXT = (5, b"x", Wrong())
+FLAG = ("yes", 1, Wrong())
+CODE = ("1", 1.5, Wrong(), -1, 2**32, 2**70)
+COUNT = ("1", 1.5, Wrong())
+BUFFER = ("text", 5, None, Wrong(), [1, 2], memoryview(b"abcd")[::2])
+HEADERS = (5, "x: y", [5], ["ab"], [("a",)], {"a": 1}, {b"a": b"b"}, {":path": "/"}, {"a b": "c"}, {"a": "b\n"}, None)
+PROTOCOLS = (5, "chat", b"chat", [5], ["a\n"], [""], ["x" * 513], ["ä"])
+CLIENT_TLS = ("cert.pem", 5, True, False, ssl.create_default_context(), Wrong())
+ORIGIN = (1, b"https://a", ["https://a"], "https://a\n", "https://ä", "\ud800")
+LIMITS = (5, {"read_all": 5}, wtio.Timeouts(), Wrong(), False, 0)
+TIMEOUTS = (5, 5.0, {"connect": 5}, wtio.Limits(), Wrong(), False, 0)
+CONGESTION = (5, "reno", None, b"cubic", ["cubic"])
+PATH = (5, b"cert.pem", Wrong(), "a\0b")
+DATA = (5, ["x"], Wrong())
+PORT = ("443", 443.0, None, True, -1, 65_536)
+HOST = (5, b"localhost", [5], [None], [], Wrong(), "a b\u3000")
+HANDLER = (5, plain, print, generator, lambda session: None, Asynchronous, Wrong(), functools.partial(plain))
+HOOK = (5, Wrong(), Asynchronous(), Asynchronous().method)
+SHARE = ("0.1", None, True, 50, -0.1, float("nan"))
+
+CLIENT = {
+    "tls": CLIENT_TLS,
+    "headers": HEADERS,
+    "protocols": (*PROTOCOLS, None, ["a", "a"]),
+    "origin": ORIGIN,
+    "timeouts": TIMEOUTS,
+    "limits": LIMITS,
+    "congestion": CONGESTION,
+    "reset_stream_at": (*FLAG, None),
+    "strict": (*FLAG, None),
+}
+SERVER = {
+    "handler": HANDLER,
+    "host": HOST,
+    "port": PORT,
+    "tls": CLIENT_TLS,
+    "protocols": (*PROTOCOLS, None),
+    "origins": (5, None, "https://a", b"*", [5], ["https://a/"], ["https://*.a"], [None], ["wss://a"]),
+    "http": HOOK,
+    "timeouts": TIMEOUTS,
+    "limits": LIMITS,
+    "congestion": CONGESTION,
+    "reset_stream_at": (*FLAG, None),
+    "strict": (*FLAG, None),
+}
+IO = {"io": (5, "threads", None, b"loop")}
+URL = {"url": (5, None, b"https://a", "", "a", "http://a", "https://a:x", "https://a#b", "https://a b", "\ud800")}
+READ = (*COUNT, None, -2, 2**70)
+STREAM = {"send_order": (*COUNT, None, 2**31, -(2**31) - 1), "wait_until_available": (*FLAG, None)}
+DELAY = ("1", None, True, -1, float("inf"), float("nan"))
+CONDITIONS = {
+    "latency": DELAY,
+    "jitter": DELAY,
+    "loss": SHARE,
+    "reorder": SHARE,
+    "duplicate": SHARE,
+    "mtu": (*COUNT, None, True, 0),
+    "bandwidth": ("1", True, 0, -1, float("nan")),
+}
+
+TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
+    "wtio.connect": {**URL, **CLIENT, **IO},
+    "wtio.serve": {**SERVER, **IO, "tls": (*CLIENT_TLS, None)},
+    "wtio.Client": {**CLIENT, **IO},
+    "wtio.Client.connect": {
+        **URL,
+        "headers": HEADERS,
+        "protocols": (*PROTOCOLS, ["a", "a"]),
+        "origin": ORIGIN,
+        "allow_pooling": (*FLAG, None),
+    },
+    "wtio.Limits": {
+        field.name: ("5", 2.5, True, Wrong(), -1, 2**70, *(() if field.default is None else ("",)))
+        for field in dataclasses.fields(wtio.Limits)
+    },
+    "wtio.Timeouts": {
+        field.name: ("5", True, Wrong(), -1, float("inf"), float("nan"), 1e12)
+        for field in dataclasses.fields(wtio.Timeouts)
+    },
+    "wtio.ClientTLS": {
+        "cafile": PATH,
+        "cadata": DATA,
+        "certificate_hashes": (5, None, b"x" * 32, "ab", [5], [b"short"], ["xyz"], iter(())),
+        "dangerously_trust_any_certificate": (*FLAG, None),
+        "certfile": PATH,
+        "keyfile": PATH,
+    },
+    "wtio.ServerTLS": {"certfile": PATH, "keyfile": PATH, "certdata": DATA, "keydata": DATA},
+    "wtio.dev_certificate": {
+        "names": (5, None, "localhost", b"localhost", [5], [], ["a b"], ["straße.example"]),
+        "directory": PATH,
+    },
+    "wtio.HttpResponse": {
+        "status": (*COUNT, None, True, 100, 199, 600),
+        "headers": (*HEADERS, {"content-length": "5"}),
+        "body": BUFFER,
+    },
+    "wtio.ConnectionReport.setting": {"identifier": (*COUNT, None)},
+    "wtio.ConnectionReport.transport_parameter": {"identifier": (*COUNT, None)},
+    "wtio.SessionRequest.accept": {"protocol": (*TEXT, "not offered"), "headers": HEADERS},
+    "wtio.SessionRequest.reject": {"status": (*COUNT, True, 200, 299, 600), "headers": HEADERS, "body": BUFFER},
+    "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
+    "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
+    "wtio.WebTransportSession.create_unidirectional_stream": STREAM,
+    "wtio.WebTransportSession.send_datagram": {"data": BUFFER},
+    "wtio.WebTransportSession.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
+    "wtio.WebTransportSession.export_keying_material": {
+        "label": (*BUFFER, bytes(256)),
+        "context": (*BUFFER, bytes(256)),
+        "length": (*COUNT, None, 0, 4097, 2**70),
+    },
+    "wtio.WebTransportReceiveStream.read": {"max_bytes": READ},
+    "wtio.WebTransportReceiveStream.readinto": {"buffer": (*BUFFER, b"xy", memoryview(b"xy"))},
+    "wtio.WebTransportReceiveStream.readexactly": {"n": (*READ, -1)},
+    "wtio.WebTransportReceiveStream.readline": {"limit": READ},
+    "wtio.WebTransportReceiveStream.readuntil": {"separator": (*BUFFER, b""), "limit": READ},
+    "wtio.WebTransportReceiveStream.stop_receiving": {"error_code": (*CODE, None)},
+    "wtio.WebTransportSendStream.write": {"data": BUFFER, "end_stream": FLAG},
+    "wtio.WebTransportSendStream.write_all": {
+        "data": BUFFER,
+        "chunk_size": (*COUNT, None, 0, -1),
+        "end_stream": (*FLAG, None),
+    },
+    "wtio.WebTransportSendStream.reset": {"error_code": (*CODE, None)},
+    "wtio.WebTransportSendStream.close": {"error_code": CODE},
+    "wtio.WebTransportStream.close": {"error_code": CODE},
+    "wtio.testing.run": {"main": (5, None, plain, Asynchronous().method), "debug": FLAG},
+    "wtio.testing.session_pair": {
+        "network": (5, Wrong(), "localhost"),
+        "limits": LIMITS,
+        "timeouts": TIMEOUTS,
+        "conditions": ({"loss": 50}, {"jitter": "1"}, {"losses": 0.1}),
+    },
+    "wtio.testing.Conditions": {**CONDITIONS, "blackout": (*FLAG, None)},
+    "wtio.testing.Network": {**CONDITIONS, "seed": (*COUNT, None, True)},
+    "wtio.testing.Network.add_host": {"name": (*TEXT, None, "a b"), "addresses": (5, None, "localhost", "")},
+    "wtio.testing.Network.serve": SERVER,
+    "wtio.testing.Network.connect": {**URL, **CLIENT},
+    "wtio.testing.Network.client": CLIENT,
+}
+
+
+def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Every function, constructor and method that applications may call, by its public name."""
+    for module in (wtio, wtio.testing):
+        for name in module.__all__:
+            value = getattr(module, name)
+            full = f"{module.__name__}.{name}"
+            if inspect.isfunction(value):
+                yield full, value
+            if not inspect.isclass(value) or issubclass(value, (BaseException, enum.Enum)) or name == "Buffer":
+                continue
+            if value not in MADE_BY_THE_LIBRARY:
+                yield full, value
+            for method, member in vars(value).items():
+                if not method.startswith("_") and inspect.isfunction(member):
+                    yield f"{full}.{method}", member
+
+
+def arguments(function: Callable[..., object]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_every_argument_of_everything_public_has_a_row() -> None:
+    expected = {name: sorted(found) for name, function in public_callables() if (found := arguments(function))}
+    assert {name: sorted(rows) for name, rows in TABLE.items()} == expected
+
+
+class Lab:
+    """One of everything, on a simulated network."""
+
+    def __init__(self, certificate: wtio.DevCertificate) -> None:
+        self.certificate = certificate
+        self.network = Network()
+        self.objects: dict[str, object] = {}
+        self.required: Mapping[str, dict[str, object]] = {
+            "wtio.connect": {"url": "https://localhost/"},
+            "wtio.serve": {"tls": certificate.server_tls()},
+            "wtio.Client.connect": {"url": "https://localhost/"},
+            "wtio.testing.Network.add_host": {"name": "example.org"},
+            "wtio.testing.run": {"main": None},
+            "wtio.WebTransportSession.export_keying_material": {"label": b"x", "length": 10},
+            "wtio.WebTransportReceiveStream.readuntil": {"separator": b"x"},
+            "wtio.WebTransportSendStream.write": {"data": b"x"},
+            "wtio.WebTransportSendStream.write_all": {"data": b"x"},
+            "wtio.HttpResponse": {"status": 200},
+        }
+
+    async def call(self, function: str, argument: str, value: object) -> None:
+        """Call it with one wrong argument."""
+        owner, _, name = function.removeprefix("wtio.").removeprefix("testing.").rpartition(".")
+        module: Any = wtio.testing if function.startswith("wtio.testing.") else wtio
+        target = self.objects[owner] if owner else module
+        called = getattr(target, name)
+        given = dict(self.required.get(function, {}))
+        positional: tuple[object, ...] = ()
+        if argument == "conditions":
+            assert isinstance(value, dict)
+            given.update(value)
+        elif argument == "addresses":
+            positional = (given.pop("name"), value)
+        else:
+            given[argument] = value
+        if function == "wtio.testing.run" and argument != "main":
+            given["main"] = self.certificate_of()
+        try:
+            result = called(*positional, **given)
+            if inspect.iscoroutine(result):
+                await result
+        finally:
+            if inspect.iscoroutine(main := given.get("main")):
+                main.close()
+
+    async def certificate_of(self) -> wtio.DevCertificate:
+        return self.certificate
+
+
+def rows() -> list[Any]:
+    return [
+        pytest.param(function, argument, id=f"{function.removeprefix('wtio.')}-{argument}")
+        for function, table in TABLE.items()
+        for argument in table
+    ]
+
+
+@pytest.mark.parametrize(("function", "argument"), rows())
+def test_wrong_argument_is_named_at_the_call(certificate: wtio.DevCertificate, function: str, argument: str) -> None:
+    async def main() -> None:
+        lab = Lab(certificate)
+        async with lab.network.serve() as server, lab.network.client() as client:
+            asking = client.connect("https://localhost/")
+            task = asyncio.ensure_future(asking._establish())
+            request = await anext(server)
+            if "SessionRequest" not in function:
+                accepted = await request.accept()
+                session = await task
+                stream = await session.create_bidirectional_stream()
+                await stream.write(data=b"abc")
+                far = await anext(accepted.incoming_bidirectional_streams())
+                lab.objects = {
+                    "WebTransportSession": session,
+                    "WebTransportStream": stream,
+                    "WebTransportSendStream": stream,
+                    "WebTransportReceiveStream": far,
+                    "ConnectionReport": session.report,
+                }
+            lab.objects |= {"SessionRequest": request, "Server": server, "Client": client, "Network": lab.network}
+            for value in TABLE[function][argument]:
+                with pytest.raises((TypeError, ValueError)) as caught:
+                    await lab.call(function, argument, value)
+                word = "losses" if value == {"losses": 0.1} else argument
+                if argument == "conditions":
+                    [word] = value
+                text = str(caught.value).lower()
+                assert word in text or word.replace("_", " ").removesuffix("es") in text, (value, caught.value)
+            # Nothing has changed: what was wrong has had no effect.
+            if "SessionRequest" in function:
+                accepted = await request.accept()
+                session = await task
+            else:
+                assert await far.read() == b"abc"
+                await stream.write(data=b"d", end_stream=True)
+                assert await far.read_all() == b"d"
+            session.send_datagram(b"still here")
+            assert await accepted.receive_datagram() == b"still here"
+
+    wtio.testing.run(main())
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        None,
+        Asynchronous(),
+        Asynchronous().method,
+        functools.partial(Asynchronous().method),
+        functools.partial(functools.partial(Asynchronous()), further=5),
+        functools.wraps(Asynchronous().method)(lambda session: Asynchronous().method(session)),
+        unittest.mock.AsyncMock(),
+    ],
+    ids=["none", "object", "method", "partial", "nested", "wrapper", "mock"],
+)
+def test_everything_that_gives_something_to_await_is_a_handler(handler: Any) -> None:
+    Network().serve(handler)
+
+
+def test_coroutine_instead_of_a_handler_is_refused_without_a_warning() -> None:
+    with pytest.raises(TypeError, match="without calling it"):
+        Network().serve(Asynchronous()(None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda made: wtio.connect("https://a", tls=made), r"use its client_tls\(\)"),
+        (lambda made: wtio.connect("https://a", tls=made.server_tls()), "for wtio.serve"),
+        (lambda made: wtio.serve(tls=made), r"use its server_tls\(\)"),
+        (lambda made: wtio.serve(tls=made.client_tls()), "for wtio.connect"),
+        (lambda made: wtio.connect("https://a", timeouts=5), r"wtio\.Timeouts\(connect=5\)"),
+        (lambda made: wtio.serve(Asynchronous()(None), tls=made.server_tls()), "without calling"),
+    ],
+)
+def test_way_out_is_named(certificate: wtio.DevCertificate, call: Callable[[Any], object], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        call(certificate)
+
+
+@pytest.mark.parametrize("word", ["reset", "stop"])
+def test_codes_of_other_enumerations_are_integers(word: str) -> None:
+    class Code(enum.IntEnum):
+        BUSY = 7
+
+    async def main() -> None:
+        async with wtio.testing.session_pair() as (client, _):
+            stream = await client.create_bidirectional_stream()
+            await (stream.reset if word == "reset" else stream.stop_receiving)(error_code=Code.BUSY)
+
+    wtio.testing.run(main())
+
+
+def test_hook_that_answers_nonsense_is_an_error_of_that_request_only(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(http=lambda request: "hello") as server:  # type: ignore[arg-type,return-value]
+            request = wtio.HttpRequest(
+                method="GET", path="/?token=x", authority="localhost", headers=(), remote_address=("::1", 5)
+            )
+            assert server._respond(request).status == 500
+
+    wtio.testing.run(main())
+    assert "HttpResponse" in caplog.text
+    assert "token" not in caplog.text
+    caplog.clear()
+
+
+async def test_attributes_that_do_nothing_cannot_be_set(certificate: wtio.DevCertificate) -> None:
+    network = Network()
+    async with (
+        wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls()) as server,
+        wtio.Client(tls=certificate.client_tls()) as client,
+    ):
+        connector = client.connect(f"https://127.0.0.1:{server.addresses[0][1]}/")
+        task = asyncio.ensure_future(connector._establish())
+        request = await anext(server)
+        accepted = await request.accept()
+        session = await task
+        both = await session.create_bidirectional_stream()
+        one = await session.create_unidirectional_stream()
+        await one.write(data=b"x")
+        incoming = accepted.incoming_unidirectional_streams()
+        objects: list[Any] = [
+            server,
+            client,
+            connector,
+            request,
+            session,
+            both,
+            one,
+            await anext(incoming),
+            incoming,
+            session.incoming_datagrams(),
+            session.facts,
+            session.stats(),
+            session.report,
+            both.diagnostics(),
+            await accepted.close() or await session.wait_closed(),
+            certificate,
+            certificate.client_tls(),
+            certificate.server_tls(),
+            wtio.Limits(),
+            wtio.Timeouts(),
+            wtio.HttpResponse(status=200),
+            network,
+            network.conditions,
+        ]
+    for value in objects:
+        with pytest.raises(AttributeError, match="no_such_attribute"):
+            value.no_such_attribute = 1
+        settable = {"send_order"} | (set(dir(value)) if value is network.conditions else set())
+        for name in dir(value):
+            if not name.startswith("_") and name not in settable:
+                with pytest.raises(AttributeError):
+                    setattr(value, name, None)
