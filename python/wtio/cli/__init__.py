@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio.cli import cert, connect, demo, doctor, serve
+from wtio.cli._words import in_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,5 +45,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (wtio.WebTransportError, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_options(str(error))}", file=sys.stderr)
         return 1

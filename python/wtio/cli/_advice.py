@@ -59,7 +59,7 @@ _ALERT_ADVICE: Final = {
     109: "the server misses a TLS extension; it may not be meant for QUIC",
     112: "the server knows no host of this name (SNI); connect with the name that its certificate has, not with an "
     "address",
-    116: "the server asks for a client certificate: ClientTLS(certfile=..., keyfile=...)",
+    116: "the server asks for a client certificate, which only a program can give it",
 }
 _STATUS_ADVICE: Final = {
     400: "The server finds the request malformed (400): it may want other headers or an older draft.",
@@ -239,7 +239,7 @@ def hash_rules(report: ConnectionReport) -> str | None:
         return None
     return (
         f"The hash is right, but the certificate {' and '.join(faults)}; to be trusted by its hash it must be valid "
-        f"for at most {_HASH_DAYS} days and have an ECDSA P-256 key. `wtio.dev_certificate()` makes such ones."
+        f"for at most {_HASH_DAYS} days and have an ECDSA P-256 key. `python -m wtio cert` makes such a one."
     )
 
 
@@ -343,7 +343,7 @@ def forbidden(report: ConnectionReport) -> str | None:
         )
     return (
         f"The server forbids the session (403): `{report.origin}` is not among the origins that it allows. A server of "
-        "wtio takes pages of its own host and port, and those in the `origins` parameter of `serve`."
+        "wtio takes pages of its own host and port, and those that its program names."
     )
 
 

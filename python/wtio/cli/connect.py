@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import wtio
 from wtio.cli._options import add_connection_options, header_pairs, trust
+from wtio.cli._words import in_options
 
 if TYPE_CHECKING:
     import argparse
@@ -140,14 +141,14 @@ def _send_datagram(session: wtio.WebTransportSession, text: str) -> None:
     try:
         session.send_datagram(text.encode())
     except wtio.DatagramTooLargeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_options(str(error))}", file=sys.stderr)
 
 
 async def _print_answer(session: wtio.WebTransportSession, text: str) -> None:
     try:
         print(f"stream: {await _ask(session, text)}")
     except wtio.StreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_options(str(error))}", file=sys.stderr)
     except wtio.SessionClosed:
         pass
 
@@ -173,7 +174,7 @@ async def _print_stream(stream: wtio.WebTransportReceiveStream) -> None:
         async for chunk in stream:
             print(f"stream {stream.stream_id} from the server: {_text(chunk)}")
     except wtio.StreamError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {in_options(str(error))}", file=sys.stderr)
 
 
 def _text(data: bytes) -> str:

@@ -17,6 +17,7 @@ from wtio._url import parse_url
 from wtio.cli._advice import advise
 from wtio.cli._options import add_connection_options, header_pairs, trust
 from wtio.cli._probe import ProbeResult, probe
+from wtio.cli._words import in_options
 from wtio.report import HEADING_WIDTH, report_rows
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
     width = max(shutil.get_terminal_size().columns, 60) if is_terminal else 0
 
     def line(heading: str, text: str, colour: str) -> None:
-        for position, part in enumerate(_wrapped(text, width - HEADING_WIDTH)):
+        for position, part in enumerate(_wrapped(in_options(text), width - HEADING_WIDTH)):
             head = f"{'' if position else heading:<{HEADING_WIDTH}}"
             print((f"\x1b[{colour}m{head}\x1b[0m" if has_colour and head.strip() else head) + part)
 

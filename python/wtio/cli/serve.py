@@ -10,6 +10,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import wtio
+from wtio._url import without_query
 from wtio.cli._echo import echo
 from wtio.cli._page import serve_page
 
@@ -57,7 +58,10 @@ async def _serve(options: argparse.Namespace) -> None:
     async def handler(session: wtio.WebTransportSession) -> None:
         host, port = session.remote_address
         who = f"{host} port {port}"
-        print(f"{who}: session {session.path}, {session.dialect}, origin {session.origin or 'none'}", flush=True)
+        print(
+            f"{who}: session {without_query(session.path)}, {session.dialect}, origin {session.origin or 'none'}",
+            flush=True,
+        )
         try:
             await echo(session)
         finally:
