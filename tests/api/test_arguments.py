@@ -83,7 +83,7 @@ CONGESTION = (5, "reno", None, b"cubic", ["cubic"])
 PATH = (5, b"cert.pem", Wrong(), "a\0b")
 DATA = (5, ["x"], Wrong())
 PORT = ("443", 443.0, None, True, -1, 65_536)
-HOST = (5, b"localhost", [5], [None], [], Wrong(), "a b\u3000")
+HOST: tuple[Any, ...] = (5, b"localhost", [5], [None], [], Wrong(), "a b\u3000")
 HANDLER = (5, plain, print, generator, lambda session: None, Asynchronous, Wrong(), functools.partial(plain))
 HOOK = (5, Wrong(), Asynchronous(), Asynchronous().method)
 SHARE = ("0.1", None, True, 50, -0.1, float("nan"))
@@ -366,8 +366,7 @@ def test_coroutine_instead_of_a_handler_is_refused_without_a_warning() -> None:
         (lambda made: wtio.connect("https://a", tls=made.server_tls()), "for wtio.serve"),
         (lambda made: wtio.serve(tls=made), r"use its server_tls\(\)"),
         (lambda made: wtio.serve(tls=made.client_tls()), "for wtio.connect"),
-        (lambda made: wtio.connect("https://a", timeouts=5), r"wtio\.Timeouts\(connect=5\)"),
-        (lambda made: wtio.serve(Asynchronous()(None), tls=made.server_tls()), "without calling"),
+        (lambda made: wtio.connect("https://a", timeouts=made.not_after), r"wtio\.Timeouts\(connect=5\)"),
     ],
 )
 def test_way_out_is_named(certificate: wtio.DevCertificate, call: Callable[[Any], object], words: str) -> None:
@@ -418,6 +417,8 @@ async def test_attributes_that_do_nothing_cannot_be_set(certificate: wtio.DevCer
         one = await session.create_unidirectional_stream()
         await one.write(data=b"x")
         incoming = accepted.incoming_unidirectional_streams()
+        arrived = await anext(incoming)
+        await accepted.close()
         objects: list[Any] = [
             server,
             client,
@@ -426,14 +427,14 @@ async def test_attributes_that_do_nothing_cannot_be_set(certificate: wtio.DevCer
             session,
             both,
             one,
-            await anext(incoming),
+            arrived,
             incoming,
             session.incoming_datagrams(),
             session.facts,
             session.stats(),
             session.report,
             both.diagnostics(),
-            await accepted.close() or await session.wait_closed(),
+            await session.wait_closed(),
             certificate,
             certificate.client_tls(),
             certificate.server_tls(),

@@ -79,6 +79,11 @@ async def test_connect_tells_how_the_server_ended_it(start: Start) -> None:
         (("serve", "--port", "0", "--certfile", "/nowhere/cert.pem"), "`/nowhere/cert.pem` cannot be read"),
         (("serve", "--keyfile", "key.pem"), "--keyfile without --certfile"),
         (("cert", "--name", "a b"), "`a b` is neither a DNS name nor an IP address"),
+        (("connect", "https://localhost:9/", "--dev", "--timeout", "0"), "--timeout is 0.0; it must be more than 0"),
+        (("connect", "https://localhost:9/", "--dev", "--header", ":path:/"), "--header"),
+        (("connect", "https://localhost:9/", "--dev", "--protocol", "ä"), "--protocol: 'ä'"),
+        (("connect", "https://user:secret@localhost:9/", "--dev"), "send credentials in --header"),
+        (("serve", "--port", "0", "--origin", "https://*.example.org"), "--origin: 'https://*.example.org'"),
     ],
 )
 async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], words: str) -> None:
@@ -87,6 +92,48 @@ async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], 
     assert text.startswith("error: ")
     assert words in text
     assert text.count("\n") == 1
+
+
+def check_words(text: str) -> None:
+    """No name of the library's, which means nothing to whoever types options, and no query but in the doctor's URL."""
+    names = (
+        r"ClientTLS|ServerTLS|Timeouts|Limits|serve\(|dev_certificate|`origins?`|`headers`|origins=|certificate_hashes"
+    )
+    assert not re.search(names, text), text
+    assert "hunter2" not in re.sub(r"^url +.*", "", text), text
+
+
+async def test_failures_name_options_and_show_no_query(start: Start) -> None:
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
+        url = f"{await url_of(server)}?token=hunter2"
+        for command in (("connect", url, "--send", "a"), ("doctor", url)):
+            for trust in ((), ("--hash", "00" * 32)):
+                status, text = await output_of(start, *command, *trust)
+                assert status == 1
+                assert "hash" in text
+                check_words(text)
+        status, text = await output_of(start, "doctor", url, "--dev", "--origin", "https://evil.example")
+        assert status == 1
+        check_words(text)
+        assert "--origin allows further origins" in await server.until("was refused")
+        status, text = await output_of(start, "connect", url, "--dev", "--send", "a")
+        assert status == 0
+        await server.until("closed by peer")
+    assert "hunter2" not in server.output
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}/?token=hunter2"
+        for command in (("connect", url, "--send", "a"), ("doctor", url)):
+            status, text = await output_of(start, *command, "--dev", "--timeout", "0.1")
+            assert status == 1
+            check_words(text)
+
+
+async def test_served_origins_are_an_option(start: Start) -> None:
+    origin = "https://page.example"
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page", "--origin", origin) as server:
+        status, _ = await output_of(start, "doctor", await url_of(server), "--dev", "--origin", origin)
+        assert status == 0
 
 
 async def test_ports_that_are_taken_are_named(start: Start) -> None:

@@ -13,6 +13,7 @@ import trustme
 
 import wtio
 from wtio import _core, tls
+from wtio._url import parse_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,7 +198,7 @@ def test_bad_url_is_refused_at_once(url: str, why: str) -> None:
     ],
 )
 def test_url_parts(url: str, expected: tuple[str, int, str, str]) -> None:
-    target = wtio.client.parse_url(url)
+    target = parse_url(url)
     assert (target.host, target.port, target.authority, target.path) == expected
 
 

@@ -110,7 +110,8 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         if error.report is None:
             raise
         report = error.report
-    return replace(report, addresses=_merge(report.addresses, probes)), checks
+    # Whoever typed the URL may see all of it; a report of the library's has no query.
+    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks
 
 
 async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:

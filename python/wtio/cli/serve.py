@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 from importlib import resources
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import wtio
 from wtio._url import without_query
 from wtio.cli._echo import echo
 from wtio.cli._page import serve_page
+from wtio.cli._words import in_options
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +34,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--port", type=int, default=4433, help="UDP port; 0 takes a free one (default: 4433)")
     parser.add_argument("--page-port", type=int, default=8080, help="TCP port of the page; 0: any (default: 8080)")
     parser.add_argument("--no-page", action="store_true", help="serve WebTransport only")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        help="origin of pages that may connect beside the server's own, such as https://example.org; repeatable",
+    )
     parser.add_argument("--certfile", help="PEM file with the certificate (default: one for development)")
     parser.add_argument("--keyfile", help="PEM file with its private key (default: in the certificate's file)")
     parser.set_defaults(run=run)
@@ -41,8 +49,18 @@ def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
     if options.keyfile and not options.certfile:
         raise ValueError("--keyfile without --certfile")
+    log = logging.StreamHandler()
+    log.setFormatter(_InOptions())
+    logging.getLogger("wtio").addHandler(log)
     asyncio.run(_serve(options))
     return 0
+
+
+class _InOptions(logging.Formatter):
+    """What the library logs, in terms of the options."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return in_options(super().format(record))
 
 
 async def _serve(options: argparse.Namespace) -> None:
@@ -70,7 +88,9 @@ async def _serve(options: argparse.Namespace) -> None:
             print(f"{who}: closed by {info.closed_by}, {words}{': ' + info.reason if info.reason else ''}", flush=True)
 
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(wtio.serve(handler, options.host, options.port, tls=tls))
+        server = await stack.enter_async_context(
+            wtio.serve(handler, options.host, options.port, tls=tls, origins=options.origin)
+        )
         port = server.addresses[0][1]
         print(f"echo server   https://{_url_host(options.host, server)}:{port}/")
         print(f"certificate   SHA-256 {tls.sha256.hex()}")
