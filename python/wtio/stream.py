@@ -683,8 +683,10 @@ class WebTransportSendStream(_Stream):
             SessionClosed: The session ended.
             BusyError: Another task is writing to this stream.
         """
-        check_integer("chunk_size", chunk_size, 1)
-        check_bool("end_stream", end_stream)
+        if type(chunk_size) is not int or chunk_size < 1:
+            check_integer("chunk_size", chunk_size, 1)
+        if end_stream and end_stream is not True:
+            check_bool("end_stream", end_stream)
         if self._writing:
             raise self._busy("written")
         view = memoryview(contiguous_bytes(data))

@@ -189,7 +189,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.WebTransportSendStream.write_all": {
         "data": BUFFER,
         "chunk_size": (*COUNT, None, 0, -1),
-        "end_stream": (*FLAG, None),
+        "end_stream": FLAG,
     },
     "wtio.WebTransportSendStream.reset": {"error_code": (*CODE, None)},
     "wtio.WebTransportSendStream.close": {"error_code": CODE},
