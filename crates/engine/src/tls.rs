@@ -154,14 +154,15 @@ impl ServerTls {
             ));
         }
         // RFC 5280, section 4.2.1.12: a certificate with this extension is for what it names only.
-        if let Ok(Some(usage)) = leaf.extended_key_usage() {
-            if !usage.value.server_auth && !usage.value.any {
-                let only = if usage.value.client_auth { "for clients only" } else { "not for servers" };
-                return Err(error(format!(
-                    "the certificate is {only} (its extended key usage lacks serverAuth), and clients would refuse it; \
-                     issue one with serverAuth"
-                )));
-            }
+        if let Ok(Some(usage)) = leaf.extended_key_usage()
+            && !usage.value.server_auth
+            && !usage.value.any
+        {
+            let only = if usage.value.client_auth { "for clients only" } else { "not for servers" };
+            return Err(error(format!(
+                "the certificate is {only} (its extended key usage lacks serverAuth), and clients would refuse it; issue \
+                 one with serverAuth"
+            )));
         }
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
