@@ -209,12 +209,14 @@ class Network:
             TypeError: ``seconds`` is not a number.
             ValueError: ``seconds`` is negative or not finite, or ``direction`` is unknown.
         """
+        if not isinstance(direction, str):
+            raise TypeError(f"direction must be a str, not {type(direction).__name__}")
         until = asyncio.get_running_loop().time() + _checked_seconds(seconds)
         if direction != "both" and direction not in self._directions:
             raise ValueError(f"direction is {direction!r}; it must be 'both', 'to_server' or 'to_client'")
         for name, one in self._directions.items():
             if direction in ("both", name):
-                one.darken(until)
+                one._darken(until)
 
     def rebind(
         self, address: tuple[str, int] | None = None, *, ip: str | None = None
@@ -234,9 +236,20 @@ class Network:
             The new addresses by the old ones.
 
         Raises:
+            TypeError: ``address`` is no pair of a str and an int, or ``ip`` is no str.
             ValueError: No client is seen at ``address``, or ``ip`` is no IP address, or of the other family.
         """
-        return self._wire.rebind(address, None if ip is None else ipaddress.ip_address(ip).compressed)
+        if address is not None and not (
+            isinstance(address, tuple) and len(address) == 2 and isinstance(address[0], str)
+        ):
+            raise TypeError(f"address must be a tuple of IP address and port, or None, not {address!r}")
+        if ip is not None:
+            check_text("ip", ip)
+            try:
+                ip = ipaddress.ip_address(ip).compressed
+            except ValueError as error:
+                raise ValueError(f"ip: {error}") from None
+        return self._wire.rebind(address, ip)
 
     def after(self, seconds: float, call: Callable[..., object], *arguments: Any, **named: Any) -> asyncio.TimerHandle:
         """Call something in so many virtual seconds, such as ``network.after(2, network.blackout, 0.5)``.
@@ -245,9 +258,11 @@ class Network:
             What ``cancel()`` takes it back with.
 
         Raises:
-            TypeError: ``seconds`` is not a number.
+            TypeError: ``seconds`` is not a number, or ``call`` cannot be called.
             ValueError: ``seconds`` is negative or not finite.
         """
+        if not callable(call):
+            raise TypeError(f"call must be something to call, not {type(call).__name__}")
         return asyncio.get_running_loop().call_later(_checked_seconds(seconds), partial(call, *arguments, **named))
 
     def add_host(self, name: str, *addresses: str) -> None:

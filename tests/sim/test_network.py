@@ -488,8 +488,8 @@ REFUSED: list[tuple[type[Exception], str, Callable[[Network], object]]] = [
     (TypeError, "ecn must be a str", lambda network: Network(ecn=True)),  # type: ignore[arg-type]
     (TypeError, "seed must be an int", lambda network: Network(seed="x")),  # type: ignore[arg-type]
     (TypeError, "blackout must be True or False", lambda network: network.conditions.update(blackout=3)),
-    (TypeError, "no condition 'los'.*loss", lambda network: setattr(network.conditions, "los", 0.1)),
-    (TypeError, "no condition 'los'", lambda network: setattr(network.to_server, "los", 0.1)),
+    (AttributeError, "no condition 'los'.*loss", lambda network: setattr(network.conditions, "los", 0.1)),
+    (AttributeError, "no condition 'los'", lambda network: setattr(network.to_server, "los", 0.1)),
     (TypeError, "no condition 'rate'", lambda network: network.conditions.update(rate=5)),
     (TypeError, "seconds must be a number", lambda network: network.blackout("3")),  # type: ignore[arg-type]
     (ValueError, "seconds is -1", lambda network: network.blackout(-1)),

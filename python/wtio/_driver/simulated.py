@@ -293,11 +293,18 @@ class Conditions:
     """True lets nothing pass. Default False. ``Network.blackout`` does so for a time."""
 
     def __setattr__(self, name: str, value: object) -> None:
+        if name not in _CONDITIONS:
+            raise AttributeError(f"a network has no condition {name!r}; its conditions are {', '.join(_CONDITIONS)}")
         _check_condition(name, value)
         object.__setattr__(self, name, value)
 
     def update(self, **changes: Any) -> None:
-        """Change several at once: all of them, or none where one is refused."""
+        """Change several at once: all of them, or none where one is refused.
+
+        Raises:
+            TypeError: A value is of the wrong type, or there is no condition of that name.
+            ValueError: A value is out of range.
+        """
         for name, value in changes.items():
             _check_condition(name, value)
         for name, value in changes.items():
@@ -323,8 +330,8 @@ def _check_condition(name: str, value: object) -> None:
     elif name == "mtu":
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"mtu must be an int, not {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"mtu is {value}; it must be 0 bytes or more")
+        if value < 1:
+            raise ValueError(f"mtu is {value}; it must be 1 byte or more")
     elif name != "bandwidth" or value is not None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             words = "a number or None" if name == "bandwidth" else "a number"
@@ -398,22 +405,22 @@ class Direction(Conditions):
         object.__setattr__(self, "_dark_until", -math.inf)
         object.__setattr__(self, "_history", [])
 
-    def darken(self, until: float) -> None:
+    def _darken(self, until: float) -> None:
         """Let nothing pass before an instant of the loop's clock."""
         object.__setattr__(self, "_dark_until", max(until, self._dark_until))
 
-    def is_dark(self, now: float) -> bool:
+    def _is_dark(self, now: float) -> bool:
         """Whether nothing passes."""
         return self.blackout or now < self._dark_until
 
-    def remember(self, packet: _Packet, chance: float) -> None:
+    def _remember(self, packet: _Packet, chance: float) -> None:
         """Keep a packet for replays."""
         if len(self._history) < _HISTORY:
             self._history.append(packet)
         else:
             self._history[int(chance * _HISTORY)] = packet
 
-    def recall(self, chance: float) -> _Packet:
+    def _recall(self, chance: float) -> _Packet:
         """Any of the packets kept."""
         return self._history[int(chance * len(self._history))]
 
@@ -496,12 +503,12 @@ class Wire:
         chosen = [(inner, outer) for inner, outer in self._outer.items() if address is None or outer == address]
         if address is not None and not chosen:
             known = ", ".join(f"{ip} port {port}" for ip, port in self._inner) or "none so far"
-            raise ValueError(f"no client is seen at {address[0]} port {address[1]}; addresses seen: {known}")
+            raise ValueError(f"address: no client is seen at {address[0]} port {address[1]}; addresses seen: {known}")
         moved = {}
         for inner, outer in chosen:
             new = (ip or outer[0], self._free_port())
             if (":" in new[0]) != (":" in outer[0]):
-                raise ValueError(f"{outer[0]} cannot turn into {new[0]}: the one is IPv4, the other IPv6")
+                raise ValueError(f"ip: {outer[0]} cannot turn into {new[0]}: the one is IPv4, the other IPv6")
             del self._inner[outer]
             self._outer[inner] = new
             self._inner[new] = inner
@@ -538,7 +545,7 @@ class Wire:
                 return
             start += (len(data) + overhead) / direction.bandwidth
             self._busy_until[sender] = start
-        if direction.is_dark(now):
+        if direction._is_dark(now):
             self._count(direction, "blacked_out")
             return
         if lost < direction.loss:
@@ -570,10 +577,10 @@ class Wire:
             self._count(direction, "duplicated")
             loop.call_at(arrival + direction.latency / 2, self._deliver, direction, packet)
         if direction.replay:
-            direction.remember(packet, kept)
+            direction._remember(packet, kept)
             if again < direction.replay:
                 self._count(direction, "replayed")
-                loop.call_at(arrival + direction.latency / 2, self._deliver, direction, direction.recall(recalled))
+                loop.call_at(arrival + direction.latency / 2, self._deliver, direction, direction._recall(recalled))
 
     def _driver_at(self, where: _Where) -> SimulatedDriver | None:
         ip, port = where
