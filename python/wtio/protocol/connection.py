@@ -8,7 +8,7 @@ streams · session requests (server) · responses (client) · capsules · sessio
 streams are in ``unidirectional``, the rules for the next frame of a request stream in ``request``.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVarTuple, Unpack
 
@@ -142,10 +142,12 @@ class H3Connection:
         "_flow_control",
         "_goaway_received",
         "_goaway_sent",
+        "_live",
         "_max_sessions",
         "_may_control_flow",
         "_next_request",
         "_outputs",
+        "_parked",
         "_peer_settings",
         "_peer_streams",
         "_problem",
@@ -209,7 +211,10 @@ class H3Connection:
         self._outputs: list[Output] = []
         self._events: list[Event] = []
         self._buffered = 0
+        # Never more than the peer, or we, may have open at once.
         self._requests: dict[int, RequestStream] = {}
+        self._live = 0
+        self._parked = 0
         self._remembered: dict[int, None] | None = None
         self._next_request = 0  # above every request stream seen
         self._peer_streams = PeerStreams(self)
@@ -262,12 +267,12 @@ class H3Connection:
     @property
     def sessions(self) -> int:
         """Sessions that count against the limit: waiting for an answer or open."""
-        return sum(1 for session in self._sessions() if session.state in LIVE)
+        return self._live
 
     @property
     def parked(self) -> int:
         """Server: session requests that wait for the client's SETTINGS."""
-        return sum(1 for session in self._sessions() if session.state is State.PARKED)
+        return self._parked
 
     @property
     def session_limit(self) -> int:
@@ -496,11 +501,14 @@ class H3Connection:
             return
         self._closed = True
         self._requests.clear()
+        self._live = self._parked = 0
         self._outputs.append(CloseConnection(int(code), reason))
         self._events.append(ConnectionFailed(int(code), reason))
 
     def expire_parked(self) -> int:
         """Server: refuse the session requests that still wait for the client's SETTINGS; returns their number."""
+        if not self._parked:
+            return 0
         parked = [
             stream for stream in self._requests.values() if stream.session and stream.session.state is State.PARKED
         ]
@@ -1013,9 +1021,6 @@ class H3Connection:
 
     # -- session steps
 
-    def _sessions(self) -> Iterator[Session]:
-        return (stream.session for stream in self._requests.values() if stream.session)
-
     def _session_limit(self, row: DialectRow) -> int:
         """Return how many sessions this connection may carry at once (draft 16, section 5.1)."""
         if row.one_session_without_flow_control and not self._flow_control:
@@ -1033,6 +1038,7 @@ class H3Connection:
         session = Session(state)
         session.announced = self.is_client
         stream.session = session
+        self._count_state(state, 1)
         return session
 
     def _step(
@@ -1050,7 +1056,12 @@ class H3Connection:
         ``payload`` is for SEND and FINISH, ``code`` for RESET and STOP, ``report`` for REPORT.
         """
         stream_id = stream.stream_id
-        for effect in session.step(event):
+        before = session.state
+        effects = session.step(event)
+        if session.state is not before:
+            self._count_state(before, -1)
+            self._count_state(session.state, 1)
+        for effect in effects:
             match effect:
                 case Effect.SEND:
                     self._send(stream_id, payload)
@@ -1077,6 +1088,12 @@ class H3Connection:
                         self._events.append(SessionFinished(stream_id))
         if session.state is State.CLOSING:
             stream.is_discarding = True
+
+    def _count_state(self, state: State, change: int) -> None:
+        if state in LIVE:
+            self._live += change
+        elif state is State.PARKED:
+            self._parked += change
 
     # -- results
 
