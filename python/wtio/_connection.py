@@ -14,6 +14,7 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio import _core
@@ -489,7 +490,17 @@ class Connection:
 
     def send_outputs(self) -> None:
         """Carry out what the HTTP/3 layer wants done; its events wait."""
-        for output in self.h3.take_outputs():
+        outputs = self.h3.take_outputs()
+        for output, following in zip_longest(outputs, outputs[1:]):
+            if (
+                isinstance(output, Send)
+                and output.end
+                and isinstance(following, Reset)
+                and output.stream == following.stream_id
+            ):
+                # A stream that breaks a rule right behind its WT_CLOSE_SESSION is reset. The end that answered the
+                # capsule must not leave before that, as it may where a thread sends while this loop is at work.
+                continue
             self._carry_out(output)
 
     def _carry_out(self, output: Output) -> None:

@@ -218,6 +218,14 @@ def test_r86_more_bytes_in_the_frame_of_the_close_are_data_after_it(opened: Any,
 
 
 @pytest.mark.parametrize("opened", OPENED)
+def test_r86_a_frame_that_goes_on_behind_the_close_resets_before_the_rest_has_arrived(opened: Any) -> None:
+    side = opened()
+    closing = encode_record(0x2843, bytes(4))
+    side.receive(0, data(closing + closing)[: -len(closing)])
+    assert side.resets(0) == side.stops(0) == [ErrorCodes.H3_MESSAGE_ERROR]
+
+
+@pytest.mark.parametrize("opened", OPENED)
 def test_frames_that_carry_nothing_may_follow_the_close(opened: Any) -> None:
     side = opened()
     events = side.receive(0, close() + data(b"") + encode_record(GREASE, b"x"), True)

@@ -13,9 +13,11 @@ import pytest
 
 import wtio
 from wtio import _core, testing
+from wtio._connection import Connection
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes, from_wire
+from wtio.protocol.events import Output, Send
 from wtio.protocol.frames import encode_record
 from wtio.testing import Network, session_pair
 
@@ -854,6 +856,35 @@ def test_r88_c2_client_waits_for_the_end_of_the_connect_stream_before_it_closes_
             assert peer.closed_at is not None
             # Bounded: with no answer by Timeouts.close.
             assert peer.closed_at - begun < (1.5 if answers else 3.5)
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("rest", [close(8, "y"), data(b"\xc0"), b""])
+def test_r86_the_end_that_answers_a_close_does_not_leave_before_the_reset(
+    rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[Output] = []
+    carry_out = Connection._carry_out
+
+    def carried_out(connection: Connection, output: Output) -> None:
+        if isinstance(output, Send) and output.end:
+            ends.append(output)
+        carry_out(connection, output)
+
+    monkeypatch.setattr(Connection, "_carry_out", carried_out)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(_hold), raw_client(network) as peer:
+            stream = peer.request()
+            await settle()
+            stream.send(close(7, "x") + rest, end=not rest)
+            await settle()
+            assert stream.has_ended is not bool(rest)
+            if rest:
+                assert stream.reset_code == stream.stop_code == ErrorCodes.H3_MESSAGE_ERROR
+                assert not ends
 
     testing.run(main())
 
