@@ -322,7 +322,12 @@ def _check_headers(headers: list[tuple[str, str]]) -> None:
 # -- a whole connection
 
 _LIMITS: Final = ProtocolLimits(
-    max_field_section_size=1000, max_settings_size=300, max_buffered=3000, max_held_capsules=4
+    max_field_section_size=1000,
+    max_settings_size=300,
+    max_buffered=3000,
+    max_held_capsules=4,
+    max_idle_records=12,
+    max_refused_requests=3,
 )
 _MOST_SAID: Final = 1200  # bytes in answer to one input
 _CONTROL_STREAM: Final = b"\x00" + frames.encode_record(
@@ -444,14 +449,16 @@ def _stream_id(choice: int, is_client: bool) -> int:
 
 def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
     """All events and outputs of a connection on which received bytes come in pieces of ``size``."""
-    limits = {"initial_max_data": 9, "initial_max_streams_bidi": 9, "initial_max_streams_uni": 9}
+    window = 9 if flags & 2 else 0
     h3 = H3Connection(
         is_client=bool(flags & 1),
         limits=_LIMITS,
-        strict=bool(flags & 32),
+        initial_max_data=window,
+        initial_max_streams_bidi=window,
+        initial_max_streams_uni=window,
         max_sessions=1 + (flags >> 6),
         dialects=tuple(settings.Dialect),
-        **(limits if flags & 2 else {}),
+        strict=bool(flags & 32),
     )
     h3.start()
     told: list[Event | Output] = []

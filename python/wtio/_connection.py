@@ -59,6 +59,13 @@ _READ_SIZE: Final = 64 * 1024
 # What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
 _REASON_LIMIT: Final = 512
 _GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
+# What a peer may send without effect beyond ``ProtocolLimits``: so many records and refused requests a second, and one
+# record for so many bytes that we sent. An honest peer raises a limit once for each stream that we open, and each takes
+# that much; a flood is thousands of times denser.
+_RECORDS_PER_SECOND: Final = 100
+_REQUESTS_PER_SECOND: Final = 10
+_BYTES_PER_RECORD: Final = 16
+_MOST_SAVED: Final = 65536
 
 
 class _Pending:
@@ -70,6 +77,33 @@ class _Pending:
         self.data = bytearray()
         self.end = False
         self.frees = False
+
+
+class _Earnings:
+    """What a peer has earned by time and traffic. Apart from the connection, so that nothing refers in a circle."""
+
+    __slots__ = ("_core", "_loop", "_records_at", "_requests_at", "_sent")
+
+    def __init__(self, core: _core.Connection, loop: asyncio.AbstractEventLoop) -> None:
+        self._core = core
+        self._loop = loop
+        self._records_at = self._requests_at = loop.time()
+        self._sent = 0
+
+    def records(self) -> int:
+        """Return how many records without effect the peer has earned since this was last asked."""
+        sent = int(self._core.stats().get("bytes_sent", self._sent))
+        count = (sent - self._sent) // _BYTES_PER_RECORD
+        self._sent += count * _BYTES_PER_RECORD
+        by_time = int((self._loop.time() - self._records_at) * _RECORDS_PER_SECOND)
+        self._records_at += by_time / _RECORDS_PER_SECOND
+        return min(count + by_time, _MOST_SAVED)
+
+    def requests(self) -> int:
+        """Return how many refused requests the peer has earned since this was last asked."""
+        count = int((self._loop.time() - self._requests_at) * _REQUESTS_PER_SECOND)
+        self._requests_at += count / _REQUESTS_PER_SECOND
+        return min(count, _MOST_SAVED)
 
 
 class Connection:
@@ -121,6 +155,7 @@ class Connection:
             initial_max_streams_uni=self._session_streams[1],
             max_sessions=limits.sessions,
             strict=strict,
+            earnings=_Earnings(core, driver.loop),
         )
         self.sessions: dict[int, WebTransportSession] = {}
         self.is_lost = False
@@ -224,6 +259,8 @@ class Connection:
             return
         if len(self._early) >= self.limits.early_streams:
             self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
+            self.h3.note_refused()
+            self._pump()
             return
         self._early += ((number, stream),)
         if self._early_timer is None:

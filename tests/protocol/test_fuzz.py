@@ -39,7 +39,14 @@ from .pair import (
     server,
 )
 
-LIMITS = ProtocolLimits(max_field_section_size=2000, max_settings_size=500, max_buffered=4000, max_held_capsules=8)
+LIMITS = ProtocolLimits(
+    max_field_section_size=2000,
+    max_settings_size=500,
+    max_buffered=4000,
+    max_held_capsules=8,
+    max_idle_records=20,
+    max_refused_requests=5,
+)
 LARGEST_OUTPUT = 300  # bytes that we say in answer to one input, at most
 INITIAL = {"initial_max_data": 1, "initial_max_streams_bidi": 1, "initial_max_streams_uni": 1}
 

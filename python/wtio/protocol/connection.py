@@ -54,7 +54,7 @@ from wtio.protocol.fields import (
     serialize_token,
 )
 from wtio.protocol.frames import FrameType, Handling, RecordReader, StreamType, encode_record
-from wtio.protocol.limits import DEFAULT_LIMITS, ProtocolLimits
+from wtio.protocol.limits import DEFAULT_LIMITS, Earnings, ProtocolLimits
 from wtio.protocol.request import RequestStream
 from wtio.protocol.session import LIVE, Effect, Input, Session, State
 from wtio.protocol.settings import (
@@ -113,6 +113,8 @@ REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQU
 RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
 _Arguments = TypeVarTuple("_Arguments")
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
+# States of a server's session that its client may still take back without anything to show for it.
+_UNANSWERED: Final = frozenset((State.PARKED, State.REQUESTED))
 # The limits among the flow-control capsules, and their initial value's place in ``peer_initial_limits``.
 _LIMIT_CAPSULES: Final[dict[int, int]] = {
     CapsuleType.WT_MAX_DATA: 0,
@@ -138,10 +140,12 @@ class H3Connection:
         "_closed",
         "_dialect",
         "_dialects",
+        "_earnings",
         "_events",
         "_flow_control",
         "_goaway_received",
         "_goaway_sent",
+        "_idle_left",
         "_live",
         "_max_sessions",
         "_may_control_flow",
@@ -151,6 +155,7 @@ class H3Connection:
         "_peer_settings",
         "_peer_streams",
         "_problem",
+        "_refused_left",
         "_remembered",
         "_requests",
         "is_client",
@@ -170,6 +175,7 @@ class H3Connection:
         max_sessions: int = 1000,
         dialects: Collection[Dialect] | None = None,
         strict: bool = False,
+        earnings: Earnings | None = None,
     ) -> None:
         """Set up a connection; nothing is sent before ``start``.
 
@@ -184,6 +190,7 @@ class H3Connection:
             strict: Hold the peer to the letter of its dialect. By default a peer may lack what can be done without:
                 reset_stream_at, a client's WebTransport setting, the final number of the datagram setting, the
                 ``:protocol`` of its dialect.
+            earnings: What the peer has earned beyond the constants in ``limits``; ``None`` is nothing.
         """
         if dialects is None:
             dialects = (Dialect.D15,) if strict else DEFAULT_DIALECTS
@@ -208,6 +215,7 @@ class H3Connection:
         self._peer_settings: Mapping[int, int] | None = None
         self._flow_control = False
         self._closed = False
+        # Both are drained after every call, so they hold what one call has to say.
         self._outputs: list[Output] = []
         self._events: list[Event] = []
         self._buffered = 0
@@ -215,7 +223,10 @@ class H3Connection:
         self._requests: dict[int, RequestStream] = {}
         self._live = 0
         self._parked = 0
-        self._remembered: dict[int, None] | None = None
+        self._remembered: dict[int, None] | None = None  # at most _MOST_REMEMBERED
+        self._earnings = earnings
+        self._idle_left = limits.max_idle_records
+        self._refused_left = limits.max_refused_requests
         self._next_request = 0  # above every request stream seen
         self._peer_streams = PeerStreams(self)
         self._goaway_sent: int | None = None
@@ -531,6 +542,10 @@ class H3Connection:
         """Take a STOP_SENDING for a request stream or for one of our unidirectional streams. Never raises."""
         self._guarded(self._stop, stream_id, code)
 
+    def note_refused(self) -> None:
+        """Count a stream of the peer's that the driver turned away. Never raises."""
+        self._guarded(self._count_refused)
+
     # -- decisions about data streams and datagrams
 
     def check_session_id(self, session_id: int) -> bool:
@@ -564,6 +579,22 @@ class H3Connection:
         except ConnectionFault as fault:
             self.fail(fault.code, fault.reason)
 
+    def _count_idle(self) -> None:
+        """Count what has no effect, and what a peer could repeat for ever otherwise (RFC 9114, section 10.5)."""
+        self._idle_left -= 1
+        if self._idle_left < 0:
+            self._idle_left += self._earnings.records() if self._earnings else 0
+            if self._idle_left < 0:
+                raise ConnectionFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many frames or capsules without effect")
+
+    def _count_refused(self) -> None:
+        """Count a request or stream that came to nothing."""
+        self._refused_left -= 1
+        if self._refused_left < 0:
+            self._refused_left += self._earnings.requests() if self._earnings else 0
+            if self._refused_left < 0:
+                raise ConnectionFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many requests or streams that were refused")
+
     def _is_remembered(self, stream_id: int) -> bool:
         return self._remembered is not None and stream_id in self._remembered
 
@@ -591,6 +622,7 @@ class H3Connection:
         if stream is None:
             self._peer_streams.end(stream_id)
         elif stream.session:
+            is_unanswered = stream.session.state in _UNANSWERED
             reason = f"the peer reset the CONNECT stream with {describe(code)}"
             self._step(
                 stream,
@@ -599,9 +631,12 @@ class H3Connection:
                 code=ErrorCodes.H3_REQUEST_CANCELLED,
                 report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
             )
+            if is_unanswered:
+                self._count_refused()
         else:
             self._outputs.append(Reset(stream_id, ErrorCodes.H3_REQUEST_CANCELLED))
             self._free(stream)
+            self._count_refused()
 
     def _stop(self, stream_id: int | Role, code: int) -> None:
         if isinstance(stream_id, Role) or stream_id & 3 == (2 if self.is_client else 3):
@@ -613,6 +648,7 @@ class H3Connection:
         if stream.session:
             reason = f"the peer stopped the CONNECT stream with {describe(code)}"
             stream.session.stop_code = code
+            is_unanswered = stream.session.state in _UNANSWERED
             self._step(
                 stream,
                 stream.session,
@@ -620,6 +656,8 @@ class H3Connection:
                 code=code,
                 report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
             )
+            if is_unanswered:
+                self._count_refused()
         else:  # an ordinary request whose answer is not wanted
             self._refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
 
@@ -649,6 +687,10 @@ class H3Connection:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY names {identifier}, which is no request stream")
         if self._goaway_received is not None and identifier > self._goaway_received:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY grows from {self._goaway_received} to {identifier}")
+        if self._goaway_received is not None:
+            self._count_idle()
+            if identifier == self._goaway_received:
+                return
         self._goaway_received = identifier
         self._events.append(GoawayReceived(identifier))
         for stream in list(self._requests.values()):
@@ -677,10 +719,7 @@ class H3Connection:
     # -- request streams
 
     def _open_request(self, stream_id: int) -> RequestStream:
-        stream = RequestStream(
-            stream_id, is_client=self.is_client, max_header_section=self.limits.max_field_section_size
-        )
-        self._requests[stream_id] = stream
+        stream = self._requests[stream_id] = RequestStream(stream_id, self)
         self._next_request = max(self._next_request, stream_id + 4)
         return stream
 
@@ -732,6 +771,7 @@ class H3Connection:
         self._send(stream.stream_id, _headers_frame([(":status", "431"), ("content-length", "0")]), end=True)
         self._outputs.append(Stop(stream.stream_id, ErrorCodes.H3_NO_ERROR))
         self._free(stream)
+        self._count_refused()
 
     def _body(self, stream: RequestStream, data: bytes) -> None:
         if stream.session is None:
@@ -744,6 +784,7 @@ class H3Connection:
         if stream.capsules is None:
             stream.capsules = RecordReader(partial(self._classify_capsule, stream))
         for capsule_type, value in stream.capsules.feed(data):
+            stream.is_barren = False
             self._capsule(stream, stream.session, capsule_type, value)
         # A frame that goes on behind the capsule is enough: its rest may come when our answer has left already.
         if stream.saw_close and not (stream.capsules.at_boundary and stream.reader.at_boundary):
@@ -793,11 +834,14 @@ class H3Connection:
             code=fault.code,
             report=SessionClosed(stream.stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code),
         )
+        if not self.is_client:
+            self._count_refused()
 
     def _refuse(self, stream: RequestStream, code: int) -> None:
         """Reset and stop a request stream without a session."""
         self._outputs += (Reset(stream.stream_id, int(code)), Stop(stream.stream_id, int(code)))
         self._free(stream)
+        self._count_refused()
 
     def _free(self, stream: RequestStream) -> None:
         stream.is_over = True
@@ -834,6 +878,7 @@ class H3Connection:
             return
         if request.protocol not in _TOKENS:
             self.reject(stream.stream_id, 501)  # RFC 9220, section 3
+            self._count_refused()
             return
         if request.scheme.lower() != "https":
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "WebTransport needs the scheme https")  # section 3.2
@@ -853,6 +898,7 @@ class H3Connection:
         if dialect not in self._dialects or (self.strict and request.protocol != DIALECTS[dialect].token):
             self._step(stream, session, Input.SETTINGS)
             self.reject(stream.stream_id, 501)  # RFC 9220, section 3
+            self._count_refused()
             return
         row = DIALECTS[dialect]
         if self.sessions >= self._session_limit(row):
@@ -975,7 +1021,10 @@ class H3Connection:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
         # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
         flow_control = self._flow_control if self._peer_settings is not None else self._may_control_flow
-        return classify_capsule(capsule_type, length, flow_control=flow_control)
+        handling = classify_capsule(capsule_type, length, flow_control=flow_control)
+        if handling is Handling.SKIP:
+            self._count_idle()
+        return handling
 
     def _capsule(self, stream: RequestStream, session: Session, capsule_type: int, value: bytes) -> None:
         if capsule_type == CapsuleType.WT_CLOSE_SESSION:
@@ -995,8 +1044,12 @@ class H3Connection:
                 report=SessionClosed(stream.stream_id, code, reason, clean=True, by="peer", wire_code=None),
             )
         elif capsule_type == CapsuleType.WT_DRAIN_SESSION:
+            if session.is_draining:
+                self._count_idle()
             self._drain(stream.stream_id, session)
         elif capsule_type in FLOW_CONTROL_CAPSULES and self._flow_control:
+            # A limit that grows by one each time costs as much as one that does not grow.
+            self._count_idle()
             number = decode_limit(capsule_type, value)
             self._check_limit(session, capsule_type, number)
             self._events.append(CapsuleReceived(stream.stream_id, capsule_type, number))

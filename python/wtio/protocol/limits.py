@@ -1,9 +1,12 @@
 """Bounds on what a peer can make us keep or do."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["DEFAULT_LIMITS", "ProtocolLimits"]
+__all__ = ["DEFAULT_LIMITS", "SMALL_FRAME", "Earnings", "ProtocolLimits"]
+
+SMALL_FRAME: Final = 64
+"""DATA frames below this size cost more to read than their bytes are worth; larger ones pay for themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,28 @@ class ProtocolLimits:
     """Interim (1xx) responses to one CONNECT; more reset it with H3_EXCESSIVE_LOAD."""
     max_discard: int = 65536
     """Bytes that a peer may go on sending on a stream that we have ended, before it is told to stop."""
+    max_idle_records: int = 1000
+    """Frames and capsules that have no effect, beyond those that the peer has earned; more is H3_EXCESSIVE_LOAD.
+
+    They are reserved and unknown ones, repeated GOAWAY, WT_DRAIN_SESSION and MAX_PUSH_ID, PRIORITY_UPDATE, what QPACK's
+    decoder cancels, DATAGRAM capsules, those of session flow control, and DATA frames below ``SMALL_FRAME`` bytes that
+    complete no capsule."""
+    max_refused_requests: int = 1000
+    """Requests that are broken, refused by this layer or taken back before they were answered, and streams that mean
+    nothing, beyond those that the peer has earned; more is H3_EXCESSIVE_LOAD."""
+
+
+class Earnings(Protocol):
+    """What entitles a peer to more than the two constants above. Time and traffic are known to the driver alone.
+
+    Asked when an allowance is used up, so it may take a moment.
+    """
+
+    def records(self) -> int:
+        """Return how many records without effect the peer has earned since this was last asked."""
+
+    def requests(self) -> int:
+        """Return how many refused requests the peer has earned since this was last asked."""
 
 
 DEFAULT_LIMITS: Final = ProtocolLimits()

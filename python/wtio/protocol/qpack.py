@@ -5,7 +5,7 @@ neither side ever waits for the other. Both Huffman-coded and plain strings are 
 asked otherwise.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from wtio.protocol import huffman
@@ -325,8 +325,8 @@ class DecoderStream:
     def __init__(self) -> None:
         self._digits = 0  # bytes so far of a number that goes on; 0 between instructions
 
-    def feed(self, data: bytes) -> None:
-        """Take bytes.
+    def feed(self, data: bytes, cancelled: Callable[[], object] = bool) -> None:
+        """Take bytes; ``cancelled`` is called for each stream that is cancelled.
 
         Raises:
             ConnectionFault: QPACK_DECODER_STREAM_ERROR for an acknowledgement or increment of insertions that never
@@ -340,6 +340,7 @@ class DecoderStream:
                     raise ConnectionFault(ErrorCodes.QPACK_DECODER_STREAM_ERROR, "number in decoder stream too long")
                 self._digits = self._digits + 1 if byte & 0x80 else 0
             elif byte & 0xC0 == 0x40:  # stream cancellation, six bits
+                cancelled()
                 self._digits = int(byte & 0x3F == 0x3F)
             else:
                 raise ConnectionFault(

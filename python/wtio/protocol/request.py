@@ -1,10 +1,11 @@
 """One request stream: where its reader stands, and which frames may come next."""
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader
+from wtio.protocol.limits import SMALL_FRAME, ProtocolLimits
 from wtio.protocol.qpack import FieldSectionTooLargeError
 
 if TYPE_CHECKING:
@@ -23,12 +24,20 @@ _NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
 }
 
 
+class Owner(Protocol):
+    """What a request stream needs from its connection (``H3Connection``)."""
+
+    is_client: bool
+    limits: ProtocolLimits
+
+    def _count_idle(self) -> None: ...
+
+
 class RequestStream:
     """A request stream: where its reader stands, and the session or ordinary request on it."""
 
     __slots__ = (
-        "_is_client",
-        "_max_header_section",
+        "_owner",
         "announced_body",
         "body",
         "capsules",
@@ -37,6 +46,7 @@ class RequestStream:
         "held",
         "held_end",
         "interim",
+        "is_barren",
         "is_discarding",
         "is_over",
         "method",
@@ -51,10 +61,9 @@ class RequestStream:
         "stream_id",
     )
 
-    def __init__(self, stream_id: int, *, is_client: bool, max_header_section: int) -> None:
+    def __init__(self, stream_id: int, owner: Owner) -> None:
         self.stream_id = stream_id
-        self._is_client = is_client
-        self._max_header_section = max_header_section
+        self._owner = owner
         self.reader = RecordReader(self._classify)
         self.capsules: RecordReader | None = None
         self.session: Session | None = None
@@ -65,6 +74,7 @@ class RequestStream:
         self.protocols: tuple[str, ...] = ()  # client: what was offered
         self.require_protocol = False
         self.interim = 0
+        self.is_barren = False  # the DATA frame that is being read is small, and has not completed a capsule
         self.held: list[tuple[int, bytes]] | None = None  # server: capsules from before the session was accepted
         self.held_end = False
         self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
@@ -89,19 +99,23 @@ class RequestStream:
                     ErrorCodes.H3_FRAME_UNEXPECTED,
                     "DATA before HEADERS" if self.phase == "head" else "DATA after trailers",
                 )
+            if self.is_barren:
+                self._owner._count_idle()
+            self.is_barren = length < SMALL_FRAME
             return Handling.STREAM
         if frame_type == FrameType.HEADERS:
             # Section 4.4: on a CONNECT stream only DATA follows the header section.
             if self.phase == "end" or (self.phase == "body" and (self.session or self.method == "CONNECT")):
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "HEADERS after the last header section")
-            if length > self._max_header_section:
+            if length > self._owner.limits.max_field_section_size:
                 raise FieldSectionTooLargeError
             return Handling.COLLECT
         if frame_type == FrameType.WT_STREAM:
             # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
-        if frame_type == FrameType.PUSH_PROMISE and self._is_client:
+        if frame_type == FrameType.PUSH_PROMISE and self._owner.is_client:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
         if frame_type in _NEVER_ON_REQUEST_STREAMS or frame_type == FrameType.PUSH_PROMISE:
             raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on a request stream")
+        self._owner._count_idle()
         return Handling.SKIP

@@ -38,6 +38,8 @@ class Owner(Protocol):
     is_client: bool
     limits: ProtocolLimits
 
+    def _count_idle(self) -> None: ...
+    def _count_refused(self) -> None: ...
     def _emit(self, output: Output) -> None: ...
     def _forget(self, stream_id: int) -> None: ...
     def _take_settings(self, settings: Mapping[int, int]) -> None: ...
@@ -52,6 +54,7 @@ class PeerStreams:
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._is_client = owner.is_client
+        # Those that last, and those whose type is incomplete: never more than the peer may have open at once.
         self._streams: dict[int, _PeerStream] = {}
         self._control = RecordReader(self._classify_control_frame)
         self._decoder_stream: qpack.DecoderStream | None = None
@@ -80,7 +83,7 @@ class PeerStreams:
             else:
                 if self._decoder_stream is None:
                     self._decoder_stream = qpack.DecoderStream()
-                self._decoder_stream.feed(data)
+                self._decoder_stream.feed(data, self._owner._count_idle)
         if end:
             self.end(stream_id)
 
@@ -99,6 +102,7 @@ class PeerStreams:
         # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
         self._owner._emit(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
         self._forget(stream_id)
+        self._owner._count_refused()
 
     def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
         """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
@@ -113,6 +117,7 @@ class PeerStreams:
             self._owner._emit(Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
             self._owner._emit(Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
             self._forget(stream_id)
+            self._owner._count_refused()
 
     def end(self, stream_id: int) -> None:
         """Take the end or the reset of a stream; of one that is not known, too."""
@@ -159,7 +164,9 @@ class PeerStreams:
                 # RFC 9218, section 7.2.
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "PRIORITY_UPDATE of a server")
             # Of the frame only the id at its head is looked at, so a long one need not be kept.
-            return Handling.COLLECT if length <= _MOST_PRIORITY else Handling.SKIP
+            if length <= _MOST_PRIORITY:
+                return Handling.COLLECT
+        self._owner._count_idle()
         return Handling.SKIP
 
     def _control_frame(self, frame_type: int, payload: bytes) -> None:
@@ -173,6 +180,7 @@ class PeerStreams:
                 raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "PRIORITY_UPDATE frame without an id")
             if frame_type == FrameType.PRIORITY_UPDATE_PUSH or number[0] % 4:
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"PRIORITY_UPDATE for {number[0]}, which is no request")
+            self._owner._count_idle()
             return
         if number is None or number[1] != len(payload):
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
@@ -185,3 +193,4 @@ class PeerStreams:
             if number[0] < self._max_push_id:  # section 7.2.7
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
             self._max_push_id = number[0]
+            self._owner._count_idle()
