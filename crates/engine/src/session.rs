@@ -55,6 +55,8 @@ pub struct Session {
     pub(crate) datagram_bytes: usize,
     pub(crate) datagram_interest: bool,
     pub(crate) acked_interest: bool,
+    /// Finished streams of ours whose bytes are not all acknowledged.
+    pub(crate) unacked: usize,
     pub(crate) stats: DatagramStats,
     /// Payload bytes given to the core.
     pub(crate) sent: u64,

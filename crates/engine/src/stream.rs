@@ -127,6 +127,8 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) session: Option<u64>,
+    /// Its place among the session's streams.
+    pub(crate) place: usize,
     pub(crate) phase: Phase,
     pub(crate) peer_initiated: bool,
     /// A Python object (or anything else above) refers to this stream.
@@ -192,6 +194,7 @@ impl Stream {
     pub(crate) fn new(now: Instant, phase: Phase, peer_initiated: bool, receives: bool, sends: bool) -> Self {
         Self {
             session: None,
+            place: 0,
             phase,
             peer_initiated,
             has_handle: false,

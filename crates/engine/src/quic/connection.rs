@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     handshake::{self, TapHandle},
+    members::Members,
     tap::{Extent, STOP_UNSEEN, Tap},
 };
 use crate::{
@@ -49,6 +50,7 @@ pub(crate) struct Conn {
     pub(crate) handle: ConnectionHandle,
     pub(super) tap: Arc<Tap>,
     pub(crate) streams: FxHashMap<u64, Box<Stream>>,
+    pub(super) members: Members,
     sessions: FxHashMap<u64, Box<Session>>,
     ended: FxHashMap<u64, u64>,
     ended_order: VecDeque<u64>,
@@ -89,6 +91,13 @@ fn direction_index(bidirectional: bool) -> usize {
     usize::from(!bidirectional)
 }
 
+/// A finished stream of the session has nothing left that could be acknowledged.
+fn count_acked(sessions: &mut FxHashMap<u64, Box<Session>>, stream: &Stream) {
+    if let Some(session) = stream.session.and_then(|number| sessions.get_mut(&number)) {
+        session.unacked -= 1;
+    }
+}
+
 pub(crate) fn wire(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
 }
@@ -111,6 +120,7 @@ impl Conn {
             handle,
             tap,
             streams: FxHashMap::default(),
+            members: Members::default(),
             sessions: FxHashMap::default(),
             ended: FxHashMap::default(),
             ended_order: VecDeque::new(),
@@ -298,6 +308,7 @@ impl Conn {
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         stream.session = Some(session);
+        stream.place = self.members.add(session, id);
         stream.has_handle = true;
         if self.tap.received(id) > stream.receive_header {
             stream.first_byte = Some(now);
@@ -365,6 +376,7 @@ impl Conn {
     fn finished(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.send == SendState::Finished {
+            count_acked(&mut self.sessions, stream);
             stream.send = SendState::Acked;
         }
         stream.held_reset = None;
@@ -378,6 +390,9 @@ impl Conn {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !matches!(stream.send, SendState::Open | SendState::Finished) {
             return;
+        }
+        if stream.send == SendState::Finished {
+            count_acked(&mut self.sessions, stream);
         }
         stream.send = SendState::Stopped(code);
         self.queued -= stream.queue.clear();
@@ -828,6 +843,9 @@ impl Conn {
         let phase = if session.is_some() { Phase::Data } else { Phase::Raw };
         let mut stream = Box::new(Stream::new(now, phase, false, bidirectional, true));
         stream.session = session;
+        if let Some(number) = session {
+            stream.place = self.members.add(number, id);
+        }
         stream.has_handle = true;
         let length = header.len().min(HEADER_LIMIT);
         stream.header[..length].copy_from_slice(&header[..length]);
@@ -889,6 +907,9 @@ impl Conn {
             return false;
         }
         stream.send = SendState::Finished;
+        if let Some(session) = stream.session.and_then(|number| self.sessions.get_mut(&number)) {
+            session.unacked += 1;
+        }
         self.list_flush(id);
         true
     }
@@ -897,6 +918,9 @@ impl Conn {
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         if !matches!(stream.send, SendState::Open | SendState::Finished) {
             return false;
+        }
+        if stream.send == SendState::Finished {
+            count_acked(&mut self.sessions, stream);
         }
         stream.send = SendState::Reset(code);
         stream.settle_ended(now);
@@ -1241,6 +1265,12 @@ impl Conn {
         let Some(stream) = self.streams.remove(&id) else { return };
         self.queued -= stream.queue.len();
         self.tap.forget(id);
+        if let Some(number) = stream.session
+            && let Some(moved) = self.members.remove(number, stream.place)
+            && let Some(other) = self.streams.get_mut(&moved)
+        {
+            other.place = stream.place;
+        }
         let Some(number) = stream.session.filter(|_| stream.peer_initiated) else { return };
         if !self.sessions.contains_key(&number)
             && !self.ended.contains_key(&number)
@@ -1280,8 +1310,8 @@ impl Conn {
                 is_exceeded |= session.count_peer_opened(direction);
             }
         }
-        let present: Vec<u64> =
-            self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
+        let present = self.members.of(number).to_vec();
+        session.unacked = self.finished_streams(number);
         for id in present.iter().filter(|id| self.streams.get(id).is_some_and(|stream| stream.peer_initiated)) {
             is_exceeded |= session.count_peer_opened(direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi));
         }
@@ -1316,14 +1346,10 @@ impl Conn {
     pub(crate) fn set_send_limit(&mut self, number: u64, limit: u64) {
         let Some(session) = self.sessions.get_mut(&number) else { return };
         session.limits.send_limit = limit;
-        let waiting: Vec<u64> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| s.session == Some(number) && !s.queue.is_empty())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in waiting {
-            self.list_flush(id);
+        for id in self.members.of(number).to_vec() {
+            if self.streams.get(&id).is_some_and(|stream| !stream.queue.is_empty()) {
+                self.list_flush(id);
+            }
         }
     }
 
@@ -1346,7 +1372,14 @@ impl Conn {
 
     /// Finished streams of the session whose bytes are not all acknowledged.
     pub(crate) fn unacked_streams(&self, number: u64) -> usize {
-        self.streams.values().filter(|s| s.session == Some(number) && s.send == SendState::Finished).count()
+        let count = self.sessions.get(&number).map_or(0, |session| session.unacked);
+        debug_assert!(self.is_closed || !self.sessions.contains_key(&number) || count == self.finished_streams(number));
+        count
+    }
+
+    fn finished_streams(&self, number: u64) -> usize {
+        let streams = self.members.of(number).iter().filter_map(|id| self.streams.get(id));
+        streams.filter(|stream| stream.send == SendState::Finished).count()
     }
 
     pub(crate) fn want_session_acked(&mut self, number: u64) -> bool {
@@ -1382,8 +1415,7 @@ impl Conn {
         }
         self.early.retain(|(session, _)| *session != number);
         self.early_ledgers.remove(&number);
-        let ids: Vec<u64> = self.streams.iter().filter(|(_, s)| s.session == Some(number)).map(|(id, _)| *id).collect();
-        for id in ids {
+        for id in self.members.of(number).to_vec() {
             // What has arrived to its end stays readable; the window bounds how much that is.
             self.pull(now, id, usize::MAX, events);
             let Some(stream) = self.streams.get_mut(&id) else { continue };

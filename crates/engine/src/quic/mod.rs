@@ -3,6 +3,7 @@
 mod connection;
 pub(crate) mod frames;
 mod handshake;
+mod members;
 mod tap;
 #[cfg(test)]
 mod tests;

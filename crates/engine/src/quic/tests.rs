@@ -1,5 +1,5 @@
-//! What cannot be seen from outside: that the tap takes the packets that the core takes, and resets that promise more than
-//! a header, which no engine sends: with a switch in the sender's tap.
+//! What cannot be seen from outside: that the tap takes the packets that the core takes; resets that promise more than a
+//! header, which no engine sends, with a switch in the sender's tap; and the streams that are listed for each session.
 
 use std::{
     net::SocketAddr,
@@ -9,7 +9,7 @@ use std::{
 
 use super::Engine;
 use crate::{
-    Event, Options, ReadOutcome, ReceiveState,
+    Event, Options, ReadOutcome, ReceiveState, SendState,
     session::SessionLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
 };
@@ -233,4 +233,89 @@ fn the_tap_takes_exactly_the_packets_that_the_core_takes() {
     }
     let taken = taken(&pair) - before;
     assert!(taken > 300 && given > taken + 300, "{taken} of {given}");
+}
+
+/// The streams of each session, as looking at every stream finds them, are those that are listed for it.
+fn assert_listed(engine: &Engine, id: u64) {
+    let conn = &engine.connections[&id];
+    let mut sessions = 0;
+    for session in [0, 4, 8, 12] {
+        let mut found: Vec<u64> =
+            conn.streams.iter().filter(|(_, stream)| stream.session == Some(session)).map(|(id, _)| *id).collect();
+        let mut listed = conn.members.of(session).to_vec();
+        for (place, stream) in listed.iter().enumerate() {
+            assert_eq!(conn.streams[stream].place, place);
+        }
+        sessions += usize::from(!listed.is_empty());
+        found.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, found, "streams of session {session}");
+    }
+    assert_eq!(conn.members.sessions(), sessions, "nothing is listed for any other session");
+}
+
+#[test]
+fn every_stream_is_listed_with_its_session_until_it_is_forgotten() {
+    let mut pair = Pair::new();
+    // The streams of one session come before it is registered, and one session never is.
+    let limits = SessionLimits::default();
+    let mut random = 1_u64;
+    let mut dice = |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % sides
+    };
+    let mut open = Vec::new();
+    for round in 0..300 {
+        match dice(6) {
+            0 | 1 => {
+                let session = dice(4) * 4;
+                let header = [0x40, 0x41, session as u8];
+                if let Some(stream) = pair.client.open_stream(pair.now, pair.ids[0], true, &header, Some(session)) {
+                    pair.client.write(pair.ids[0], stream, DATA);
+                    open.push(stream);
+                }
+            }
+            2 if !open.is_empty() => {
+                let stream = open[dice(open.len() as u64) as usize];
+                pair.client.finish(pair.ids[0], stream);
+            }
+            3 if !open.is_empty() => {
+                let stream = open.swap_remove(dice(open.len() as u64) as usize);
+                pair.client.release(pair.now, pair.ids[0], stream, 7);
+                pair.server.release(pair.now, pair.ids[1], stream, 7);
+            }
+            4 if round % 10 == 0 => {
+                let session = dice(3) * 4;
+                pair.client.end_session(pair.now, pair.ids[0], session, 0);
+                pair.server.end_session(pair.now, pair.ids[1], session, 0);
+                pair.client.add_session(pair.ids[0], session, limits);
+            }
+            _ => pair.server.add_session(pair.ids[1], dice(3) * 4, limits),
+        }
+        pair.exchange();
+        assert_listed(&pair.client, pair.ids[0]);
+        assert_listed(&pair.server, pair.ids[1]);
+        assert_eq!(
+            pair.client.unacked_streams(pair.ids[0], 0),
+            pair.client.connections[&pair.ids[0]]
+                .streams
+                .values()
+                .filter(|stream| stream.session == Some(0) && stream.send == SendState::Finished)
+                .count()
+        );
+    }
+    for stream in open {
+        pair.client.release(pair.now, pair.ids[0], stream, 7);
+        pair.server.release(pair.now, pair.ids[1], stream, 7);
+    }
+    for (engine, id) in [(&mut pair.client, pair.ids[0]), (&mut pair.server, pair.ids[1])] {
+        for session in [0, 4, 8, 12] {
+            engine.end_session(pair.now, id, session, 0);
+        }
+    }
+    for _ in 0..20 {
+        pair.exchange();
+    }
+    assert_eq!(pair.client.connections[&pair.ids[0]].members.sessions(), 0);
+    assert!(!pair.events.iter().any(|e| matches!(e, Event::Closed { .. })));
 }
