@@ -153,7 +153,7 @@ class Connection:
             initial_max_data=self._session_window,
             initial_max_streams_bidi=self._session_streams[0],
             initial_max_streams_uni=self._session_streams[1],
-            max_sessions=limits.sessions,
+            max_sessions=min(limits.sessions, limits.sessions_per_connection),
             strict=strict,
             earnings=_Earnings(core, driver.loop),
         )

@@ -69,8 +69,12 @@ class Limits:
     connections: int = 10_000
     """Server: connections at once; further clients are refused. Default 10 000."""
     sessions: int = 10_000
-    """Sessions at once: on a server, which answers further requests with status 429, and on one connection, which
-    carries several only with session flow control. Default 10 000."""
+    """Server: sessions at once; further requests are answered with status 429. Default 10 000."""
+    sessions_per_connection: int = 128
+    """Sessions at once on one connection, and never more than ``sessions``; only connections with session flow control
+    carry several. A server says so to its clients where their draft can be told (drafts 13 and 14, WT_MAX_SESSIONS) and
+    resets further requests with H3_REQUEST_REJECTED; a ``Client`` dials a further connection. Default 128.
+    Source: draft-ietf-webtrans-http3-16, section 5.1."""
     pending_requests: int = 128
     """Server: requests that wait to be taken by ``async for request in server``; further ones are answered with
     status 429. Default 128."""
@@ -168,6 +172,7 @@ _LIMIT_RANGES: Final[dict[str, tuple[int, int, bool]]] = {
     "header_size": (1024, 2**24, False),
     "connections": (1, 2**31, False),
     "sessions": (1, 2**31, False),
+    "sessions_per_connection": (1, 2**31, False),
     "pending_requests": (1, 2**31, False),
     "initial_mtu": (1200, 65_527, False),
     "max_mtu": (1200, 65_527, False),
