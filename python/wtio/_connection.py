@@ -13,6 +13,7 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
@@ -59,6 +60,8 @@ _READ_SIZE: Final = 64 * 1024
 # What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
 _REASON_LIMIT: Final = 512
 _GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
+# Sessions of a lost connection that end in one turn of the loop; their tasks run before the next ones end.
+_ENDS_PER_TURN: Final = 64
 # What a peer may send without effect beyond ``ProtocolLimits``: so many records and refused requests a second, and one
 # record for so many bytes that we sent. An honest peer raises a limit once for each stream that we open, and each takes
 # that much; a flood is thousands of times denser.
@@ -114,6 +117,7 @@ class Connection:
         "_control_waiting",
         "_critical",
         "_early",
+        "_early_count",
         "_early_timer",
         "_final_facts",
         "_has_started",
@@ -169,8 +173,9 @@ class Connection:
         self._critical = 0  # streams of the peer's that last as long as the connection
         # What is to go on it; None once it is open.
         self._control_waiting: bytearray | None = bytearray()
-        # Session and stream; ``Limits.early_streams`` of them at most.
-        self._early: tuple[tuple[int, _core.Stream], ...] = ()
+        # By session; ``Limits.early_streams`` of them at most, counted in ``_early_count``.
+        self._early: dict[int, list[_core.Stream]] | None = None
+        self._early_count = 0
         self._early_timer: asyncio.TimerHandle | None = None
         self._is_pumping = False
         self._has_started = False
@@ -257,12 +262,15 @@ class Connection:
         if not self.h3.check_session_id(number):
             self._pump()
             return
-        if len(self._early) >= self.limits.early_streams:
+        if self._early_count >= self.limits.early_streams:
             self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self.h3.note_refused()
             self._pump()
             return
-        self._early += ((number, stream),)
+        if self._early is None:
+            self._early = {}
+        self._early.setdefault(number, []).append(stream)
+        self._early_count += 1
         if self._early_timer is None:
             self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
 
@@ -357,17 +365,38 @@ class Connection:
         if self._violation is not None:
             words = str(self._violation)
         info = CloseInfo(None, words, closed_by)
-        for session in list(self.sessions.values()):
-            self._end_session(session, info, self._violation)
-            self._session_finished(session)
-        self._forget_early({number for number, _ in self._early})
+        self._forget_early(list(self._early or ()))
         if self._early_timer is not None:
             self._early_timer.cancel()
-        self._raw.clear()
         self._pending = None
         self._control = None
-        self.connection_lost(cause, code, reason)
-        self.lost.set()
+        # From now on every call of every session raises the same error; whoever waits is woken below.
+        ending = deque(self.sessions.values())
+        for session in ending:
+            session._note_end(info, self._violation)
+        self._end_some(ending)
+
+    def _end_some(self, ending: deque[WebTransportSession]) -> None:
+        """End the sessions of a lost connection, so many per turn of the loop that nobody else waits for long.
+
+        Until the last one has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what has
+        arrived for the sessions.
+        """
+        try:
+            for _ in range(min(len(ending), _ENDS_PER_TURN)):
+                session = ending.popleft()
+                if session._settle_end():
+                    self.core.end_session(session.session_id, _GONE)
+                self._session_finished(session)
+        finally:
+            # Whatever happens to one of them, the others end.
+            if ending:
+                self.loop.call_soon(self._end_some, ending)
+            else:
+                self._raw.clear()
+                assert self.loss is not None
+                self.connection_lost(*self.loss)
+                self.lost.set()
 
     # -- what sessions ask for
 
@@ -488,14 +517,17 @@ class Connection:
         """Streams whose session nobody asked for in time."""
         self._early_timer = None
         if not self.is_lost:
-            self._forget_early({number for number, _ in self._early if self.h3.session_state(number) is None})
+            self._forget_early([number for number in self._early or () if self.h3.session_state(number) is None])
             if self._early:
                 self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
 
     def _take_early(self, number: int) -> list[_core.Stream]:
-        taken = [stream for session, stream in self._early if session == number]
-        if taken:
-            self._early = tuple(early for early in self._early if early[0] != number)
+        if self._early is None:
+            return []
+        taken = self._early.pop(number, [])
+        self._early_count -= len(taken)
+        if not self._early:
+            self._early = None
         return taken
 
     def _forget_early(self, numbers: Iterable[int]) -> None:

@@ -69,7 +69,8 @@ class Limits:
     connections: int = 10_000
     """Server: connections at once; further clients are refused. Default 10 000."""
     sessions: int = 10_000
-    """Server: sessions at once; further requests are answered with status 429. Default 10 000."""
+    """Server: sessions at once; further requests are answered with status 429, and so they are while twice as many
+    handlers run, whose sessions may be over. Default 10 000."""
     sessions_per_connection: int = 128
     """Sessions at once on one connection, and never more than ``sessions``; only connections with session flow control
     carry several. A server says so to its clients where their draft can be told (drafts 13 and 14, WT_MAX_SESSIONS) and

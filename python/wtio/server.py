@@ -223,7 +223,7 @@ class SessionRequest:
 
     def _accept(self, protocol: str | None, headers: Headers) -> WebTransportSession:
         self._check_unanswered()
-        if self._is_gone:
+        if self._is_gone or self._connection.is_lost:
             raise SessionClosedError(
                 code=None, reason="the client left before the session was accepted", closed_by="peer"
             )
@@ -719,7 +719,8 @@ class Server:
         elif not self._allows_origin(request):
             # Section 3.2: a server must check the origin of browsers; 403 says that it did.
             request._reject(403)
-        elif self._session_count >= self.limits.sessions:
+        elif self._session_count >= self.limits.sessions or len(self._tasks) >= 2 * self.limits.sessions:
+            # Handlers may go on when their clients have left, and clients could come and leave again and again.
             request._reject(429)
         elif self._handler is not None:
             self._start_handler(request)

@@ -790,16 +790,25 @@ class WebTransportSession:
 
     def _end(self, info: CloseInfo, cause: RemoteProtocolError | None = None) -> None:
         """Note the end and wake everybody; the engine's waiters are woken by ``Connection``, which calls this."""
-        if self._close_info is not None:
-            return
+        self._note_end(info, cause)
+        self._settle_end()
+
+    def _note_end(self, info: CloseInfo, cause: RemoteProtocolError | None = None) -> None:
+        """Note how the session ended: every call raises from now on. ``_settle_end`` must follow, if not at once."""
+        if self._close_info is None:
+            self._close_info = info
+            self._cause = cause
+
+    def _settle_end(self) -> bool:
+        """Keep what is left of the session and wake everybody who waits; whether that had not been done before."""
+        if self._ended.is_set:
+            return False
         # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
         late = self._core.receive_datagrams(self._id, self._limits.datagram_receive_count)
         self._late_datagrams = deque(late) if late else None
         self._final_datagrams = self._core.datagram_stats(self._id)
         self._final_credit = self._core.credit(self._id)
         self._remote_address = self._core.remote_address
-        self._close_info = info
-        self._cause = cause
         self._ended.set()
         self._draining.set()
         for incoming in (self._incoming_bidirectional, self._incoming_unidirectional):
@@ -808,3 +817,4 @@ class WebTransportSession:
         for waiters in (self._bidirectional_credit, self._unidirectional_credit, self._datagram_waiters):
             if waiters is not None:
                 waiters.wake()
+        return True
