@@ -388,7 +388,11 @@ def scaling(contestant: Contestant, options: argparse.Namespace, cache: Path) ->
         raise SystemExit(str(contestant.errors))
     found = {"date": datetime.date.today().isoformat(), "machine": _machine(), "load average before": options.load}
     SCALING.write_text(json.dumps({**found, "series": series}, indent=1) + "\n")
-    titles = {"stream-series": "One request on each of many streams", "session-series": "Connect and one request"}
+    titles = {
+        "stream-series": "One request on each of many streams",
+        "session-series": "Connect and one request",
+        "pooled-series": "Connect, one request, close",
+    }
     plots = [
         Plot(
             titles.get(workload.name, "A message there and back"),

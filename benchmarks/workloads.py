@@ -72,6 +72,9 @@ class Client(Protocol):
     def shared(self) -> Client:
         """A client for many sessions, each with its own connection: one endpoint for all, where the library can."""
 
+    def pooled(self) -> Client:
+        """A client whose sessions to one server share a connection, where the library can."""
+
 
 # -- sizes
 
@@ -467,6 +470,19 @@ async def measure_session_series(_: Client, make_client: Callable[[], Client], p
     return result
 
 
+async def measure_pooled_series(_: Client, make_client: Callable[[], Client], profile: Profile) -> dict[str, float]:
+    """As the series over sessions, with all of them on one connection, and until all have ended."""
+    result = {}
+    for count in (10, 30, 100, 300, 1000, 3000):
+        client = make_client().pooled()
+        started = time.perf_counter()
+        for session in await _connect_many(client, "/request", count):
+            await _request(session, SMALL)
+        await client.close()
+        result[str(count)] = (time.perf_counter() - started) * 1e3 / count
+    return result
+
+
 async def measure_size_series(client: Client, _: Callable[[], Client], profile: Profile) -> dict[str, float]:
     """Microseconds until a message of some size has come back on a stream of its own."""
     result = {}
@@ -486,6 +502,7 @@ async def measure_size_series(client: Client, _: Callable[[], Client], profile: 
 SERIES = (
     Workload("stream-series", "streams asked for at once", "us", measure_stream_series),
     Workload("session-series", "sessions open", "ms", measure_session_series),
+    Workload("pooled-series", "sessions on one connection", "ms", measure_pooled_series),
     Workload("size-series", "bytes of a message", "us", measure_size_series),
 )
 

@@ -44,6 +44,9 @@ class AioquicClient:
     def shared(self) -> AioquicClient:
         return self
 
+    def pooled(self) -> AioquicClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(AioquicClient)

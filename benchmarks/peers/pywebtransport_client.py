@@ -29,6 +29,9 @@ class PywebtransportClient:
     def shared(self) -> PywebtransportClient:
         return self
 
+    def pooled(self) -> PywebtransportClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(PywebtransportClient)

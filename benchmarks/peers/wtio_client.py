@@ -13,19 +13,26 @@ if TYPE_CHECKING:
 
 
 class WtioClient:
-    """Keeps one socket for all connections; each session has a connection of its own."""
+    """Keeps one socket for all connections; each session has a connection of its own, unless they are pooled."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self._client = wtio.Client(tls=wtio.ClientTLS(cafile=options.cafile))
+        # The limit only bounds how many sessions the series over sessions on one connection may open.
+        limits = wtio.Limits(sessions_per_connection=10_000)
+        self._client = wtio.Client(tls=wtio.ClientTLS(cafile=options.cafile), limits=limits)
+        self._is_pooled = False
         self._url = f"https://127.0.0.1:{options.port}"
 
     async def connect(self, path: str) -> WtioSession:
-        return WtioSession(await self._client.connect(self._url + path))
+        return WtioSession(await self._client.connect(self._url + path, allow_pooling=self._is_pooled))
 
     async def close(self) -> None:
         await self._client.close()
 
     def shared(self) -> WtioClient:
+        return self
+
+    def pooled(self) -> WtioClient:
+        self._is_pooled = True
         return self
 
 

@@ -22,7 +22,8 @@ async def handle(session: wtio.WebTransportSession) -> None:
 
 async def run(options: argparse.Namespace, ready: Callable[[int], None]) -> None:
     tls = wtio.ServerTLS(certfile=options.certificate, keyfile=options.key)
-    async with wtio.serve(handle, "127.0.0.1", 0, tls=tls) as server:
+    limits = wtio.Limits(sessions_per_connection=10_000)  # as the client
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=tls, limits=limits) as server:
         ready(server.addresses[0][1])
         await asyncio.get_running_loop().create_future()
 
