@@ -161,17 +161,20 @@ class Connection:
             strict=strict,
             earnings=_Earnings(core, driver.loop),
         )
+        # Those that are not over on both sides, at most as many as there may be CONNECT streams.
         self.sessions: dict[int, WebTransportSession] = {}
         self.is_lost = False
         self.loss: tuple[str, int, str] | None = None
         """Cause, code and reason of the connection's end, as the engine gives them."""
         self._final_facts: _core.ConnectionFacts | None = None
         self.lost = Flag()
+        # Never more than may be open at once.
         self._raw: dict[int, _core.Stream] = {}
+        # At most ``_PENDING_LIMIT`` for each of them, or one response.
         self._pending: dict[int, _Pending] | None = None
         self._control: _core.Stream | None = None
         self._critical = 0  # streams of the peer's that last as long as the connection
-        # What is to go on it; None once it is open.
+        # What is to go on it, SETTINGS and a GOAWAY at most; None once it is open.
         self._control_waiting: bytearray | None = bytearray()
         # By session; ``Limits.early_streams`` of them at most, counted in ``_early_count``.
         self._early: dict[int, list[_core.Stream]] | None = None

@@ -317,6 +317,7 @@ class ServerConnection(Connection):
     def __init__(self, core: _core.Connection, driver: Driver, server: Server) -> None:
         super().__init__(core, driver, limits=server.limits, timeouts=server.timeouts, strict=server._strict)
         self.server = server
+        # Unanswered ones; they count as sessions of the connection, which bounds them.
         self.requests: dict[int, SessionRequest] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
         self._parked_timer: asyncio.TimerHandle | None = None
@@ -356,7 +357,8 @@ class ServerConnection(Connection):
             return
         count = self.limits.bidirectional_streams + 1
         if len(self.sessions) > 1:
-            count += len(self.sessions)
+            # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
+            count += min(len(self.sessions), self.h3.session_limit)
             # The QUIC core keeps up to an eighth of the number to itself, to announce more at once.
             count += count // 7 + 1
         if count != self._room:
@@ -470,7 +472,7 @@ class Server:
         self._protocols = protocols
         self._limits = limits
         self._timeouts = timeouts
-        self._connections: set[ServerConnection] = set()
+        self._connections: set[ServerConnection] = set()  # at most Limits.connections
         self._session_count = 0
         self._handler = handler
         self._host = host
@@ -484,9 +486,9 @@ class Server:
         self._strict = strict
         self._transport = transport
         self._drivers: list[Driver] = []
-        self._requests: deque[SessionRequest] = deque()
+        self._requests: deque[SessionRequest] = deque()  # at most Limits.pending_requests
         self._waiters: deque[Waiter] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # at most twice Limits.sessions
         self._closing: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[Any] | None = None
         self._closed = asyncio.Event()

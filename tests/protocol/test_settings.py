@@ -219,6 +219,15 @@ def test_unknown_settings_are_kept_and_mean_nothing() -> None:
     assert side.h3.peer_settings[GREASE] == 2**62 - 1
 
 
+def test_of_thousands_of_unknown_settings_a_few_are_kept_and_all_are_checked() -> None:
+    unknown = [(number, 0) for number in range(0x4000, 0x4000 + 1300)]
+    side = server([*unknown, *DRAFT15_CLIENT])
+    assert side.h3.dialect is Dialect.D15
+    assert side.h3.peer_settings
+    assert len(side.h3.peer_settings) <= 256 + len(DRAFT15_CLIENT)
+    assert server([*unknown, unknown[-1]]).close_code == ErrorCodes.H3_SETTINGS_ERROR
+
+
 @pytest.mark.parametrize("payload", ["33", "3301ff", "40", "c000"])
 def test_settings_cut_short_are_frame_error(payload: str) -> None:
     with pytest.raises(ConnectionFault) as caught:

@@ -294,3 +294,29 @@ def test_handlers_that_outlive_their_sessions_are_bounded() -> None:
             never.set()
 
     testing.run(main())
+
+
+def test_sessions_that_their_client_does_not_end_are_bounded() -> None:
+    async def main() -> None:
+        network = Network()
+        limits = wtio.Limits(sessions_per_connection=4, bidirectional_streams=10)
+
+        async def leaves(session: wtio.WebTransportSession) -> None:
+            await session.close()
+
+        async with (
+            network.serve(leaves, limits=limits, timeouts=wtio.Timeouts(close=1000)) as served,
+            raw_client(network, FLOW_CLIENT) as peer,
+        ):
+            await settle()
+            connection = next(iter(served._connections))
+            most = 0
+            while peer.closed is None and (core := peer.core.open_stream(True, b"")):
+                peer.raw_streams[core.id] = RawStream(core)
+                peer.raw_streams[core.id].send(connect())
+                await settle()
+                most = max(most, len(connection.sessions))
+                assert most < 100
+            assert 4 < most <= 4 + 10 + 5
+
+    testing.run(main())

@@ -75,7 +75,8 @@ class RequestStream:
         self.require_protocol = False
         self.interim = 0
         self.is_barren = False  # the DATA frame that is being read is small, and has not completed a capsule
-        self.held: list[tuple[int, bytes]] | None = None  # server: capsules from before the session was accepted
+        # Server: capsules from before the session was accepted, at most ``max_held_capsules``.
+        self.held: list[tuple[int, bytes]] | None = None
         self.held_end = False
         self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
         self.is_discarding = False  # we have ended our side; what comes is only counted

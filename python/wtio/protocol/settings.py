@@ -298,9 +298,14 @@ _FORBIDDEN = frozenset((0x00, 0x02, 0x03, 0x04, 0x05))
 _BOOLEAN = frozenset((Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM, Setting.ENABLE_WEBTRANSPORT))
 
 
+# A frame of the largest size holds thousands, and a dict of them takes fifty times its bytes.
+_MOST_UNKNOWN: Final = 256
+_KNOWN: Final = frozenset(Setting)
+
+
 @lru_cache(maxsize=64)
 def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
-    """Read the payload of the peer's SETTINGS frame. Unknown settings are kept; nothing is made of them.
+    """Read the payload of the peer's SETTINGS frame. The first 256 unknown settings are kept; nothing is made of them.
 
     Most peers say the same again and again; the same payload gives the same object, which nobody may change.
 
@@ -337,6 +342,10 @@ def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
         raise ConnectionFault(
             ErrorCodes.H3_SETTINGS_ERROR, f"setting WT_ENABLED is {settings[Setting.WT_ENABLED]}, not 0 or 1"
         )
+    unknown = [setting for setting in settings if setting not in _KNOWN]
+    if len(unknown) > _MOST_UNKNOWN:
+        dropped = frozenset(unknown[_MOST_UNKNOWN:])
+        return {setting: value for setting, value in settings.items() if setting not in dropped}
     return settings
 
 
