@@ -1,6 +1,9 @@
 //! What the engine reports. Events come in batches and in the order in which things happened.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::SocketAddr,
+};
 
 /// Why a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,4 +121,172 @@ pub enum Event {
     CreditBlocked { connection: u64, session: u64, limit: u64 },
     /// A stream of ours waits for the peer's WT_MAX_STREAMS.
     StreamsBlocked { connection: u64, session: u64, bidirectional: bool, limit: u64 },
+}
+
+/// Events that may lie about before they are merged. Twice as many as are left after that may, too, so that merging costs
+/// each event a constant time.
+const MERGED_ABOVE: usize = 1024;
+
+/// Events that nobody has taken yet, in order. While a loop is late, or never comes back, a peer goes on sending.
+///
+/// What it can cause again and again is merged: of announcements for one session and of datagrams for sessions that nobody
+/// knows, one event is left for each kind. What is left then is bounded elsewhere: one of each kind for a stream or a
+/// waiter, and the peer has no more streams than its credit allows; four for a connection, and new ones are turned away
+/// while as many as there may be were not looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Untaken {
+    pub(crate) list: Vec<Event>,
+    /// Connections of peers among them.
+    incoming: usize,
+    merged_to: usize,
+}
+
+impl Untaken {
+    /// Move all events into `into`.
+    pub(crate) fn take(&mut self, into: &mut Vec<Event>) {
+        into.append(&mut self.list);
+        self.incoming = 0;
+        self.merged_to = 0;
+    }
+
+    /// A peer has opened a connection.
+    pub(crate) fn push_incoming(&mut self, connection: u64) {
+        self.incoming += 1;
+        self.list.push(Event::Incoming { connection });
+    }
+
+    /// Merge what can be, once there is much of it.
+    pub(crate) fn bound(&mut self) {
+        if self.list.len() > MERGED_ABOVE + 2 * self.merged_to {
+            merge(&mut self.list);
+            self.merged_to = self.list.len();
+        }
+    }
+
+    /// Connections of peers that nobody was told of.
+    pub(crate) fn incoming(&self) -> usize {
+        self.incoming
+    }
+}
+
+/// What tells apart events of which one is as good as many: kind, connection, session, direction.
+type Likeness = (u8, u64, u64, bool);
+
+/// Leave one of those events that say the same, in the place of the first of them.
+fn merge(events: &mut Vec<Event>) {
+    let mut first: HashMap<Likeness, usize> = HashMap::new();
+    let mut kept: Vec<Event> = Vec::new();
+    for event in events.drain(..) {
+        let Some(likeness) = event.likeness() else {
+            kept.push(event);
+            continue;
+        };
+        match first.entry(likeness) {
+            Entry::Vacant(place) => {
+                place.insert(kept.len());
+                kept.push(event);
+            }
+            Entry::Occupied(place) => kept[*place.get()].outdo(event),
+        }
+    }
+    *events = kept;
+}
+
+impl Event {
+    /// `None`: it cannot stand for another one.
+    fn likeness(&self) -> Option<Likeness> {
+        Some(match *self {
+            Self::DatagramError { connection } => (0, connection, 0, false),
+            Self::DatagramId { connection, .. } => (1, connection, 0, false),
+            Self::CreditDue { connection, session, .. } => (2, connection, session, false),
+            Self::StreamsDue { connection, session, bidirectional, .. } => (3, connection, session, bidirectional),
+            Self::CreditExceeded { connection, session } => (4, connection, session, false),
+            Self::CreditBlocked { connection, session, .. } => (5, connection, session, false),
+            Self::StreamsBlocked { connection, session, bidirectional, .. } => (6, connection, session, bidirectional),
+            Self::Readable { connection, stream } => (7, connection, stream, false),
+            Self::Writable { connection, stream } => (8, connection, stream, false),
+            Self::Acked { connection, stream } => (9, connection, stream, false),
+            Self::StreamsAvailable { connection, bidirectional } => (10, connection, 0, bidirectional),
+            Self::DatagramReadable { connection, session } => (11, connection, session, false),
+            Self::SessionAcked { connection, session } => (12, connection, session, false),
+            Self::Incoming { .. }
+            | Self::Ready { .. }
+            | Self::Connected { .. }
+            | Self::Closed { .. }
+            | Self::Stream { .. }
+            | Self::RawStream { .. }
+            | Self::RawReadable { .. }
+            | Self::RawStopped { .. } => return None,
+        })
+    }
+
+    /// Say what a later event of the same likeness says, too. Limits only grow; and an id that nobody has asked for is
+    /// above all that were, so of several the largest shows it.
+    fn outdo(&mut self, later: Self) {
+        match (self, later) {
+            (
+                Self::CreditDue { limit, .. }
+                | Self::StreamsDue { limit, .. }
+                | Self::CreditBlocked { limit, .. }
+                | Self::StreamsBlocked { limit, .. },
+                Self::CreditDue { limit: more, .. }
+                | Self::StreamsDue { limit: more, .. }
+                | Self::CreditBlocked { limit: more, .. }
+                | Self::StreamsBlocked { limit: more, .. },
+            ) => *limit = more.max(*limit),
+            (Self::DatagramId { session, .. }, Self::DatagramId { session: more, .. }) => *session = more.max(*session),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each kind that a peer can cause again and again, about connection 1.
+    fn repeated(session: u64, limit: u64) -> Vec<Event> {
+        let connection = 1;
+        let mut events = vec![
+            Event::DatagramError { connection },
+            Event::DatagramId { connection, session: limit },
+            Event::CreditDue { connection, session, limit },
+            Event::CreditExceeded { connection, session },
+            Event::CreditBlocked { connection, session, limit },
+            Event::Readable { connection, stream: session },
+            Event::Writable { connection, stream: session },
+            Event::Acked { connection, stream: session },
+            Event::DatagramReadable { connection, session },
+            Event::SessionAcked { connection, session },
+        ];
+        for bidirectional in [true, false] {
+            events.push(Event::StreamsDue { connection, session, bidirectional, limit });
+            events.push(Event::StreamsBlocked { connection, session, bidirectional, limit });
+            events.push(Event::StreamsAvailable { connection, bidirectional });
+        }
+        events
+    }
+
+    #[test]
+    fn what_a_peer_can_repeat_is_kept_once_with_the_last_limit() {
+        let mut untaken = Untaken::default();
+        for limit in 1..=10_000 {
+            untaken.list.append(&mut repeated(4, limit));
+            untaken.bound();
+            assert!(untaken.list.len() <= MERGED_ABOVE + 3 * repeated(4, 1).len());
+        }
+        merge(&mut untaken.list);
+        assert_eq!(untaken.list, repeated(4, 10_000));
+    }
+
+    #[test]
+    fn events_of_different_sessions_and_of_streams_keep_their_order() {
+        let opened = |stream| Event::Stream { connection: 1, stream, session: 4 };
+        let stopped = |stream| Event::RawStopped { connection: 1, stream, code: 0 };
+        let due = |session, limit| Event::CreditDue { connection: 1, session, limit };
+        let mut events =
+            vec![opened(0), due(4, 10), opened(8), due(8, 10), stopped(0), due(4, 20), stopped(8), opened(4)];
+        merge(&mut events);
+        assert_eq!(events, [opened(0), due(4, 20), opened(8), due(8, 10), stopped(0), stopped(8), opened(4)]);
+    }
 }

@@ -31,7 +31,7 @@ use self::{
 };
 use crate::{
     config::Options,
-    event::{CloseCause, ConnectionFacts, Event},
+    event::{CloseCause, ConnectionFacts, Event, Untaken},
     session::{Credit, DatagramStats, SessionLimits},
     stream::{ReadOutcome, ReceiveState, SendState, StreamStats},
     tls::{ClientTls, ServerTls, TlsError},
@@ -197,7 +197,7 @@ pub struct Engine {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     answers: VecDeque<Held>,
     buffer: Vec<u8>,
-    events: Vec<Event>,
+    events: Untaken,
     is_refusing: bool,
     has_drained: bool,
 }
@@ -237,7 +237,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             answers: VecDeque::new(),
             buffer: Vec::new(),
-            events: Vec::new(),
+            events: Untaken::default(),
             is_refusing: false,
             has_drained: false,
         })
@@ -248,6 +248,7 @@ impl Engine {
     /// Take one UDP payload from the network. Nothing is sent before [`Engine::process`].
     pub fn receive(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>, ecn: u8, data: BytesMut) {
         self.buffer.clear();
+        self.events.bound();
         let ecn = EcnCodepoint::from_bits(ecn & 0b11);
         match self.endpoint.handle(now, remote, local, ecn, data, &mut self.buffer) {
             None => {}
@@ -255,11 +256,12 @@ impl Engine {
                 let Some(&id) = self.ids.get(&handle) else { return };
                 let Some(conn) = self.connections.get_mut(&id) else { return };
                 conn.inner.handle_event(event);
-                conn.poll_events(now, &mut self.events);
+                conn.poll_events(now, &mut self.events.list);
                 self.mark(id);
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
-                if self.is_refusing || self.connections.len() >= self.options.max_connections {
+                let present = self.connections.len().max(self.events.incoming());
+                if self.is_refusing || present >= self.options.max_connections {
                     let transmit = self.endpoint.refuse(incoming, &mut self.buffer);
                     self.answer(&transmit);
                     return;
@@ -267,9 +269,9 @@ impl Engine {
                 match self.endpoint.accept(incoming, now, &mut self.buffer, None) {
                     Ok((handle, inner)) => {
                         let id = self.insert(handle, inner);
-                        self.events.push(Event::Incoming { connection: id });
+                        self.events.push_incoming(id);
                         if let Some(conn) = self.connections.get_mut(&id) {
-                            conn.poll_events(now, &mut self.events);
+                            conn.poll_events(now, &mut self.events.list);
                         }
                     }
                     Err(error) => {
@@ -309,7 +311,7 @@ impl Engine {
     /// Whether [`Engine::process`] has something to do apart from timers.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.answers.is_empty() || !self.events.is_empty()
+        !self.dirty.is_empty() || !self.answers.is_empty() || !self.events.list.is_empty()
     }
 
     /// Whether packets want to leave (or may: a connection was touched).
@@ -321,7 +323,7 @@ impl Engine {
     /// Whether events wait to be taken.
     #[must_use]
     pub fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        !self.events.list.is_empty()
     }
 
     /// Whether a connection has died down since the last call, which makes no event.
@@ -352,11 +354,11 @@ impl Engine {
             conn.listed = false;
             conn.wants_transmit = false;
             Self::settle_endpoint(&mut self.endpoint, conn);
-            conn.poll_events(now, &mut self.events);
+            conn.poll_events(now, &mut self.events.list);
             let mut turn = BURSTS_PER_TURN;
             let mut is_idle = false;
             while turn > 0 && bursts > 0 {
-                conn.flush(now, &mut self.events);
+                conn.flush(now, &mut self.events.list);
                 self.buffer.clear();
                 let Some(transmit) = conn.inner.poll_transmit(now, segments, &mut self.buffer) else {
                     is_idle = true;
@@ -378,8 +380,8 @@ impl Engine {
                 }
             }
             Self::settle_endpoint(&mut self.endpoint, conn);
-            conn.poll_events(now, &mut self.events);
-            conn.wake_writers(&mut self.events);
+            conn.poll_events(now, &mut self.events.list);
+            conn.wake_writers(&mut self.events.list);
             let timer = conn.inner.poll_timeout();
             if timer != conn.timer {
                 conn.timer = timer;
@@ -458,7 +460,7 @@ impl Engine {
 
     /// Everything that happened since the last call.
     pub fn take_events(&mut self, into: &mut Vec<Event>) {
-        into.append(&mut self.events);
+        self.events.take(into);
     }
 
     // ---------------------------------------------------------------- connections
@@ -498,11 +500,11 @@ impl Engine {
         if conn.is_closed {
             return;
         }
-        conn.poll_events(now, &mut self.events);
-        conn.flush(now, &mut self.events);
+        conn.poll_events(now, &mut self.events.list);
+        conn.flush(now, &mut self.events.list);
         conn.inner.close(now, connection::wire(code), Bytes::copy_from_slice(reason));
         let reason = String::from_utf8_lossy(reason).into_owned();
-        conn.lose(now, CloseCause::Local, code, reason, &mut self.events);
+        conn.lose(now, CloseCause::Local, code, reason, &mut self.events.list);
         self.mark(id);
     }
 
@@ -579,7 +581,7 @@ impl Engine {
 
     fn with<R>(&mut self, id: u64, act: impl FnOnce(&mut Conn, &mut Vec<Event>) -> R) -> Option<R> {
         let conn = self.connections.get_mut(&id)?;
-        Some(act(conn, &mut self.events))
+        Some(act(conn, &mut self.events.list))
     }
 
     /// As `with`, for what may leave packets to send behind.
