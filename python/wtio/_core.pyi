@@ -24,14 +24,17 @@ __all__ = [
     "EVENT_CREDIT_EXCEEDED",
     "EVENT_DATAGRAM_ERROR",
     "EVENT_DATAGRAM_ID",
+    "EVENT_ERRORS_READ",
     "EVENT_INCOMING",
     "EVENT_RAW_READABLE",
     "EVENT_RAW_STOPPED",
     "EVENT_RAW_STREAM",
     "EVENT_READY",
+    "EVENT_SEND_FAILED",
     "EVENT_STREAM",
     "EVENT_STREAMS_BLOCKED",
     "EVENT_STREAMS_DUE",
+    "EVENT_UNREACHABLE",
     "OVER_LIMIT",
     "WAIT",
     "ClientTls",
@@ -72,6 +75,13 @@ EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data wait
 EVENT_READY: Final = 13  # (kind, id): server only: streams may be opened, before the handshake is complete (0.5-RTT)
 EVENT_STREAMS_BLOCKED: Final = 14  # (kind, id, session id, bidirectional: bool, limit): we wait for WT_MAX_STREAMS
 EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
+# (kind, id, errno, is_remote: bool): client only: the system, or the network (ICMP), cannot deliver what a handshake
+# begins with, and nothing came back yet
+EVENT_UNREACHABLE: Final = 15
+# (kind, None, errno, count, (ip, port)): packets could not be sent, the last of them there; at most once a minute for
+# each errno, and not for those that EVENT_UNREACHABLE tells of
+EVENT_SEND_FAILED: Final = 16
+EVENT_ERRORS_READ: Final = 17  # (kind, None): the socket had errors pending; a loop may have stopped to watch it
 
 class TlsError(Exception):
     """A certificate, key or trust setting that cannot be used; the text says which and why."""
@@ -166,7 +176,8 @@ class Endpoint:
 
         Returns (wakers to set, events, seconds until the next timer or None, the send budget of this call is
         used up and there is more, output waits for the socket to become writable). ``now_ns`` is virtual time for a
-        simulation. With ``io="thread"`` the last three are always None, False, False.
+        simulation. With ``io="thread"`` the last three are always None, False, False. RuntimeError once the engine has
+        panicked, here or in a thread: its connections are gone, and ``take_wakers`` has who waits.
         """
     def hear(self) -> None:
         """Silence ``wake_fileno``; call just before the drive that takes the events."""
@@ -194,6 +205,12 @@ class Endpoint:
         """Connections not yet fully gone (closing ones included)."""
     def stats(self) -> dict[str, int]:
         """connections, gso_segments."""
+    def send_failures(self) -> list[tuple[int, int]]:
+        """Packets that could not be sent since ``bind``: (errno, count). Empty once closed."""
+    def take_wakers(self) -> list[Waker]:
+        """All wakers that wait for something."""
+    def sabotage(self) -> None:
+        """For tests: the engine panics when it is driven next, by whomever."""
     @property
     def loop_late_total(self) -> int:
         """Times the guardian had to step in for the loop; also once closed."""

@@ -492,6 +492,7 @@ class Server:
         self._closing: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[Any] | None = None
         self._closed = asyncio.Event()
+        self._failure: Exception | None = None
 
     # -- facts
 
@@ -597,6 +598,7 @@ class Server:
                 except OSError as second:
                     raise self._bind_error(second, "0.0.0.0", port) from second
             driver.on_incoming = self._incoming
+            driver.on_failure = self._fail
             self._drivers.append(driver)
             port = driver.local_address[1]
 
@@ -645,8 +647,23 @@ class Server:
         await asyncio.shield(self._closing)
 
     async def wait_closed(self) -> None:
-        """Wait until the server has been closed by somebody. Cancelling changes nothing."""
+        """Wait until the server has been closed by somebody. Cancelling changes nothing.
+
+        Raises:
+            RuntimeError: The server closed itself, because its QUIC engine failed: a defect of wtio.
+        """
         await self._closed.wait()
+        self._raise_failure()
+
+    def _fail(self, error: Exception) -> None:
+        """The engine of a socket is gone. Nobody shall wait for a server that nobody can reach."""
+        self._failure = error
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._shut_down(0, "internal error"))
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError(f"the server closed itself: {self._failure}") from self._failure
 
     async def _shut_down(self, code: int, reason: str) -> None:
         try:
@@ -701,6 +718,7 @@ class Server:
             raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
         while not self._requests:
             if self._closing is not None:
+                self._raise_failure()
                 raise StopAsyncIteration
             waiter = Waiter(asyncio.get_running_loop())
             self._waiters.append(waiter)

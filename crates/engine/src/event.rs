@@ -87,6 +87,13 @@ pub enum Event {
     Connected { connection: u64 },
     /// The connection is over; nothing follows for it.
     Closed { connection: u64, cause: CloseCause, code: u64, reason: String, facts: Box<ConnectionFacts> },
+    /// The system (`is_remote`: the network) cannot deliver to the peer of a connection whose handshake has just begun:
+    /// nothing came from there yet. `errno` says why.
+    Unreachable { connection: u64, errno: i32, is_remote: bool },
+    /// Packets of a socket could not be sent since the last event of that `errno`, `destination` one of the last.
+    SendFailed { destination: SocketAddr, errno: i32, count: u64 },
+    /// The socket had errors for its owner; they were read. Some loops stop to watch a socket that has any.
+    ErrorsRead,
     /// A WebTransport data stream of the peer, its header read.
     Stream { connection: u64, stream: u64, session: u64 },
     /// Any other stream of the peer, nothing of it consumed.
@@ -209,7 +216,10 @@ impl Event {
             Self::StreamsAvailable { connection, bidirectional } => (10, connection, 0, bidirectional),
             Self::DatagramReadable { connection, session } => (11, connection, session, false),
             Self::SessionAcked { connection, session } => (12, connection, session, false),
-            Self::Incoming { .. }
+            Self::Unreachable { connection, is_remote, .. } => (13, connection, 0, is_remote),
+            Self::SendFailed { .. }
+            | Self::ErrorsRead
+            | Self::Incoming { .. }
             | Self::Ready { .. }
             | Self::Connected { .. }
             | Self::Closed { .. }
@@ -256,6 +266,7 @@ mod tests {
             Event::Readable { connection, stream: session },
             Event::Writable { connection, stream: session },
             Event::Acked { connection, stream: session },
+            Event::Unreachable { connection, errno: 111, is_remote: true },
             Event::DatagramReadable { connection, session },
             Event::SessionAcked { connection, session },
         ];

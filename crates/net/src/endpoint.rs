@@ -1,12 +1,14 @@
 //! An engine with its socket, driven by whoever is there.
 
 use std::{
+    any::Any,
     io::{self, Read, Write},
     net::SocketAddr,
     os::{
         fd::{AsRawFd, BorrowedFd, RawFd},
         unix::net::UnixStream,
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::{Duration, Instant},
 };
@@ -18,6 +20,7 @@ use crate::{
     guardian::{self, GRACE},
     handoff::Handoff,
     poller::{NAMELESS, Poller},
+    sending::Trouble,
     udp::UdpEndpoint,
 };
 
@@ -29,6 +32,10 @@ const SEGMENTS: usize = 32;
 const STEPS_PER_STAND_IN: usize = 8;
 /// A timer that has to come forward by less than this does not wake the I/O thread.
 const TIMER_SLACK: Duration = Duration::from_micros(500);
+/// How often failures of sending are told of, each errno by itself.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Packets of this size every path has to carry (RFC 9000, section 14); larger ones may be there to find out.
+const SMALLEST_MTU: usize = 1200;
 /// Simulated packets leave one by one.
 const SIMULATED: usize = 1;
 
@@ -114,9 +121,60 @@ pub(crate) enum Look {
     },
 }
 
+/// The engine has panicked, a defect: what the panic said. Its connections are gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Panicked(pub String);
+
+/// Failures of sending, told of once in a while.
+#[derive(Debug, Default)]
+struct Complaints(Vec<Complaint>);
+
+#[derive(Debug)]
+struct Complaint {
+    errno: i32,
+    /// One of the destinations.
+    destination: SocketAddr,
+    /// Since it was told of last.
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl Complaints {
+    fn note(&mut self, trouble: &Trouble) {
+        match self.0.iter_mut().find(|one| one.errno == trouble.errno) {
+            Some(one) => {
+                one.count += trouble.count;
+                one.destination = trouble.destination;
+            }
+            None => self.0.push(Complaint {
+                errno: trouble.errno,
+                destination: trouble.destination,
+                count: trouble.count,
+                told: None,
+            }),
+        }
+    }
+
+    /// Those that are due.
+    fn tell(&mut self, now: Instant, events: &mut Vec<Event>) {
+        for one in &mut self.0 {
+            if one.count > 0 && one.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
+                one.told = Some(now);
+                let count = std::mem::take(&mut one.count);
+                events.push(Event::SendFailed { destination: one.destination, errno: one.errno, count });
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct State {
     engine: Engine,
+    /// Set once the engine has panicked.
+    panicked: Option<Panicked>,
+    /// For tests: panic at the next occasion.
+    is_sabotaged: bool,
+    complaints: Complaints,
     socket: Option<UdpEndpoint>,
     /// Of an open endpoint under the guardian's eyes.
     watch: Option<Watch>,
@@ -156,7 +214,16 @@ impl Endpoint {
         wake_reader.set_nonblocking(true)?;
         wake_writer.set_nonblocking(true)?;
         Ok(Arc::new(Self {
-            state: Mutex::new(State { engine, socket: None, watch: None, thread: None, virtual_now: None }),
+            state: Mutex::new(State {
+                engine,
+                panicked: None,
+                is_sabotaged: false,
+                complaints: Complaints::default(),
+                socket: None,
+                watch: None,
+                thread: None,
+                virtual_now: None,
+            }),
             handoff: Handoff::new(),
             wake: Mutex::new(Some((wake_reader, wake_writer))),
             io,
@@ -178,7 +245,9 @@ impl Endpoint {
 
     /// Open the socket alone.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
-        let socket = UdpEndpoint::bind(address, dual_stack)?;
+        // A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
+        let hears_errors = !self.lock().engine.is_server();
+        let socket = UdpEndpoint::bind(address, dual_stack, hears_errors)?;
         self.lock().socket = Some(socket);
         Ok(())
     }
@@ -220,6 +289,20 @@ impl Endpoint {
     #[must_use]
     pub fn segments(&self) -> usize {
         self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments)
+    }
+
+    /// Packets that could not be sent, by errno; empty once closed.
+    #[must_use]
+    pub fn send_failures(&self) -> Vec<(i32, u64)> {
+        self.lock().socket.as_ref().map_or_else(Vec::new, |socket| socket.failures().to_vec())
+    }
+
+    /// For tests: let the engine panic when it is driven next, by whomever.
+    #[doc(hidden)]
+    pub fn sabotage(&self) {
+        let mut state = self.lock();
+        state.is_sabotaged = true;
+        state.touch();
     }
 
     /// Times the guardian had to step in; also once closed.
@@ -264,21 +347,25 @@ impl Endpoint {
     }
 
     /// The loop's drive: receive if `readable`, run timers, send, and hand over all events.
-    pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Driven {
+    ///
+    /// # Errors
+    /// Once the engine has panicked, here or in a thread.
+    pub fn drive(&self, readable: bool, now: Option<Instant>, events: &mut Vec<Event>) -> Result<Driven, Panicked> {
         self.handoff.beat();
         let mut state = self.lock();
         state.touch();
         if now.is_some() {
             state.virtual_now = now;
         }
-        let driven = state.step(readable);
+        let driven = state.step(readable)?;
         state.engine.take_drained();
         state.engine.take_events(events);
-        let Some(thread) = &mut state.thread else { return driven };
+        state.take_complaints(events);
+        let Some(thread) = &mut state.thread else { return Ok(driven) };
         if let Some(time) = if driven.is_unfinished() { Some(Duration::ZERO) } else { driven.timer } {
             thread.rouse(Instant::now() + time);
         }
-        Driven::default()
+        Ok(Driven::default())
     }
 
     /// Send what is there, ahead of the drive that was asked for and that takes the events.
@@ -286,7 +373,8 @@ impl Endpoint {
         let mut state = self.lock();
         if state.socket.is_some() {
             state.touch();
-            state.step(false);
+            // The drive that was asked for says what went wrong.
+            let _ = state.step(false);
         }
     }
 
@@ -326,10 +414,13 @@ impl Endpoint {
         // A mutex that is taken means that the loop is at it this very moment.
         let Ok(mut state) = self.state.try_lock() else { return Look::Idle };
         let state = &mut *state;
+        if state.panicked.is_some() {
+            return Look::Closed;
+        }
         let Some(socket) = &state.socket else { return Look::Closed };
         let timer = state.engine.next_timer();
         let is_due = timer.is_some_and(|at| at + grace < now);
-        if is_due || state.engine.has_output() || is_readable(socket.as_fd()) {
+        if is_due || state.is_sabotaged || state.engine.has_output() || is_readable(socket.as_fd()) {
             return Look::Waiting;
         }
         match &mut state.watch {
@@ -350,7 +441,7 @@ impl Endpoint {
                 if state.socket.is_none() {
                     return;
                 }
-                (state.step(true).has_more, state.has_news())
+                (state.step(true).is_ok_and(|driven| driven.has_more), state.has_news())
             };
             if has_news {
                 self.wake_loop();
@@ -368,7 +459,9 @@ impl Endpoint {
             let (driven, has_news) = {
                 let mut state = self.lock();
                 let state = &mut *state;
-                let driven = state.step(true);
+                let Ok(driven) = state.step(true) else {
+                    break;
+                };
                 let (socket, thread) = (state.socket.as_ref()?, state.thread.as_mut()?);
                 thread.wakes_at = driven.timer.map(|time| Instant::now() + time);
                 if thread.wants_room != driven.is_blocked {
@@ -384,7 +477,17 @@ impl Endpoint {
                 return Some(driven.timer.unwrap_or(Duration::MAX));
             }
         }
+        if self.lock().panicked.is_some() {
+            self.wake_loop();
+            return None;
+        }
         Some(Duration::ZERO)
+    }
+
+    /// A thread of ours has panicked over this endpoint; the loop shall know.
+    pub(crate) fn fail(&self, panic: &(dyn Any + Send)) {
+        self.lock().fail(panic);
+        self.wake_loop();
     }
 
     fn wake_loop(&self) {
@@ -435,12 +538,54 @@ impl State {
         }
     }
 
-    /// Whether the loop has to look: events wait, or a connection has died down.
+    /// Whether the loop has to look: events wait, a connection has died down, or the engine has.
     fn has_news(&mut self) -> bool {
-        self.engine.take_drained() || self.engine.has_events()
+        self.engine.take_drained() || self.engine.has_events() || self.panicked.is_some()
     }
 
-    fn step(&mut self, readable: bool) -> Driven {
+    fn step(&mut self, readable: bool) -> Result<Driven, Panicked> {
+        if self.panicked.is_none() {
+            match catch_unwind(AssertUnwindSafe(|| self.run(readable))) {
+                Ok(driven) => return Ok(driven),
+                Err(panic) => self.fail(&*panic),
+            }
+        }
+        Err(self.panicked.clone().unwrap_or_else(|| Panicked(String::new())))
+    }
+
+    /// The engine has panicked. Whatever waits for it shall not wait for ever, so it loses its connections.
+    fn fail(&mut self, panic: &(dyn Any + Send)) {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|&words| words.to_owned()));
+        self.panicked.get_or_insert(Panicked(words.unwrap_or_else(|| "a panic without words".to_owned())));
+        // They were left in the middle of something; letting them go may not work either.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.engine.abandon()));
+    }
+
+    fn take_complaints(&mut self, events: &mut Vec<Event>) {
+        let Some(socket) = &mut self.socket else { return };
+        if socket.take_has_heard() {
+            events.push(Event::ErrorsRead);
+        }
+        if !self.complaints.0.is_empty() {
+            self.complaints.tell(Instant::now(), events);
+        }
+    }
+
+    /// Tell connections that have just begun of what failed for them; of the rest the socket's owner is told.
+    fn pass_on(&mut self, troubles: &[Trouble]) {
+        for trouble in troubles {
+            let Trouble { destination, errno, is_remote, size, .. } = *trouble;
+            let is_probe = errno == libc::EMSGSIZE && size > SMALLEST_MTU;
+            let is_told = !self.engine.is_server() && self.engine.note_unreachable(destination, errno, is_remote);
+            if !is_told && !is_remote && !is_probe {
+                self.complaints.note(trouble);
+            }
+        }
+    }
+
+    fn run(&mut self, readable: bool) -> Driven {
+        assert!(!self.is_sabotaged, "sabotage by a test");
         let now = self.virtual_now.unwrap_or_else(Instant::now);
         let mut has_more = false;
         let mut is_blocked = false;
@@ -459,6 +604,10 @@ impl State {
                     !is_blocked
                 });
                 has_more = !all && !is_blocked;
+                if socket.has_troubles() {
+                    let troubles = socket.take_troubles();
+                    self.pass_on(&troubles);
+                }
             }
             // A simulation collects its packets; here only timers and events are due.
             None => {
@@ -474,4 +623,121 @@ impl State {
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::UdpSocket;
+
+    use wtio_engine::tls::{ClientTls, Trust};
+
+    use super::*;
+    use crate::guardian::common;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn endpoint(io: Io) -> Arc<Endpoint> {
+        let endpoint = Endpoint::new(Engine::new(common::options(), None).unwrap(), io).unwrap();
+        endpoint.open("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        endpoint
+    }
+
+    fn connect(endpoint: &Endpoint, to: SocketAddr) -> u64 {
+        let trust = ClientTls::new(Trust::Insecure, None).unwrap();
+        endpoint.act(None, |engine, now| engine.connect(now, to, "localhost", &trust)).0.unwrap()
+    }
+
+    fn drive(endpoint: &Endpoint) -> Vec<Event> {
+        let mut events = Vec::new();
+        endpoint.drive(true, None, &mut events).unwrap();
+        events
+    }
+
+    /// Whether the loop is woken through the pipe within a while.
+    fn is_woken(endpoint: &Endpoint) -> bool {
+        let pipe = endpoint.pipe().as_ref().unwrap().0.try_clone().unwrap();
+        let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
+        poll(&mut ready, Some(&Timespec::try_from(PATIENCE).unwrap())).unwrap() == 1
+    }
+
+    /// An address of ours at which nobody listens.
+    fn closed() -> SocketAddr {
+        UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    #[test]
+    fn a_panic_of_the_io_thread_fails_the_endpoint_and_wakes_its_loop() {
+        let endpoint = endpoint(Io::Thread);
+        guardian::watch(&endpoint).unwrap();
+        connect(&endpoint, closed());
+        endpoint.sabotage();
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"hello", endpoint.local_address().unwrap()).unwrap();
+        assert!(is_woken(&endpoint));
+        for _ in 0..2 {
+            let panicked = endpoint.drive(true, None, &mut Vec::new()).unwrap_err();
+            assert_eq!(panicked, Panicked("sabotage by a test".into()));
+        }
+        assert_eq!(endpoint.act(None, |engine, _| engine.connection_count()).0, 0);
+    }
+
+    #[test]
+    fn a_panic_in_the_drive_of_the_loop_fails_the_endpoint() {
+        let endpoint = endpoint(Io::Loop);
+        endpoint.sabotage();
+        endpoint.drive(false, None, &mut Vec::new()).unwrap_err();
+        endpoint.drive(false, None, &mut Vec::new()).unwrap_err();
+    }
+
+    #[test]
+    fn only_the_attempt_whose_address_is_quoted_is_told_that_nobody_is_there() {
+        let endpoint = endpoint(Io::Loop);
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let refused = closed();
+        let other = connect(&endpoint, silent.local_addr().unwrap());
+        let ours = connect(&endpoint, refused);
+        let mut events = drive(&endpoint);
+        events.append(&mut drive(&endpoint));
+        let errno = libc::ECONNREFUSED;
+        let expected = Event::Unreachable { connection: ours, errno, is_remote: true };
+        assert!(events.contains(&expected), "{events:?}");
+        assert!(!events.iter().any(|e| matches!(e, Event::Unreachable { connection, .. } if *connection == other)));
+        assert!(events.contains(&Event::ErrorsRead), "{events:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_told_once_and_counted() {
+        let endpoint = endpoint(Io::Loop);
+        let errno = libc::EINVAL;
+        let mut told = Vec::new();
+        for count in 1..=100 {
+            {
+                let mut state = endpoint.lock();
+                let contents = &[0; 100];
+                // Nothing can be sent to port 0.
+                let destination = "127.0.0.1:0".parse().unwrap();
+                let outgoing =
+                    wtio_engine::OutgoingDatagram { destination, source: None, ecn: 0, segment_size: None, contents };
+                assert!(state.socket.as_mut().unwrap().send(&outgoing));
+            }
+            told.extend(drive(&endpoint).into_iter().filter(|e| matches!(e, Event::SendFailed { .. })));
+            assert_eq!(endpoint.send_failures(), [(errno, count)]);
+        }
+        let destination = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(told, [Event::SendFailed { destination, errno, count: 1 }]);
+        // And again after a while.
+        let mut later = Vec::new();
+        endpoint.lock().complaints.tell(Instant::now() + TELL_AGAIN, &mut later);
+        assert_eq!(later, [Event::SendFailed { destination, errno, count: 99 }]);
+    }
+
+    #[test]
+    fn a_probe_of_the_mtu_that_is_too_large_for_the_system_is_no_news() {
+        let endpoint = endpoint(Io::Loop);
+        let destination = "127.0.0.1:9".parse().unwrap();
+        let trouble = |size| Trouble { destination, errno: libc::EMSGSIZE, is_remote: false, size, count: 1 };
+        endpoint.lock().pass_on(&[trouble(1452)]);
+        assert!(drive(&endpoint).is_empty());
+        endpoint.lock().pass_on(&[trouble(1200)]);
+        assert_eq!(drive(&endpoint).len(), 1);
+    }
 }

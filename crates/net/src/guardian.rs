@@ -17,6 +17,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     io::{self, Write},
     os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
         mpsc::{Receiver, Sender, channel},
@@ -143,7 +144,12 @@ fn start_guardian() -> io::Result<Guardian> {
     let (touched, touches) = channel();
     let own = poller.clone();
     let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || {
-        guard(&mut Round::new(own, touches));
+        let mut round = Round::new(own, touches);
+        // A panic is a defect of ours in one round, and no reason to leave all endpoints of the process alone.
+        while catch_unwind(AssertUnwindSafe(|| guard(&mut round))).is_err() {
+            std::thread::sleep(NAP);
+            round.start_over();
+        }
     })?;
     Ok(Guardian { thread, poller, alarm, touched })
 }
@@ -273,8 +279,26 @@ impl Round {
             self.rouse(id);
         }
         let mut busy = std::mem::take(&mut self.busy);
-        busy.retain(|&id| self.look(id, now));
+        busy.retain(|&id| {
+            catch_unwind(AssertUnwindSafe(|| self.look(id, now))).unwrap_or_else(|panic| {
+                if let Some(endpoint) = self.watched.remove(&id).and_then(|one| one.endpoint.upgrade()) {
+                    endpoint.fail(&*panic);
+                }
+                false
+            })
+        });
         self.busy = busy;
+    }
+
+    /// Look at every endpoint again, whatever was noted before.
+    fn start_over(&mut self) {
+        self.timers.clear();
+        self.busy.clear();
+        for (&id, one) in &mut self.watched {
+            one.until = None;
+            one.is_busy = true;
+            self.busy.push(id);
+        }
     }
 
     /// Look at an endpoint in the next round, if it is one of ours.
@@ -357,16 +381,18 @@ fn serve(endpoint: &Weak<Endpoint>, poller: &Poller) {
     while !is_ending() {
         poller.wait(time.min(NAP));
         let _working = at_work();
-        match endpoint.upgrade().and_then(|endpoint| endpoint.serve(poller)) {
-            Some(until) => time = until,
-            None => return,
+        let Some(endpoint) = endpoint.upgrade() else { return };
+        match catch_unwind(AssertUnwindSafe(|| endpoint.serve(poller))) {
+            Ok(Some(until)) => time = until,
+            Ok(None) => return,
+            Err(panic) => return endpoint.fail(&*panic),
         }
     }
 }
 
 #[cfg(all(test, target_os = "linux"))]
 #[path = "../tests/common/mod.rs"]
-mod common;
+pub(crate) mod common;
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -408,7 +434,7 @@ mod tests {
     }
 
     fn drive(endpoint: &Endpoint) {
-        endpoint.drive(true, None, &mut Vec::new());
+        endpoint.drive(true, None, &mut Vec::new()).unwrap();
     }
 
     fn send_to(endpoint: &Endpoint) {
@@ -498,5 +524,35 @@ mod tests {
         }
         assert!(round.busy.is_empty());
         assert_eq!(round.watched.len() as u64, MANY - 3);
+    }
+    #[test]
+    fn a_panic_of_one_engine_fails_its_endpoint_and_no_other() {
+        let (mut round, endpoints) = idle();
+        let now = Instant::now();
+        one(&endpoints).sabotage();
+        round.go(now);
+        round.go(now + GRACE);
+        round.go(now + GRACE);
+        assert_eq!(round.watched.len() as u64, MANY - 1);
+        assert!(one(&endpoints).drive(false, None, &mut Vec::new()).is_err());
+        // The others are looked after as before.
+        send_to(&endpoints[0]);
+        round.go(now);
+        round.go(now + GRACE);
+        assert_eq!(endpoints[0].late(), 1);
+        drive(&endpoints[0]);
+    }
+
+    #[test]
+    fn a_guardian_that_starts_over_looks_at_all_of_them() {
+        let (mut round, endpoints) = idle();
+        round.start_over();
+        assert_eq!(round.busy.len() as u64, MANY);
+        let now = Instant::now();
+        send_to(one(&endpoints));
+        round.go(now);
+        assert_eq!(round.busy, [ID]);
+        round.go(now + GRACE);
+        assert_eq!(one(&endpoints).late(), 1);
     }
 }

@@ -9,10 +9,13 @@
 mod endpoint;
 mod guardian;
 mod handoff;
+#[cfg(target_os = "linux")]
+mod icmp;
 mod packets;
 mod poller;
+mod sending;
 mod udp;
 
-pub use endpoint::{Driven, Endpoint, Io};
+pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
 pub use udp::{Received, UdpEndpoint};

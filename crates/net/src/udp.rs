@@ -9,11 +9,14 @@ use std::{
 };
 
 use bytes::BytesMut;
-use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use wtio_engine::OutgoingDatagram;
 
-use crate::packets::Packets;
+use crate::{
+    packets::Packets,
+    sending::{Sending, Trouble},
+};
 
 /// Kernel buffers asked for; the system may grant less.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -23,6 +26,8 @@ const KEPT_HEAP: usize = 4 * 1024 * 1024;
 const BATCH: usize = 8;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
+/// ICMP errors kept until somebody takes them.
+const HEARD: usize = 64;
 
 /// What came with a datagram.
 #[derive(Debug, Clone, Copy)]
@@ -37,24 +42,39 @@ pub struct Received {
 
 /// A bound UDP socket.
 pub struct UdpEndpoint {
-    socket: UdpSocket,
-    state: UdpSocketState,
+    socket: Plug,
     buffer: Box<[u8]>,
     packets: Packets,
+    sending: Sending,
+}
+
+/// The socket and what is known of it.
+struct Plug {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    /// Datagrams that the kernel takes in one send call.
+    segments: usize,
+    /// The system tells of ICMP errors.
+    hears_errors: bool,
+    /// Its error queue was read.
+    has_heard: bool,
+    /// What it said: where a packet went, and the errno. At most [`HEARD`].
+    heard: Vec<(SocketAddr, i32)>,
 }
 
 impl std::fmt::Debug for UdpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UdpEndpoint").field("fd", &self.socket.as_raw_fd()).finish_non_exhaustive()
+        f.debug_struct("UdpEndpoint").field("fd", &self.file_descriptor()).finish_non_exhaustive()
     }
 }
 
 impl UdpEndpoint {
-    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too.
+    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `hears_errors` the network's answers to
+    /// packets that it could not deliver are among the troubles.
     ///
     /// # Errors
     /// Whatever the system answers: address in use, not available, no permission.
-    pub fn bind(address: SocketAddr, dual_stack: bool) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, dual_stack: bool, hears_errors: bool) -> io::Result<Self> {
         keep_heap();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -65,8 +85,18 @@ impl UdpEndpoint {
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        Ok(Self { socket, state, buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(), packets: Packets::default() })
+        let state = state_of(&socket)?;
+        // Without them, a connection notices by itself that nobody answers.
+        let hears_errors = cfg!(target_os = "linux")
+            && hears_errors
+            && state.enable_transport_errors(UdpSockRef::from(&socket)).is_ok();
+        let segments = state.max_gso_segments();
+        Ok(Self {
+            socket: Plug { socket, state, segments, hears_errors, has_heard: false, heard: Vec::new() },
+            buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(),
+            packets: Packets::default(),
+            sending: Sending::default(),
+        })
     }
 
     /// The address in use.
@@ -74,25 +104,49 @@ impl UdpEndpoint {
     /// # Errors
     /// When the system does not tell.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.socket.socket.local_addr()
     }
 
     /// File descriptor, to be watched for readiness.
     #[must_use]
     pub fn file_descriptor(&self) -> RawFd {
-        self.socket.as_raw_fd()
+        self.socket.socket.as_raw_fd()
     }
 
     /// The socket, to be polled.
     #[must_use]
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket.socket.as_fd()
     }
 
-    /// Datagrams the kernel takes in one send call; falls to 1 where it turns out to take no bursts.
+    /// Datagrams the kernel takes in one send call.
     #[must_use]
     pub fn segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.socket.segments
+    }
+
+    /// Packets that could not be sent, by errno.
+    #[must_use]
+    pub fn failures(&self) -> &[(i32, u64)] {
+        self.sending.failures()
+    }
+
+    /// Whether something went wrong since they were last taken.
+    pub(crate) fn has_troubles(&self) -> bool {
+        self.sending.has_troubles() || !self.socket.heard.is_empty()
+    }
+
+    /// What went wrong since the last call.
+    pub(crate) fn take_troubles(&mut self) -> Vec<Trouble> {
+        for (destination, errno) in self.socket.heard.drain(..) {
+            self.sending.note(destination, errno, true, 0);
+        }
+        self.sending.take_troubles()
+    }
+
+    /// Whether the error queue was read since the last call.
+    pub(crate) fn take_has_heard(&mut self) -> bool {
+        std::mem::take(&mut self.socket.has_heard)
     }
 
     /// Receive one batch and hand out each datagram.
@@ -100,13 +154,20 @@ impl UdpEndpoint {
         let mut metas = [RecvMeta::default(); BATCH];
         let count = {
             let mut slices = self.buffer.chunks_mut(BUNDLE).map(IoSliceMut::new).collect::<Vec<_>>();
-            match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, &mut metas) {
+            match self.socket.state.recv(UdpSockRef::from(&self.socket.socket), &mut slices, &mut metas) {
                 Ok(count) => count,
-                // Errors of earlier sends (ICMP) surface here; the batch is empty either way.
-                Err(_) => return,
+                // Nothing is there, or an ICMP error came first; the batch is empty either way.
+                Err(_) => {
+                    self.socket.hear_errors();
+                    return;
+                }
             }
         };
         for (meta, bundle) in metas.iter().take(count).zip(self.buffer.chunks(BUNDLE)) {
+            if meta.addr.port() == 0 {
+                // Nobody can be answered there (RFC 768, RFC 8085, section 5.1): whoever writes that wants us to fail.
+                continue;
+            }
             let received =
                 Received { source: meta.addr, destination: meta.dst_ip, ecn: meta.ecn.map_or(0, |e| e as u8) };
             for datagram in bundle[..meta.len].chunks(meta.stride.max(1)) {
@@ -118,20 +179,79 @@ impl UdpEndpoint {
         }
     }
 
-    /// Send one datagram or burst. False: the socket is full, nothing was sent.
-    pub fn send(&self, outgoing: &OutgoingDatagram<'_>) -> bool {
-        let transmit = Transmit {
-            destination: outgoing.destination,
-            ecn: EcnCodepoint::from_bits(outgoing.ecn),
-            contents: outgoing.contents,
-            segment_size: outgoing.segment_size,
-            src_ip: outgoing.source,
-        };
-        match self.state.try_send(UdpSockRef::from(&self.socket), &transmit) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            // Any other failure is a lost packet: QUIC repeats it, and gives up in its own time.
-            _ => true,
+    /// Send one datagram or burst. False: the socket is full, nothing was sent, and the same has to come next.
+    pub fn send(&mut self, outgoing: &OutgoingDatagram<'_>) -> bool {
+        self.sending.send(outgoing, |transmit| self.socket.send(transmit))
+    }
+}
+
+impl Plug {
+    fn send(&mut self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let result = self.state.try_send(UdpSockRef::from(&self.socket), transmit);
+        if result.is_ok() && self.state.max_gso_segments() == self.segments {
+            return result;
         }
+        self.amend(transmit, result)
+    }
+
+    /// Deal with a packet that did not leave.
+    #[cold]
+    fn amend(&mut self, transmit: &Transmit<'_>, mut result: io::Result<()>) -> io::Result<()> {
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) && self.hear_errors() {
+            // That was about an earlier packet, and this one has not been tried.
+            result = self.state.try_send(UdpSockRef::from(&self.socket), transmit);
+        }
+        if self.state.max_gso_segments() != self.segments {
+            // It has given up bundles and ECN marks, for good and for every destination, because of one packet. A new one
+            // begins afresh.
+            if let Ok(state) = state_of(&self.socket) {
+                self.state = state;
+            }
+        }
+        result
+    }
+
+    /// Read the socket's error queue; whether the network has said something.
+    fn hear_errors(&mut self) -> bool {
+        let mut has_news = false;
+        #[cfg(target_os = "linux")]
+        if self.hears_errors {
+            let heard = &mut self.heard;
+            let count = crate::icmp::read_errors(&self.socket, |destination, errno| {
+                has_news = true;
+                if heard.len() < HEARD {
+                    heard.push((destination, errno));
+                }
+            });
+            self.has_heard |= count > 0;
+        }
+        has_news
+    }
+}
+
+/// Prepare a socket for bundles, ECN and all.
+fn state_of(socket: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    #[cfg(target_os = "linux")]
+    drop_timestamps(socket);
+    Ok(state)
+}
+
+/// Have the kernel leave out the time of arrival, which quinn-udp asks for: nothing needs it, and with it there is no room
+/// left for the ECN bits of a bundle in the memory that quinn-udp has for what comes with one.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no crate of ours offers this option")]
+fn drop_timestamps(socket: &UdpSocket) {
+    let off: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the pointer is to a value of the size given, which the call only reads.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPNS,
+            std::ptr::from_ref(&off).cast(),
+            size_of_val(&off) as libc::socklen_t,
+        );
     }
 }
 
@@ -142,5 +262,89 @@ fn keep_heap() {
     static ONCE: Once = Once::new();
     if cfg!(target_env = "gnu") {
         ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity(KEPT_HEAP / 2))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKET: usize = 1200;
+
+    fn endpoint(hears_errors: bool) -> UdpEndpoint {
+        UdpEndpoint::bind("127.0.0.1:0".parse().unwrap(), false, hears_errors).unwrap()
+    }
+
+    fn send(from: &mut UdpEndpoint, destination: SocketAddr, contents: &[u8]) -> bool {
+        let segment_size = (contents.len() > PACKET).then_some(PACKET);
+        from.send(&OutgoingDatagram { destination, source: None, ecn: 2, segment_size, contents })
+    }
+
+    /// What arrives: ECN bits and sizes.
+    fn received(by: &mut UdpEndpoint) -> Vec<(u8, usize)> {
+        let mut all = Vec::new();
+        by.receive(|meta, datagram| all.push((meta.ecn, datagram.len())));
+        all
+    }
+
+    #[test]
+    fn a_destination_that_fails_changes_nothing_for_the_others() {
+        let (mut from, mut to) = (endpoint(false), endpoint(false));
+        let destination = to.local_address().unwrap();
+        let nowhere = SocketAddr::new(destination.ip(), 0);
+        let segments = from.segments();
+        assert!(segments > 1, "this kernel has no GSO, and there is nothing to test");
+        for _ in 0..1000 {
+            assert!(send(&mut from, nowhere, &[0; 3 * PACKET]));
+            assert!(send(&mut from, nowhere, &[0; PACKET]));
+        }
+        assert_eq!(from.failures(), [(libc::EINVAL, 4000)]);
+        assert_eq!((from.segments(), from.socket.state.max_gso_segments()), (segments, segments));
+        assert!(send(&mut from, destination, &[0; 3 * PACKET]));
+        // One bundle, marked.
+        assert_eq!(received(&mut to), [(2, PACKET); 3]);
+        assert_eq!(from.take_troubles().len(), 1);
+        assert!(from.take_troubles().is_empty());
+    }
+
+    #[test]
+    fn packets_of_a_bundle_arrive_with_their_ecn_bits() {
+        for ip in ["127.0.0.1", "::1"] {
+            let at = SocketAddr::new(ip.parse().unwrap(), 0);
+            let Ok(mut from) = UdpEndpoint::bind(at, false, false) else { continue };
+            let mut to = UdpEndpoint::bind(at, false, false).unwrap();
+            assert!(send(&mut from, to.local_address().unwrap(), &[0; 3 * PACKET]));
+            assert_eq!(received(&mut to), [(2, PACKET); 3], "{ip}");
+        }
+    }
+
+    #[test]
+    fn an_error_of_an_earlier_packet_does_not_cost_the_next_one() {
+        let (mut from, mut to) = (endpoint(true), endpoint(false));
+        let closed = endpoint(false).local_address().unwrap();
+        let destination = to.local_address().unwrap();
+        for _ in 0..100 {
+            assert!(send(&mut from, closed, &[0; PACKET]));
+            // Its socket has an error pending now.
+            assert!(send(&mut from, destination, &[0; PACKET]));
+            assert_eq!(received(&mut to).len(), 1);
+        }
+        assert!(from.failures().is_empty());
+        let troubles = from.take_troubles();
+        assert_eq!(troubles.len(), 1);
+        assert_eq!((troubles[0].destination, troubles[0].is_remote), (closed, true));
+        assert!(from.take_has_heard());
+        assert!(!from.take_has_heard());
+    }
+
+    #[test]
+    fn an_error_of_an_earlier_packet_does_not_hide_what_arrives() {
+        let (mut from, mut to) = (endpoint(true), endpoint(false));
+        let closed = endpoint(false).local_address().unwrap();
+        let destination = from.local_address().unwrap();
+        assert!(send(&mut from, closed, &[0; PACKET]));
+        assert!(send(&mut to, destination, &[0; PACKET]));
+        // The loop comes again as long as there is something.
+        assert_eq!(received(&mut from).len() + received(&mut from).len(), 1);
     }
 }

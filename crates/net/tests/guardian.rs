@@ -30,7 +30,7 @@ impl Side {
     }
 
     fn drive(&mut self) {
-        self.endpoint.drive(true, None, &mut self.events);
+        self.endpoint.drive(true, None, &mut self.events).unwrap();
     }
 
     fn seen(&self, test: impl Fn(&Event) -> bool) -> bool {
@@ -92,4 +92,19 @@ fn a_late_loop_among_many_endpoints_is_stood_in_for() {
     let (_server, late) = server_left_alone(Io::Loop);
     assert!(late >= 1);
     assert_eq!(idle.iter().map(|side| side.endpoint.late()).sum::<u64>(), 0);
+}
+
+#[test]
+fn a_guardian_that_met_a_panic_goes_on_with_the_others() {
+    let failed = Side::new(None, Io::Loop);
+    failed.endpoint.sabotage();
+    let start = Instant::now();
+    while failed.endpoint.late() == 0 {
+        assert!(start.elapsed() < PATIENCE, "the guardian does not look");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (_server, late) = server_left_alone(Io::Loop);
+    assert!(late >= 1);
+    let told = failed.endpoint.drive(false, None, &mut Vec::new()).unwrap_err();
+    assert!(told.0.contains("sabotage"), "{told:?}");
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Names of the event kinds, in the order of their numbers.
-pub(crate) const EVENT_NAMES: [&str; 15] = [
+pub(crate) const EVENT_NAMES: [&str; 18] = [
     "EVENT_INCOMING",
     "EVENT_CONNECTED",
     "EVENT_CLOSED",
@@ -42,6 +42,9 @@ pub(crate) const EVENT_NAMES: [&str; 15] = [
     "EVENT_DATAGRAM_ID",
     "EVENT_READY",
     "EVENT_STREAMS_BLOCKED",
+    "EVENT_UNREACHABLE",
+    "EVENT_SEND_FAILED",
+    "EVENT_ERRORS_READ",
 ];
 
 /// What all objects of an endpoint share.
@@ -267,7 +270,7 @@ impl Endpoint {
         let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
         Ok(Self {
             shared: Arc::new(Shared {
-                endpoint: wtio_net::Endpoint::new(engine, io)?,
+                endpoint: wtio_net::Endpoint::new(engine, io).map_err(raise_os)?,
                 waiters: Waiters::default(),
                 scheduler: Mutex::new(None),
                 is_scheduled: AtomicBool::new(false),
@@ -327,7 +330,9 @@ impl Endpoint {
             ));
         }
         let mut events = Vec::new();
-        let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events);
+        let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events).map_err(|panicked| {
+            PyRuntimeError::new_err(format!("the QUIC engine panicked, a defect of wtio: {}", panicked.0))
+        })?;
         // Whatever Python does with what it gets may need another drive.
         self.shared.is_scheduled.store(false, Ordering::Relaxed);
         let wakes = PyList::empty(py);
@@ -430,6 +435,18 @@ impl Endpoint {
         Ok(dict)
     }
 
+    fn send_failures(&self) -> Vec<(i32, u64)> {
+        self.shared.endpoint.send_failures()
+    }
+
+    fn take_wakers(&self) -> Vec<Py<PyAny>> {
+        self.shared.waiters.take_all()
+    }
+
+    fn sabotage(&self) {
+        self.shared.endpoint.sabotage();
+    }
+
     #[getter]
     fn loop_late_total(&self) -> u64 {
         self.shared.endpoint.late()
@@ -470,6 +487,11 @@ impl Endpoint {
             Event::StreamsBlocked { connection, session, bidirectional, limit } => {
                 (14, connection, session, bidirectional, limit).into_pyobject(py)
             }
+            Event::Unreachable { connection, errno, is_remote } => (15, connection, errno, is_remote).into_pyobject(py),
+            Event::SendFailed { destination, errno, count } => {
+                (16, py.None(), errno, count, pair(destination)).into_pyobject(py)
+            }
+            Event::ErrorsRead => (17, py.None()).into_pyobject(py),
             other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
         }
     }

@@ -72,6 +72,12 @@ impl Waiters {
         Some(self.remove(key.0, key.1))
     }
 
+    /// Take out all wakers there are; the caller drops or completes them.
+    pub(crate) fn take_all(&self) -> Vec<Py<PyAny>> {
+        let waiting = std::mem::take(&mut *self.lock());
+        waiting.into_values().flatten().collect()
+    }
+
     /// Take out all wakers of one kind; the caller drops or completes them.
     pub(crate) fn remove(&self, connection: u64, wait: Wait) -> Vec<Py<PyAny>> {
         let mut waiting = self.lock();

@@ -7,6 +7,9 @@ back, and passes events to the connection they belong to. ``loop`` does so on an
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from dataclasses import dataclass
@@ -21,6 +24,20 @@ if TYPE_CHECKING:
 
     from wtio._waiting import Waker
     from wtio.config import Limits, Timeouts
+
+# What usually lies behind a failure to send.
+ERRNO_HINTS: Final = {
+    errno.EPERM: "a firewall rule of this machine",
+    errno.EACCES: "a firewall rule or route of this machine forbids it",
+    errno.EMSGSIZE: "a link of this machine carries less than the 1200 bytes that QUIC needs",
+    errno.ENOBUFS: "a queue of this machine's network is full",
+    errno.ENETUNREACH: "it has no route to that network, or no address of that family",
+    errno.EHOSTUNREACH: "its route there leads nowhere, or the next host does not answer",
+    errno.ENETDOWN: "the interface is down",
+    errno.ENOMEM: "the kernel is short of memory for sockets",
+}
+
+_logger = logging.getLogger("wtio.network")
 
 EngineEvent = tuple[Any, ...]
 """(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""
@@ -70,6 +87,7 @@ class Driver(ABC):
         self.endpoint = endpoint
         self.loop = loop
         self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
+        self.on_failure: Callable[[Exception], None] | None = None
         self.is_closed = False
         self._handlers: dict[int, Handler] = {}
         self._is_debugged = loop.get_debug()
@@ -194,6 +212,10 @@ class Driver(ABC):
             return
         handler = self._handlers.get(connection)
         if handler is None:
+            if kind == _core.EVENT_SEND_FAILED:
+                self._log_failure(event[2], event[3], event[4])
+            elif kind == _core.EVENT_ERRORS_READ:
+                self._errors_read()
             return
         if kind == _core.EVENT_CLOSED:
             del self._handlers[connection]
@@ -206,13 +228,41 @@ class Driver(ABC):
             )
             handler.break_off(error)
 
+    def _log_failure(self, number: int, count: int, destination: tuple[str, int]) -> None:
+        """Say once in a while what cannot be sent: single packets get lost on every network."""
+        ip, port = self.local_address
+        _logger.warning(
+            "%d packets could not be sent from %s port %d, the last to %s port %d: %s%s; they count as lost, and QUIC "
+            "sends again what was in them",
+            count,
+            ip,
+            port,
+            *destination,
+            describe_errno(number),
+            f" ({hint})" if (hint := ERRNO_HINTS.get(number)) else "",
+        )
+
+    def _errors_read(self) -> None:
+        """The socket had errors pending, which were read."""
+
     def _fail(self, error: Exception) -> None:
         """The engine itself failed: every connection ends with that error."""
         self.loop.call_exception_handler({"message": "wtio: the engine failed", "exception": error})
         handlers, self._handlers = self._handlers, {}
         for handler in handlers.values():
             handler.break_off(error)
+        if self.on_failure is not None:
+            self.on_failure(error)
         self.close()
+        # The engine wakes nobody any more. Whoever waits for it finds that everything is over.
+        for waker in self.endpoint.take_wakers():
+            if not waker.done():
+                waker.set_result(None)
+
+
+def describe_errno(number: int) -> str:
+    """Name an error of the system: words and symbol."""
+    return f"{os.strerror(number).lower()} ({errno.errorcode.get(number, f'errno {number}')})"
 
 
 def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> dict[str, Any]:

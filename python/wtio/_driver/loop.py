@@ -103,6 +103,21 @@ class LoopDriver(Driver):
         self.endpoint.hear()
         self._take_turn()
 
+    def _errors_read(self) -> None:
+        # libuv, and so uvloop, calls back once when a socket has an error pending and watches it no longer. It may still
+        # be in the middle of that.
+        if self._descriptor is not None:
+            self.loop.call_soon(self._watch_again)
+
+    def _watch_again(self) -> None:
+        if self.is_closed or self._descriptor is None:
+            return
+        self.loop.remove_reader(self._descriptor)
+        if self._waits_to_write:
+            self.loop.remove_writer(self._descriptor)
+            self.loop.add_writer(self._descriptor, self.drive)
+        self.loop.add_reader(self._descriptor, self._readable)
+
     def _expired(self) -> None:
         self._timer = None
         if not self.is_closed:

@@ -198,6 +198,7 @@ pub struct Engine {
     answers: VecDeque<Held>,
     buffer: Vec<u8>,
     events: Untaken,
+    is_server: bool,
     is_refusing: bool,
     has_drained: bool,
 }
@@ -227,6 +228,7 @@ impl Engine {
             }
         };
         Ok(Self {
+            is_server: server.is_some(),
             endpoint: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
             options: Arc::new(options),
             transport,
@@ -481,6 +483,43 @@ impl Engine {
         let (handle, inner) =
             self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;
         Ok(self.insert(handle, inner))
+    }
+
+    /// What was sent to `remote` cannot be delivered, says the system or (`is_remote`) the network. Reports
+    /// [`Event::Unreachable`] for those of our connections that have just begun and heard nothing from there; an established
+    /// one goes on, for what fails now may work again. Whether there was one.
+    pub fn note_unreachable(&mut self, remote: SocketAddr, errno: i32, is_remote: bool) -> bool {
+        let mut is_ours = false;
+        for conn in self.connections.values() {
+            let at = conn.inner.remote_address();
+            if (at.ip(), at.port()) == (remote.ip(), remote.port())
+                && conn.is_client()
+                && !conn.is_connected
+                && !conn.is_closed
+                && conn.inner.stats().udp_rx.datagrams == 0
+            {
+                is_ours = true;
+                self.events.list.push(Event::Unreachable { connection: conn.id, errno, is_remote });
+            }
+        }
+        self.events.bound();
+        is_ours
+    }
+
+    /// Whether this side accepts connections.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.is_server
+    }
+
+    /// Forget all connections at once, without a word to anybody: what they are made of cannot be relied on any more.
+    pub fn abandon(&mut self) {
+        let connections = std::mem::take(&mut self.connections);
+        self.ids.clear();
+        self.dirty.clear();
+        self.timers.clear();
+        self.answers.clear();
+        drop(connections);
     }
 
     /// Turn away new connections from now on.
