@@ -197,6 +197,9 @@ class Connection:
     def raw_taken(self) -> None:
         """What had arrived on a raw stream was taken."""
 
+    def unreachable(self, number: int, is_remote: bool) -> None:
+        """What a client's handshake begins with cannot be delivered: errno, and whether the network says so."""
+
     def session_over(self, session: WebTransportSession) -> None:
         """Nothing will happen on a session any more."""
 
@@ -347,6 +350,9 @@ class Connection:
             self._end_session(session, CloseInfo(None, words, "transport"), cause)
             self.h3.abort_session(session.session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
             self._pump()
+
+    def _unreachable(self, event: EngineEvent) -> None:
+        self.unreachable(event[2], event[3])
 
     def _closed(self, event: EngineEvent) -> None:
         cause, code, reason = event[2], event[3], event[4]
@@ -739,6 +745,7 @@ _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
     _core.EVENT_CREDIT_BLOCKED: Connection._credit_blocked,
     _core.EVENT_STREAMS_BLOCKED: Connection._streams_blocked,
     _core.EVENT_DATAGRAM_ID: Connection._datagram_id,
+    _core.EVENT_UNREACHABLE: Connection._unreachable,
 }
 
 

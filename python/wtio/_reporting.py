@@ -5,6 +5,7 @@ Nothing here runs before somebody asks for a report or an attempt to connect fai
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlsplit
 
 from wtio import _core
+from wtio._driver import ERRNO_HINTS, describe_errno
 from wtio._url import without_query
 from wtio.errors import (
     ConnectError,
@@ -94,6 +96,8 @@ class Attempt:
     connection: Connection | None = None
     failure: str = ""
     """Why there is no connection: the socket or the engine refused."""
+    errno: int | None = None
+    """The system's number for that."""
 
 
 @dataclass(slots=True)
@@ -245,11 +249,16 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
     address, connection = attempt.address, attempt.connection
     outcome: AddressOutcome
     detail = attempt.failure
+    number = attempt.errno
     facts = None if connection is None else connection.facts()
     if connection is None or facts is None:
         outcome = "failed" if detail else "not tried"
     elif connection is trace.winner:
         outcome = "connected"
+    elif connection.loss is not None and connection.loss[0] == "unreachable":
+        outcome = "unreachable"
+        number = connection.loss[1]
+        detail = _loss(connection, "").reason
     elif connection.loss is not None and connection.loss[0] != "local":
         outcome = "failed" if facts.datagrams_received else "no answer"
         detail = "its certificate was refused" if facts.is_refused else _loss(connection, "").reason
@@ -262,7 +271,7 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
     else:
         outcome = "no answer"
         detail = f"{facts.datagrams_sent} packets sent"
-    return AddressReport(ip=address.ip, port=address.port, outcome=outcome, detail=detail)
+    return AddressReport(ip=address.ip, port=address.port, outcome=outcome, detail=detail, errno=number)
 
 
 def _times(trace: Trace, now: float | None) -> PhaseTimes:
@@ -380,6 +389,8 @@ def _loss(connection: Connection, reason: str) -> EndReport:
         by = "local"
     elif cause == "idle":
         by = "timeout"
+    elif cause == "unreachable":
+        name = errno.errorcode.get(code, f"errno {code}")
     if cause in ("idle", "reset", "version"):
         number, name = None, ""
     words, _ = loss_in_words(cause, code, said, idle=connection.timeouts.idle)
@@ -396,6 +407,8 @@ def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
     name = ""
     if isinstance(error, HandshakeTimeout):
         cause, by = "timeout", "timeout"
+    elif connection is None and error.errno is not None:
+        code, name = error.errno, errno.errorcode.get(error.errno, f"errno {error.errno}")
     elif isinstance(error, NameResolutionError):
         cause = "lookup"
     elif isinstance(error, SessionRejectedError):
@@ -457,10 +470,22 @@ def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[s
             return "the peer has forgotten the connection (stateless reset)", "transport"
         case "version":
             return "the peer speaks no QUIC version of ours", "transport"
+        case "unreachable":
+            return _unreachable_in_words(code, is_remote=reason == "network"), "transport"
         case "refused":
             return f"the server takes no new connection{said}", "transport"
         case _:
             return f"this side closed the connection with {describe(code)}{said}", "local"
+
+
+def _unreachable_in_words(number: int, *, is_remote: bool) -> str:
+    words = describe_errno(number)
+    if is_remote:
+        if number == errno.ECONNREFUSED:
+            return f"nothing listens at this UDP port: {words}"
+        return f"the network answers that it cannot deliver there: {words}"
+    hint = ERRNO_HINTS.get(number, "")
+    return f"this machine cannot send there: {words}" + (f"; {hint}" if hint else "")
 
 
 def _transport_error(code: int) -> str:

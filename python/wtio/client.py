@@ -8,6 +8,8 @@ client whose sessions share sockets and connections.
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -54,6 +56,8 @@ _LONGEST_PROTOCOL: Final = 512
 # TLS alerts that speak of certificates (RFC 8446, section 6.2).
 _CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
 _NO_APPLICATION_PROTOCOL: Final = 120
+# What may be over by the time at which QUIC sends again.
+_PASSING: Final = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
 
 _REJECTION_HINTS: Final = {
     403: "the server does not allow this origin or client; see the `origin` and `headers` parameters",
@@ -179,6 +183,7 @@ class ClientConnection(Connection):
         "_sockets",
         "is_connected",
         "is_refusing",
+        "is_too_large",
         "on_lost",
         "on_settings",
         "settings",
@@ -205,6 +210,8 @@ class ClientConnection(Connection):
         """Connectors that have been given this connection and have no session yet."""
         self.is_refusing = False
         """The server refused a session that its limits would have allowed."""
+        self.is_too_large = False
+        """The network says that it cannot carry the packets of the handshake: they cannot be smaller."""
         self.on_lost: Callable[[], None] | None = None
         self.on_settings: Callable[[ClientConnection], None] | None = None
         self._sockets = sockets
@@ -224,6 +231,16 @@ class ClientConnection(Connection):
     def connected(self) -> None:
         self.is_connected = True
         self._notify()
+
+    def unreachable(self, number: int, is_remote: bool) -> None:
+        if is_remote and number == errno.EMSGSIZE:
+            # It may have been about another packet than ours. The time limit says it, if nothing comes.
+            self.is_too_large = True
+        elif number not in _PASSING and not self.is_lost:
+            self._final_facts = self.core.facts()
+            # Not at once: this is in the middle of the engine's events.
+            self.loop.call_soon(self._close_core, ErrorCodes.H3_NO_ERROR, "")
+            self._lose("unreachable", number, "network" if is_remote else "system")
 
     def detach(self) -> None:
         """The connector that made this connection has it now, and need not live as long."""
@@ -400,7 +417,7 @@ class Connector:
                 raise
             late = HandshakeTimeout(
                 f"no session with `{self._target.url}` within {limit:g} s (Timeouts.connect): stopped while "
-                f"{self._step}",
+                f"{self._step}{self._silence_in_words()}",
                 timeout=limit,
             )
             raise self._reported(late) from error
@@ -518,6 +535,7 @@ class Connector:
                 except (OSError, _core.TlsError) as error:
                     failures.append(error)
                     attempt.failure = str(error)
+                    attempt.errno = error.errno if isinstance(error, OSError) else None
                     continue
                 self._attempts.append(connection)
             winner = await self._wait_for_winner(self._timeouts.attempt_delay if waiting else None)
@@ -532,7 +550,11 @@ class Connector:
         raise self._best(failures)
 
     async def _wait_for_winner(self, head_start: float | None) -> ClientConnection | None:
-        """Wait for a complete handshake; None when all attempts have failed or the head start (seconds) is over."""
+        """Wait for a complete handshake; None when all attempts have failed or the head start (seconds) is over.
+
+        Where there is a head start, the failure of any attempt ends it (RFC 8305, section 5).
+        """
+        lost = sum(attempt.is_lost for attempt in self._attempts)
         try:
             async with asyncio.timeout(head_start):
                 while True:
@@ -542,7 +564,8 @@ class Connector:
                     for attempt in self._attempts:
                         if attempt.is_connected and not attempt.is_lost:
                             return attempt
-                    if all(attempt.is_lost for attempt in self._attempts):
+                    now_lost = sum(attempt.is_lost for attempt in self._attempts)
+                    if now_lost == len(self._attempts) or (head_start is not None and now_lost > lost):
                         return None
                     await self._changed.wait()
         except TimeoutError:
@@ -638,6 +661,31 @@ class Connector:
             headers=tuple(event.headers),
         )
 
+    def _silence_in_words(self) -> str:
+        """What to look at where nothing came back during the handshake."""
+        trace = self._trace
+        if trace.step != "handshake":
+            return ""
+        words = ""
+        silent = False
+        for attempt in trace.attempts:
+            connection = attempt.connection
+            if isinstance(connection, ClientConnection) and connection.loss is not None:
+                cause, code, reason = connection.loss
+                said, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
+                words += f"; {attempt.address.ip}: {said}"
+            elif isinstance(connection, ClientConnection):
+                facts = connection.facts()
+                silent = silent or facts is None or not facts.datagrams_received
+                if connection.is_too_large:
+                    words += f"; a router on the way to {attempt.address.ip} answers that QUIC's packets are too large"
+        if silent:
+            words += (
+                f"; nothing came back: a firewall may block UDP port {self._target.port}, the server may not run, or a "
+                "link on the way may carry less (MTU) than the 1200 bytes that QUIC needs"
+            )
+        return words
+
     def _raise_if_lost(self, connection: ClientConnection) -> None:
         if connection.is_lost:
             raise self._loss_error(connection)
@@ -662,6 +710,11 @@ class Connector:
         words, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
         if cause == "refused" or (cause == "transport" and code == ErrorCodes.CONNECTION_REFUSED):
             return ConnectionRefused(f"{where} refused the connection: {words}")
+        if cause == "unreachable":
+            kind = ConnectionRefused if code == errno.ECONNREFUSED else ConnectError
+            error = kind(f"no connection to {where}: {words}")
+            error.errno = code
+            return error
         error = ConnectError(f"no connection to {where}: {words}")
         error.__cause__ = connection._violation
         return error
@@ -675,6 +728,8 @@ class Connector:
             cause = first
             first = ConnectError(f"no connection to `{self._target.authority}`: {cause}")
             first.__cause__ = cause
+            if isinstance(cause, OSError):
+                first.errno = cause.errno
         for other in others:
             first.add_note(f"another address failed, too: {other}")
         return first
@@ -746,7 +801,7 @@ def connect(
         TypeError: An argument is of the wrong type. Raised at once.
         NameResolutionError: The host has no address.
         CertificateError: The server's certificate is not trusted.
-        ConnectionRefused: The server takes no new connection.
+        ConnectionRefused: The server takes no new connection, or nothing listens at its port.
         RequirementsNotMetError: The server speaks no HTTP/3 or no WebTransport.
         SessionRejectedError: The server answered with a status other than 2xx.
         HandshakeTimeout: The time is up.

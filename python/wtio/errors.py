@@ -3,7 +3,7 @@
 ::
 
     WebTransportError
-    ├── ConnectError (ConnectionError)           no session came about: .report
+    ├── ConnectError (ConnectionError)           no session came about: .report .errno
     │   ├── InvalidURLError (ValueError)         .url
     │   ├── NameResolutionError                  .host
     │   ├── CertificateError                     .path
@@ -47,7 +47,8 @@ _Error = TypeVar("_Error", bound="WebTransportError")
 def _rebuild(cls: type[_Error], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> _Error:
     error = cls.__new__(cls)
     error.args = arguments
-    error.__dict__.update(attributes)
+    for name, value in attributes.items():
+        setattr(error, name, value)
     return error
 
 
@@ -65,6 +66,16 @@ class ConnectError(WebTransportError, ConnectionError):
     report: ConnectionReport | None = None
     """Everything known of the attempt: addresses, certificate, settings, who ended it and why. None where it failed
     before the host was looked up: a bad URL, or a certificate file that cannot be used."""
+    errno: int | None
+    """The system's error number, such as ``errno.ENETUNREACH``, where it or the network (ICMP) refused to deliver; None
+    otherwise."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError keeps its number where the others keep nothing.
+        attributes = self.__dict__.copy()
+        if self.errno is not None:
+            attributes["errno"] = self.errno
+        return _rebuild, (type(self), self.args, attributes)
 
 
 class InvalidURLError(ConnectError, ValueError):
@@ -101,7 +112,8 @@ class CertificateError(ConnectError):
 
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
-    """The server answered that it takes no new connection."""
+    """The server answered that it takes no new connection, or the network that nothing listens at its port (``errno`` is
+    then ``errno.ECONNREFUSED``)."""
 
 
 class HandshakeTimeout(ConnectError, TimeoutError):

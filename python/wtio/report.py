@@ -49,10 +49,12 @@ class AddressReport:
     outcome: AddressOutcome
     """``"connected"``: in use. ``"failed"``: it answered, and the handshake failed. ``"incomplete"``: it answered, but
     the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"given up"``: another address
-    was faster. ``"not tried"``: there was no need or no time. Only ``python -m wtio doctor`` finds ``"unreachable"``
-    (the network says that nothing is there) and ``"not QUIC"`` (something else answered)."""
+    was faster. ``"not tried"``: there was no need or no time. ``"unreachable"``: this machine cannot send there, or the
+    network says that nothing is there. Only ``python -m wtio doctor`` finds ``"not QUIC"`` (something else answered)."""
     detail: str = ""
     """More in words; may be empty."""
+    errno: int | None = None
+    """The system's error number, such as ``errno.ENETUNREACH``, where it or the network said why; None otherwise."""
 
     @property
     def is_ipv6(self) -> bool:
@@ -172,11 +174,12 @@ class EndReport:
     (the peer lacks something), ``"rejected"`` (an HTTP status), ``"request"`` (the request was reset), ``"session"``
     (a session's own end); for connections ``"application"`` and ``"transport"`` (the peer's
     CONNECTION_CLOSE from HTTP/3 or from QUIC), ``"protocol"`` (the peer broke QUIC's rules), ``"tls"``, ``"idle"``,
-    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``, and ``"violation"`` (the peer broke HTTP/3's rules)."""
+    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``, ``"unreachable"`` (nothing can be delivered there) and
+    ``"violation"`` (the peer broke HTTP/3's rules)."""
     by: EndedBy
     """``"peer"``, ``"local"``, ``"transport"`` (neither: the connection was lost) or ``"timeout"``."""
     code: int | None
-    """The code: a close code, an HTTP/3 or QUIC error, a TLS alert or an HTTP status, as ``cause`` says."""
+    """The code: a close code, an HTTP/3 or QUIC error, a TLS alert, an HTTP status or an errno, as ``cause`` says."""
     code_name: str
     """Name of the code, such as ``H3_NO_ERROR (0x100)``; empty without one."""
     reason: str

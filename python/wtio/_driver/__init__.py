@@ -13,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wtio import _core
 from wtio._core import collect_woken, run_woken
