@@ -670,11 +670,14 @@ class Connector:
         silent = False
         for attempt in trace.attempts:
             connection = attempt.connection
-            if isinstance(connection, ClientConnection) and connection.loss is not None:
-                cause, code, reason = connection.loss
+            if not isinstance(connection, ClientConnection):
+                continue
+            cause, code, reason = connection.loss or ("local", 0, "")
+            if cause != "local":
                 said, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
                 words += f"; {attempt.address.ip}: {said}"
-            elif isinstance(connection, ClientConnection):
+            else:
+                # It was given up only because the time is over.
                 facts = connection.facts()
                 silent = silent or facts is None or not facts.datagrams_received
                 if connection.is_too_large:

@@ -112,8 +112,7 @@ class CertificateError(ConnectError):
 
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
-    """The server answered that it takes no new connection, or the network that nothing listens at its port (``errno`` is
-    then ``errno.ECONNREFUSED``)."""
+    """The server takes no new connection, or the network says that nothing listens there (``errno`` ECONNREFUSED)."""
 
 
 class HandshakeTimeout(ConnectError, TimeoutError):

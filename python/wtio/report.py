@@ -50,7 +50,7 @@ class AddressReport:
     """``"connected"``: in use. ``"failed"``: it answered, and the handshake failed. ``"incomplete"``: it answered, but
     the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"given up"``: another address
     was faster. ``"not tried"``: there was no need or no time. ``"unreachable"``: this machine cannot send there, or the
-    network says that nothing is there. Only ``python -m wtio doctor`` finds ``"not QUIC"`` (something else answered)."""
+    network says that nothing is there. Only ``python -m wtio doctor`` finds ``"not QUIC"`` (something else answers)."""
     detail: str = ""
     """More in words; may be empty."""
     errno: int | None = None

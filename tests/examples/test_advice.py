@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -315,3 +316,23 @@ def test_names_are_compared_as_clients_do(host: str, is_covered: bool) -> None:
 def test_problems_come_first() -> None:
     report = failed("rejected", "request", status=404, report=with_settings(WT_ENABLED=None, ENABLE_WEBTRANSPORT=None))
     assert [item.kind for item in advise(report)] == ["problem", "others", "others"]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EPERM, "firewall rule of this machine"),
+        (errno.EACCES, "forbids it"),
+        (errno.EMSGSIZE, "raise its MTU"),
+        (errno.ENETUNREACH, "no route"),
+        (errno.ENETDOWN, "interface is down"),
+        (errno.ECONNREFUSED, "Nothing listens there"),
+        (errno.EHOSTUNREACH, "Nothing listens there"),
+        (None, "Nothing listens there"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_gets_advice_by_its_errno(number: int | None, words: str) -> None:
+    one = AddressReport(ip="192.0.2.1", port=443, outcome="unreachable", errno=number)
+    report = replace(failed("unreachable", by="transport"), addresses=(one,))
+    (text,) = (advice.text for advice in advise(report) if advice.name == "port_unreachable")
+    assert words in text

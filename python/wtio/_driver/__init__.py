@@ -242,7 +242,7 @@ class Driver(ABC):
             f" ({hint})" if (hint := ERRNO_HINTS.get(number)) else "",
         )
 
-    def _errors_read(self) -> None:
+    def _errors_read(self) -> None:  # noqa: B027 - most drivers need not care
         """The socket had errors pending, which were read."""
 
     def _fail(self, error: Exception) -> None:

@@ -104,8 +104,8 @@ class LoopDriver(Driver):
         self._take_turn()
 
     def _errors_read(self) -> None:
-        # libuv, and so uvloop, calls back once when a socket has an error pending and watches it no longer. It may still
-        # be in the middle of that.
+        # libuv, and so uvloop, calls back once when a socket has an error pending, and watches it no longer. It may be
+        # in the middle of that.
         if self._descriptor is not None:
             self.loop.call_soon(self._watch_again)
 

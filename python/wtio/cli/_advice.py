@@ -6,6 +6,7 @@ to anything, so each rule can be tried with a report that was made by hand.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,17 @@ def _cause(report: ConnectionReport) -> str:
     return "" if report.is_established or report.end is None else report.end.cause
 
 
+# What it means that packets do not even leave, or not get far.
+_UNREACHED: Final = {
+    errno.EPERM: "A firewall rule of this machine forbids it; QUIC needs UDP out to this port, and the answers in.",
+    errno.EACCES: "A rule or route of this machine, or of a router on the way, forbids it.",
+    errno.EMSGSIZE: "The link carries less than the 1200 bytes that QUIC needs in a packet; raise its MTU.",
+    errno.ENETUNREACH: "This machine, or a router on the way, has no route to that network. Is the machine online? For an "
+    "IPv6 address, does it have IPv6?",
+    errno.ENETDOWN: "The network interface is down.",
+}
+
+
 def _outcomes(report: ConnectionReport) -> set[str]:
     return {address.outcome for address in report.addresses if address.outcome not in ("not tried", "given up")}
 
@@ -117,6 +129,9 @@ def port_unreachable(report: ConnectionReport) -> str | None:
     """The network says that nothing is there."""
     if report.is_established or _outcomes(report) != {"unreachable"}:
         return None
+    numbers = {address.errno or 0 for address in report.addresses if address.outcome == "unreachable"}
+    if numbers and numbers <= set(_UNREACHED):
+        return "Nothing gets there. " + " ".join(_UNREACHED[number] for number in sorted(numbers))
     return (
         "Nothing listens there: the network answers that the UDP port or host is unreachable. Start the server, check "
         "the port, and remember that a TCP server on the same port does not help."
