@@ -213,7 +213,7 @@ async def test_an_icmp_error_counts_only_for_the_ports_that_it_quotes(
 ) -> None:
     attempt = connector(Hosts(io, silent), certificate)
     connecting = asyncio.ensure_future(_await(attempt))
-    while not attempt._attempts:
+    while not attempt._attempts:  # noqa: ASYNC110 - nothing tells of a first packet
         await asyncio.sleep(0.01)
     own = attempt._attempts[0].driver.local_address[1]
     for source, destination, ip in (

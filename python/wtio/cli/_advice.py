@@ -103,8 +103,8 @@ _UNREACHED: Final = {
     errno.EPERM: "A firewall rule of this machine forbids it; QUIC needs UDP out to this port, and the answers in.",
     errno.EACCES: "A rule or route of this machine, or of a router on the way, forbids it.",
     errno.EMSGSIZE: "The link carries less than the 1200 bytes that QUIC needs in a packet; raise its MTU.",
-    errno.ENETUNREACH: "This machine, or a router on the way, has no route to that network. Is the machine online? For an "
-    "IPv6 address, does it have IPv6?",
+    errno.ENETUNREACH: "This machine, or a router on the way, has no route to that network. Is the machine online? For "
+    "an IPv6 address, does it have IPv6?",
     errno.ENETDOWN: "The network interface is down.",
 }
 
