@@ -432,6 +432,7 @@ class Server:
         "_closing",
         "_congestion",
         "_connections",
+        "_failure",
         "_drivers",
         "_handler",
         "_has_refused_origin",
