@@ -36,7 +36,7 @@ pub struct Options {
     pub initial_mtu: u16,
     /// Largest UDP payload that path MTU discovery tries.
     pub max_mtu: u16,
-    /// "cubic", "bbr" or "newreno".
+    /// "tolerant", "cubic", "newreno" or "bbr".
     pub congestion: String,
     /// Let the kernel cut bursts into packets.
     pub gso: bool,

@@ -1,5 +1,6 @@
 //! The adapter to the QUIC core, quinn-proto. No other module names its types.
 
+mod congestion;
 mod connection;
 pub(crate) mod frames;
 mod handshake;
@@ -26,6 +27,7 @@ use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
 use self::{
+    congestion::TolerantConfig,
     connection::Conn,
     handshake::{ClientCrypto, ServerCrypto, TapHandle},
 };
@@ -156,11 +158,14 @@ fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
         Some(IdleTimeout::try_from(options.idle_timeout).map_err(|e| TlsError(format!("idle timeout: {e}")))?)
     };
     let congestion: Arc<dyn ControllerFactory + Send + Sync> = match options.congestion.as_str() {
+        "tolerant" => Arc::new(TolerantConfig),
         "cubic" => Arc::new(CubicConfig::default()),
         "bbr" => Arc::new(BbrConfig::default()),
         "newreno" => Arc::new(NewRenoConfig::default()),
         other => {
-            return Err(TlsError(format!("congestion control `{other}` is unknown; use `cubic`, `bbr` or `newreno`")));
+            return Err(TlsError(format!(
+                "congestion control `{other}` is unknown; use `tolerant`, `cubic`, `newreno` or `bbr`"
+            )));
         }
     };
     let mut discovery = MtuDiscoveryConfig::default();

@@ -1,0 +1,452 @@
+//! Congestion control that tells losses by chance from a full queue: CUBIC (RFC 9438) with HyStart++ (RFC 9406), which
+//! answers a loss only where something speaks for congestion.
+//!
+//! CUBIC takes each loss for a full queue. On a path that loses one packet in a hundred by chance its window stays at
+//! some twenty packets, however much the path could carry. But a full queue can be seen: what passes it comes late. So:
+//!
+//! - A loss is congestion if the packets around it waited in a queue. Where flows share a queue that drops what does not
+//!   fit, this is each loss, and the window is CUBIC's own. That is what makes it fair to other flows of this kind.
+//! - It is congestion if more is lost than [`TOLERATED`]. Then the queue was shorter than thought, and from now on half
+//!   of the wait that was seen just then counts as a queue. A policer has none at all: there each loss counts.
+//! - If more is lost, but no less after the window was cut, then it is not the window that makes the losses. The cut is
+//!   taken back, and that share of losses is the path's own.
+//!
+//! Marks of ECN and persistent congestion (RFC 9002, section 7.6) are congestion always. Where packets come at odd times
+//! anyway, nearly each loss looks like congestion; what is left is CUBIC.
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn_proto::{
+    RttEstimator,
+    congestion::{Controller, ControllerFactory, ControllerMetrics},
+};
+
+/// RFC 9438, section 4.6: what is left of the window after congestion.
+const BETA: f64 = 0.7;
+/// RFC 9438, section 5: packets per second cubed.
+const C: f64 = 0.4;
+/// RFC 9438, section 4.3.
+const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
+/// Share of bytes that may be lost without a queue, beside what the path loses anyway.
+const TOLERATED: f64 = 0.02;
+/// Beyond this share, losses are never taken for the path's own.
+const MOST_BY_CHANCE: f64 = 0.15;
+/// Packets over which a share of losses is taken.
+const SAMPLE: f64 = 100.0;
+const TRIAL_SAMPLE: f64 = 200.0;
+/// For how long a queue is taken to be short; twice as long each time that proves right.
+const FIRST_DISTRUST: Duration = Duration::from_secs(10);
+const MOST_DISTRUST: Duration = Duration::from_secs(160);
+/// The least round-trip time is the least of this time, and up to as much before it: routes change.
+const RTT_MEMORY: Duration = Duration::from_secs(30);
+/// The core sends bursts of 10 packets, or of what leaves in 2 ms.
+const BURST_PACKETS: u64 = 16;
+const BURST_TIME: Duration = Duration::from_millis(3);
+/// Packets of its own that a flow may have in the queue.
+const FEW: u64 = 3;
+/// RFC 9406, section 4.3: samples in a round, its divisor in the second phase, rounds of that.
+const ROUND_SAMPLES: u32 = 8;
+const CSS_DIVISOR: u64 = 4;
+const CSS_ROUNDS: u32 = 5;
+
+/// Makes [`Tolerant`].
+pub(super) struct TolerantConfig;
+
+impl ControllerFactory for TolerantConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Tolerant::new(now, current_mtu))
+    }
+}
+
+/// How much of what was sent was lost, in a time of its own. What belongs to a cut that was made does not count: it would
+/// look as if that had not helped.
+#[derive(Debug, Clone, Copy, Default)]
+struct Losses {
+    acked: u64,
+    lost: u64,
+}
+
+impl Losses {
+    fn total(self) -> u64 {
+        self.acked + self.lost
+    }
+
+    fn share(self) -> f64 {
+        self.lost as f64 / self.total().max(1) as f64
+    }
+}
+
+/// The time in which [`Tolerant::wait`] is taken.
+#[derive(Debug, Clone, Copy)]
+struct Burst {
+    since: Instant,
+    bytes: u64,
+    least: Duration,
+}
+
+impl Burst {
+    fn new(since: Instant) -> Self {
+        Self { since, bytes: 0, least: Duration::MAX }
+    }
+}
+
+/// A cut that is taken back should it turn out to have changed nothing.
+#[derive(Debug, Clone, Copy)]
+struct Trial {
+    window: u64,
+    ssthresh: u64,
+    w_max: f64,
+    /// Share that was lost before.
+    before: f64,
+    /// What packets waited then.
+    wait: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Tolerant {
+    mtu: u64,
+    window: u64,
+    ssthresh: u64,
+    /// Losses of packets sent before this belong to a cut that was made.
+    recovery_start: Option<Instant>,
+
+    // CUBIC. Windows in bytes.
+    w_max: f64,
+    w_est: f64,
+    /// Seconds from the beginning of the epoch to `w_max`.
+    k: f64,
+    epoch: Option<Instant>,
+    /// Since when the application had too little to send: no time of the epoch (RFC 9438, section 5.8).
+    idle_since: Option<Instant>,
+
+    // Of the acknowledgement that is being worked at.
+    acked: u64,
+    acked_sent: Option<Instant>,
+    smoothed_rtt: Duration,
+
+    // Round-trip times and rounds. The newest packet that gave a sample, and the least of them.
+    sampled: Option<Instant>,
+    min_rtt: Duration,
+    next_min_rtt: Duration,
+    min_rtt_since: Instant,
+    /// The least wait in a queue, of all packets of a burst and more: the first ones do not wait for their own.
+    wait: Duration,
+    burst: Burst,
+    /// The longest wait since the queue was seen to overflow unnoticed.
+    longest_wait: Duration,
+    distrust_until: Option<Instant>,
+    distrust: Duration,
+    round_start: Instant,
+    round_min: Duration,
+    round_samples: u32,
+    last_round_min: Duration,
+    /// Conservative slow start (RFC 9406): the round's least when it began, and its rounds.
+    css: Option<(Duration, u32)>,
+
+    losses: Losses,
+    /// Share that this path loses whatever we do.
+    floor: f64,
+    trial: Option<Trial>,
+}
+
+impl Tolerant {
+    fn new(now: Instant, mtu: u16) -> Self {
+        let mtu = u64::from(mtu);
+        Self {
+            mtu,
+            window: initial_window(mtu),
+            ssthresh: u64::MAX,
+            recovery_start: None,
+            w_max: 0.0,
+            w_est: 0.0,
+            k: 0.0,
+            epoch: None,
+            idle_since: None,
+            acked: 0,
+            acked_sent: None,
+            smoothed_rtt: Duration::ZERO,
+            sampled: None,
+            min_rtt: Duration::MAX,
+            next_min_rtt: Duration::MAX,
+            min_rtt_since: now,
+            wait: Duration::ZERO,
+            burst: Burst::new(now),
+            longest_wait: Duration::MAX,
+            distrust_until: None,
+            distrust: FIRST_DISTRUST,
+            round_start: now,
+            round_min: Duration::MAX,
+            round_samples: 0,
+            last_round_min: Duration::MAX,
+            css: None,
+            losses: Losses::default(),
+            floor: 0.0,
+            trial: None,
+        }
+    }
+
+    fn least_window(&self) -> u64 {
+        2 * self.mtu
+    }
+
+    fn is_after_cut(&self, sent: Instant) -> bool {
+        self.recovery_start.is_none_or(|start| sent > start)
+    }
+
+    fn is_slow_start(&self) -> bool {
+        self.window < self.ssthresh
+    }
+
+    /// Learn from the newest packet of an acknowledgement how long packets wait.
+    fn sample(&mut self, now: Instant, sent: Instant) {
+        if self.sampled.is_some_and(|sampled| sent <= sampled) {
+            return;
+        }
+        self.sampled = Some(sent);
+        let rtt = now.saturating_duration_since(sent);
+        if now.saturating_duration_since(self.min_rtt_since) > RTT_MEMORY {
+            self.min_rtt = self.next_min_rtt;
+            self.next_min_rtt = Duration::MAX;
+            self.min_rtt_since = now;
+        }
+        self.min_rtt = self.min_rtt.min(rtt);
+        self.next_min_rtt = self.next_min_rtt.min(rtt);
+        if self.is_after_cut(sent) {
+            self.burst.least = self.burst.least.min(rtt);
+            let span = now.saturating_duration_since(self.burst.since);
+            if self.burst.bytes >= BURST_PACKETS * self.mtu && span >= BURST_TIME.min(self.smoothed_rtt) {
+                self.wait = self.burst.least.saturating_sub(self.min_rtt);
+                self.longest_wait = self.longest_wait.max(self.wait);
+                self.burst = Burst::new(now);
+            }
+        }
+        self.round_min = self.round_min.min(rtt);
+        self.round_samples += 1;
+        if self.is_slow_start() && self.round_samples >= ROUND_SAMPLES {
+            self.watch_slow_start();
+        }
+        if sent >= self.round_start {
+            self.end_round(now);
+        }
+    }
+
+    /// RFC 9406, section 4.2.
+    fn watch_slow_start(&mut self) {
+        match self.css {
+            None => {
+                let step = (self.last_round_min / 8).clamp(Duration::from_millis(4), Duration::from_millis(16));
+                if self.last_round_min != Duration::MAX && self.round_min >= self.last_round_min + step {
+                    self.css = Some((self.round_min, 0));
+                }
+            }
+            Some((baseline, _)) if self.round_min < baseline => self.css = None,
+            Some(_) => {}
+        }
+    }
+
+    fn end_round(&mut self, now: Instant) {
+        self.round_start = now;
+        self.last_round_min = self.round_min;
+        self.round_min = Duration::MAX;
+        self.round_samples = 0;
+        if let Some((baseline, rounds)) = self.css {
+            self.css = Some((baseline, rounds + 1));
+            if rounds + 1 >= CSS_ROUNDS && self.is_slow_start() {
+                self.ssthresh = self.window;
+            }
+        }
+        let sample = if self.trial.is_some() { TRIAL_SAMPLE } else { SAMPLE };
+        if self.losses.total() as f64 >= sample * self.mtu as f64 {
+            self.judge(now);
+            self.losses = Losses::default();
+        }
+    }
+
+    /// A share of losses is known. Did a cut change anything?
+    fn judge(&mut self, now: Instant) {
+        let share = self.losses.share();
+        if let Some(trial) = self.trial.take() {
+            // Of congestion hardly anything is left, for the cut was by more than was lost. What lies between says nothing.
+            if share > trial.before / 3.0 {
+                self.floor = share.min(MOST_BY_CHANCE);
+                self.distrust = FIRST_DISTRUST;
+                self.window = self.window.max(trial.window);
+                self.ssthresh = trial.ssthresh;
+                self.w_max = trial.w_max;
+                self.epoch = None;
+            } else if share < trial.before / 8.0 {
+                self.learn_queue(now, trial.wait);
+            }
+        } else if share < self.floor {
+            self.floor += (share - self.floor) / 8.0;
+        }
+    }
+
+    /// Packets were lost where no queue was seen: it must be shorter.
+    fn learn_queue(&mut self, now: Instant, wait: Duration) {
+        self.longest_wait = wait;
+        self.distrust_until = Some(now + self.distrust);
+        self.distrust = (2 * self.distrust).min(MOST_DISTRUST);
+    }
+
+    /// Whether the packets around a loss waited in a queue.
+    fn is_queue(&mut self, now: Instant) -> bool {
+        if self.min_rtt == Duration::MAX {
+            return true;
+        }
+        let usual = (self.min_rtt / 4).clamp(Duration::from_millis(1), Duration::from_millis(4)).max(self.min_rtt / 24);
+        let few = self.min_rtt.mul_f64((FEW * self.mtu) as f64 / self.window as f64).min(self.min_rtt / 4);
+        if self.distrust_until.is_some_and(|until| now > until) {
+            self.distrust_until = None;
+            self.longest_wait = Duration::MAX;
+        }
+        self.wait >= (usual + few).min(self.longest_wait / 2)
+    }
+
+    /// Whether more is lost than can be by chance: beyond what is tolerated by three standard deviations.
+    fn is_heavy(&self) -> bool {
+        let mtu = self.mtu as f64;
+        let packets = (self.losses.total().max(self.window) as f64 / mtu).max(SAMPLE);
+        let expected = packets * (TOLERATED + 1.25 * self.floor);
+        self.losses.lost as f64 / mtu > expected + 3.0 * expected.sqrt()
+    }
+
+    fn cut(&mut self, now: Instant) {
+        let window = self.window as f64;
+        // RFC 9438, section 4.7.
+        self.w_max = if window < self.w_max { window * (1.0 + BETA) / 2.0 } else { window };
+        self.ssthresh = ((window * BETA) as u64).max(self.least_window());
+        self.window = self.ssthresh;
+        self.recovery_start = Some(now);
+        self.wait = Duration::ZERO;
+        self.burst = Burst::new(now);
+        self.epoch = None;
+        self.css = None;
+    }
+
+    /// RFC 9438, section 4.
+    fn grow(&mut self, now: Instant, acked: u64) {
+        if self.is_slow_start() {
+            self.window += if self.css.is_some() { acked / CSS_DIVISOR } else { acked };
+            return;
+        }
+        let mtu = self.mtu as f64;
+        let window = self.window as f64;
+        let epoch = *self.epoch.get_or_insert_with(|| {
+            self.w_max = self.w_max.max(window);
+            self.k = ((self.w_max - window) / mtu / C).cbrt();
+            self.w_est = window;
+            now
+        });
+        let elapsed = now.saturating_duration_since(epoch).as_secs_f64();
+        let cubic = |seconds: f64| C * (seconds - self.k).powi(3) * mtu + self.w_max;
+        let alpha = if self.w_est < self.w_max { ALPHA } else { 1.0 };
+        self.w_est += alpha * mtu * acked as f64 / window;
+        let next = if cubic(elapsed) < self.w_est {
+            window.max(self.w_est)
+        } else {
+            let target = cubic(elapsed + self.smoothed_rtt.as_secs_f64()).clamp(window, 1.5 * window);
+            window + (target - window) * acked as f64 / window
+        };
+        self.window = next as u64;
+    }
+}
+
+impl Controller for Tolerant {
+    fn on_ack(&mut self, _now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.smoothed_rtt = rtt.get();
+        self.acked_sent = self.acked_sent.max(Some(sent));
+        if self.is_after_cut(sent) {
+            self.losses.acked += bytes;
+            self.burst.bytes += bytes;
+            if !app_limited {
+                self.acked += bytes;
+            }
+        }
+    }
+
+    fn on_end_acks(&mut self, now: Instant, _in_flight: u64, app_limited: bool, _largest: Option<u64>) {
+        let acked = std::mem::take(&mut self.acked);
+        if let Some(sent) = self.acked_sent.take() {
+            self.sample(now, sent);
+        }
+        if app_limited {
+            self.idle_since.get_or_insert(now);
+        } else if let Some(since) = self.idle_since.take()
+            && let Some(epoch) = &mut self.epoch
+        {
+            *epoch += now.saturating_duration_since(since.max(*epoch));
+        }
+        if acked > 0 {
+            self.grow(now, acked);
+        }
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent: bool, lost: u64) {
+        if !self.is_after_cut(sent) {
+            return;
+        }
+        self.losses.lost += lost;
+        if is_persistent {
+            self.cut(now);
+            self.trial = None;
+            self.window = self.least_window();
+            return;
+        }
+        // ECN marks come with no lost bytes.
+        if lost == 0 || self.is_queue(now) {
+            self.cut(now);
+            self.trial = None;
+            return;
+        }
+        if self.trial.is_none() && self.is_heavy() {
+            let before = self.losses.lost as f64 / (self.losses.total() as f64).max(SAMPLE * self.mtu as f64);
+            let (window, ssthresh, w_max) = (self.window, self.ssthresh, self.w_max);
+            let wait = self.wait;
+            self.cut(now);
+            self.losses = Losses::default();
+            if before <= MOST_BY_CHANCE {
+                self.trial = Some(Trial { window, ssthresh, w_max, before, wait });
+            } else {
+                self.learn_queue(now, wait);
+            }
+        }
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.mtu = u64::from(new_mtu);
+        self.window = self.window.max(self.least_window());
+    }
+
+    fn window(&self) -> u64 {
+        self.window
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window;
+        metrics.ssthresh = Some(self.ssthresh);
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        initial_window(self.mtu)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// RFC 9002, section 7.2.
+fn initial_window(mtu: u64) -> u64 {
+    (10 * mtu).min(14_720.max(2 * mtu))
+}
