@@ -71,6 +71,13 @@ fn a_flow_that_starts_later_gets_its_share() {
 }
 
 #[test]
+fn a_long_queue_is_not_filled_where_nobody_else_fills_it() {
+    let alone = flows(path("bloat"), &[Flow::bulk(DEFAULT)]);
+    let both = flows(path("bloat"), &[Flow::bulk(DEFAULT), Flow::bulk(DEFAULT).after(10.0)]);
+    assert!(alone.wait95 < 120.0 && both.wait95 < 150.0, "{} {} ms of 800", alone.wait95, both.wait95);
+}
+
+#[test]
 fn what_is_sent_now_and_then_does_not_flood_the_path() {
     let burst = Flow { load: Load::Bursts(100_000, Duration::from_millis(500)), ..Flow::bulk(DEFAULT) };
     let outcome = flows(path("home"), &[burst]);

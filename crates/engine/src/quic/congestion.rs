@@ -11,6 +11,10 @@
 //! - If more is lost, but no less after the window was cut, then it is not the window that makes the losses. The cut is
 //!   taken back, and that share of losses is the path's own.
 //!
+//! - A queue may be so long that it hides from flows what they do, for seconds. Where all packets of a round wait longer than
+//!   [`LONG_WAIT`], the window is cut to what the path holds without a queue. If they wait as before, then others fill it,
+//!   and the window comes back.
+//!
 //! Marks of ECN and persistent congestion (RFC 9002, section 7.6) are congestion always. Where packets come at odd times
 //! anyway, nearly each loss looks like congestion; what is left is CUBIC.
 
@@ -46,6 +50,8 @@ const RTT_MEMORY: Duration = Duration::from_secs(30);
 /// The core sends bursts of 10 packets, or of what leaves in 2 ms.
 const BURST_PACKETS: u64 = 16;
 const BURST_TIME: Duration = Duration::from_millis(3);
+/// How long a queue may grow without a loss, if that is longer than the least round-trip time.
+const LONG_WAIT: Duration = Duration::from_millis(100);
 /// Packets of its own that a flow may have in the queue.
 const FEW: u64 = 3;
 /// RFC 9406, section 4.3: samples in a round, its divisor in the second phase, rounds of that.
@@ -106,6 +112,18 @@ struct Trial {
     wait: Duration,
 }
 
+/// A window that was cut to empty a long queue, and comes back should the queue be there still.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    window: u64,
+    w_max: f64,
+    w_est: f64,
+    k: f64,
+    epoch: Option<Instant>,
+    wait: Duration,
+    rounds: u32,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Tolerant {
     mtu: u64,
@@ -151,6 +169,11 @@ pub(super) struct Tolerant {
     /// Share that this path loses whatever we do.
     floor: f64,
     trial: Option<Trial>,
+
+    drain: Option<Drain>,
+    /// Until when others are taken to fill the queue, and for how long next time.
+    crowded_until: Option<Instant>,
+    patience: Duration,
 }
 
 impl Tolerant {
@@ -186,6 +209,9 @@ impl Tolerant {
             losses: Losses::default(),
             floor: 0.0,
             trial: None,
+            drain: None,
+            crowded_until: None,
+            patience: FIRST_DISTRUST,
         }
     }
 
@@ -250,6 +276,9 @@ impl Tolerant {
 
     fn end_round(&mut self, now: Instant) {
         self.round_start = now;
+        if self.round_samples >= ROUND_SAMPLES {
+            self.watch_queue(now);
+        }
         self.last_round_min = self.round_min;
         self.round_min = Duration::MAX;
         self.round_samples = 0;
@@ -263,6 +292,47 @@ impl Tolerant {
         if self.losses.total() as f64 >= sample * self.mtu as f64 {
             self.judge(now);
             self.losses = Losses::default();
+        }
+    }
+
+    /// Bound the wait in a queue that is long enough to hold all that is sent. Where others fill it, there is no use.
+    fn watch_queue(&mut self, now: Instant) {
+        let wait = self.round_min.saturating_sub(self.min_rtt);
+        if let Some(drain) = &mut self.drain {
+            // What is acknowledged in the first round was sent before the cut.
+            drain.rounds += 1;
+            if drain.rounds >= 2 {
+                if wait > drain.wait / 2 {
+                    self.end_drain(now);
+                } else {
+                    self.drain = None;
+                    self.patience = FIRST_DISTRUST;
+                }
+            }
+        } else if wait > LONG_WAIT.max(self.min_rtt) && self.crowded_until.is_none_or(|until| now > until) {
+            let Self { window, w_max, w_est, k, epoch, .. } = *self;
+            self.drain = Some(Drain { window, w_max, w_est, k, epoch, wait, rounds: 0 });
+            self.trial = None;
+            let fits = self.min_rtt.as_secs_f64() / self.round_min.as_secs_f64();
+            let window = (self.window as f64 * fits) as u64;
+            self.cut(now);
+            self.window = window.max(self.least_window());
+            self.ssthresh = self.window;
+            self.w_max = self.window as f64;
+        }
+    }
+
+    /// Others fill the queue: have the window back.
+    fn end_drain(&mut self, now: Instant) {
+        if let Some(drain) = self.drain.take() {
+            self.window = self.window.max(drain.window);
+            self.ssthresh = self.window;
+            self.w_max = drain.w_max;
+            self.w_est = drain.w_est;
+            self.k = drain.k;
+            self.epoch = drain.epoch;
+            self.crowded_until = Some(now + self.patience);
+            self.patience = (2 * self.patience).min(MOST_DISTRUST);
         }
     }
 
@@ -394,16 +464,18 @@ impl Controller for Tolerant {
         if is_persistent {
             self.cut(now);
             self.trial = None;
+            self.drain = None;
             self.window = self.least_window();
             return;
         }
         // ECN marks come with no lost bytes.
         if lost == 0 || self.is_queue(now) {
+            self.end_drain(now);
             self.cut(now);
             self.trial = None;
             return;
         }
-        if self.trial.is_none() && self.is_heavy() {
+        if self.trial.is_none() && self.drain.is_none() && self.is_heavy() {
             let before = self.losses.lost as f64 / (self.losses.total() as f64).max(SAMPLE * self.mtu as f64);
             let (window, ssthresh, w_max) = (self.window, self.ssthresh, self.w_max);
             let wait = self.wait;

@@ -46,8 +46,8 @@ pub const SET: &[Path] = &[
     Path::new("short", 100.0, 20.0, 0.0, 64_000),
     Path::new("home", 50.0, 20.0, 0.0, 250_000),
     Path::new("bloat", 20.0, 20.0, 0.0, 2_000_000),
-    Path::new("metro", 300.0, 5.0, 0.0, 750_000),
-    Path::new("lan", 300.0, 0.2, 0.0, 150_000),
+    Path::new("metro", 100.0, 5.0, 0.0, 250_000),
+    Path::new("lan", 100.0, 0.2, 0.0, 50_000),
 ];
 
 /// A bottleneck in the direction of the data. Acknowledgements come back with the same delay and loss, at any rate.
