@@ -146,7 +146,7 @@ class Endpoint:
         max_connections: int = 10_000,
         initial_mtu: int = 1200,
         max_mtu: int = 1452,
-        congestion: str = "cubic",
+        congestion: str = "tolerant",
         gso: bool = True,
         reset_stream_at: bool = True,
         io: str = "loop",

@@ -764,7 +764,7 @@ def connect(
     origin: str | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
-    congestion: str = "cubic",
+    congestion: str = "tolerant",
     reset_stream_at: bool = True,
     strict: bool = False,
     io: str = "loop",
@@ -785,7 +785,8 @@ def connect(
         origin: Value of the Origin header; None sends none, as befits programs that are no browsers.
         timeouts: Durations in seconds; None is ``Timeouts()``. ``Timeouts.connect`` (default 10 s) bounds all of this.
         limits: Sizes in bytes and counts; None is ``Limits()``.
-        congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells losses by chance from a full queue),
+            ``"cubic"``, ``"newreno"`` or ``"bbr"`` (experimental). See docs/congestion.md.
         reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
             hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
             waits until the header is acknowledged; strict peers cannot be reached without them.
@@ -889,7 +890,7 @@ def check_transport(limits: Limits | None, timeouts: Timeouts | None, congestion
     """Check what clients and servers hand to the engine alike."""
     check_instance("limits", limits, Limits, "such as wtio.Limits(read_all=None)")
     check_instance("timeouts", timeouts, Timeouts, "such as wtio.Timeouts(connect=5)")
-    check_choice("congestion", congestion, ("cubic", "newreno", "bbr"))
+    check_choice("congestion", congestion, ("tolerant", "cubic", "newreno", "bbr"))
     check_bool("reset_stream_at", reset_stream_at)
 
 

@@ -856,7 +856,7 @@ def serve(
     http: HttpHook | None = None,
     timeouts: Timeouts | None = None,
     limits: Limits | None = None,
-    congestion: str = "cubic",
+    congestion: str = "tolerant",
     reset_stream_at: bool = True,
     strict: bool = False,
     io: str = "loop",
@@ -887,7 +887,8 @@ def serve(
             result, is status 405 with ``allow: CONNECT``.
         timeouts: Durations in seconds; None is ``Timeouts()``.
         limits: Sizes in bytes and counts; None is ``Limits()``.
-        congestion: ``"cubic"`` (default), ``"newreno"`` or ``"bbr"``.
+        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells losses by chance from a full queue),
+            ``"cubic"``, ``"newreno"`` or ``"bbr"`` (experimental). See docs/congestion.md.
         reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
             hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
             waits until the header is acknowledged; strict peers cannot be reached without them.

@@ -303,7 +303,7 @@ class Network:
         http: HttpHook | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        congestion: str = "cubic",
+        congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Server:
@@ -334,7 +334,7 @@ class Network:
         origin: str | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        congestion: str = "cubic",
+        congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Connector:
@@ -364,7 +364,7 @@ class Network:
         origin: str | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
-        congestion: str = "cubic",
+        congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
     ) -> Client:

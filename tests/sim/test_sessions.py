@@ -390,7 +390,7 @@ def test_full_server_refuses_connections() -> None:
     testing.run(main())
 
 
-@pytest.mark.parametrize("congestion", ["cubic", "newreno", "bbr"])
+@pytest.mark.parametrize("congestion", ["tolerant", "cubic", "newreno", "bbr"])
 def test_every_congestion_controller_carries_data(congestion: str) -> None:
     async def main() -> None:
         network = Network(loss=0.01, seed=1)

@@ -212,7 +212,7 @@ impl Endpoint {
         max_connections = 10_000,
         initial_mtu = 1200,
         max_mtu = 1452,
-        congestion = "cubic",
+        congestion = "tolerant",
         gso = true,
         reset_stream_at = true,
         io = "loop",

@@ -44,7 +44,7 @@ impl Pair {
             max_connections: 10,
             initial_mtu: 1200,
             max_mtu: 1200,
-            congestion: "cubic".into(),
+            congestion: "tolerant".into(),
             gso: false,
             reset_stream_at: true,
             seed: Some([7; 32]),

@@ -39,7 +39,7 @@ pub fn options(seed: u8) -> Options {
         max_connections: 10,
         initial_mtu: 1200,
         max_mtu: 1452,
-        congestion: "cubic".into(),
+        congestion: "tolerant".into(),
         gso: false,
         reset_stream_at: true,
         seed: Some([seed; 32]),

@@ -22,7 +22,7 @@ pub(crate) fn options() -> Options {
         max_connections: 10,
         initial_mtu: 1200,
         max_mtu: 1452,
-        congestion: "cubic".into(),
+        congestion: "tolerant".into(),
         gso: true,
         reset_stream_at: true,
         seed: None,
