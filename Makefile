@@ -74,7 +74,7 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; fails at a tenth too many. ARGS=--renew accepts
 	@$(BIN)/python -m benchmarks.gate $(ARGS)
 
-bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling: plots
+bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling, --paths: other
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-quick: .venv/dev.stamp build ## The same with less data, in about two minutes

@@ -3,6 +3,7 @@
     python benchmarks/run.py            five rounds, about ten minutes
     python benchmarks/run.py --quick    three short rounds, about two minutes
     python benchmarks/run.py --scaling  how wtio's cost grows with streams, sessions and sizes; nothing else
+    python benchmarks/run.py --paths    congestion control over simulated paths, alone and beside CUBIC; nothing else
 
 Client and server are two processes on loopback. The libraries take turns within each round, so that whatever else the
 machine does meets all of them; the table shows medians over the rounds. Only the ratios mean something on another
@@ -55,6 +56,8 @@ SCALING = ROOT / "benchmarks" / "scaling.json"
 BARE = ROOT / "benchmarks" / "bare"
 # What means something without sessions and without asyncio's readers.
 BARE_WORKLOADS = tuple(workload.name for workload in WORKLOADS if workload.name not in ("mixed-speed", "idle-sessions"))
+CONGESTION = ROOT / "docs" / "congestion.md"
+PATHS_MARKERS = ("<!-- paths: written by benchmarks/run.py --paths -->", "<!-- end of paths -->")
 MARKERS = ("<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->")
 
 
@@ -377,6 +380,27 @@ def _chart(contestants: Sequence[Contestant]) -> str | None:
     return bars("Same workloads, same run, same machine", note, groups)
 
 
+def paths() -> None:
+    """Let congestion controllers share simulated paths; write their table. All in virtual time."""
+    cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
+    if cargo is None:
+        raise SystemExit("no `cargo`; see https://rustup.rs")
+    # Together with the extension's package, so that dependencies have the same features and are not built again.
+    command = [cargo, "bench", "--package", "wtio-core", "--package", "wtio-engine", "--bench", "paths", "--locked"]
+    lines: list[str] = []
+    with subprocess.Popen([*command, "--quiet"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if running.returncode:
+        raise SystemExit(running.returncode)
+    before, rest = CONGESTION.read_text().split(PATHS_MARKERS[0])
+    _, after = rest.split(PATHS_MARKERS[1])
+    table = "".join(line for line in lines if line.startswith("|"))
+    CONGESTION.write_text(f"{before}{PATHS_MARKERS[0]}\n\n{table}\n{PATHS_MARKERS[1]}{after}")
+
+
 def scaling(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:
     """Measure how wtio's cost grows; write the plots and their numbers."""
     series: dict[str, dict[str, float]] = {}
@@ -438,11 +462,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
     parser.add_argument("--libraries", default="", help=f"of {', '.join(LIBRARIES)}")
     parser.add_argument("--scaling", action="store_true", help="only the series over streams, sessions and sizes")
+    parser.add_argument("--paths", action="store_true", help="only congestion control over simulated paths, minutes")
     parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
     parser.add_argument("--cache", type=Path, default=CACHE, help="virtual environments, logs")
     parser.add_argument("--seconds", type=float, default=240.0, help="hard limit of a library's turn")
     parser.add_argument("--results", type=Path, help="JSON file (default benchmarks/results.json for a full run)")
     options = parser.parse_args()
+    if options.paths:
+        paths()
+        return
     options.rounds = options.rounds or (3 if options.quick else 5)
     if options.scaling:
         options.libraries = "wtio"

@@ -10,7 +10,7 @@ mod paths;
 
 use std::io::Write;
 
-use paths::{CONTROLLERS, DEFAULT, Flow, SECONDS, SET, run};
+use paths::{CONTROLLERS, Flow, SECONDS, SET, run};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -21,15 +21,14 @@ fn main() {
         print!("| {} ", path.describe());
         for name in CONTROLLERS {
             let outcome = run(*path, &[Flow::bulk(name)], SECONDS, 1);
-            print!("| {:.1} ({:.0} ms)", outcome.goodput(0, 0, SECONDS), outcome.wait);
+            print!("| {:.1} ({:.0} ms) ", outcome.goodput(0, 0, SECONDS), outcome.wait);
             let _ = std::io::stdout().flush();
         }
         for name in CONTROLLERS {
             let outcome = run(*path, &[Flow::bulk(name), Flow::bulk("cubic")], SECONDS, 1);
-            print!("| {:.1} : {:.1}", outcome.goodput(0, 0, SECONDS), outcome.goodput(1, 0, SECONDS));
+            print!("| {:.1} : {:.1} ", outcome.goodput(0, 0, SECONDS), outcome.goodput(1, 0, SECONDS));
             let _ = std::io::stdout().flush();
         }
-        println!(" |");
+        println!("|");
     }
-    println!("\nDefault: `{DEFAULT}`.");
 }
