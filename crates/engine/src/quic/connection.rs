@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
 use super::{
+    ecn::Marking,
     handshake::{self, TapHandle},
     members::Members,
     tap::{Extent, STOP_UNSEEN, Tap},
@@ -49,6 +50,7 @@ pub(crate) struct Conn {
     pub(crate) inner: quinn_proto::Connection,
     pub(crate) handle: ConnectionHandle,
     pub(super) tap: Arc<Tap>,
+    pub(super) marking: Marking,
     pub(crate) streams: FxHashMap<u64, Box<Stream>>,
     pub(super) members: Members,
     sessions: FxHashMap<u64, Box<Session>>,
@@ -114,11 +116,13 @@ impl Conn {
             .handshake_data()
             .and_then(|data| data.downcast::<TapHandle>().ok())
             .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
+        let marking = Marking::new(inner.remote_address());
         Self {
             id,
             inner,
             handle,
             tap,
+            marking,
             streams: FxHashMap::default(),
             members: Members::default(),
             sessions: FxHashMap::default(),

@@ -2,6 +2,7 @@
 
 mod congestion;
 mod connection;
+mod ecn;
 pub(crate) mod frames;
 mod handshake;
 mod members;
@@ -75,11 +76,11 @@ struct Held {
 }
 
 impl Held {
-    fn new(transmit: &quinn_proto::Transmit, buffer: &[u8]) -> Self {
+    fn new(transmit: &quinn_proto::Transmit, ecn: u8, buffer: &[u8]) -> Self {
         Self {
             destination: transmit.destination,
             source: transmit.src_ip,
-            ecn: transmit.ecn.map_or(0, |e| e as u8),
+            ecn,
             segment_size: transmit.segment_size,
             contents: buffer[..transmit.size].to_vec(),
         }
@@ -294,7 +295,7 @@ impl Engine {
 
     fn answer(&mut self, transmit: &quinn_proto::Transmit) {
         if self.answers.len() < ANSWER_LIMIT {
-            self.answers.push_back(Held::new(transmit, &self.buffer));
+            self.answers.push_back(Held::new(transmit, 0, &self.buffer));
         }
     }
 
@@ -373,15 +374,16 @@ impl Engine {
                 };
                 turn -= 1;
                 bursts -= 1;
+                let ecn = conn.marking.bits(now, &transmit, &mut conn.inner, &conn.tap);
                 let outgoing = OutgoingDatagram {
                     destination: transmit.destination,
                     source: transmit.src_ip,
-                    ecn: transmit.ecn.map_or(0, |e| e as u8),
+                    ecn,
                     segment_size: transmit.segment_size,
                     contents: &self.buffer[..transmit.size],
                 };
                 if !send(&outgoing) {
-                    self.answers.push_front(Held::new(&transmit, &self.buffer));
+                    self.answers.push_front(Held::new(&transmit, ecn, &self.buffer));
                     bursts = 0;
                     break;
                 }

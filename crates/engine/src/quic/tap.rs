@@ -32,7 +32,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -233,6 +233,8 @@ pub(crate) struct Tap {
     has_unseen_stops: AtomicBool,
     /// What there is to take. Most packets bring little of it, and then nobody has to lock.
     news: AtomicU8,
+    /// Largest packet number that the peer has acknowledged.
+    acknowledged: AtomicU64,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(super) promise: std::sync::atomic::AtomicU64,
@@ -252,6 +254,7 @@ impl Tap {
             is_established: AtomicBool::new(false),
             has_unseen_stops: AtomicBool::new(false),
             news: AtomicU8::new(0),
+            acknowledged: AtomicU64::new(0),
             #[cfg(test)]
             promise: std::sync::atomic::AtomicU64::new(0),
             #[cfg(test)]
@@ -281,6 +284,11 @@ impl Tap {
     /// Whether there are such news; not again before the next.
     fn take_news(&self, kind: u8) -> bool {
         self.news.load(Ordering::Relaxed) & kind != 0 && self.news.fetch_and(!kind, Ordering::Relaxed) & kind != 0
+    }
+
+    /// Largest packet number, of those for application data, that the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// The handshake is complete: from this packet on the core takes application data.
@@ -521,6 +529,7 @@ impl Tap {
         if news != 0 {
             self.news.fetch_or(news, Ordering::Relaxed);
         }
+        self.acknowledged.store(state.largest_acked, Ordering::Relaxed);
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
         while state.flight.front().is_some_and(|f| f.packet < horizon) {
             state.flight.pop_front();

@@ -69,10 +69,26 @@ pub const ROUGH: Link = Link {
 /// Packets of each direction that may be replayed.
 const REPLAYABLE: usize = 1000;
 
+/// What the link does with packets marked as ECN-capable.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    Kept,
+    /// The mark is taken off.
+    Bleached,
+    /// The packet is.
+    Dropped,
+}
+
+/// ECT(0)
+pub const MARK: u8 = 0b10;
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Flying {
     at: std::cmp::Reverse<(Instant, u64)>,
     to: usize,
+    /// Addresses it came from and goes to.
+    path: [SocketAddr; 2],
+    ecn: u8,
     data: Vec<u8>,
 }
 
@@ -82,6 +98,12 @@ pub struct Pair {
     pub addresses: [SocketAddr; 2],
     pub now: Instant,
     pub link: Link,
+    /// What happens to marked packets of either side.
+    pub marks: [Marks; 2],
+    /// Packets of either side that left, and those of them with a mark.
+    pub left: [[usize; 2]; 2],
+    /// Time that an engine takes for what has arrived.
+    pub lag: Duration,
     /// Packets that an engine may build at once, as for a kernel that cuts them apart.
     pub segments: usize,
     random: u64,
@@ -94,6 +116,12 @@ pub struct Pair {
 
 impl Pair {
     pub fn new(seed: u8, link: Link, change: impl Fn(&mut Options)) -> Self {
+        let mut pair = Self::unconnected(seed, link, change);
+        pair.connect();
+        pair
+    }
+
+    pub fn unconnected(seed: u8, link: Link, change: impl Fn(&mut Options)) -> Self {
         let now = Instant::now();
         let day = 86_400;
         let (certificate, key, der) =
@@ -108,29 +136,34 @@ impl Pair {
         let mut client = Engine::new(settings, None).unwrap();
         let addresses = ["10.0.0.1:1000".parse().unwrap(), "10.0.0.2:443".parse().unwrap()];
         let id = client.connect(now, addresses[SERVER], "localhost", &client_tls).unwrap();
-        let mut pair = Self {
+        Self {
             engines: [client, server],
             ids: [id, u64::MAX],
             addresses,
             now,
             link,
+            marks: [Marks::Kept; 2],
+            left: [[0; 2]; 2],
+            lag: Duration::ZERO,
             segments: 1,
             random: u64::from(seed) + 1,
             flying: BinaryHeap::new(),
             sent: [Vec::new(), Vec::new()],
             sequence: 0,
             events: [Vec::new(), Vec::new()],
-        };
-        pair.run_until("both are connected", |p| {
+        }
+    }
+
+    pub fn connect(&mut self) {
+        self.run_until("both are connected", |p| {
             p.seen(CLIENT, |e| matches!(e, Event::Connected { .. }))
                 && p.seen(SERVER, |e| matches!(e, Event::Connected { .. }))
         });
         for side in [CLIENT, SERVER] {
             let limits = SessionLimits { datagram_buffer: 1 << 20, datagram_count: 1024, ..SessionLimits::default() };
-            let id = pair.ids[side];
-            pair.engines[side].add_session(id, SESSION, limits);
+            let id = self.ids[side];
+            self.engines[side].add_session(id, SESSION, limits);
         }
-        pair
     }
 
     pub fn seen(&self, side: usize, test: impl Fn(&Event) -> bool) -> bool {
@@ -147,11 +180,16 @@ impl Pair {
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn fly(&mut self, to: usize, data: Vec<u8>) {
+    fn fly(&mut self, to: usize, path: [SocketAddr; 2], mut ecn: u8, data: Vec<u8>) {
+        match self.marks[1 - to] {
+            Marks::Dropped if ecn != 0 => return,
+            Marks::Bleached => ecn = 0,
+            Marks::Kept | Marks::Dropped => {}
+        }
         let jitter = self.link.jitter.mul_f64(self.chance());
         self.sequence += 1;
         let at = std::cmp::Reverse((self.now + self.link.latency + jitter, self.sequence));
-        self.flying.push(Flying { at, to, data });
+        self.flying.push(Flying { at, to, path, ecn, data });
     }
 
     /// Send an older packet once more, now and then, and note this one as one of those.
@@ -184,16 +222,20 @@ impl Pair {
             let mut out = Vec::new();
             self.engines[side].process(self.now, self.segments, usize::MAX, |outgoing| {
                 let size = outgoing.segment_size.unwrap_or(outgoing.contents.len());
-                out.extend(outgoing.contents.chunks(size).map(<[u8]>::to_vec));
+                let (to, ecn) = (outgoing.destination, outgoing.ecn);
+                out.extend(outgoing.contents.chunks(size).map(|data| (to, ecn, data.to_vec())));
                 true
             });
-            for data in out {
+            for (to, ecn, data) in out {
+                self.left[side][0] += 1;
+                self.left[side][1] += usize::from(ecn != 0);
+                let path = [self.addresses[side], to];
                 if self.chance() < self.link.duplicate {
-                    self.fly(1 - side, data.clone());
+                    self.fly(1 - side, path, ecn, data.clone());
                 }
                 self.replay(1 - side, &data);
                 if self.chance() >= self.link.loss {
-                    self.fly(1 - side, data);
+                    self.fly(1 - side, path, ecn, data);
                 }
             }
             let events = &mut self.events[side];
@@ -214,9 +256,13 @@ impl Pair {
         self.now = self.now.max(next);
         while self.flying.peek().is_some_and(|f| f.at.0.0 <= self.now) {
             let flying = self.flying.pop().unwrap();
-            let from = self.addresses[1 - flying.to];
-            self.engines[flying.to].receive(self.now, from, None, 0, flying.data.as_slice().into());
+            // Nothing arrives at an address that its side has left.
+            let [from, to] = flying.path;
+            if to == self.addresses[flying.to] {
+                self.engines[flying.to].receive(self.now, from, None, flying.ecn, flying.data.as_slice().into());
+            }
         }
+        self.now += self.lag;
         true
     }
 
