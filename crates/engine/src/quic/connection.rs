@@ -12,6 +12,7 @@ use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
 use super::{
+    allowance::Allowance,
     ecn::Marking,
     handshake::{self, TapHandle},
     members::Members,
@@ -51,6 +52,8 @@ pub(crate) struct Conn {
     pub(crate) handle: ConnectionHandle,
     pub(super) tap: Arc<Tap>,
     pub(super) marking: Marking,
+    /// A server's.
+    pub(super) allowance: Option<Allowance>,
     pub(crate) streams: FxHashMap<u64, Box<Stream>>,
     pub(super) members: Members,
     sessions: FxHashMap<u64, Box<Session>>,
@@ -123,6 +126,7 @@ impl Conn {
             handle,
             tap,
             marking,
+            allowance: None,
             streams: FxHashMap::default(),
             members: Members::default(),
             sessions: FxHashMap::default(),

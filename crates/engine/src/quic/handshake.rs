@@ -20,7 +20,7 @@ use rustls::{
     quic::{ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Suite, Version},
 };
 
-use super::tap::{Tap, TapKey};
+use super::tap::{HandshakeKey, Tap, TapKey};
 use crate::{
     tls::{ClientTls, ServerTls, TlsError},
     varint,
@@ -166,7 +166,13 @@ impl crypto::Session for TlsSession {
 
     fn write_handshake(&mut self, buf: &mut Vec<u8>) -> Option<Keys> {
         Some(match self.inner.write_hs(buf)? {
-            KeyChange::Handshake { keys } => untapped(keys),
+            KeyChange::Handshake { keys } => {
+                let mut keys = untapped(keys);
+                if self.side() == Side::Server {
+                    keys.packet.remote = Box::new(HandshakeKey::new(keys.packet.remote, self.tap.clone()));
+                }
+                keys
+            }
             KeyChange::OneRtt { keys, next } => {
                 self.next_secrets = Some(next);
                 let Keys { header, packet } = untapped(keys);

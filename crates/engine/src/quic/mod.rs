@@ -1,5 +1,6 @@
 //! The adapter to the QUIC core, quinn-proto. No other module names its types.
 
+mod allowance;
 mod congestion;
 mod connection;
 mod ecn;
@@ -28,6 +29,7 @@ use rustc_hash::FxHashMap;
 use rustls::pki_types::CertificateDer;
 
 use self::{
+    allowance::Allowance,
     congestion::TolerantConfig,
     connection::Conn,
     handshake::{ClientCrypto, ServerCrypto, TapHandle},
@@ -258,12 +260,19 @@ impl Engine {
         self.buffer.clear();
         self.events.bound();
         let ecn = EcnCodepoint::from_bits(ecn & 0b11);
+        let size = data.len();
         match self.endpoint.handle(now, remote, local, ecn, data, &mut self.buffer) {
             None => {}
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(&id) = self.ids.get(&handle) else { return };
                 let Some(conn) = self.connections.get_mut(&id) else { return };
+                if let Some(allowance) = &mut conn.allowance {
+                    allowance.receive(remote, size);
+                }
                 conn.inner.handle_event(event);
+                if let Some(allowance) = &mut conn.allowance {
+                    allowance.review(now, &conn.inner, &conn.tap);
+                }
                 conn.poll_events(now, &mut self.events.list);
                 self.mark(id);
             }
@@ -279,6 +288,7 @@ impl Engine {
                         let id = self.insert(handle, inner);
                         self.events.push_incoming(id);
                         if let Some(conn) = self.connections.get_mut(&id) {
+                            conn.allowance = Some(Allowance::new(&conn.inner, size));
                             conn.poll_events(now, &mut self.events.list);
                         }
                     }
@@ -349,6 +359,7 @@ impl Engine {
         mut bursts: usize,
         mut send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
     ) -> bool {
+        let largest = usize::from(self.options.max_mtu);
         self.run_timers(now);
         while let Some(answer) = self.answers.front() {
             if bursts == 0 || !send(&answer.view()) {
@@ -367,11 +378,24 @@ impl Engine {
             let mut is_idle = false;
             while turn > 0 && bursts > 0 {
                 conn.flush(now, &mut self.events.list);
+                let segments = match &mut conn.allowance {
+                    Some(allowance) => allowance.datagrams(now, &conn.inner, largest, segments),
+                    None => segments,
+                };
                 self.buffer.clear();
-                let Some(transmit) = conn.inner.poll_transmit(now, segments, &mut self.buffer) else {
+                let transmit = match segments {
+                    0 => None,
+                    _ => conn.inner.poll_transmit(now, segments, &mut self.buffer),
+                };
+                let Some(transmit) = transmit else {
                     is_idle = true;
                     break;
                 };
+                if let Some(allowance) = &mut conn.allowance
+                    && !allowance.send(now, transmit.destination, transmit.size)
+                {
+                    continue;
+                }
                 turn -= 1;
                 bursts -= 1;
                 let ecn = conn.marking.bits(now, &transmit, &mut conn.inner, &conn.tap);

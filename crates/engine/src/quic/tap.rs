@@ -235,12 +235,17 @@ pub(crate) struct Tap {
     news: AtomicU8,
     /// Largest packet number that the peer has acknowledged.
     acknowledged: AtomicU64,
+    /// A server's: a packet with the keys of the handshake came, and only who received ours can have those.
+    is_client_heard: AtomicBool,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(super) promise: std::sync::atomic::AtomicU64,
     /// Packets that had an effect here.
     #[cfg(test)]
     pub(super) taken: std::sync::atomic::AtomicU64,
+    /// What the next packet holds in place of what the core has put into it, for tests.
+    #[cfg(test)]
+    pub(super) instead: Mutex<Vec<u8>>,
 }
 
 impl Tap {
@@ -255,10 +260,13 @@ impl Tap {
             has_unseen_stops: AtomicBool::new(false),
             news: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
+            is_client_heard: AtomicBool::new(false),
             #[cfg(test)]
             promise: std::sync::atomic::AtomicU64::new(0),
             #[cfg(test)]
             taken: std::sync::atomic::AtomicU64::new(0),
+            #[cfg(test)]
+            instead: Mutex::default(),
         }
     }
 
@@ -289,6 +297,11 @@ impl Tap {
     /// Largest packet number, of those for application data, that the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has shown that it receives what is sent to its address (RFC 9000, section 8.1).
+    pub(crate) fn is_client_heard(&self) -> bool {
+        self.is_client_heard.load(Ordering::Relaxed)
     }
 
     /// The handshake is complete: from this packet on the core takes application data.
@@ -429,6 +442,14 @@ impl Tap {
 
     /// See a packet just before it is sealed. The last `reserve` bytes of `payload` are unused as yet.
     fn packet_leaves(&self, packet: u64, payload: &mut [u8], reserve: usize) {
+        #[cfg(test)]
+        {
+            let frames = std::mem::take(&mut *self.instead.lock().unwrap_or_else(PoisonError::into_inner));
+            if !frames.is_empty() {
+                payload.fill(0);
+                payload[..frames.len()].copy_from_slice(&frames);
+            }
+        }
         let mut state = self.state();
         let state = &mut *state;
         let used = payload.len().saturating_sub(reserve);
@@ -666,6 +687,42 @@ impl State {
             self.resets.push(reset.stream);
         }
         true
+    }
+}
+
+/// A server's key for what the client sends in the handshake.
+pub(crate) struct HandshakeKey {
+    inner: Box<dyn PacketKey>,
+    tap: Arc<Tap>,
+}
+
+impl HandshakeKey {
+    pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
+        Self { inner, tap }
+    }
+}
+
+impl PacketKey for HandshakeKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        self.inner.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.inner.decrypt(packet, header, payload)?;
+        self.tap.is_client_heard.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn tag_len(&self) -> usize {
+        self.inner.tag_len()
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        self.inner.confidentiality_limit()
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        self.inner.integrity_limit()
     }
 }
 

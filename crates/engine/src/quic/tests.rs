@@ -1,5 +1,6 @@
-//! What cannot be seen from outside: that the tap takes the packets that the core takes; resets that promise more than a
-//! header, which no engine sends, with a switch in the sender's tap; and the streams that are listed for each session.
+//! What cannot be seen from outside, or what no engine sends, with switches in the sender's tap: that the tap takes the
+//! packets that the core takes, resets that promise more than a header, the streams that are listed for each session, and
+//! PATH_CHALLENGE from an address that is not the client's.
 
 use std::{
     net::SocketAddr,
@@ -318,4 +319,34 @@ fn every_stream_is_listed_with_its_session_until_it_is_forgotten() {
     }
     assert_eq!(pair.client.connections[&pair.ids[0]].members.sessions(), 0);
     assert!(!pair.events.iter().any(|e| matches!(e, Event::Closed { .. })));
+}
+
+#[test]
+fn a_path_challenge_is_answered_elsewhere_with_no_more_than_three_times_its_bytes() {
+    let mut pair = Pair::new();
+    let elsewhere: SocketAddr = "10.0.0.7:1000".parse().unwrap();
+    for (size, is_answered) in [(20, false), (300, false), (1100, true)] {
+        // As the only frame: a packet that probes a path, and does not move the client there.
+        let challenge = [0x1a, 1, 2, 3, 4, 5, 6, 7, 8];
+        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = challenge.to_vec();
+        assert_eq!(pair.client.send_datagram(pair.now, pair.ids[0], 0, &vec![0; size]), 0);
+        let packets = pair.client_packets();
+        let (packet, others) = packets.split_first().unwrap();
+        for packet in others {
+            pair.give_server(packet);
+        }
+        pair.answer();
+        pair.server.receive(pair.now, elsewhere, None, 0, packet.as_slice().into());
+        let mut answered = 0;
+        pair.server.process(pair.now, 1, usize::MAX, |packet| {
+            if packet.destination == elsewhere {
+                answered += packet.contents.len();
+            }
+            true
+        });
+        assert!(answered <= 3 * packet.len(), "{answered} bytes for {}", packet.len());
+        assert_eq!(answered > 0, is_answered);
+        assert_eq!(pair.server.remote_address(pair.ids[1]), Some(pair.addresses[0]));
+        pair.exchange();
+    }
 }
