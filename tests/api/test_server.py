@@ -682,6 +682,9 @@ async def test_settings_are_checked() -> None:
     for name, size in (("read_all", -1), ("line", 0), ("max_mtu", 1), ("stream_receive_window", 10)):
         with pytest.raises(ValueError, match=f"Limits.{name}.*{size}"):
             wtio.Limits(**{name: size})
+    assert wtio.Limits(stream_receive_window=16 * 1024 * 1024)
+    with pytest.raises(ValueError, match=r"Limits\.stream_receive_window is 67108864; .* 16777216; .* several streams"):
+        wtio.Limits(stream_receive_window=64 * 1024 * 1024)
     for name, seconds in (("connect", 0.0), ("idle", -1.0), ("close", float("nan"))):
         with pytest.raises(ValueError, match=f"Timeouts.{name}"):
             wtio.Timeouts(**{name: seconds})

@@ -92,6 +92,9 @@ struct Flying {
     data: Vec<u8>,
 }
 
+/// A packet as it left: from where to where, its ECN bits, its bytes.
+type Sent = ([SocketAddr; 2], u8, Vec<u8>);
+
 pub struct Pair {
     pub engines: [Engine; 2],
     pub ids: [u64; 2],
@@ -109,7 +112,7 @@ pub struct Pair {
     random: u64,
     flying: BinaryHeap<Flying>,
     /// What was sent to each side, for replays.
-    sent: [Vec<Vec<u8>>; 2],
+    sent: [Vec<Sent>; 2],
     sequence: u64,
     pub events: [Vec<Event>; 2],
 }
@@ -193,7 +196,7 @@ impl Pair {
     }
 
     /// Send an older packet once more, now and then, and note this one as one of those.
-    fn replay(&mut self, to: usize, data: &[u8]) {
+    fn replay(&mut self, to: usize, path: [SocketAddr; 2], ecn: u8, data: &[u8]) {
         if self.link.replay == 0.0 {
             return;
         }
@@ -202,12 +205,12 @@ impl Pair {
         let place = (which * older.len() as f64) as usize;
         let again = older.get(place).filter(|_| chance < self.link.replay).cloned();
         if older.len() < REPLAYABLE {
-            older.push(data.to_vec());
+            older.push((path, ecn, data.to_vec()));
         } else {
-            older[place] = data.to_vec();
+            older[place] = (path, ecn, data.to_vec());
         }
-        if let Some(again) = again {
-            self.fly(to, again);
+        if let Some((path, ecn, data)) = again {
+            self.fly(to, path, ecn, data);
         }
     }
 
@@ -233,7 +236,7 @@ impl Pair {
                 if self.chance() < self.link.duplicate {
                     self.fly(1 - side, path, ecn, data.clone());
                 }
-                self.replay(1 - side, &data);
+                self.replay(1 - side, path, ecn, &data);
                 if self.chance() >= self.link.loss {
                     self.fly(1 - side, path, ecn, data);
                 }
