@@ -155,6 +155,7 @@ LARGEST_LIMIT: Final = 2**60
 
 LONGEST_TIMEOUT: Final = 1e9
 """No duration may be longer, in seconds; QUIC's clocks cannot count much further."""
+
 LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 """The QUIC core allows 1024 gaps in one stream; crates/engine/tests/gaps.rs shows for what that is enough."""
 

@@ -184,7 +184,6 @@ fn options(congestion: &str, seed: u8) -> Options {
         keep_alive: None,
         max_bidirectional_streams: 100,
         max_unidirectional_streams: 100,
-        first_streams: 100,
         stream_receive_window: WINDOW,
         connection_receive_window: 4 * WINDOW,
         stream_send_buffer: 256 * 1024,
