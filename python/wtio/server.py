@@ -359,8 +359,6 @@ class ServerConnection(Connection):
         if len(self.sessions) > 1:
             # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
             count += min(len(self.sessions), self.h3.session_limit)
-            # The QUIC core keeps up to an eighth of the number to itself, to announce more at once.
-            count += count // 7 + 1
         if count != self._room:
             self._room = count
             self.core.set_concurrent_streams(True, count)

@@ -118,7 +118,10 @@ def test_a_session_survives_everything_at_once(seed: int) -> None:
                 network.after(step * 0.3, network.rebind)
                 network.after(step * 0.4, network.blackout, 0.2)
             network.after(0.5, network.conditions.update, mtu=1280)
-            await exchange(client, server)
+            # Until all of that has come.
+            end = asyncio.get_running_loop().time() + 2
+            while asyncio.get_running_loop().time() < end:
+                await exchange(client, server)
         assert network.counts.blacked_out
         assert_every_packet_is_accounted_for(network)
 

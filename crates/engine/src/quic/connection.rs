@@ -77,6 +77,12 @@ pub(crate) struct Conn {
     /// Streams of which the peer promised bytes before its reset, until they are here.
     promised: Vec<u64>,
     streams_wanted: [bool; 2],
+    /// Streams (bidirectional, unidirectional) that the peer may have open at once.
+    streams_allowed: [u64; 2],
+    /// A session has ended, and credit that comes back with it may not be announced yet.
+    owes_credit: bool,
+    /// Streams of the peer (bidirectional, unidirectional) that the core kept when credit was last announced for that.
+    kept_by_core: [u64; 2],
     pub(crate) is_connected: bool,
     pub(crate) is_closed: bool,
     is_closed_by_peer: bool,
@@ -143,6 +149,9 @@ impl Conn {
             held: VecDeque::new(),
             promised: Vec::new(),
             streams_wanted: [false; 2],
+            streams_allowed: [options.max_bidirectional_streams, options.max_unidirectional_streams],
+            owes_credit: false,
+            kept_by_core: [0; 2],
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
@@ -186,20 +195,51 @@ impl Conn {
         self.note_acknowledged(now, events);
         self.settle_resets(now, events);
         self.note_arrived(events);
+        if self.owes_credit && !self.is_closed {
+            self.announce_credit();
+        }
+    }
+
+    /// Announce all the credit that came back since a session ended. The core keeps up to an eighth for later, which the
+    /// sessions of a connection would lack together.
+    fn announce_credit(&mut self) {
+        let [_, bidirectional, unidirectional] = self.core_streams();
+        let kept = [bidirectional, unidirectional];
+        if kept == self.kept_by_core {
+            return;
+        }
+        self.kept_by_core = kept;
+        for (direction, dir) in [(0, Dir::Bi), (1, Dir::Uni)] {
+            self.announce_streams(dir, self.streams_allowed[direction]);
+        }
+        let window = self.options.connection_receive_window;
+        self.inner.set_receive_window(wire(window + 1));
+        self.inner.set_receive_window(wire(window));
+        self.wants_transmit = true;
+        // What the core keeps beyond the streams of other sessions is stopped and has not come to its end.
+        let mut others = [0; 2];
+        for (id, stream) in self.streams.iter().filter(|(_, stream)| stream.peer_initiated) {
+            let is_over = stream.session.is_some_and(|number| self.ended.contains_key(&number));
+            others[direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi)] += u64::from(!is_over);
+        }
+        self.owes_credit = (0..2).any(|direction| kept[direction] > others[direction]);
+    }
+
+    /// Let the peer have so many streams open, and tell it at once how many it may open in all.
+    fn announce_streams(&mut self, dir: Dir, most: u64) {
+        // A limit of none makes any difference one that the core announces; the peer sees only what comes of both.
+        self.inner.set_max_concurrent_streams(dir, wire(0));
+        self.inner.set_max_concurrent_streams(dir, wire(most));
     }
 
     fn stream_event(&mut self, now: Instant, event: StreamEvent, events: &mut Vec<Event>) {
         match event {
-            StreamEvent::Opened { dir } => {
-                while let Some(id) = self.inner.streams().accept(dir) {
-                    let id = u64::from(id);
-                    if dir == Dir::Bi {
-                        self.tap.register(id);
+            // Unidirectional streams first: where SETTINGS come with requests, the layer above needs them to answer.
+            StreamEvent::Opened { .. } => {
+                for dir in [Dir::Uni, Dir::Bi] {
+                    while let Some(id) = self.inner.streams().accept(dir) {
+                        self.opened(now, u64::from(id), dir == Dir::Bi, events);
                     }
-                    self.tap.register_receiving(id);
-                    let stream = Stream::new(now, Phase::Header(BytesMut::new()), true, true, dir == Dir::Bi);
-                    self.streams.insert(id, Box::new(stream));
-                    self.read_header(now, id, events);
                 }
             }
             StreamEvent::Readable { id } => self.readable(now, u64::from(id), events),
@@ -212,6 +252,17 @@ impl Conn {
                 }
             }
         }
+    }
+
+    /// The peer has opened a stream.
+    fn opened(&mut self, now: Instant, id: u64, bidirectional: bool, events: &mut Vec<Event>) {
+        if bidirectional {
+            self.tap.register(id);
+        }
+        self.tap.register_receiving(id);
+        let stream = Stream::new(now, Phase::Header(BytesMut::new()), true, true, bidirectional);
+        self.streams.insert(id, Box::new(stream));
+        self.read_header(now, id, events);
     }
 
     fn readable(&mut self, now: Instant, id: u64, events: &mut Vec<Event>) {
@@ -1363,8 +1414,10 @@ impl Conn {
 
     /// How many streams the peer may have open at once; what is open already stays.
     pub(crate) fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
+        self.streams_allowed[direction_index(bidirectional)] = count;
         if !self.is_closed {
-            self.inner.set_max_concurrent_streams(if bidirectional { Dir::Bi } else { Dir::Uni }, wire(count));
+            // Sessions that stay take a stream each, and the core would announce the room for another only after some.
+            self.announce_streams(if bidirectional { Dir::Bi } else { Dir::Uni }, count);
         }
     }
 
@@ -1405,6 +1458,8 @@ impl Conn {
 
     /// Close all data streams of a session with `code` and wake everybody who waits for something of it.
     pub(crate) fn end_session(&mut self, now: Instant, number: u64, code: u64, events: &mut Vec<Event>) {
+        self.owes_credit = true;
+        self.kept_by_core = [u64::MAX; 2];
         if let Some(mut session) = self.sessions.remove(&number) {
             if std::mem::take(&mut session.datagram_interest) {
                 events.push(Event::DatagramReadable { connection: self.id, session: number });
