@@ -767,13 +767,12 @@ class WebTransportSession:
         except TimeoutError:
             return
 
-    async def _end_announced(self) -> None:
-        """Wait, bounded, for the end of a session whose streams the peer has closed with WT_SESSION_GONE.
-
-        Those resets may overtake the capsule that carries code and reason.
-        """
+    async def _ended_by(self, deadline: float) -> None:
+        """Wait for the session's end, until the loop's clock shows ``deadline`` at most. Cancelling changes nothing."""
+        if self._close_info is not None or self._loop.time() >= deadline:
+            return
         try:
-            async with asyncio.timeout(self._link.timeouts.close):
+            async with asyncio.timeout_at(deadline):
                 await self._ended.wait()
         except TimeoutError:
             return

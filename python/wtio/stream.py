@@ -55,7 +55,9 @@ _WIRE_ZERO: Final = to_wire(0)
 _WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
 # QUIC can carry no more on one stream (RFC 9000, section 4.5).
 _MOST_BYTES: Final = 2**62 - 1
-_GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
+# Seconds. No application closes a stream with a code that has no meaning for applications, but a peer that ends its
+# session does, and the resets may overtake the capsule with the session's code and reason: Firefox sends them first.
+_END_PATIENCE: Final = 0.5
 
 
 class StreamDirection(StrEnum):
@@ -134,7 +136,16 @@ def _checked_wire(error_code: int) -> int:
 class _Stream:
     """What all streams share. Its slots are the whole state of a stream object."""
 
-    __slots__ = ("__weakref__", "_core", "_last_write_accepted", "_reading", "_session", "_writing")
+    __slots__ = (
+        "__weakref__",
+        "_core",
+        "_last_write_accepted",
+        "_reading",
+        "_reset_seen",
+        "_session",
+        "_stop_seen",
+        "_writing",
+    )
 
     def __init__(self, core: _core.Stream, session: WebTransportSession) -> None:
         # Dropping an unfinished stream resets and stops it without an error code of its own.
@@ -143,6 +154,9 @@ class _Stream:
         self._session = session
         self._reading = False
         self._writing = False
+        # When a call first met a reset or a stop that may announce the end of the session; None before.
+        self._reset_seen: float | None = None
+        self._stop_seen: float | None = None
         self._last_write_accepted = 0
 
     @property
@@ -247,7 +261,11 @@ class WebTransportReceiveStream(_Stream):
     second one gets a BusyError. ``async with`` closes the stream at the end, ``async for chunk in stream`` reads to
     its end.
 
-    Source: draft-ietf-webtrans-http3-16, section 4.
+    A reset whose code has no meaning for applications may be the first sign of the session's end: the call that meets
+    one waits for that, up to 0.5 seconds, and raises SessionClosed with the session's code and reason if it comes,
+    otherwise StreamResetError with ``error_code`` None. No bytes are lost if the wait is cancelled.
+
+    Source: draft-ietf-webtrans-http3-16, sections 4 and 6.
     """
 
     __slots__ = ()
@@ -545,12 +563,7 @@ class WebTransportReceiveStream(_Stream):
 
     async def _raise_unless_ended(self) -> None:
         """Return at a regular end of the stream; raise what ended it otherwise."""
-        if self._core.receive_state() == ("reset", _GONE):
-            self._reading = True
-            try:
-                await self._session._end_announced()
-            finally:
-                self._reading = False
+        await self._await_end_after_reset()
         error = self._receive_failure()
         if error is not None:
             try:
@@ -561,26 +574,44 @@ class WebTransportReceiveStream(_Stream):
 
     async def _incomplete(self, expected: int | None) -> Exception:
         """The error for a stream that ended before what was asked for; takes the rest out of the stream."""
-        data = self._core.read(-1)
-        partial = data if isinstance(data, bytes) else b""
-        # With bytes in hand there is no waiting (and so no cancelling): they would be lost.
-        if not partial:
-            await self._raise_unless_ended()
-        error = self._receive_failure(partial)
-        return asyncio.IncompleteReadError(partial, expected) if error is None else error
+        # All that is left at a regular end. After a reset it stays in the stream for now, where a cancellation of the
+        # wait cannot lose it.
+        partial = self._core.read_all(-1)
+        if isinstance(partial, bytes):
+            return asyncio.IncompleteReadError(partial, expected)
+        await self._await_end_after_reset()
+        error = self._receive_failure()
+        if isinstance(error, StreamResetError):
+            partial = self._core.read(-1)
+            error.partial = partial if isinstance(partial, bytes) else b""
+        return asyncio.IncompleteReadError(b"", expected) if error is None else error
 
-    def _receive_failure(self, partial: bytes = b"") -> WebTransportError | None:
+    async def _await_end_after_reset(self) -> None:
+        """Wait, bounded, for the end of the session where the peer's reset may announce it."""
+        state, wire = self._core.receive_state()
+        if state != "reset" or from_wire(wire) is not None:
+            return
+        session = self._session
+        if self._reset_seen is None:
+            self._reset_seen = session._loop.time()
+        self._reading = True
+        try:
+            await session._ended_by(self._reset_seen + _END_PATIENCE)
+        finally:
+            self._reading = False
+
+    def _receive_failure(self) -> WebTransportError | None:
         state, wire = self._core.receive_state()
         number = self._core.id
-        # Streams that were open when the session ended: the session's own error (section 6 of the draft).
-        if state == "gone" or (wire == _GONE and state != "ended" and self._session.is_closed):
+        # Streams that were open when the session ended: the session's own error (section 6 of the draft). Codes without
+        # application meaning are the session's, on either side.
+        if state == "gone" or (state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None):
             return self._session._closed_error()
         if state == "reset":
             return StreamResetError(
                 f"stream {number} was reset by the peer with {describe(wire)}",
                 error_code=from_wire(wire),
                 wire_code=wire,
-                partial=partial,
                 stream_id=number,
             )
         if state == "stopped":
@@ -596,7 +627,11 @@ class WebTransportSendStream(_Stream):
     One task may write at a time; a second one gets a BusyError. ``async with`` ends the stream: with its end if the
     body was left normally, with ``reset`` and the code ``BODY_RAISED_CODE`` (0x102) if it raised.
 
-    Source: draft-ietf-webtrans-http3-16, section 4.
+    A stop whose code has no meaning for applications may be the first sign of the session's end: the call that meets
+    one waits for that, up to 0.5 seconds, and raises SessionClosed with the session's code and reason if it comes,
+    otherwise StreamStoppedError with ``error_code`` None.
+
+    Source: draft-ietf-webtrans-http3-16, sections 4 and 6.
     """
 
     __slots__ = ()
@@ -808,11 +843,10 @@ class WebTransportSendStream(_Stream):
 
     async def _send_failure(self) -> WebTransportError:
         """The error that says why nothing can be written."""
+        await self._await_end_after_stop()
         state, wire = self._core.send_state()
         number = self._core.id
-        if (state, wire) == ("stopped", _GONE):
-            await self._session._end_announced()
-        if state == "gone" or (wire == _GONE and self._session.is_closed):
+        if state == "gone" or (state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None):
             return self._session._closed_error()
         if state == "stopped":
             return StreamStoppedError(
@@ -823,6 +857,16 @@ class WebTransportSendStream(_Stream):
             )
         words = f"reset by this side with {describe(wire)}" if state == "reset" else "ended by this side before"
         return StreamClosedError(f"stream {number} cannot be written: it was {words}", stream_id=number)
+
+    async def _await_end_after_stop(self) -> None:
+        """Wait, bounded, for the end of the session where the peer's stop may announce it."""
+        state, wire = self._core.send_state()
+        if state != "stopped" or from_wire(wire) is not None:
+            return
+        session = self._session
+        if self._stop_seen is None:
+            self._stop_seen = session._loop.time()
+        await session._ended_by(self._stop_seen + _END_PATIENCE)
 
 
 class WebTransportStream(WebTransportSendStream, WebTransportReceiveStream):
