@@ -1,6 +1,7 @@
 """Resets and stops that announce the end of a session before its capsule does, in virtual time.
 
-Firefox closes by resetting and stopping its streams with H3_REQUEST_CANCELLED; the capsule with code and reason follows.
+Firefox closes by resetting and stopping its streams with H3_REQUEST_CANCELLED; the capsule with code and reason comes
+behind.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ def give_up(stream: wtio.WebTransportStream, code: int = CANCELLED) -> None:
     stream._core.stop(code)
 
 
+async def until_it_fails(call: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await call()
+        await asyncio.sleep(0.001)
+
+
 async def seconds(call: Awaitable[object]) -> float:
     """How long a call takes to fail with a stream's error of the peer's."""
     started = asyncio.get_running_loop().time()
@@ -102,9 +109,7 @@ def test_a_close_that_begins_with_resets_reaches_every_call_with_its_code(name: 
             # Before, while and after the reset arrives.
             for _ in range(4):
                 with pytest.raises(wtio.SessionClosedError) as caught:
-                    while True:
-                        await CALLS[name](theirs)
-                        await asyncio.sleep(0.001)
+                    await until_it_fails(lambda: CALLS[name](theirs))
                 assert (caught.value.code, caught.value.reason, caught.value.closed_by) == (5, "bye", "peer")
             await closing
 
