@@ -108,6 +108,30 @@ pub(crate) fn replace_resets(payload: &[u8], out: &mut Vec<u8>, mut replace: imp
     out.extend_from_slice(&payload[copied..]);
 }
 
+/// Move each STOP_SENDING that stands behind a reset in front of the first one. Otherwise the order stays, and so does
+/// the length.
+pub(crate) fn stops_before_resets(payload: &mut [u8]) {
+    let mut first = None;
+    let mut place = 0;
+    loop {
+        let mut reader = Reader(&payload[place..]);
+        let Some(kind) = reader.varint() else { return };
+        if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
+            return;
+        }
+        let end = payload.len() - reader.0.len();
+        match (kind, first) {
+            (RESET_STREAM | RESET_STREAM_AT, None) => first = Some(place),
+            (STOP_SENDING, Some(start)) => {
+                payload[start..end].rotate_right(end - place);
+                first = Some(start + end - place);
+            }
+            _ => {}
+        }
+        place = end;
+    }
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -278,6 +302,34 @@ mod tests {
     }
 
     #[test]
+    fn stops_come_before_resets_and_nothing_else_moves() {
+        let (stop, other): (&[u8], &[u8]) = (&[0x05, 0x02, 0x07], &[0x05, 0x06, 0x40, 0x08]);
+        let (window, data): (&[u8], &[u8]) = (&[0x11, 0x02, 0x07], &[0x08, 0x05, 0x05, 0x02, 0x07]);
+        for (frames, expected) in [
+            (&[PLAIN, stop][..], &[stop, PLAIN][..]),
+            (&[RELIABLE, stop], &[stop, RELIABLE]),
+            (
+                &[&[0x01], PLAIN, RELIABLE, stop, window, other, data],
+                &[&[0x01], stop, other, PLAIN, RELIABLE, window, data],
+            ),
+            (&[stop, PLAIN, other], &[stop, other, PLAIN]),
+            (&[stop, window, PLAIN, data], &[stop, window, PLAIN, data]),
+            (&[stop, other], &[stop, other]),
+            (&[PLAIN, data], &[PLAIN, data]),
+            // What cannot be read ends it.
+            (&[PLAIN, stop, &[0x3f], other], &[stop, PLAIN, &[0x3f], other]),
+            (&[PLAIN, &[0x05, 0x02]], &[PLAIN, &[0x05, 0x02]]),
+            (&[], &[]),
+        ] {
+            let mut payload = frames.concat();
+            stops_before_resets(&mut payload);
+            assert_eq!(payload, expected.concat());
+            stops_before_resets(&mut payload);
+            assert_eq!(payload, expected.concat());
+        }
+    }
+
+    #[test]
     fn walker_survives_any_bytes() {
         let mut state = 0x1234_5678_u64;
         for _ in 0..20_000 {
@@ -291,6 +343,9 @@ mod tests {
             let mut out = Vec::new();
             replace_resets(&bytes, &mut out, |_, _| false);
             assert_eq!(out, bytes);
+            stops_before_resets(&mut out);
+            let count = |payload: &[u8]| frames(payload).len();
+            assert_eq!(count(&out), count(&bytes));
         }
     }
 }

@@ -15,6 +15,7 @@
 //!   the reset, in the same packet: whoever gets the one has the other, however often the core sends it again. The room
 //!   for both is taken from the packet in advance, by claiming a longer authentication tag while a reset is under way;
 //!   what is not needed becomes PADDING at the front.
+//! - Outgoing, STOP_SENDING goes in front of the resets of its packet: the core writes them the other way round.
 //! - Incoming, RESET_STREAM_AT becomes an empty STREAM frame that ends the stream at the reset's final size: the core
 //!   checks it against the stream's id, its credit and any other final size, and keeps what has arrived. The engine
 //!   then reads what the reset promised, and stops the stream in the core, which with a known final size settles state
@@ -246,6 +247,9 @@ pub(crate) struct Tap {
     /// What the next packet holds in place of what the core has put into it, for tests.
     #[cfg(test)]
     pub(super) instead: Mutex<Vec<u8>>,
+    /// Frames of the packets that left.
+    #[cfg(test)]
+    pub(super) sent: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Tap {
@@ -267,6 +271,8 @@ impl Tap {
             taken: std::sync::atomic::AtomicU64::new(0),
             #[cfg(test)]
             instead: Mutex::default(),
+            #[cfg(test)]
+            sent: Mutex::default(),
         }
     }
 
@@ -472,6 +478,7 @@ impl Tap {
             return;
         }
         let mut unseen = Vec::new();
+        let mut has_resets = false;
         // With room claimed, the frames stand at the end and PADDING in front of them.
         frames::walk(payload, |place, frame| match frame {
             Frame::Stream { stream, start, end, .. } => {
@@ -481,6 +488,7 @@ impl Tap {
                 }
             }
             Frame::Stop { code: STOP_UNSEEN, .. } => unseen.push(place),
+            Frame::Reset(_) => has_resets = true,
             _ => {}
         });
         for place in unseen {
@@ -488,6 +496,12 @@ impl Tap {
             payload[place.clone()].fill(frames::PADDING);
             payload[place.start] = frames::PING;
         }
+        if has_resets {
+            // Chromium forgets the code of a STOP_SENDING that comes behind the reset of the same stream.
+            frames::stops_before_resets(payload);
+        }
+        #[cfg(test)]
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(payload.to_vec());
     }
 
     /// See a packet just after it was opened, and change it where the core cannot take it as it is.
@@ -991,6 +1005,20 @@ mod tests {
         arrives(&tap, &[0x02, 6, 0, 0, 0]);
         assert_eq!(tap.reserve(), 0);
         assert_eq!(leaves(&tap, 7, &[0x01]), [0x01]);
+    }
+
+    #[test]
+    fn a_stop_goes_before_the_reset_of_the_same_packet() {
+        let tap = client();
+        tap.register(2);
+        let stop = vec![0x05, 0x02, 9];
+        let frames = [plain(2, 9, 8), plain(6, 9, 8), stop.clone(), vec![0x08, 0x06, 1, 2]];
+        let expected = [stop.clone(), plain(2, 9, 8), plain(6, 9, 8), vec![0x08, 0x06, 1, 2]].concat();
+        assert_eq!(leaves(&tap, 1, &frames.concat()), expected);
+        // Also before a reset that takes its header along.
+        assert!(tap.send_reset(2, 3, &[0x40, 0x54, 0x00]));
+        let sent = leaves(&tap, 2, &[plain(2, 9, 8), stop.clone()].concat());
+        assert!(sent.ends_with(&[vec![0x0a, 0x02, 3, 0x40, 0x54, 0x00], stop, at(2, 9, 8, 3)].concat()));
     }
 
     #[test]

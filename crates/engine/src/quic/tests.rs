@@ -1,6 +1,6 @@
 //! What cannot be seen from outside, or what no engine sends, with switches in the sender's tap: that the tap takes the
-//! packets that the core takes, resets that promise more than a header, the streams that are listed for each session, and
-//! PATH_CHALLENGE from an address that is not the client's.
+//! packets that the core takes, resets that promise more than a header, the streams that are listed for each session, the
+//! order of frames in packets, and PATH_CHALLENGE from an address that is not the client's.
 
 use std::{
     net::SocketAddr,
@@ -13,6 +13,7 @@ use crate::{
     Event, Options, ReadOutcome, ReceiveState, SendState,
     session::SessionLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
+    varint,
 };
 
 const HEADER: &[u8] = &[0x40, 0x54, 0x00];
@@ -29,11 +30,15 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with_streams(10, 1)
+    }
+
+    fn with_streams(bidirectional: u64, unidirectional: u64) -> Self {
         let options = Options {
             idle_timeout: Duration::from_secs(30),
             keep_alive: None,
-            max_bidirectional_streams: 10,
-            max_unidirectional_streams: 1,
+            max_bidirectional_streams: bidirectional,
+            max_unidirectional_streams: unidirectional,
             stream_receive_window: 65_536,
             connection_receive_window: 65_536,
             stream_send_buffer: 65_536,
@@ -348,5 +353,100 @@ fn a_path_challenge_is_answered_elsewhere_with_no_more_than_three_times_its_byte
         assert_eq!(answered > 0, is_answered);
         assert_eq!(pair.server.remote_address(pair.ids[1]), Some(pair.addresses[0]));
         pair.exchange();
+    }
+}
+
+/// Frames of the packets that the server has sent since the last call.
+fn server_frames(pair: &Pair) -> Vec<Vec<(u8, u64)>> {
+    let sent = std::mem::take(&mut *pair.server.connections[&pair.ids[1]].tap.sent.lock().unwrap());
+    sent.iter().map(|payload| stops_and_resets(payload)).filter(|frames| !frames.is_empty()).collect()
+}
+
+fn stops_and_resets(payload: &[u8]) -> Vec<(u8, u64)> {
+    let mut found = Vec::new();
+    let mut place = 0;
+    while let Some(kind) = payload.get(place) {
+        let mut end = place + 1;
+        // In our tests nothing but these frames, PADDING, PING, IMMEDIATE_ACK and ACK comes before the last of them.
+        let varints = match kind {
+            0x04 => 3,
+            0x05 => 2,
+            0x24 => 4,
+            0x00 | 0x01 | 0x1f => 0,
+            0x02 => {
+                let mut numbers = Vec::new();
+                while numbers.len() < 3 || numbers.len() < 4 + 2 * numbers[2] as usize {
+                    let (value, length) = varint::read(&payload[end..]).unwrap();
+                    numbers.push(value);
+                    end += length;
+                }
+                0
+            }
+            _ => break,
+        };
+        if let Some((stream, _)) = varint::read(&payload[end..]).filter(|_| varints > 0) {
+            found.push((*kind, stream));
+        }
+        for _ in 0..varints {
+            end += varint::read(&payload[end..]).unwrap().1;
+        }
+        place = end;
+    }
+    found
+}
+
+/// Have the client open streams, and the server stop and reset them in one turn.
+fn stop_and_reset(pair: &mut Pair, count: usize, is_stop_first: bool) -> Vec<u64> {
+    let streams: Vec<u64> = (0..count)
+        .map(|_| {
+            let id = pair.client.open_stream(pair.now, pair.ids[0], true, &[0x40, 0x41, 0x00], Some(0)).unwrap();
+            pair.client.write(pair.ids[0], id, DATA);
+            id
+        })
+        .collect();
+    for _ in 0..10 {
+        pair.exchange();
+    }
+    server_frames(pair);
+    for &id in &streams {
+        if is_stop_first {
+            assert!(pair.server.stop(pair.now, pair.ids[1], id, 7));
+        }
+        assert!(pair.server.reset(pair.now, pair.ids[1], id, 7));
+        if !is_stop_first {
+            assert!(pair.server.stop(pair.now, pair.ids[1], id, 7));
+        }
+    }
+    streams
+}
+
+fn assert_stops_come_first(packets: &[Vec<(u8, u64)>], streams: &[u64]) {
+    let order: Vec<(u8, u64)> = packets.concat();
+    for &id in streams {
+        let place = |kind| order.iter().position(|frame| *frame == (kind, id)).expect("it was sent");
+        assert!(place(0x05) < place(0x04), "stream {id}: {packets:?}");
+    }
+}
+
+#[test]
+fn a_stream_that_is_stopped_and_reset_is_stopped_first_also_when_both_are_sent_again() {
+    for is_stop_first in [true, false] {
+        for count in [1, 16] {
+            let mut pair = Pair::with_streams(100, 1);
+            let streams = stop_and_reset(&mut pair, count, is_stop_first);
+            let mut sent = 0;
+            for _ in 0..20 {
+                // Every packet is lost, and its frames come again in another one.
+                pair.server.process(pair.now, 1, usize::MAX, |_| true);
+                for packet in server_frames(&pair) {
+                    assert_stops_come_first(&[packet], &streams);
+                    sent += 1;
+                }
+                // Until the connection is given up.
+                let Some(timer) = pair.server.next_timer() else { break };
+                pair.now = timer.max(pair.now);
+            }
+            assert!(sent > 3, "{sent}");
+        }
     }
 }
