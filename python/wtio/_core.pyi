@@ -391,6 +391,8 @@ class Stream:
     def wait_writable(self, waker: Waker) -> None: ...
     def wait_acked(self, waker: Waker) -> None:
         """Complete ``waker`` when everything accepted so far is acknowledged, or never can be."""
+    def wait_stopped(self, waker: Waker) -> None:
+        """Complete ``waker`` when the peer has stopped the stream, or cannot any more; at once if that is so."""
     @property
     def unacked(self) -> int:
         """Payload bytes accepted and not acknowledged yet."""

@@ -229,6 +229,15 @@ class _Stream:
             ended_at=stats["ended"],
         )
 
+    def _ended_with_session(self, state: str, wire: int) -> bool:
+        """Whether a side in this state was open until the session ended (section 6 of the draft).
+
+        A code without application meaning is the session's, on either side.
+        """
+        return state == "gone" or (
+            state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None
+        )
+
     def _busy(self, doing: str) -> BusyError:
         return BusyError(
             f"stream {self._core.id} is already being {doing} by another task; use one task per direction, or a lock"
@@ -603,9 +612,7 @@ class WebTransportReceiveStream(_Stream):
     def _receive_failure(self) -> WebTransportError | None:
         state, wire = self._core.receive_state()
         number = self._core.id
-        # Streams that were open when the session ended: the session's own error (section 6 of the draft). Codes without
-        # application meaning are the session's, on either side.
-        if state == "gone" or (state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None):
+        if self._ended_with_session(state, wire):
             return self._session._closed_error()
         if state == "reset":
             return StreamResetError(
@@ -784,6 +791,37 @@ class WebTransportSendStream(_Stream):
         if state not in ("open", "finished", "acked"):
             raise await self._send_failure()
 
+    async def wait_stopped(self) -> int | None:
+        """Wait until the peer stops the stream (STOP_SENDING), as ``writer.closed`` tells pages in browsers.
+
+        For those who have nothing to write for a long time, or compute at length before they do, and want to leave off
+        when nobody reads it any more. Returns at once if the peer has stopped the stream before. Any number of tasks
+        may wait, also beside one that writes. Cancelling changes nothing.
+
+        Returns:
+            The peer's application error code, 0 … 2^32-1; None where its code has no application meaning.
+
+        Raises:
+            StreamClosedError: No stop can come any more: all data is acknowledged, the end included, or this side
+                reset the stream. While a finished stream still has data on the way, the call waits.
+            SessionClosed: The session ended first.
+
+        Source: RFC 9000, section 3.5; draft-ietf-webtrans-http3-16, section 4.4.
+        """
+        core = self._core
+        if core.send_state()[0] in ("open", "finished"):
+            waiter = Waiter(self._session._loop)
+            core.wait_stopped(waiter)
+            await waiter
+        await self._await_end_after_stop()
+        state, wire = core.send_state()
+        if self._ended_with_session(state, wire):
+            raise self._session._closed_error()
+        if state == "stopped":
+            return from_wire(wire)
+        words = f"this side reset it with {describe(wire)}" if state == "reset" else "all of its data is acknowledged"
+        raise StreamClosedError(f"stream {core.id} cannot be stopped by the peer any more: {words}", stream_id=core.id)
+
     def _check_open(self) -> int:
         """What an empty write accepts: 0, or -1 where nothing can be written any more."""
         return 0 if self._core.send_state()[0] == "open" else -1
@@ -846,7 +884,7 @@ class WebTransportSendStream(_Stream):
         await self._await_end_after_stop()
         state, wire = self._core.send_state()
         number = self._core.id
-        if state == "gone" or (state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None):
+        if self._ended_with_session(state, wire):
             return self._session._closed_error()
         if state == "stopped":
             return StreamStoppedError(

@@ -278,6 +278,38 @@ def test_cancelled_wait_acked_can_be_waited_for_again(when: When) -> None:
     wtio.testing.run(main())
 
 
+@pytest.mark.parametrize("code", [7, None])
+@pytest.mark.parametrize("when", WHENS)
+def test_cancelled_wait_stopped_can_be_waited_for_again(when: When, code: int | None) -> None:
+    async def main(point: int) -> None:
+        async with wtio.testing.session_pair() as (client, server):
+            writer = await client.create_bidirectional_stream()
+            await writer.write(data=b"x")
+            reader = await anext(aiter(server.incoming_bidirectional_streams()))
+            stopping = asyncio.ensure_future(stop_after(reader, code, 0.5))
+            # So many that what the engine keeps for them has to be swept.
+            for _ in range(100):
+                done, seen = await interrupted(writer.wait_stopped(), point, when)
+                if done:
+                    assert seen == code
+                if not writer.can_write:
+                    break
+                await writer.write(data=b"y")
+            assert await writer.wait_stopped() == code
+            await stopping
+
+    for point in (1, 2):
+        wtio.testing.run(main(point))
+
+
+async def stop_after(reader: wtio.WebTransportStream, code: int | None, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    if code is None:
+        reader._core.stop(int(wtio.ErrorCodes.H3_REQUEST_CANCELLED))
+    else:
+        await reader.stop_receiving(error_code=code)
+
+
 # -- methods that never wait have no await point
 
 

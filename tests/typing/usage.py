@@ -71,6 +71,7 @@ async def sending(stream: wtio.WebTransportSendStream) -> None:
     await stream.close(error_code=None)
     await stream.close(error_code=5)
     await stream.wait_acked()
+    assert_type(await stream.wait_stopped(), int | None)
     stream.send_order = 5
     async with stream as entered:
         assert_type(entered, wtio.WebTransportSendStream)

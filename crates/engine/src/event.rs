@@ -108,6 +108,8 @@ pub enum Event {
     Writable { connection: u64, stream: u64 },
     /// A waiter for acknowledgement can go on.
     Acked { connection: u64, stream: u64 },
+    /// A waiter for the peer's STOP_SENDING can go on: it came, or never will.
+    Stopped { connection: u64, stream: u64 },
     /// Opening a stream may succeed now.
     StreamsAvailable { connection: u64, bidirectional: bool },
     /// A waiter for a datagram of the session can go on.

@@ -182,6 +182,7 @@ pub(crate) struct Stream {
     pub(crate) held_reset: Option<u64>,
     pub(crate) write_interest: bool,
     pub(crate) acked_interest: bool,
+    pub(crate) stop_interest: bool,
     /// Listed for the next flush.
     pub(crate) flush_listed: bool,
     pub(crate) blocked_since: Option<Instant>,
@@ -226,6 +227,7 @@ impl Stream {
             held_reset: None,
             write_interest: false,
             acked_interest: false,
+            stop_interest: false,
             flush_listed: false,
             blocked_since: None,
             blocked: 0.0,

@@ -203,6 +203,12 @@ impl Stream {
             .wait(waker, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
     }
 
+    fn wait_stopped(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.shared.wait(waker, self.connection, Wait::Stopped(self.id), |engine| {
+            engine.want_stopped(self.connection, self.id)
+        })
+    }
+
     #[getter]
     fn unacked(&self) -> u64 {
         self.shared.look(|engine| engine.unacked(self.connection, self.id))
@@ -245,7 +251,7 @@ impl Drop for Stream {
         let code = self.abandon.load(Ordering::Relaxed);
         // Wakers still registered are dropped after the locks are free again; dropping them may run Python code.
         let mut wakers = Vec::new();
-        for wait in [Wait::Readable(self.id), Wait::Writable(self.id), Wait::Acked(self.id)] {
+        for wait in [Wait::Readable, Wait::Writable, Wait::Acked, Wait::Stopped].map(|kind| kind(self.id)) {
             wakers.append(&mut self.shared.waiters.remove(self.connection, wait));
         }
         // At interpreter exit there is nobody left to tell.

@@ -610,6 +610,14 @@ impl Conn {
         if std::mem::take(&mut stream.acked_interest) {
             events.push(Event::Acked { connection: self.id, stream: id });
         }
+        self.wake_stopped(id, events);
+    }
+
+    /// The peer has stopped the stream, or has no reason to any more.
+    pub(crate) fn wake_stopped(&mut self, id: u64, events: &mut Vec<Event>) {
+        if self.streams.get_mut(&id).is_some_and(|stream| std::mem::take(&mut stream.stop_interest)) {
+            events.push(Event::Stopped { connection: self.id, stream: id });
+        }
     }
 
     fn wake_all(&mut self, id: u64, events: &mut Vec<Event>) {
@@ -1231,6 +1239,16 @@ impl Conn {
         }
     }
 
+    pub(crate) fn want_stopped(&mut self, id: u64) -> bool {
+        match self.streams.get_mut(&id) {
+            Some(stream) if matches!(stream.send, SendState::Open | SendState::Finished) => {
+                stream.stop_interest = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
     // ---------------------------------------------------------------- facts
 
     pub(crate) fn stream_stats(&self, now: Instant, id: u64) -> Option<StreamStats> {
@@ -1290,6 +1308,7 @@ impl Conn {
         stream.has_handle = false;
         stream.read_interest = false;
         stream.acked_interest = false;
+        stream.stop_interest = false;
         let is_sending = stream.send == SendState::Open;
         self.stop(now, id, code, events);
         if is_sending {

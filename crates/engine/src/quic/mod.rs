@@ -757,6 +757,7 @@ impl Engine {
             let reset = conn.reset(now, stream, code);
             events.push(Event::Writable { connection: conn.id, stream });
             events.push(Event::Acked { connection: conn.id, stream });
+            conn.wake_stopped(stream, events);
             reset
         })
         .unwrap_or(false)
@@ -787,6 +788,11 @@ impl Engine {
     /// Ask for [`Event::Acked`]. False: nothing is outstanding.
     pub fn want_acked(&mut self, id: u64, stream: u64) -> bool {
         self.with(id, |conn, _| conn.want_acked(stream)).unwrap_or(false)
+    }
+
+    /// Ask for [`Event::Stopped`]. False: the sending half is over.
+    pub fn want_stopped(&mut self, id: u64, stream: u64) -> bool {
+        self.with(id, |conn, _| conn.want_stopped(stream)).unwrap_or(false)
     }
 
     /// Payload bytes accepted and not acknowledged.
