@@ -351,6 +351,13 @@ class ServerConnection(Connection):
         self._make_room()
         return session
 
+    def abort_session(self, session: WebTransportSession) -> None:
+        super().abort_session(session)
+        # Clients differ in what of a CONNECT stream has to end before a session has: after a reset alone, a page in
+        # Chromium waits. CONNECTION_CLOSE is the end for all of them, and is repeated for as long as the client sends.
+        if not self.sessions and not self.requests:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "")
+
     def _make_room(self) -> None:
         """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
         if self.is_lost or not self.h3.flow_control:

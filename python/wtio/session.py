@@ -578,8 +578,8 @@ class WebTransportSession:
     async def abort(self) -> None:
         """End the session at once and without a goodbye: the peer gets a reset of the CONNECT stream.
 
-        Data in flight is given up. Does nothing on a session that has ended. Never waits, so cancelling cannot
-        interrupt it.
+        A connection that carries no other session is closed with it. Data in flight is given up. Does nothing on a
+        session that has ended. Never waits, so cancelling cannot interrupt it.
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """

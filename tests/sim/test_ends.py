@@ -295,3 +295,77 @@ def test_a_server_logs_nothing_about_a_client_that_closes_with_resets_first(capl
 
     run(main())
     assert not caplog.records
+
+
+def test_abort_of_the_only_session_ends_its_connection_within_a_round_trip() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with session_pair(latency=0.05) as (client, server):
+            await stream_of(client, server)
+            started = loop.time()
+            await server.abort()
+            info = await client.wait_closed()
+            assert (info.code, info.closed_by) == (None, "peer")
+            await client._link.lost.wait()  # type: ignore[attr-defined]
+            assert loop.time() - started < 0.1
+
+    run(main())
+
+
+def test_abort_is_seen_within_a_round_trip_although_the_reset_is_lost() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        network = Network(latency=0.05)
+        async with session_pair(network) as (client, server):
+            ours, _ = await stream_of(client, server)
+            await asyncio.sleep(1)
+            send = network._wire.send
+            is_first = True
+
+            def lose_the_first(*packet: Any) -> None:
+                nonlocal is_first
+                if not is_first:
+                    send(*packet)
+                is_first = False
+
+            network._wire.send = lose_the_first  # type: ignore[method-assign]
+            started = loop.time()
+            await server.abort()
+            with pytest.raises(wtio.SessionClosedError):
+                await ours.read()
+            assert loop.time() - started < 0.1
+
+    run(main())
+
+
+def test_abort_leaves_the_connection_to_other_sessions_and_requests() -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve() as server, network.client() as sharing:
+            connecting = [
+                asyncio.ensure_future(connected(sharing.connect("https://localhost/", allow_pooling=True)))
+                for _ in range(3)
+            ]
+            requests = [await anext(server) for _ in range(3)]
+            accepted = [await request.accept() for request in requests[:2]]
+            await asyncio.sleep(1)
+            await accepted[0].abort()
+            await asyncio.sleep(1)
+            # One session and one request without an answer are left, then the request alone.
+            await accepted[1].abort()
+            await asyncio.sleep(1)
+            last = await requests[2].accept()
+            await asyncio.sleep(1)
+            assert not last.is_closed
+            sessions = [await session for session in connecting]
+            assert sorted(session.is_closed for session in sessions) == [False, True, True]
+            assert sharing.connections == 1
+            await last.abort()
+            await asyncio.sleep(1)
+            assert sharing.connections == 0
+
+    run(main())
+
+
+async def connected(connector: Awaitable[wtio.WebTransportSession]) -> wtio.WebTransportSession:
+    return await connector
