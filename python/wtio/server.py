@@ -28,6 +28,7 @@ from wtio._arguments import (
 from wtio._buffer import contiguous_bytes
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
+from wtio._failures import FailureLog, severity
 from wtio._url import without_query
 from wtio._waiting import Waiter
 from wtio.client import HeaderArgument, check_transport, header_pairs, offered_protocols
@@ -422,8 +423,10 @@ class ServerConnection(Connection):
         try:
             headers = header_pairs(response.headers, RESPONSE_RESERVED)
             self.h3.reject(event.stream_id, response.status, headers=headers, body=bytes(response.body))
-        except (ValueError, TypeError):
-            _logger.exception("the answer to %s %s cannot be sent", event.method, without_query(event.path))
+        except (ValueError, TypeError) as error:
+            self.server._failures.write(
+                error, logging.ERROR, "the answer to %s %s cannot be sent", event.method, without_query(event.path)
+            )
             self.h3.reject(event.stream_id, 500)
 
 
@@ -439,6 +442,7 @@ class Server:
         "_connections",
         "_drivers",
         "_failure",
+        "_failures",
         "_handler",
         "_has_refused_origin",
         "_host",
@@ -499,6 +503,7 @@ class Server:
         self._closer: asyncio.Task[Any] | None = None
         self._closed = asyncio.Event()
         self._failure: Exception | None = None
+        self._failures = FailureLog(_logger)
 
     # -- facts
 
@@ -697,6 +702,7 @@ class Server:
         finally:
             for driver in self._drivers:
                 driver.close()
+            self._failures.close()
             self._closed.set()
 
     async def _end_handlers(self) -> None:
@@ -788,8 +794,10 @@ class Server:
             try:
                 response = self._http(request)
                 check_instance("the hook's result", response, HttpResponse, "the http hook is a plain function")
-            except Exception:
-                _logger.exception("the http hook failed on %s %s", request.method, without_query(request.path))
+            except Exception as error:
+                self._failures.write(
+                    error, logging.ERROR, "the http hook failed on %s %s", request.method, without_query(request.path)
+                )
                 response = HttpResponse(status=500)
         return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
 
@@ -814,10 +822,13 @@ class Server:
             await session.close(BODY_RAISED_CODE, "handler was cancelled")
             raise
         except Exception as error:
-            if session.is_closed and _is_session_end(error):
+            level = severity(error, session)
+            if level >= logging.ERROR:
+                self._failures.write(error, level, "handler of %r failed", session)
+            elif session.is_closed:
                 _logger.debug("handler of %r ended with its session: %s", session, error)
             else:
-                _logger.exception("handler of %r failed", session)
+                self._failures.write(error, level, "handler of %r ended early", session)
             await session.close(BODY_RAISED_CODE, "internal error")
         else:
             await session.close()
@@ -843,13 +854,6 @@ class Server:
         return f"<wtio.Server {where or 'not started'}>"
 
 
-def _is_session_end(error: BaseException) -> bool:
-    """Whether an exception says nothing but that a session has ended (also in groups, as task groups raise them)."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_session_end(part) for part in error.exceptions)
-    return isinstance(error, SessionClosed)
-
-
 def serve(
     handler: Callable[[WebTransportSession], Coroutine[Any, Any, object]] | SessionHandler | None = None,
     host: str | Sequence[str] | None = None,
@@ -870,9 +874,14 @@ def serve(
 
     ``server = await wtio.serve(...)`` starts it, too; then call ``server.close()``. With a handler every request is
     accepted and the handler runs in a task of its own; when it returns, its session is closed with code 0, and when it
-    raises, the exception is logged (logger ``wtio.server``) and the session is closed with ``BODY_RAISED_CODE`` (0x102)
-    and the reason "internal error". Only the end of its own session is no reason to log. Without a handler, take
-    requests with ``async for request in server``.
+    raises, with ``BODY_RAISED_CODE`` (0x102) and the reason "internal error". Without a handler, take requests with
+    ``async for request in server``.
+
+    What a handler raised is logged (logger ``wtio.server``), as ERROR and with its traceback. What only says what the
+    client did (StreamResetError, StreamStoppedError, ReadLimitError, an IncompleteReadError of a stream) is one line of
+    level INFO instead, and what did not fit the way to the client (DatagramTooLargeError, StreamCreditError) one of
+    level WARNING. In a minute, three errors that passed the same lines are written, and one of each of the others;
+    what comes behind is counted. The end of its own session is no reason to log.
 
     Leaving ``async with`` is ``Server.close``.
 

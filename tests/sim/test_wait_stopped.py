@@ -33,7 +33,8 @@ async def stream_from(
 def test_wait_stopped_returns_the_peers_code(opener: str, form: str, code: int) -> None:
     async def main() -> None:
         async with session_pair() as pair:
-            writer, reader = await stream_from(*(pair if opener == "client" else reversed(pair)), form)  # type: ignore[misc]
+            near, far = pair if opener == "client" else pair[::-1]
+            writer, reader = await stream_from(near, far, form)
             waiting = [asyncio.ensure_future(writer.wait_stopped()) for _ in range(3)]
             await asyncio.sleep(100)
             # Several tasks may wait, beside one that writes.

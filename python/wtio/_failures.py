@@ -1,0 +1,152 @@
+"""What a server logs of handlers that fail: each kind once in a while, and how often it happened.
+
+A client can make a handler fail as often as it likes, for instance by resetting one stream of each session. So what a
+client can do is no error, and of nothing does the log grow with every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from typing import TYPE_CHECKING, Final
+
+from wtio.errors import (
+    DatagramTooLargeError,
+    ReadLimitError,
+    SessionClosed,
+    StreamCreditError,
+    StreamResetError,
+    StreamStoppedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from wtio.session import WebTransportSession
+
+__all__ = ["FailureLog", "severity"]
+
+# Seconds in which no more of one kind is written than this: three errors, as what differs between them helps to find
+# the defect, and one line of everything else.
+_PERIOD: Final = 60.0
+_MOST_ERRORS: Final = 3
+# Kinds that are told apart; further ones count as one.
+_KINDS: Final = 64
+
+
+def severity(error: BaseException, session: WebTransportSession) -> int:
+    """Return the logging level of what a handler of ``session`` raised, an exception or a group of them.
+
+    INFO for what the client did and the handler left to us; WARNING for what the way to the client did not let through;
+    ERROR for the rest, such as the end of another session.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return max(severity(part, session) for part in error.exceptions)
+    if isinstance(error, (StreamResetError, StreamStoppedError, ReadLimitError)):
+        return logging.INFO
+    if isinstance(error, SessionClosed):
+        return logging.INFO if session.is_closed else logging.ERROR
+    if isinstance(error, asyncio.IncompleteReadError):
+        # A client may end a stream at any byte; a database that does so is another matter.
+        return logging.INFO if _origin(error) == "wtio.stream" else logging.ERROR
+    if isinstance(error, (DatagramTooLargeError, StreamCreditError)):
+        return logging.WARNING
+    return logging.ERROR
+
+
+class FailureLog:
+    """Writes failures to a logger: the first of each kind, and after a minute how many came behind them.
+
+    Errors are of one kind if they passed the same lines, lesser failures if they are of one class.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        # _KINDS of them, and one more for each message.
+        self._kinds: dict[Hashable, _Kind] = {}
+
+    def write(self, error: BaseException, level: int, message: str, *arguments: object) -> None:
+        """Log ``message % arguments`` with what went wrong, or count it."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        kind = self._kind(_key(error, level, message), (message, level), now)
+        if kind.until <= now:
+            kind.until = now + _PERIOD
+            kind.level = level
+            kind.words = ", ".join(dict.fromkeys(type(part).__name__ for part in _parts(error)))
+            kind.room = _MOST_ERRORS if level >= logging.ERROR else 1
+        if not kind.room:
+            kind.count += 1
+            if kind.timer is None:
+                kind.timer = loop.call_at(kind.until, self._tell, kind)
+            return
+        kind.room -= 1
+        if level >= logging.ERROR:
+            self._logger.log(level, message, *arguments, exc_info=error)
+        else:
+            first = next(_parts(error))
+            self._logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
+
+    def close(self) -> None:
+        """Tell now what was counted."""
+        for kind in self._kinds.values():
+            if kind.timer is not None:
+                kind.timer.cancel()
+                self._tell(kind)
+        self._kinds.clear()
+
+    def _kind(self, key: Hashable, otherwise: Hashable, now: float) -> _Kind:
+        if key not in self._kinds and len(self._kinds) >= _KINDS:
+            self._kinds = {name: kind for name, kind in self._kinds.items() if kind.until > now}
+            if len(self._kinds) >= _KINDS:
+                key = otherwise
+        return self._kinds.setdefault(key, _Kind())
+
+    def _tell(self, kind: _Kind) -> None:
+        self._logger.log(kind.level, "%d more failures like the last one of %s", kind.count, kind.words)
+        kind.timer = None
+        kind.count = 0
+
+
+class _Kind:
+    """Failures that need not all be read."""
+
+    __slots__ = ("count", "level", "room", "timer", "until", "words")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self.level = 0
+        self.words = ""
+        # How many more are written until then.
+        self.room = 0
+        # How many were not written, and what will tell of them.
+        self.count = 0
+        self.timer: asyncio.TimerHandle | None = None
+
+
+def _key(error: BaseException, level: int, message: str) -> Hashable:
+    parts = _parts(error)
+    if level >= logging.ERROR:
+        # As a set: a group has as many parts as the client had streams.
+        return message, level, frozenset((type(part), *_lines(part)) for part in parts)
+    return message, level, frozenset(type(part) for part in parts)
+
+
+def _parts(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _parts(part)
+    else:
+        yield error
+
+
+def _lines(error: BaseException) -> Iterator[tuple[str, int]]:
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        yield frame.f_code.co_filename, line
+
+
+def _origin(error: BaseException) -> object:
+    """The module that raised an exception."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__") if frames else None
