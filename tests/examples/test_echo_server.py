@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 import echo_server
-
 from wtio.testing import Network, run
 
 if TYPE_CHECKING:
