@@ -165,8 +165,12 @@ class Endpoint:
         """Turns readable when the guardian (or the I/O thread) has left events: hear() and drive(False) then."""
     @property
     def local_address(self) -> tuple[str, int]: ...
-    def set_scheduler(self, callback: Callable[[], object] | None) -> None:
-        """``callback`` runs (on the calling thread) when the first output since the last drive is waiting."""
+    def set_scheduler(self, callback: Callable[[], object], event_loop: AbstractEventLoop) -> None:
+        """``callback`` runs (on the loop's thread) when the first output since the last drive is waiting.
+
+        From now on whatever changes a data stream or waits raises RuntimeError where another loop runs, or on another
+        thread (``wtio._waiting.refuse_foreign``). Destructors may run anywhere. ``close`` forgets both.
+        """
 
     # -- driving
     def drive(
@@ -289,6 +293,8 @@ class Connection:
 
         ``session`` None makes a raw stream (EVENT_RAW_READABLE / EVENT_RAW_STOPPED instead of wakes).
         """
+    def check_loop(self) -> None:
+        """Raise RuntimeError where another event loop runs than the connection's, or on another thread."""
     def wait_streams(self, bidirectional: bool, session: int, waker: Waker) -> None:
         """Complete ``waker`` when open_stream is worth another try (or the connection is gone)."""
     def add_session(

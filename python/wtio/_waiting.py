@@ -19,7 +19,34 @@ from wtio._core import Waiter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Flag", "Waiter", "Waiters", "Waker"]
+__all__ = ["Flag", "Waiter", "Waiters", "Waker", "check_loop", "refuse_foreign"]
+
+
+def check_loop(event_loop: asyncio.AbstractEventLoop | None, what: str) -> None:
+    """Raise RuntimeError unless ``event_loop`` is the one that runs here; None belongs to no loop yet."""
+    if event_loop is not None and asyncio.get_running_loop() is not event_loop:
+        raise _foreign(event_loop, what)
+
+
+def refuse_foreign(event_loop: asyncio.AbstractEventLoop | None, is_between_runs: bool) -> None:
+    """Raise RuntimeError for a call that did not come from its event loop. The engine calls this.
+
+    Between two runs of a loop, where no other loop runs on its thread either, only a closed one is refused: nothing
+    would ever come of the call.
+    """
+    if not is_between_runs or event_loop is None or event_loop.is_closed():
+        raise _foreign(event_loop, "this session")
+
+
+def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> RuntimeError:
+    if event_loop is None or event_loop.is_closed():
+        return RuntimeError(f"{what} belongs to an event loop that is closed; make another one on the running loop")
+    if event_loop.is_running():
+        return RuntimeError(
+            f"{what} belongs to an event loop on another thread; hand calls to it with loop.call_soon_threadsafe() and "
+            "coroutines with asyncio.run_coroutine_threadsafe()"
+        )
+    return RuntimeError(f"{what} belongs to another event loop; make another one on the running loop")
 
 
 class Waker(Protocol):

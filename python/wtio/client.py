@@ -21,7 +21,7 @@ from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
 from wtio._url import Target, parse_url, without_query
-from wtio._waiting import Waiter
+from wtio._waiting import Waiter, check_loop
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -118,8 +118,20 @@ class Sockets:
         self.reset_stream_at = reset_stream_at
         self.is_shared = is_shared
         self.is_closed = False
+        self.event_loop: asyncio.AbstractEventLoop | None = None
+        """The loop of shared sockets, once they are used."""
         self.connections: set[ClientConnection] = set()
         self._drivers: dict[bool, Driver] = {}
+
+    def settle(self) -> None:
+        """Belong to the running loop from the first use on; RuntimeError on another one."""
+        if self.is_shared:
+            self.check_loop()
+            self.event_loop = asyncio.get_running_loop()
+
+    def check_loop(self) -> None:
+        """Raise RuntimeError on another loop than that of the first use."""
+        check_loop(self.event_loop, "this client")
 
     def open(self, is_ipv6: bool) -> Driver:
         """Give the driver for one more connection; OSError where there is none to be had."""
@@ -406,6 +418,7 @@ class Connector:
             await self._session.__aexit__(kind, error, trace)
 
     async def _establish(self) -> WebTransportSession:
+        self._sockets.settle()
         limit = self._timeouts.connect
         self._trace = self._new_trace()
         try:

@@ -150,8 +150,9 @@ class Client:
                 ...
 
     All of its connections use one UDP socket per address family, one set of trust settings and no threads or tasks of
-    their own, so a thousand quiet sessions cost little. A client belongs to one event loop. Leaving ``async with``
-    closes it.
+    their own, so a thousand quiet sessions cost little. A client belongs to the event loop of its first session: on
+    another one, or from another thread, opening sessions and ``close`` raise RuntimeError. Leaving ``async with`` closes
+    it.
     """
 
     __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_strict", "_tls")
@@ -278,6 +279,7 @@ class Client:
         Takes as long as the slowest ``WebTransportSession.close``. Sessions that are being opened fail with
         ConnectError. Cancelling closes what is left at once, without waiting for anybody's goodbye.
         """
+        self._sockets.check_loop()
         self._sockets.is_closed = True
         sessions = [session for connection in self._sockets.connections for session in connection.sessions.values()]
         try:

@@ -30,7 +30,7 @@ from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
 from wtio._failures import FailureLog, severity
 from wtio._url import without_query
-from wtio._waiting import Waiter
+from wtio._waiting import Waiter, check_loop
 from wtio.client import HeaderArgument, check_transport, header_pairs, offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
@@ -194,6 +194,7 @@ class SessionRequest:
 
         Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
         """
+        self._connection.core.check_loop()
         check_text("protocol", protocol, optional=True)
         return self._accept(protocol, header_pairs(headers, RESPONSE_RESERVED))
 
@@ -213,6 +214,7 @@ class SessionRequest:
 
         Source: draft-ietf-webtrans-http3-16, section 3.2.
         """
+        self._connection.core.check_loop()
         if status is None:
             status = DIALECTS[self._event.dialect].not_found_status
         check_integer("status", status, 300, 599)
@@ -431,7 +433,11 @@ class ServerConnection(Connection):
 
 
 class Server:
-    """A running server: what ``serve`` gives. ``async for request in server`` takes requests where no handler does."""
+    """A running server: what ``serve`` gives. ``async for request in server`` takes requests where no handler does.
+
+    A server belongs to the event loop that started it: elsewhere its methods, and those of its requests, raise
+    RuntimeError. Properties may be read from any thread.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -448,6 +454,7 @@ class Server:
         "_host",
         "_http",
         "_limits",
+        "_loop",
         "_origins",
         "_port",
         "_protocols",
@@ -495,6 +502,7 @@ class Server:
         self._reset_stream_at = reset_stream_at
         self._strict = strict
         self._transport = transport
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._drivers: list[Driver] = []
         self._requests: deque[SessionRequest] = deque()  # at most Limits.pending_requests
         self._waiters: deque[Waiter] = deque()
@@ -530,10 +538,11 @@ class Server:
     @property
     def sessions(self) -> list[WebTransportSession]:
         """All sessions that are open now."""
+        # Copies, so that other threads may ask, too.
         return [
             session
-            for connection in self._connections
-            for session in connection.sessions.values()
+            for connection in list(self._connections)
+            for session in list(connection.sessions.values())
             if not session.is_closed
         ]
 
@@ -561,10 +570,12 @@ class Server:
         await self.close()
 
     async def _start(self) -> Server:
+        self._check_loop()
         if self._closing is not None:
             raise LocalProtocolError("this server has been closed; call serve again for another one")
         if self._drivers:
             return self
+        self._loop = asyncio.get_running_loop()
         tls = self._tls._engine
         addresses, dual_stack = await self._listening_addresses()
         for attempt in range(_PORT_ATTEMPTS):
@@ -580,6 +591,9 @@ class Server:
                 if not (is_taken and self._port == 0 and attempt + 1 < _PORT_ATTEMPTS):
                     raise
         return self
+
+    def _check_loop(self) -> None:
+        check_loop(self._loop, "this server")
 
     async def _listening_addresses(self) -> tuple[list[Address], bool]:
         """The addresses to bind, and whether IPv6 ones shall take IPv4 clients, too."""
@@ -651,6 +665,7 @@ class Server:
         """
         check_code("code", code, "close code")
         check_text("reason", reason)
+        self._check_loop()
         if self._closing is None:
             # A handler may close its own server: it cannot be waited for, and must not be cancelled.
             self._closer = asyncio.current_task()
@@ -663,6 +678,7 @@ class Server:
         Raises:
             RuntimeError: The server closed itself, because its QUIC engine failed: a defect of wtio.
         """
+        self._check_loop()
         await self._closed.wait()
         self._raise_failure()
 
@@ -726,6 +742,7 @@ class Server:
         return self
 
     async def __anext__(self) -> SessionRequest:
+        self._check_loop()
         if self._handler is not None:
             raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
         while not self._requests:

@@ -191,6 +191,7 @@ class IncomingStreams(Generic[_Stream]):
         Raises:
             SessionClosed: The session has ended and no stream is left.
         """
+        self._session._core.check_loop()
         while not self._streams:
             if self._session.is_closed:
                 raise self._session._closed_error()
@@ -252,7 +253,9 @@ class WebTransportSession:
     later one. ``async with session`` closes it: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised
     anything else than this session's own end.
 
-    A session belongs to the thread of its event loop. It does not survive ``os.fork``: in the child its engine is dead.
+    A session belongs to its event loop, and so do its streams: where another loop runs, or on another thread, whatever
+    changes something or waits raises RuntimeError. Properties, ``stats`` and ``report`` may be read from any thread. It
+    does not survive ``os.fork``: in the child its engine is dead.
 
     Source: draft-ietf-webtrans-http3-16.
     """
@@ -567,6 +570,7 @@ class WebTransportSession:
         """
         check_code("code", code, "close code")
         check_text("reason", reason)
+        self._core.check_loop()
         try:
             if self._close_info is None:
                 await self._deliver_finished_streams()
@@ -583,6 +587,7 @@ class WebTransportSession:
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
+        self._core.check_loop()
         if self._close_info is None:
             self._link.abort_session(self)
 
@@ -593,6 +598,7 @@ class WebTransportSession:
 
         Source: draft-ietf-webtrans-http3-16, section 4.7.
         """
+        self._core.check_loop()
         if self._close_info is None:
             self._link.drain_session(self)
 
@@ -602,6 +608,7 @@ class WebTransportSession:
         Raises:
             SessionClosed: The session ended without such a request.
         """
+        self._core.check_loop()
         await self._draining.wait()
         if not self._drain_requested:
             raise self._closed_error()
@@ -611,6 +618,7 @@ class WebTransportSession:
 
         Cancelling changes nothing.
         """
+        self._core.check_loop()
         await self._ended.wait()
         assert self._close_info is not None
         return self._close_info

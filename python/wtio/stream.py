@@ -5,7 +5,8 @@ is decided here. A stream object holds its engine stream, its session and a few 
 it: a call that must wait leaves one waiter with the engine and pulls the bytes itself when it resumes, which is why
 cancelling loses none.
 
-Thread rules: all methods belong to the thread of the session's event loop.
+Thread rules: whatever changes something or waits belongs to the session's event loop and raises RuntimeError elsewhere;
+the engine looks. Properties and ``diagnostics`` may be read from any thread.
 """
 
 from __future__ import annotations
@@ -781,6 +782,7 @@ class WebTransportSendStream(_Stream):
             StreamStoppedError: The peer stopped the stream, so part of the data may never arrive.
             SessionClosed: The session ended first.
         """
+        self._session._core.check_loop()
         core = self._core
         state = core.send_state()[0]
         if state == "finished" or (state == "open" and core.unacked):
@@ -824,6 +826,7 @@ class WebTransportSendStream(_Stream):
 
     def _check_open(self) -> int:
         """What an empty write accepts: 0, or -1 where nothing can be written any more."""
+        self._session._core.check_loop()
         return 0 if self._core.send_state()[0] == "open" else -1
 
     async def _write_rest(

@@ -11,6 +11,7 @@ use wtio_engine::session::SessionLimits;
 
 use crate::{
     endpoint::{Shared, pair},
+    home::Closed,
     stream::{Stream, with_bytes},
     waiters::Wait,
 };
@@ -129,9 +130,20 @@ impl Connection {
     }
 
     #[pyo3(signature = (bidirectional, header, session = None))]
-    fn open_stream(&self, py: Python<'_>, bidirectional: bool, header: &[u8], session: Option<u64>) -> Option<Stream> {
-        let id = self.shared.act(py, |engine, now| engine.open_stream(now, self.id, bidirectional, header, session))?;
-        Some(Stream::new(self.shared.clone(), self.id, id))
+    fn open_stream(
+        &self,
+        py: Python<'_>,
+        bidirectional: bool,
+        header: &[u8],
+        session: Option<u64>,
+    ) -> PyResult<Option<Stream>> {
+        self.shared.check(py, Closed::Refused)?;
+        let id = self.shared.act(py, |engine, now| engine.open_stream(now, self.id, bidirectional, header, session));
+        Ok(id.map(|id| Stream::new(self.shared.clone(), self.id, id, session.is_none())))
+    }
+
+    fn check_loop(&self, py: Python<'_>) -> PyResult<()> {
+        self.shared.check(py, Closed::Refused)
     }
 
     fn wait_streams(&self, bidirectional: bool, session: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -202,14 +214,16 @@ impl Connection {
     }
 
     fn send_datagram(&self, session: u64, data: &Bound<'_, PyAny>) -> PyResult<i64> {
+        self.shared.check(data.py(), Closed::Refused)?;
         with_bytes(data, |bytes| {
             self.shared.act(data.py(), |engine, now| engine.send_datagram(now, self.id, session, bytes))
         })
     }
 
-    fn receive_datagram<'py>(&self, py: Python<'py>, session: u64) -> Option<Bound<'py, PyBytes>> {
-        let data = self.shared.look(|engine| engine.receive_datagram(self.id, session))?;
-        Some(PyBytes::new(py, &data))
+    fn receive_datagram<'py>(&self, py: Python<'py>, session: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        self.shared.check(py, Closed::Refused)?;
+        let data = self.shared.look(|engine| engine.receive_datagram(self.id, session));
+        Ok(data.map(|data| PyBytes::new(py, &data)))
     }
 
     fn receive_datagrams<'py>(&self, py: Python<'py>, session: u64, most: usize) -> Vec<Bound<'py, PyBytes>> {

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyOSError, PyRuntimeError, PyValueError},
+    intern,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
@@ -20,6 +21,7 @@ use wtio_net::Io;
 
 use crate::{
     connection::{Connection, ConnectionFacts},
+    home::{Closed, Home},
     stream::Stream,
     tls::{ClientTls, ServerTls, raise},
     waiters::{Wait, Waiters},
@@ -51,7 +53,9 @@ pub(crate) const EVENT_NAMES: [&str; 18] = [
 pub(crate) struct Shared {
     endpoint: Arc<wtio_net::Endpoint>,
     pub(crate) waiters: Waiters,
-    scheduler: Mutex<Option<Py<PyAny>>>,
+    /// What asks for a drive, and the event loop that does it.
+    scheduler: Mutex<Option<(Py<PyAny>, Py<PyAny>)>>,
+    home: Home,
     is_scheduled: AtomicBool,
     start: Instant,
     /// Forks this process had seen when the endpoint was made.
@@ -99,17 +103,52 @@ impl Shared {
         self.endpoint.act(None, |engine, _| look(engine)).0
     }
 
+    /// As `look`, for what depends on the time.
+    pub(crate) fn look_now<R>(&self, look: impl FnOnce(&mut Engine, Instant) -> R) -> R {
+        self.endpoint.act(None, look).0
+    }
+
+    /// Raise RuntimeError unless the caller is on the endpoint's event loop.
+    pub(crate) fn check(&self, py: Python<'_>, closed: Closed) -> PyResult<()> {
+        if self.home.is_known() {
+            return Ok(());
+        }
+        let event_loop = self.scheduler().as_ref().map(|(_, event_loop)| event_loop.clone_ref(py));
+        self.home.look(py, event_loop, closed)
+    }
+
+    fn scheduler(&self) -> MutexGuard<'_, Option<(Py<PyAny>, Py<PyAny>)>> {
+        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn seconds(&self, at: Instant) -> f64 {
         at.saturating_duration_since(self.start).as_secs_f64()
     }
 
-    /// As `act`, from a destructor: the objects of a whole driver may be in the middle of being collected, and then
-    /// there is nobody left to ask for a drive.
+    /// As `act`, from a destructor. The collector may run it on any thread; and the objects of a whole driver may be in
+    /// the middle of being collected, and then there is nobody left to ask for a drive.
     pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
         let ((), has_work) = self.endpoint.act(None, act);
         if has_work {
-            let _ = self.call_scheduler(py);
+            let asked = if self.home.is_own_thread() { self.call_scheduler(py) } else { self.hand_over(py) };
+            if asked.is_err() {
+                // The loop is closed.
+                self.is_scheduled.store(false, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// As `call_scheduler`, from another thread than the loop's.
+    fn hand_over(&self, py: Python<'_>) -> PyResult<()> {
+        if self.is_scheduled.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let scheduler =
+            self.scheduler().as_ref().map(|(callback, event_loop)| (callback.clone_ref(py), event_loop.clone_ref(py)));
+        if let Some((callback, event_loop)) = scheduler {
+            event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (callback,))?;
+        }
+        Ok(())
     }
 
     fn schedule(&self, py: Python<'_>) {
@@ -122,12 +161,7 @@ impl Shared {
         if self.is_scheduled.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let callback = self
-            .scheduler
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref()
-            .map(|callback| callback.clone_ref(py));
+        let callback = self.scheduler().as_ref().map(|(callback, _)| callback.clone_ref(py));
         if let Some(callback) = callback {
             callback.call0(py)?;
         }
@@ -273,6 +307,7 @@ impl Endpoint {
                 endpoint: wtio_net::Endpoint::new(engine, io).map_err(raise_os)?,
                 waiters: Waiters::default(),
                 scheduler: Mutex::new(None),
+                home: Home::default(),
                 is_scheduled: AtomicBool::new(false),
                 start: Instant::now(),
                 generation: GENERATION.load(Ordering::Relaxed),
@@ -296,15 +331,16 @@ impl Endpoint {
     // The scheduler usually belongs to the object that owns this endpoint: a cycle that only the collector can see.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(scheduler) = self.shared.scheduler.try_lock()
-            && let Some(callback) = &*scheduler
+            && let Some((callback, event_loop)) = &*scheduler
         {
             visit.call(callback)?;
+            visit.call(event_loop)?;
         }
         Ok(())
     }
 
     fn __clear__(&self) {
-        self.set_scheduler(None);
+        self.forget_scheduler();
     }
 
     #[getter]
@@ -313,12 +349,9 @@ impl Endpoint {
         Ok((address.ip().to_string(), address.port()))
     }
 
-    #[pyo3(signature = (callback))]
-    fn set_scheduler(&self, callback: Option<Py<PyAny>>) {
-        let old = {
-            let mut scheduler = self.shared.scheduler.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *scheduler, callback)
-        };
+    fn set_scheduler(&self, callback: Py<PyAny>, event_loop: &Bound<'_, PyAny>) {
+        self.shared.home.settle(event_loop);
+        let old = self.shared.scheduler().replace((callback, event_loop.clone().unbind()));
         drop(old);
     }
 
@@ -330,7 +363,9 @@ impl Endpoint {
             ));
         }
         let mut events = Vec::new();
-        let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events).map_err(|panicked| {
+        let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events);
+        self.shared.home.forget();
+        let driven = driven.map_err(|panicked| {
             PyRuntimeError::new_err(format!("the QUIC engine panicked, a defect of wtio: {}", panicked.0))
         })?;
         // Whatever Python does with what it gets may need another drive.
@@ -418,7 +453,7 @@ impl Endpoint {
 
     fn close(&self) {
         self.shared.endpoint.close();
-        self.set_scheduler(None);
+        self.forget_scheduler();
     }
 
     #[getter]
@@ -454,13 +489,18 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    fn forget_scheduler(&self) {
+        // Dropped when the lock is free again: that may run Python code.
+        let old = self.shared.scheduler().take();
+        drop(old);
+    }
+
     /// Virtual time, where the caller gives it.
     fn now(&self, now_ns: Option<u64>) -> Option<Instant> {
         now_ns.map(|ns| self.shared.start + Duration::from_nanos(ns))
     }
 
     fn tuple<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
-        let stream = |connection, stream| Stream::new(self.shared.clone(), connection, stream);
         match event {
             Event::Incoming { connection } => {
                 (0, connection, Connection::new(self.shared.clone(), connection)).into_pyobject(py)
@@ -470,9 +510,11 @@ impl Endpoint {
                 (2, connection, cause.name(), code, reason, ConnectionFacts(*facts)).into_pyobject(py)
             }
             Event::Stream { connection, stream: id, session } => {
-                (3, connection, stream(connection, id), session).into_pyobject(py)
+                (3, connection, Stream::new(self.shared.clone(), connection, id, false), session).into_pyobject(py)
             }
-            Event::RawStream { connection, stream: id } => (4, connection, stream(connection, id)).into_pyobject(py),
+            Event::RawStream { connection, stream: id } => {
+                (4, connection, Stream::new(self.shared.clone(), connection, id, true)).into_pyobject(py)
+            }
             Event::RawReadable { connection, stream } => (5, connection, stream).into_pyobject(py),
             Event::RawStopped { connection, stream, code } => (6, connection, stream, code).into_pyobject(py),
             Event::DatagramError { connection } => (7, connection).into_pyobject(py),

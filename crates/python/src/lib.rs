@@ -7,6 +7,7 @@
 
 mod connection;
 mod endpoint;
+mod home;
 mod stream;
 mod tls;
 mod waiter;

@@ -20,7 +20,7 @@ use pyo3::{
 };
 use wtio_engine::{Engine, ReadOutcome};
 
-use crate::{endpoint::Shared, waiters::Wait};
+use crate::{endpoint::Shared, home::Closed, waiters::Wait};
 
 pub(crate) const WAIT: i64 = 0;
 pub(crate) const ENDED: i64 = 1;
@@ -60,11 +60,18 @@ pub(crate) struct Stream {
     id: u64,
     abandon: AtomicU64,
     priority: AtomicI32,
+    /// The library's own: used from callbacks of its loop, and while that loop is being taken down.
+    is_raw: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(shared: Arc<Shared>, connection: u64, id: u64) -> Self {
-        Self { shared, connection, id, abandon: AtomicU64::new(0), priority: AtomicI32::new(0) }
+    pub(crate) fn new(shared: Arc<Shared>, connection: u64, id: u64, is_raw: bool) -> Self {
+        Self { shared, connection, id, abandon: AtomicU64::new(0), priority: AtomicI32::new(0), is_raw }
+    }
+
+    /// Raise RuntimeError unless the caller is on the stream's event loop.
+    fn check(&self, py: Python<'_>, closed: Closed) -> PyResult<()> {
+        if self.is_raw { Ok(()) } else { self.shared.check(py, closed) }
     }
 
     /// Find what is ready, make a `bytes` of that size, and copy once.
@@ -73,6 +80,7 @@ impl Stream {
         py: Python<'py>,
         prepare: impl FnOnce(&mut Engine, Instant) -> ReadOutcome,
     ) -> PyResult<Bound<'py, PyAny>> {
+        self.check(py, Closed::Refused)?;
         match self.shared.act(py, prepare) {
             ReadOutcome::Ready(length) => {
                 // Clearing the memory first is no loss: without it, the copy is slower by more than that.
@@ -118,6 +126,7 @@ impl Stream {
         if view.readonly() || !view.is_c_contiguous() {
             return Err(PyBufferError::new_err("readinto needs a writable, contiguous buffer"));
         }
+        self.check(py, Closed::Refused)?;
         let room = view.len_bytes();
         let outcome = self.shared.act(py, |engine, now| engine.prepare_read(now, self.connection, self.id, room));
         match outcome {
@@ -151,18 +160,21 @@ impl Stream {
     }
 
     fn wait_readable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.check(waker.py(), Closed::Refused)?;
         self.shared
             .wait(waker, self.connection, Wait::Readable(self.id), |engine| engine.want_read(self.connection, self.id))
     }
 
-    fn stop(&self, py: Python<'_>, code: u64) -> bool {
-        self.shared.act(py, |engine, now| engine.stop(now, self.connection, self.id, code))
+    fn stop(&self, py: Python<'_>, code: u64) -> PyResult<bool> {
+        self.check(py, Closed::Ignored)?;
+        Ok(self.shared.act(py, |engine, now| engine.stop(now, self.connection, self.id, code)))
     }
 
     // ---------------------------------------------------------------- sending
 
     #[pyo3(signature = (data, start = 0))]
     fn write(&self, data: &Bound<'_, PyAny>, start: usize) -> PyResult<i64> {
+        self.check(data.py(), Closed::Refused)?;
         if let Ok(bytes) = data.cast_exact::<PyBytes>()
             && WHOLE.contains(&bytes.as_bytes().len())
         {
@@ -181,12 +193,14 @@ impl Stream {
         })
     }
 
-    fn finish(&self, py: Python<'_>) -> bool {
-        self.shared.act(py, |engine, _| engine.finish(self.connection, self.id))
+    fn finish(&self, py: Python<'_>) -> PyResult<bool> {
+        self.check(py, Closed::Ignored)?;
+        Ok(self.shared.act(py, |engine, _| engine.finish(self.connection, self.id)))
     }
 
-    fn reset(&self, py: Python<'_>, code: u64) -> bool {
-        self.shared.act(py, |engine, now| engine.reset(now, self.connection, self.id, code))
+    fn reset(&self, py: Python<'_>, code: u64) -> PyResult<bool> {
+        self.check(py, Closed::Ignored)?;
+        Ok(self.shared.act(py, |engine, now| engine.reset(now, self.connection, self.id, code)))
     }
 
     fn send_state(&self) -> (&'static str, u64) {
@@ -194,11 +208,13 @@ impl Stream {
     }
 
     fn wait_writable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.check(waker.py(), Closed::Refused)?;
         self.shared
             .wait(waker, self.connection, Wait::Writable(self.id), |engine| engine.want_write(self.connection, self.id))
     }
 
     fn wait_acked(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.check(waker.py(), Closed::Refused)?;
         self.shared
             .wait(waker, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
     }
@@ -220,14 +236,16 @@ impl Stream {
     }
 
     #[setter]
-    fn set_priority(&self, priority: i32) {
+    fn set_priority(&self, py: Python<'_>, priority: i32) -> PyResult<()> {
+        self.check(py, Closed::Refused)?;
         self.priority.store(priority, Ordering::Relaxed);
         self.shared.look(|engine| engine.set_priority(self.connection, self.id, priority));
+        Ok(())
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let dict = PyDict::new(py);
-        let stats = self.shared.act(py, |engine, now| engine.stream_stats(now, self.connection, self.id));
+        let stats = self.shared.look_now(|engine, now| engine.stream_stats(now, self.connection, self.id));
         let Some(stats) = stats else {
             return Ok(dict);
         };

@@ -12,6 +12,8 @@ use pyo3::{
     types::{PyDict, PyType},
 };
 
+use crate::home;
+
 thread_local! {
     /// The waiters set since `collect_woken`, in their order; `None` if the loop is to run their tasks.
     static WOKEN: RefCell<Option<Vec<Py<Waiter>>>> = const { RefCell::new(None) };
@@ -208,5 +210,6 @@ pub(crate) fn run_woken(py: Python<'_>) -> PyResult<()> {
     for waiter in woken {
         Waiter::run_soon(waiter.bind(py))?;
     }
+    home::end_turn();
     outcome
 }

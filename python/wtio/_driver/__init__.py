@@ -131,7 +131,6 @@ class Driver(ABC):
         """Release socket and timers at once. Idempotent."""
         if not self.is_closed:
             self.is_closed = True
-            self.endpoint.set_scheduler(None)
             self._release()
             self.endpoint.close()
 

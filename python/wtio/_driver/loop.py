@@ -49,7 +49,7 @@ class LoopDriver(Driver):
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._waits_to_write = False
-        endpoint.set_scheduler(self._schedule)
+        endpoint.set_scheduler(self._schedule, loop)
         if self._descriptor is not None:
             loop.add_reader(self._descriptor, self._readable)
         loop.add_reader(self._wake_descriptor, self._woken)

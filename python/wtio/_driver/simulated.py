@@ -622,7 +622,7 @@ class SimulatedDriver(Driver):
         self.is_server = bool(port) if is_server is None else is_server
         self._address = wire.bind(self, ip, port)
         self._timer: asyncio.TimerHandle | None = None
-        endpoint.set_scheduler(self._schedule)
+        endpoint.set_scheduler(self._schedule, loop)
 
     @property
     def local_address(self) -> tuple[str, int]:
