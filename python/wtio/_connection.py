@@ -17,6 +17,7 @@ from collections import deque
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from wtio import _core
 from wtio._reporting import loss_in_words, session_report
@@ -47,7 +48,7 @@ from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from wtio._driver import Driver, EngineEvent
     from wtio.config import Limits, Timeouts
@@ -109,6 +110,51 @@ class _Earnings:
         return min(count, _MOST_SAVED)
 
 
+class Sessions:
+    """The sessions of one connection by number.
+
+    A client's open session belongs to the application alone, which is how a forgotten one is noticed: it is held
+    weakly, and with it what leads to the tasks that wait on it. One that has ended, or was forgotten, is held until the
+    peer has ended it, too. A server holds all of its sessions (``Server.sessions``).
+    """
+
+    __slots__ = ("_entries",)
+
+    def __init__(self) -> None:
+        self._entries: dict[int, WebTransportSession | tuple[ref[WebTransportSession], list[Any]]] = {}
+
+    def add(self, session: WebTransportSession) -> None:
+        """Note a new session."""
+        self._entries[session.session_id] = (ref(session), session._waited_for)
+
+    def hold(self, session: WebTransportSession) -> None:
+        """Keep a session from now on. Any thread may call this, at any time."""
+        if session.session_id in self._entries:
+            self._entries[session.session_id] = session
+
+    def get(self, number: int) -> WebTransportSession | None:
+        """Find a session."""
+        entry = self._entries.get(number)
+        return entry[0]() if isinstance(entry, tuple) else entry
+
+    def remove(self, number: int) -> bool:
+        """Let go of a session; whether it was there."""
+        return self._entries.pop(number, None) is not None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def __iter__(self) -> Iterator[WebTransportSession]:
+        """Iterate over a copy."""
+        for entry in list(self._entries.values()):
+            session = entry[0]() if isinstance(entry, tuple) else entry
+            if session is not None:
+                yield session
+
+
 class Connection:
     """Base of ``ClientConnection`` and ``ServerConnection``."""
 
@@ -162,7 +208,7 @@ class Connection:
             earnings=_Earnings(core, driver.loop),
         )
         # Those that are not over on both sides, at most as many as there may be CONNECT streams.
-        self.sessions: dict[int, WebTransportSession] = {}
+        self.sessions = Sessions()
         self.is_lost = False
         self.loss: tuple[str, int, str] | None = None
         """Cause, code and reason of the connection's end, as the engine gives them."""
@@ -380,7 +426,7 @@ class Connection:
         self._pending = None
         self._control = None
         # From now on every call of every session raises the same error; whoever waits is woken below.
-        ending = deque(self.sessions.values())
+        ending = deque(self.sessions)
         for session in ending:
             session._note_end(info, self._violation)
         self._end_some(ending)
@@ -431,7 +477,7 @@ class Connection:
                 datagram_count=self.limits.datagram_receive_count,
             )
         session = WebTransportSession(self, number, facts)
-        self.sessions[number] = session
+        self.sessions.add(session)
         for stream in self._take_early(number):
             session._take_stream(stream)
         return session
@@ -453,6 +499,9 @@ class Connection:
         self._end_session(session, CloseInfo(None, "aborted", "local"))
         self.h3.abort_session(session.session_id, ErrorCodes.H3_REQUEST_CANCELLED)
         self._pump()
+
+    def forget_session(self, session: WebTransportSession) -> None:
+        """The application has let go of an open session. Its destructor calls this, on any thread."""
 
     def drain_session(self, session: WebTransportSession) -> None:
         """Send WT_DRAIN_SESSION."""
@@ -488,6 +537,7 @@ class Connection:
         self, session: WebTransportSession, info: CloseInfo, cause: RemoteProtocolError | None = None
     ) -> None:
         if not session.is_closed:
+            self.sessions.hold(session)
             session._end(info, cause)
             self.core.end_session(session.session_id, _GONE)
 
@@ -511,7 +561,7 @@ class Connection:
         if session._end_timer is not None:
             session._end_timer.cancel()
             session._end_timer = None
-        if self.sessions.pop(session.session_id, None) is not None:
+        if self.sessions.remove(session.session_id):
             session._over.set()
             self.session_over(session)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import warnings
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -38,7 +39,7 @@ from wtio.protocol.connection import REQUEST_RESERVED
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
-from wtio.session import SessionFacts, WebTransportSession
+from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
@@ -323,6 +324,34 @@ class ClientConnection(Connection):
                     self.forget_request(number)
                     asked.notify()
 
+    def forget_session(self, session: WebTransportSession) -> None:
+        """Warn of a session that nobody can close any more, and close it."""
+        if not self.loop.is_closed():
+            # Alive again until it is closed; a destructor never runs twice.
+            self.sessions.hold(session)
+            self.loop.call_soon_threadsafe(self._close_forgotten, session)
+        facts = session.facts
+        warnings.warn(
+            f"unclosed WebTransport session https://{facts.authority}{facts.path.partition('?')[0]}; use `async with`, "
+            "or await its close()",
+            ResourceWarning,
+            # Whoever let go of it, where it was not the collector.
+            stacklevel=3,
+            source=session,
+        )
+
+    def _close_forgotten(self, session: WebTransportSession) -> None:
+        number = session.session_id
+        if session.is_closed:
+            return
+        if not self.is_lost and self.h3.session_state(number) is not None:
+            # Nothing can have come for it but streams that arrived while it was being collected.
+            self._forget_early({number})
+            self.close_session(session, 0, "")
+            return
+        self._end_session(session, CloseInfo(None, "it was not closed", "local"))
+        self._session_finished(session)
+
     def session_over(self, session: WebTransportSession) -> None:
         # Section 6: a client whose last session has ended on both sides closes the connection.
         if not self.sessions and not self.users:
@@ -337,8 +366,9 @@ class ClientConnection(Connection):
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
         self._sockets.connections.discard(self)
         self._sockets.release(self.driver)
-        if self.on_lost is not None:
-            self.on_lost()
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
         asked, self._asked = self._asked, {}
         for request in asked.values():
             request.notify()
@@ -653,6 +683,9 @@ class Connector:
         except BaseException:
             connection.retract(asked.number)
             raise
+        finally:
+            # The session is its user's now, and not held here.
+            self._asked = None
         return asked.session
 
     def _rejection(self, event: SessionRejected | SessionClosed) -> ConnectError:

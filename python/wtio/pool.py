@@ -151,8 +151,8 @@ class Client:
 
     All of its connections use one UDP socket per address family, one set of trust settings and no threads or tasks of
     their own, so a thousand quiet sessions cost little. A client belongs to the event loop of its first session: on
-    another one, or from another thread, opening sessions and ``close`` raise RuntimeError. Leaving ``async with`` closes
-    it.
+    another one, or from another thread, opening sessions and ``close`` raise RuntimeError. Leaving ``async with``
+    closes it.
     """
 
     __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_strict", "_tls")
@@ -281,7 +281,7 @@ class Client:
         """
         self._sockets.check_loop()
         self._sockets.is_closed = True
-        sessions = [session for connection in self._sockets.connections for session in connection.sessions.values()]
+        sessions = [session for connection in self._sockets.connections for session in connection.sessions]
         try:
             for connection in list(self._sockets.connections):
                 if not connection.sessions:

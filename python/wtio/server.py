@@ -348,6 +348,7 @@ class ServerConnection(Connection):
     def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
         self.server._session_count += 1
         session = super().add_session(number, facts)
+        self.sessions.hold(session)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -537,12 +538,12 @@ class Server:
 
     @property
     def sessions(self) -> list[WebTransportSession]:
-        """All sessions that are open now."""
+        """All sessions that are open now. The server holds them until they end; ``close`` closes them."""
         # Copies, so that other threads may ask, too.
         return [
             session
             for connection in list(self._connections)
-            for session in list(connection.sessions.values())
+            for session in connection.sessions
             if not session.is_closed
         ]
 
@@ -705,7 +706,7 @@ class Server:
             tasks = self._tasks - {self._closer}
             if tasks and self.timeouts.drain:
                 await asyncio.wait(tasks, timeout=self.timeouts.drain)
-            sessions = [session for c in self._connections for session in c.sessions.values()]
+            sessions = [session for c in self._connections for session in c.sessions]
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
             for connection in list(self._connections):
                 for request in list(connection.requests.values()):

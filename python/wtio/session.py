@@ -28,10 +28,16 @@ from wtio.errors import (
 )
 from wtio.protocol import varint
 from wtio.protocol.frames import data_stream_header
-from wtio.stream import BODY_RAISED_CODE, WebTransportReceiveStream, WebTransportSendStream, WebTransportStream
+from wtio.stream import (
+    BODY_RAISED_CODE,
+    WIRE_ZERO,
+    WebTransportReceiveStream,
+    WebTransportSendStream,
+    WebTransportStream,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from wtio import _core
@@ -160,7 +166,38 @@ class Link(Protocol):
     def abort_session(self, session: WebTransportSession) -> None: ...
     def drain_session(self, session: WebTransportSession) -> None: ...
     def report(self, session: WebTransportSession) -> ConnectionReport: ...
+    def forget_session(self, session: WebTransportSession) -> None: ...
     async def wait_session_over(self, session: WebTransportSession) -> None: ...
+
+
+class _Arrived:
+    """The peer's streams of one kind that nobody has taken yet, and the tasks that wait for more.
+
+    It knows nothing of the session, which owns it: sessions that have ended go without the help of the collector.
+    """
+
+    __slots__ = ("streams", "waiters")
+
+    def __init__(self) -> None:
+        self.streams: deque[_core.Stream] = deque()
+        self.waiters: deque[Waiter] | None = None
+
+    def put(self, stream: _core.Stream) -> None:
+        self.streams.append(stream)
+        self.wake_one()
+
+    def wake_one(self) -> None:
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def wake_all(self) -> None:
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class IncomingStreams(Generic[_Stream]):
@@ -170,20 +207,24 @@ class IncomingStreams(Generic[_Stream]):
     ended is still delivered; then the session's error is raised.
     """
 
-    __slots__ = ("_session", "_streams", "_waiters")
+    __slots__ = ("_arrived", "_kind", "_session")
 
-    def __init__(self, session: WebTransportSession) -> None:
+    def __init__(
+        self,
+        session: WebTransportSession,
+        arrived: _Arrived,
+        kind: Callable[[_core.Stream, WebTransportSession], _Stream],
+    ) -> None:
         self._session = session
-        # Made when the first stream or task comes: in most sessions one of them never does.
-        self._streams: deque[_Stream] | None = None
-        self._waiters: deque[Waiter] | None = None
+        self._arrived = arrived
+        self._kind = kind
 
     def __aiter__(self) -> AsyncIterator[_Stream]:
         return self
 
     def __len__(self) -> int:
         """Number of streams that wait to be taken."""
-        return len(self._streams or ())
+        return len(self._arrived.streams)
 
     async def __anext__(self) -> _Stream:
         """Return the next stream, waiting for it.
@@ -191,43 +232,26 @@ class IncomingStreams(Generic[_Stream]):
         Raises:
             SessionClosed: The session has ended and no stream is left.
         """
-        self._session._core.check_loop()
-        while not self._streams:
-            if self._session.is_closed:
-                raise self._session._closed_error()
-            waiter = Waiter(self._session._loop)
-            if self._waiters is None:
-                self._waiters = deque()
-            self._waiters.append(waiter)
+        session = self._session
+        arrived = self._arrived
+        session._core.check_loop()
+        while not arrived.streams:
+            if session.is_closed:
+                raise session._closed_error()
+            waiter = Waiter(session._loop)
+            if arrived.waiters is None:
+                arrived.waiters = deque()
+            arrived.waiters.append(waiter)
             try:
                 await waiter
             except BaseException:
-                if self._waiters and waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                elif self._streams:
+                if arrived.waiters and waiter in arrived.waiters:
+                    arrived.waiters.remove(waiter)
+                elif arrived.streams:
                     # Woken for a stream and cancelled before taking it: somebody else must.
-                    self._wake_one()
+                    arrived.wake_one()
                 raise
-        return self._streams.popleft()
-
-    def _put(self, stream: _Stream) -> None:
-        if self._streams is None:
-            self._streams = deque()
-        self._streams.append(stream)
-        self._wake_one()
-
-    def _wake_one(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _wake_all(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        return self._kind(arrived.streams.popleft(), session)
 
 
 class IncomingDatagrams:
@@ -253,6 +277,9 @@ class WebTransportSession:
     later one. ``async with session`` closes it: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised
     anything else than this session's own end.
 
+    A client's session that is let go of while it is open, with no task that waits on it, is closed with code 0 and
+    gives a ResourceWarning. A server holds its sessions itself.
+
     A session belongs to its event loop, and so do its streams: where another loop runs, or on another thread, whatever
     changes something or waits raises RuntimeError. Properties, ``stats`` and ``report`` may be read from any thread. It
     does not survive ``os.fork``: in the child its engine is dead.
@@ -262,6 +289,7 @@ class WebTransportSession:
 
     __slots__ = (
         "__weakref__",
+        "_bidirectional_arrived",
         "_bidirectional_credit",
         "_bidirectional_header",
         "_cause",
@@ -276,8 +304,6 @@ class WebTransportSession:
         "_final_credit",
         "_final_datagrams",
         "_id",
-        "_incoming_bidirectional",
-        "_incoming_unidirectional",
         "_late_datagrams",
         "_limits",
         "_link",
@@ -286,8 +312,10 @@ class WebTransportSession:
         "_prefix_size",
         "_remote_address",
         "_trace",
+        "_unidirectional_arrived",
         "_unidirectional_credit",
         "_unidirectional_header",
+        "_waited_for",
     )
 
     def __init__(self, link: Link, session_id: int, facts: SessionFacts) -> None:
@@ -307,8 +335,8 @@ class WebTransportSession:
         # RFC 9297, section 2.1: a datagram begins with a quarter of the stream id.
         self._prefix_size = len(varint.encode(session_id // 4))
         # Made when they are needed, which most are not in most sessions.
-        self._incoming_bidirectional: IncomingStreams[WebTransportStream] | None = None
-        self._incoming_unidirectional: IncomingStreams[WebTransportReceiveStream] | None = None
+        self._bidirectional_arrived: _Arrived | None = None
+        self._unidirectional_arrived: _Arrived | None = None
         self._bidirectional_credit: Waiters | None = None
         self._unidirectional_credit: Waiters | None = None
         self._datagram_waiters: Waiters | None = None
@@ -324,6 +352,9 @@ class WebTransportSession:
         # Set by the end of the session, too, so that nobody waits for ever; the flag tells the two apart.
         self._draining = Flag()
         self._drain_requested = False
+        # What leads to the tasks that wait, and so to their session. Its connection holds nothing else of an open
+        # session: who neither holds it nor waits has forgotten it.
+        self._waited_for: list[Flag | _Arrived] = [self._ended, self._over, self._draining]
 
     # -- facts
 
@@ -476,9 +507,7 @@ class WebTransportSession:
         The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
         ends, streams that had arrived come first, then SessionClosed is raised.
         """
-        if self._incoming_bidirectional is None:
-            self._incoming_bidirectional = IncomingStreams(self)
-        return self._incoming_bidirectional
+        return IncomingStreams(self, self._arrived(True), WebTransportStream)
 
     def incoming_unidirectional_streams(self) -> IncomingStreams[WebTransportReceiveStream]:
         """Iterate over the unidirectional streams that the peer opens: ``async for stream in …``.
@@ -486,9 +515,7 @@ class WebTransportSession:
         The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
         ends, streams that had arrived come first, then SessionClosed is raised.
         """
-        if self._incoming_unidirectional is None:
-            self._incoming_unidirectional = IncomingStreams(self)
-        return self._incoming_unidirectional
+        return IncomingStreams(self, self._arrived(False), WebTransportReceiveStream)
 
     # -- datagrams
 
@@ -698,6 +725,11 @@ class WebTransportSession:
             scope += len(part).to_bytes(1, "big") + part
         return self._core.export_keying_material(b"EXPORTER-WebTransport", scope, length)
 
+    def __del__(self) -> None:
+        # Unset if it was never made.
+        if getattr(self, "_close_info", True) is None:
+            self._link.forget_session(self)
+
     def __repr__(self) -> str:
         state = "open" if self._close_info is None else f"closed by {self._close_info.closed_by}"
         return f"<WebTransportSession {self._id} {self._facts.authority}{without_query(self._facts.path)} {state}>"
@@ -742,11 +774,22 @@ class WebTransportSession:
 
     def _take_stream(self, core: _core.Stream) -> None:
         """A stream of the peer has arrived."""
+        # Also for one that is never taken.
+        core.abandon_code = WIRE_ZERO
         # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
-        if core.id & 2:
-            self.incoming_unidirectional_streams()._put(WebTransportReceiveStream(core, self))
-        else:
-            self.incoming_bidirectional_streams()._put(WebTransportStream(core, self))
+        self._arrived(not core.id & 2).put(core)
+
+    def _arrived(self, bidirectional: bool) -> _Arrived:
+        """Where streams of one kind wait; made for the first one, or for the first who wants one."""
+        arrived = self._bidirectional_arrived if bidirectional else self._unidirectional_arrived
+        if arrived is None:
+            arrived = _Arrived()
+            self._waited_for.append(arrived)
+            if bidirectional:
+                self._bidirectional_arrived = arrived
+            else:
+                self._unidirectional_arrived = arrived
+        return arrived
 
     def _note_draining(self) -> None:
         """The peer asked to wind down."""
@@ -818,9 +861,9 @@ class WebTransportSession:
         self._remote_address = self._core.remote_address
         self._ended.set()
         self._draining.set()
-        for incoming in (self._incoming_bidirectional, self._incoming_unidirectional):
-            if incoming is not None:
-                incoming._wake_all()
+        for arrived in (self._bidirectional_arrived, self._unidirectional_arrived):
+            if arrived is not None:
+                arrived.wake_all()
         for waiters in (self._bidirectional_credit, self._unidirectional_credit, self._datagram_waiters):
             if waiters is not None:
                 waiters.wake()

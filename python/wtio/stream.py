@@ -52,7 +52,8 @@ BODY_RAISED_CODE: Final = int(ErrorCodes.H3_INTERNAL_ERROR)
 """Application error code 0x102 (258): a stream is reset and stopped with it when the body of its ``async with`` raised;
 a session is closed with it when the body of its ``async with`` or its server's handler raised."""
 
-_WIRE_ZERO: Final = to_wire(0)
+WIRE_ZERO: Final = to_wire(0)
+"""Error code 0 as it stands on the wire."""
 _WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
 # QUIC can carry no more on one stream (RFC 9000, section 4.5).
 _MOST_BYTES: Final = 2**62 - 1
@@ -150,7 +151,7 @@ class _Stream:
 
     def __init__(self, core: _core.Stream, session: WebTransportSession) -> None:
         # Dropping an unfinished stream resets and stops it without an error code of its own.
-        core.abandon_code = _WIRE_ZERO
+        core.abandon_code = WIRE_ZERO
         self._core = core
         self._session = session
         self._reading = False
@@ -253,7 +254,7 @@ class _Stream:
         # The same for all three classes: on a side that a stream does not have, the engine does nothing.
         if error is None:
             self._core.finish()
-            self._core.stop(_WIRE_ZERO)
+            self._core.stop(WIRE_ZERO)
         else:
             self._core.reset(_WIRE_BODY_RAISED)
             self._core.stop(_WIRE_BODY_RAISED)
@@ -550,7 +551,7 @@ class WebTransportReceiveStream(_Stream):
 
         Idempotent. Never suspends, so cancelling cannot interrupt it.
         """
-        self._core.stop(_WIRE_ZERO)
+        self._core.stop(WIRE_ZERO)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the chunks as they arrive, to the end; each ``__anext__`` is one ``read()``."""
@@ -940,7 +941,7 @@ class WebTransportStream(WebTransportSendStream, WebTransportReceiveStream):
         """
         if error_code is None:
             self._core.finish()
-            self._core.stop(_WIRE_ZERO)
+            self._core.stop(WIRE_ZERO)
         else:
             wire = _checked_wire(error_code)
             self._core.reset(wire)

@@ -179,7 +179,8 @@ async def make_world(certificate: wtio.DevCertificate) -> World:
 
 
 async def _connect(client: wtio.Client, url: str) -> None:
-    await client.connect(url)
+    async with client.connect(url):
+        pass
 
 
 async def end_world(world: World) -> None:

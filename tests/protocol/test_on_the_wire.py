@@ -73,8 +73,7 @@ def test_r4_r5_h10_both_sides_announce_datagrams_and_reset_stream_at_under_both_
         network = Network()
         async with network.serve(), raw_client(network) as peer:
             check(peer)
-        async with raw_server(network) as peers:
-            await connected(network, peers)
+        async with raw_server(network) as peers, await connected(network, peers):
             check(peers[0])
 
     testing.run(main())
@@ -88,7 +87,8 @@ def test_r10_r11_h9_client_without_reset_stream_at_at_the_server(strict: bool) -
         network = Network()
         async with raw_server(network, reset_stream_at=False) as peers:
             if not strict:
-                assert (await connected(network, peers)).dialect == "draft15"
+                async with await connected(network, peers) as session:
+                    assert session.dialect == "draft15"
                 return
             with pytest.raises(wtio.RequirementsNotMetError, match="reset_stream_at") as caught:
                 await network.connect(strict=True)
@@ -1033,10 +1033,11 @@ def test_r91_sessions_beyond_the_servers_limit_are_told_429() -> None:
     async def main() -> None:
         network = Network()
         async with network.serve(limits=wtio.Limits(sessions=2)) as server:
+            held = []
             for _ in range(2):
                 connecting = asyncio.ensure_future(_awaited(network.connect()))
                 await (await anext(aiter(server))).accept()
-                await connecting
+                held.append(await connecting)
             with pytest.raises(wtio.SessionRejectedError) as caught:
                 await network.connect()
             assert caught.value.status == 429

@@ -135,7 +135,8 @@ def test_cancelling_everybody_leaves_no_connection_behind(when: float) -> None:
             await asyncio.sleep(1)
             assert client.connections == 0
             # The client is as good as new.
-            assert await says(await opened(client), b"x") == b"x"
+            async with await opened(client) as session:
+                assert await says(session, b"x") == b"x"
 
     run(main())
 
@@ -148,8 +149,8 @@ def test_a_failed_handshake_fails_everybody_who_waits_for_it() -> None:
             assert [type(error) for error in errors] == [wtio.HandshakeTimeout] * 3
             assert all(isinstance(error, wtio.ConnectError) and error.report for error in errors)
             assert client.connections == 0
-            async with network.serve(echo):
-                assert await says(await opened(client), b"x") == b"x"
+            async with network.serve(echo), await opened(client) as session:
+                assert await says(session, b"x") == b"x"
 
     run(main())
 
@@ -256,7 +257,7 @@ def test_options_of_the_client_hold_where_connect_says_nothing() -> None:
             assert (request.origin, request.protocols) == ("https://a.example", ("p",))
             assert ("x-one", "1") in request.headers
             await request.accept()
-            await connecting
+            held = [await connecting]
 
             async def other() -> wtio.WebTransportSession:
                 return await client.connect(
@@ -268,7 +269,7 @@ def test_options_of_the_client_hold_where_connect_says_nothing() -> None:
             assert (request.origin, request.protocols) == ("https://b.example", ())
             assert {("x-one", "1"), ("x-two", "2")} <= set(request.headers)
             await request.accept()
-            await connecting
+            held.append(await connecting)
 
     run(main())
 
