@@ -184,7 +184,8 @@ class _Arrived:
 
     def put(self, stream: _core.Stream) -> None:
         self.streams.append(stream)
-        self.wake_one()
+        if self.waiters:
+            self.wake_one()
 
     def wake_one(self) -> None:
         while self.waiters:
@@ -777,7 +778,8 @@ class WebTransportSession:
         # Also for one that is never taken.
         core.abandon_code = WIRE_ZERO
         # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
-        self._arrived(not core.id & 2).put(core)
+        arrived = self._unidirectional_arrived if core.id & 2 else self._bidirectional_arrived
+        (arrived or self._arrived(not core.id & 2)).put(core)
 
     def _arrived(self, bidirectional: bool) -> _Arrived:
         """Where streams of one kind wait; made for the first one, or for the first who wants one."""

@@ -189,32 +189,37 @@ async def end_world(world: World) -> None:
     await world.iterating.close()
 
 
-def used(use: Use, world: World) -> list[BaseException | None]:
-    """What a use raises on a loop of its own, and without one."""
-    outcomes: list[BaseException | None] = []
+def raised(call: Callable[[], object]) -> BaseException | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def used_on_a_loop(use: Use, world: World) -> BaseException | None:
+    """What a use raises on a loop of its own."""
 
     async def on_a_loop() -> None:
         result = use(world)
         if inspect.isawaitable(result):
             await asyncio.wait_for(result, 5)
 
+    return raised(lambda: asyncio.run(on_a_loop()))
+
+
+def used_without_a_loop(use: Use, world: World) -> BaseException | None:
+    """What a use raises where no loop runs, up to where it would wait."""
+
     def without_a_loop() -> None:
         result = use(world)
         if isinstance(result, Coroutine):
-            # Up to where it would wait; a method that is none of a loop's has failed by then.
             try:
                 result.send(None)
             finally:
                 result.close()
 
-    for attempt in (lambda: asyncio.run(on_a_loop()), without_a_loop):
-        try:
-            attempt()
-        except BaseException as error:
-            outcomes.append(error)
-        else:
-            outcomes.append(None)
-    return outcomes
+    return raised(without_a_loop)
 
 
 async def test_on_another_thread_whatever_changes_something_or_waits_is_refused(
@@ -222,7 +227,8 @@ async def test_on_another_thread_whatever_changes_something_or_waits_is_refused(
 ) -> None:
     world = await make_world(certificate)
     for (kind, name), use in REFUSED.items():
-        on_a_loop, without_a_loop = await asyncio.to_thread(used, use, world)
+        on_a_loop = await asyncio.to_thread(used_on_a_loop, use, world)
+        without_a_loop = await asyncio.to_thread(used_without_a_loop, use, world)
         what = f"{kind.__name__}.{name}"
         assert type(on_a_loop) is RuntimeError, (what, on_a_loop)
         assert "call_soon_threadsafe" in str(on_a_loop), (what, on_a_loop)
@@ -298,17 +304,47 @@ async def test_a_reset_of_a_stream_that_another_thread_lets_go_of_arrives(certif
             dropper.join()
 
 
-def test_what_belongs_to_a_finished_loop_says_so_on_the_next(certificate: wtio.DevCertificate) -> None:
+def test_what_belongs_to_another_loop_of_the_same_thread_is_refused(certificate: wtio.DevCertificate) -> None:
     loop = asyncio.SelectorEventLoop()
     world = loop.run_until_complete(make_world(certificate))
+    for (kind, name), use in REFUSED.items():
+        error = used_on_a_loop(use, world)
+        assert type(error) is RuntimeError, (kind, name, error)
+        assert "belongs to another event loop" in str(error), (kind, name, error)
+    # Where no loop runs, its own may run again.
+    world.session.send_datagram(b"x")
+    assert not world.session.is_closed
+    loop.run_until_complete(end_world(world))
     loop.close()
     for (kind, name), use in REFUSED.items():
-        error = used(use, world)[0]
-        assert type(error) is RuntimeError, (kind, name, error)
-        assert "loop that is closed" in str(error), (kind, name, error)
-    with pytest.raises(RuntimeError, match="closed"):
-        world.session.send_datagram(b"x")
-    assert not world.session.is_closed
+        # A closed client says so itself, and so do sessions and streams that have ended.
+        if kind in (wtio.Client, wtio.Server) and name != "connect":
+            error = used_on_a_loop(use, world)
+            assert type(error) is RuntimeError, (kind, name, error)
+            assert "belongs to an event loop that is closed" in str(error), (kind, name, error)
+
+
+def test_nothing_is_sent_once_the_loop_is_closed(certificate: wtio.DevCertificate) -> None:
+    loop = asyncio.SelectorEventLoop()
+    server = wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls())
+
+    async def both() -> list[wtio.WebTransportSession]:
+        await server
+        connecting = asyncio.ensure_future(_opened(f"https://127.0.0.1:{server.addresses[0][1]}/", certificate))
+        await (await anext(server)).accept()
+        return [await connecting]
+
+    held = loop.run_until_complete(both())
+    loop.close()
+    with pytest.raises(RuntimeError, match="event loop that is closed"):
+        held[0].send_datagram(b"x")
+    assert not held[0].is_closed
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        held.clear()
+
+
+async def _opened(url: str, certificate: wtio.DevCertificate) -> wtio.WebTransportSession:
+    return await wtio.connect(url, tls=certificate.client_tls())
 
 
 def test_a_client_serves_the_loop_of_its_first_session_and_no_other(certificate: wtio.DevCertificate) -> None:
