@@ -22,7 +22,7 @@ from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
 from wtio._url import Target, parse_url, without_query
-from wtio._waiting import Waiter, check_loop
+from wtio._waiting import check_loop
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -46,13 +46,18 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio._driver import Driver, Transport
-    from wtio.pool import Pool
+    from wtio.pool import Pool, Spare
 
 __all__ = ["Connector", "connect"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 
 _LONGEST_PROTOCOL: Final = 512
+# How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
+# back for the second.
+_PATIENCE_IN_PTOS: Final = 4
+# What a peer may add to each (RFC 9000, section 18.2, max_ack_delay), in seconds.
+_ACK_DELAY: Final = 0.025
 # TLS alerts that speak of certificates (RFC 8446, section 6.2).
 _CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
 _NO_APPLICATION_PROTOCOL: Final = 120
@@ -192,13 +197,16 @@ class ClientConnection(Connection):
     __slots__ = (
         "_asked",
         "_notify",
+        "_silent_at",
         "_sockets",
         "is_connected",
+        "is_full",
         "is_refusing",
         "is_too_large",
         "on_lost",
         "on_settings",
         "settings",
+        "starving",
         "users",
     )
 
@@ -224,6 +232,12 @@ class ClientConnection(Connection):
         """The server refused a session that its limits would have allowed."""
         self.is_too_large = False
         """The network says that it cannot carry the packets of the handshake: they cannot be smaller."""
+        self.is_full = False
+        """The server allows no further stream for a request now."""
+        self.starving: set[Callable[[], None]] = set()
+        """Whom to tell when it does."""
+        # How many acknowledgements had come when a request went without one for too long.
+        self._silent_at: int | None = None
         self.on_lost: Callable[[], None] | None = None
         self.on_settings: Callable[[ClientConnection], None] | None = None
         self._sockets = sockets
@@ -239,6 +253,41 @@ class ClientConnection(Connection):
         limit = h3.session_limit if h3.flow_control else 1
         is_usable = not (self.is_lost or self._is_closing or self.is_refusing or h3.goaway_received)
         return is_usable and h3.sessions + self.users < limit
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there are sessions on it, or somebody is about to ask for one."""
+        return bool(self.sessions or self.users)
+
+    @property
+    def acks(self) -> int:
+        """Acknowledgements that the server has sent so far."""
+        return int(self.core.stats().get("acks_received", 0))
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server has acknowledged nothing since ``note_silent``: it is gone, or the way to it is."""
+        return self._silent_at is not None and self._silent_at == self.acks
+
+    def note_silent(self) -> None:
+        """A request was not acknowledged within ``patience``."""
+        self._silent_at = self.acks
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which a server that is there has acknowledged a request, whatever it then does with it.
+
+        At least the head start that addresses get, so that a server may be late; at most a quarter of the time there is
+        for connecting.
+        """
+        probe_timeout = 2 * float(self.core.stats().get("rtt", 0.0)) + _ACK_DELAY
+        patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * probe_timeout)
+        return min(patience, self.timeouts.connect / 4)
+
+    def is_acknowledged(self, asked: _Asked) -> bool:
+        """Whether the server has the whole of a request."""
+        stream = self._raw.get(asked.number)
+        return stream is None or not stream.unacked
 
     def connected(self) -> None:
         self.is_connected = True
@@ -263,6 +312,11 @@ class ClientConnection(Connection):
         """Send a session request; None while the server allows no stream for it."""
         stream = self.open_request()
         if stream is None:
+            if not self.is_full:
+                self.is_full = True
+                future = self.loop.create_future()
+                future.add_done_callback(self._has_streams)
+                self.core.wait_streams(True, 0, future)
             return None
         asked = self._asked[stream.id] = _Asked(self, stream.id, facts, notify)
         try:
@@ -279,6 +333,12 @@ class ClientConnection(Connection):
             raise
         self._pump()
         return asked
+
+    def _has_streams(self, _: asyncio.Future[None]) -> None:
+        """The server allows streams again, or the connection is lost."""
+        self.is_full = False
+        for notify in list(self.starving):
+            notify()
 
     def retract(self, number: int) -> None:
         """Give up a session request, also one that was answered while nobody looked."""
@@ -354,7 +414,7 @@ class ClientConnection(Connection):
 
     def session_over(self, session: WebTransportSession) -> None:
         # Section 6: a client whose last session has ended on both sides closes the connection.
-        if not self.sessions and not self.users:
+        if not self.is_used:
             self.close_connection(ErrorCodes.H3_NO_ERROR, "")
 
     async def wait_session_over(self, session: WebTransportSession) -> None:
@@ -383,7 +443,7 @@ class ClientConnection(Connection):
     def leave(self) -> None:
         """A connector that was given this connection goes, with a session or without."""
         self.users -= 1
-        if not self.users and not self.sessions:
+        if not self.is_used:
             self.give_up()
 
 
@@ -462,7 +522,11 @@ class Connector:
                 f"{self._step}{self._silence_in_words()}",
                 timeout=limit,
             )
-            raise self._reported(late) from error
+            try:
+                raise self._reported(late) from error
+            finally:
+                # A frame and an exception that know each other would keep the connection until the collector comes.
+                del late
         except ConnectError as error:
             self._reported(error)
             raise
@@ -477,8 +541,11 @@ class Connector:
             connection = await (self._dial(asks=True) if self._pool is None else self._pool.acquire(self))
             is_shared = bool(connection.sessions)
             connection.users += 1
+            spare = None if self._pool is None else self._pool.spare(self, connection)
             try:
-                return await self._ask(connection)
+                session = await self._ask(connection, spare)
+                if session is not None:
+                    return session
             except ConnectError as error:
                 # A server may take fewer sessions than it said, or be about to go: nothing was processed.
                 if self._pool is None or not is_shared or not _was_refused(error):
@@ -658,35 +725,49 @@ class Connector:
                 f"`{self._target.authority}` speaks HTTP/3 but not WebTransport: {problem}", missing=(problem,)
             )
 
-    async def _ask(self, connection: ClientConnection) -> WebTransportSession:
-        """Send the CONNECT request, unless it is on its way, and wait for its answer."""
+    async def _ask(self, connection: ClientConnection, spare: Spare | None) -> WebTransportSession | None:
+        """Send the CONNECT request, unless it is on its way, and wait for its answer.
+
+        None where ``spare`` has another connection and this one does not serve.
+        """
         self._mark("waiting for the server to allow a request stream")
         asked = self._asked
+        connection.starving.add(self._changed.set)
         try:
             while asked is None or asked.connection is not connection:
                 self._raise_if_lost(connection)
                 asked = connection.ask(self._request, self._protocols, self._changed.set)
-                if asked is None:
-                    waiter = Waiter(asyncio.get_running_loop())
-                    connection.core.wait_streams(True, 0, waiter)
-                    await waiter
-        except SessionStateError as error:
-            raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
-        self._step = "waiting for the server's answer to the session request"
-        try:
+                if asked is None and await self._wait_for_news(spare, None):
+                    return None
+            self._step = "waiting for the server's answer to the session request"
             while asked.session is None:
                 if asked.rejection is not None:
                     raise self._rejection(asked.rejection)
                 self._raise_if_lost(connection)
-                self._changed.clear()
-                await self._changed.wait()
+                if await self._wait_for_news(spare, asked):
+                    connection.retract(asked.number)
+                    return None
+        except SessionStateError as error:
+            raise ConnectError(f"no session with `{self._target.url}` on this connection: {error}") from error
         except BaseException:
-            connection.retract(asked.number)
+            if asked is not None and asked.connection is connection:
+                connection.retract(asked.number)
             raise
         finally:
+            connection.starving.discard(self._changed.set)
             # The session is its user's now, and not held here.
             self._asked = None
+            if spare is not None:
+                spare.close()
         return asked.session
+
+    async def _wait_for_news(self, spare: Spare | None, asked: _Asked | None) -> bool:
+        """Wait until something has happened; whether a spare connection serves instead of the one that was asked."""
+        self._changed.clear()
+        if spare is None:
+            await self._changed.wait()
+            return False
+        return await spare.wait(asked, self._changed)
 
     def _rejection(self, event: SessionRejected | SessionClosed) -> ConnectError:
         url = self._target.url

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from wtio.client import ClientConnection, Connector, HeaderArgument
+    from wtio.client import ClientConnection, Connector, HeaderArgument, _Asked
 
 __all__ = ["Client"]
 
@@ -58,36 +58,56 @@ class Pool:
         self._unshareable: set[_Key] = set()
 
     async def acquire(self, connector: Connector) -> ClientConnection:
-        """Give a connection that has room for one more session, until the caller suspends."""
-        key = (connector._target.host, connector._target.port)
+        """Give a connection that has room for one more session, until the caller suspends.
+
+        Rather one that answers and has streams left; but where there is only another one, it may still be the first
+        that serves (see ``Spare``).
+        """
+        key = connector._target.host, connector._target.port
         while True:
-            for connection in self._ready.get(key, ()):
-                if connection.has_room:
-                    if connection.sessions or connection.users:
-                        connector._reuse(connection)
-                    return connection
+            usable = [connection for connection in self._ready.get(key, ()) if connection.has_room]
+            if usable:
+                # One that nobody uses yet was made for somebody who waited.
+                connection = min(usable, key=lambda one: (one.is_silent, one.is_full, one.is_used))
+                if connection.is_used:
+                    connector._reuse(connection)
+                return connection
             if key in self._unshareable:
                 connection = await connector._dial()
                 self._keep(key, connection)
                 return connection
-            await self._wait(key, connector)
+            dial = self.join(key, connector)
+            try:
+                await asyncio.shield(dial.connection)
+            except BaseException:
+                self.leave(key, dial)
+                raise
+            else:
+                dial.waiters -= 1
+            finally:
+                connector._adopt(dial.dialer)
 
-    async def _wait(self, key: _Key, connector: Connector) -> None:
-        """Wait for a new connection to a server; the first who needs it begins to make it."""
+    def spare(self, connector: Connector, connection: ClientConnection) -> Spare | None:
+        """Make a way out for who waits on a connection; None where it is shared with nobody, and quick to be had."""
+        return Spare(self, connector, connection) if connection.h3.flow_control else None
+
+    def join(self, key: _Key, connector: Connector) -> _Dial:
+        """Wait for a new connection to a server; the first who needs it begins to make it.
+
+        There is one at a time to each server, however many wait.
+        """
         dial = self._dials.get(key)
         if dial is None:
             dial = self._dials[key] = _Dial(connector._twin())
             dial.task.add_done_callback(partial(self._dialled, key, dial))
         dial.waiters += 1
-        try:
-            await asyncio.shield(dial.connection)
-        except BaseException:
-            if dial.waiters == 1:
-                self._abandon(key, dial)
-            raise
-        finally:
-            dial.waiters -= 1
-            connector._adopt(dial.dialer)
+        return dial
+
+    def leave(self, key: _Key, dial: _Dial) -> None:
+        """Wait no longer, and have no use for it; the last who does so gives it up."""
+        dial.waiters -= 1
+        if not dial.waiters:
+            self._abandon(key, dial)
 
     def _dialled(self, key: _Key, dial: _Dial, task: asyncio.Task[ClientConnection]) -> None:
         if self._dials.get(key) is dial:
@@ -110,7 +130,7 @@ class Pool:
         dial.task.cancel()
         if dial.connection.done() and not dial.connection.cancelled() and dial.connection.exception() is None:
             connection = dial.connection.result()
-            if not connection.users and not connection.sessions:
+            if not connection.is_used:
                 connection.give_up()
 
     def _keep(self, key: _Key, connection: ClientConnection) -> None:
@@ -138,6 +158,81 @@ class Pool:
                 dial.connection.set_exception(ConnectError("the client was closed"))
             dial.task.cancel()
         await asyncio.gather(*(dial.task for dial in dials), return_exceptions=True)
+
+
+class Spare:
+    """A connection that is made beside one that may not serve, and takes its place if it is ready first.
+
+    It is begun when the other one has no stream for a request, or has acknowledged nothing, for as long as
+    ``ClientConnection.patience``. All who wait for one server share it.
+    """
+
+    def __init__(self, pool: Pool, connector: Connector, connection: ClientConnection) -> None:
+        self._pool = pool
+        self._key = connector._target.host, connector._target.port
+        self._connector = connector
+        self._connection = connection
+        self._acks = connection.acks
+        self._dial: _Dial | None = None
+        self._may_dial = True
+        self._due = connection.loop.time()
+        if not connection.is_silent:
+            self._due += connection.patience
+
+    async def wait(self, asked: _Asked | None, changed: asyncio.Event) -> bool:
+        """Wait until something has happened, here or there; whether the new connection is to be used.
+
+        Cancelling changes nothing; then ``close``.
+        """
+        try:
+            async with asyncio.timeout_at(self._due):
+                await changed.wait()
+        except TimeoutError:
+            self._look(asked)
+        dial = self._dial
+        if dial is None or not dial.connection.done():
+            return False
+        is_silent = self._connection.is_silent
+        if asked is not None and not is_silent:
+            return False
+        if dial.connection.cancelled() or dial.connection.exception() is not None:
+            self.close()
+            # Without it there is still the other one, if that only lacks streams.
+            self._may_dial = False
+            if is_silent:
+                self._connector._adopt(dial.dialer)
+                dial.connection.result()
+            return False
+        self._connector._adopt(dial.dialer)
+        # It is used before anybody else's turn.
+        dial.waiters -= 1
+        self._dial = None
+        return True
+
+    def close(self) -> None:
+        """Wait no longer. Idempotent."""
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.connection.remove_done_callback(self._notify)
+            self._pool.leave(self._key, dial)
+
+    def _look(self, asked: _Asked | None) -> None:
+        """The other connection has had its chance."""
+        connection = self._connection
+        acks, self._acks = self._acks, connection.acks
+        self._due = connection.loop.time() + connection.patience
+        if asked is not None:
+            if connection.is_acknowledged(asked) or connection.acks != acks:
+                return
+            connection.note_silent()
+        if self._dial is None and self._may_dial:
+            what = "has no stream left" if asked is None else "does not answer"
+            self._connector._step = f"waiting for another connection, beside one that {what}"
+            self._dial = self._pool.join(self._key, self._connector)
+            self._dial.connection.add_done_callback(self._notify)
+
+    def _notify(self, _: object) -> None:
+        self._connector._changed.set()
 
 
 class Client:

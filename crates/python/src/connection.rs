@@ -288,6 +288,7 @@ impl Connection {
         dict.set_item("bytes_received", stats.bytes_received)?;
         dict.set_item("packets_sent", stats.packets_sent)?;
         dict.set_item("packets_received", stats.packets_received)?;
+        dict.set_item("acks_received", stats.acks_received)?;
         dict.set_item("packets_lost", stats.packets_lost)?;
         dict.set_item("bytes_lost", stats.bytes_lost)?;
         dict.set_item("send_calls", stats.send_calls)?;

@@ -112,6 +112,8 @@ pub struct ConnectionStats {
     pub bytes_received: u64,
     pub packets_sent: u64,
     pub packets_received: u64,
+    /// ACK frames of the peer's, from packets that were decrypted.
+    pub acks_received: u64,
     pub packets_lost: u64,
     pub bytes_lost: u64,
     pub send_calls: u64,
@@ -643,6 +645,7 @@ impl Engine {
             bytes_received: stats.udp_rx.bytes,
             packets_sent: stats.path.sent_packets,
             packets_received: stats.udp_rx.datagrams,
+            acks_received: stats.frame_rx.acks,
             packets_lost: stats.path.lost_packets,
             bytes_lost: stats.path.lost_bytes,
             send_calls: stats.udp_tx.ios,
