@@ -135,7 +135,7 @@ class Sessions:
     def get(self, number: int) -> WebTransportSession | None:
         """Find a session."""
         entry = self._entries.get(number)
-        return entry[0]() if type(entry) is tuple else entry
+        return entry[0]() if isinstance(entry, tuple) else entry
 
     def remove(self, number: int) -> bool:
         """Let go of a session; whether it was there."""

@@ -37,7 +37,7 @@ from wtio.stream import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
     from wtio import _core
@@ -214,11 +214,11 @@ class IncomingStreams(Generic[_Stream]):
         self,
         session: WebTransportSession,
         arrived: _Arrived,
-        kind: Callable[[_core.Stream, WebTransportSession], _Stream],
+        kind: type[_Stream],
     ) -> None:
         self._session = session
         self._arrived = arrived
-        self._kind = kind
+        self._kind: type[_Stream] = kind
 
     def __aiter__(self) -> AsyncIterator[_Stream]:
         return self

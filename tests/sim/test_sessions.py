@@ -9,6 +9,7 @@ import pytest
 
 import wtio
 from wtio import testing
+from wtio._connection import Sessions
 from wtio.testing import Network, session_pair
 
 HOSTILE: dict[str, Any] = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitter": 0.01}
@@ -448,8 +449,8 @@ def test_defect_in_one_connection_spares_the_others() -> None:
             (victim,) = server._connections
             healthy = await network.connect()
 
-            class Defect(dict[int, wtio.WebTransportSession]):
-                def get(self, *_: object) -> Any:
+            class Defect(Sessions):
+                def get(self, number: int) -> Any:
                     raise ZeroDivisionError("a defect")
 
             victim.sessions = Defect()
