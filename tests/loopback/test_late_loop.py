@@ -291,12 +291,13 @@ async def test_threads_end_with_their_sockets(certificate: wtio.DevCertificate) 
         await until(lambda: io_threads() == 2)
         tls = wtio.ClientTLS(cafile=certificate.certfile)
         async with wtio.Client(tls=tls, io="thread") as client:
+            sessions = []
             for host in ("127.0.0.1", "[::1]", "127.0.0.1"):
                 connector = client.connect(f"https://{host}:{port}/", allow_pooling=True)
                 connecting = asyncio.ensure_future(_opened(connector))
                 accepted = await (await anext(server)).accept()
-                session = await connecting
-                session.send_datagram(b"shared")
+                sessions.append(await connecting)
+                sessions[-1].send_datagram(b"shared")
                 assert await accepted.receive_datagram() == b"shared"
             await until(lambda: io_threads() == 4)
     # Those of the client as soon as its connections have died down.
