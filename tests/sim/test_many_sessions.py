@@ -142,7 +142,7 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
     def lost(connection: Connection, cause: str, code: int, reason: str) -> None:
         if connection.is_client:
             return lose(connection, cause, code, reason)
-        sessions = list(connection.sessions.values())
+        sessions = list(connection.sessions)
         lose(connection, cause, code, reason)
         # Nobody has been woken yet, and whoever looks is told the same.
         assert {session.close_info for session in sessions} == {sessions[0].close_info}
@@ -263,9 +263,9 @@ def test_a_client_dials_again_when_a_connection_has_its_sessions() -> None:
         network = Network()
         limits = wtio.Limits(sessions_per_connection=2)
         async with network.serve(held), network.client(limits=limits) as client:
-            for _ in range(5):
-                await client.connect("https://localhost/", allow_pooling=True)
+            sessions = [await client.connect("https://localhost/", allow_pooling=True) for _ in range(5)]
             assert client.connections == 3
+            assert not any(session.is_closed for session in sessions)
 
     testing.run(main())
 

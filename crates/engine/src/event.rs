@@ -219,6 +219,7 @@ impl Event {
             Self::DatagramReadable { connection, session } => (11, connection, session, false),
             Self::SessionAcked { connection, session } => (12, connection, session, false),
             Self::Unreachable { connection, is_remote, .. } => (13, connection, 0, is_remote),
+            Self::Stopped { connection, stream } => (14, connection, stream, false),
             Self::SendFailed { .. }
             | Self::ErrorsRead
             | Self::Incoming { .. }

@@ -55,10 +55,9 @@ const GROWN: u8 = 4;
 /// Bytes of each packet that resets under way may claim at most; further resets wait.
 const RESERVE_LIMIT: usize = 256;
 
-/// With this code the core is told to stop a stream that its peer has reset, and the peer need not hear of it.
-///
-/// It is the largest that a frame can carry (RFC 9000, section 16), and no code of HTTP/3 or WebTransport.
-pub(crate) const STOP_UNSEEN: u64 = (1 << 62) - 1;
+/// With this code the core is told to stop a stream that its peer has reset, and the peer need not hear of it. It is neither
+/// a code of HTTP/3, one of those that it reserves, nor one of WebTransport.
+pub(crate) const STOP_UNSEEN: u64 = (1 << 62) - 0x77;
 
 /// Bytes of one half of a stream that have arrived, here or at the peer's, in stream offsets (header included).
 #[derive(Debug, Default)]
@@ -487,7 +486,7 @@ impl Tap {
                     state.flight.push_back(SentFrame { packet, stream, content: Content::Bytes { start, end } });
                 }
             }
-            Frame::Stop { code: STOP_UNSEEN, .. } => unseen.push(place),
+            Frame::Stop { code: STOP_UNSEEN } if has_unseen_stops => unseen.push(place),
             Frame::Reset(_) => has_resets = true,
             _ => {}
         });
