@@ -219,7 +219,9 @@ impl Conn {
         // What the core keeps beyond the streams of other sessions is stopped and has not come to its end.
         let mut others = [0; 2];
         for (id, stream) in self.streams.iter().filter(|(_, stream)| stream.peer_initiated) {
-            let is_over = stream.session.is_some_and(|number| self.ended.contains_key(&number));
+            // Of a stream whose header has not come nobody knows whether it is one of them.
+            let is_over = stream.session.is_some_and(|number| self.ended.contains_key(&number))
+                || matches!(stream.phase, Phase::Header(_));
             others[direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi)] += u64::from(!is_over);
         }
         self.owes_credit = (0..2).any(|direction| kept[direction] > others[direction]);
