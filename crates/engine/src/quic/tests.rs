@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Engine;
+use super::{Engine, frames::Reset};
 use crate::{
     Event, Options, ReadOutcome, ReceiveState, SendState,
     session::SessionLimits,
@@ -448,5 +448,83 @@ fn a_stream_that_is_stopped_and_reset_is_stopped_first_also_when_both_are_sent_a
             }
             assert!(sent > 3, "{sent}");
         }
+    }
+}
+
+/// How the connection of a server ends whose client sends these frames, one packet each, while the reader of stream 2
+/// does something in between.
+fn end_after(packets: &[Vec<u8>], mut between: impl FnMut(&mut Pair)) -> Option<u64> {
+    let mut pair = Pair::with_streams(10, 10);
+    for frames in packets {
+        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = frames.clone();
+        if pair.client.send_datagram(pair.now, pair.ids[0], 0, &[0; 300]) != 0 {
+            break;
+        }
+        pair.exchange();
+        between(&mut pair);
+    }
+    pair.exchange();
+    pair.events.iter().find_map(|event| match event {
+        Event::Closed { code, .. } => Some(*code),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_peer_that_changes_a_final_size_or_exceeds_its_credit_loses_the_connection_whatever_the_reader_does() {
+    const FLOW_CONTROL_ERROR: u64 = 0x03;
+    const STREAM_STATE_ERROR: u64 = 0x05;
+    const FINAL_SIZE_ERROR: u64 = 0x06;
+    const FRAME_ENCODING_ERROR: u64 = 0x07;
+    let stream = |offset: u64, length: usize, is_last: bool| {
+        let mut out = vec![if is_last { 0x0f } else { 0x0e }];
+        for field in [2, offset, length as u64] {
+            varint::write(field, &mut out);
+        }
+        let data = [HEADER, &[b'x'; 100]].concat();
+        out.extend_from_slice(&data[offset.min(50) as usize..][..length]);
+        out
+    };
+    let reset = |code: u64, size: u64, reliable: Option<u64>| {
+        let mut out = Vec::new();
+        Reset { stream: 2, code, size, reliable }.write(&mut out);
+        out
+    };
+    let (window, far) = (65_536, (1 << 62) - 1);
+    let cases: Vec<(Vec<Vec<u8>>, Option<u64>)> = vec![
+        // Harmless: repetitions, and a promise that is lowered.
+        (vec![stream(0, 13, false), reset(9, 20, Some(3)), reset(9, 20, Some(3)), stream(3, 10, false)], None),
+        (vec![stream(0, 13, false), reset(9, 20, Some(13)), reset(9, 20, Some(5)), reset(9, 20, None)], None),
+        (vec![stream(0, 13, true), stream(3, 10, true), reset(9, 13, Some(3))], None),
+        // Data beyond a reset's final size, another end, another reset, an end below what has come.
+        (vec![stream(0, 13, false), reset(9, 20, None), stream(20, 1, false)], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(3)), stream(20, 1, false)], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(13)), stream(15, 20, false)], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(3)), stream(15, 2, true)], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(3)), reset(9, 21, Some(3))], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(13)), reset(9, 19, Some(13))], Some(FINAL_SIZE_ERROR)),
+        (vec![[stream(0, 13, false), reset(9, 20, Some(3)), reset(9, 21, Some(3))].concat()], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 12, Some(3))], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, true), stream(13, 1, false)], Some(FINAL_SIZE_ERROR)),
+        (vec![stream(0, 13, true), reset(9, 14, None)], Some(FINAL_SIZE_ERROR)),
+        (vec![reset(9, 20, Some(3)), stream(19, 2, false)], Some(FINAL_SIZE_ERROR)),
+        // Beyond the credit, at once, promised or not.
+        (vec![stream(0, 13, false), reset(9, window + 1, Some(3))], Some(FLOW_CONTROL_ERROR)),
+        (vec![stream(0, 13, false), reset(9, window + 1, Some(13))], Some(FLOW_CONTROL_ERROR)),
+        (vec![reset(9, window + 1, Some(3))], Some(FLOW_CONTROL_ERROR)),
+        (vec![reset(9, far, Some(3))], Some(FLOW_CONTROL_ERROR)),
+        (vec![reset(9, far, None)], Some(FLOW_CONTROL_ERROR)),
+        // Another code, and more promised than there is.
+        (vec![stream(0, 13, false), reset(9, 20, Some(13)), reset(8, 20, Some(13))], Some(STREAM_STATE_ERROR)),
+        (vec![stream(0, 13, false), reset(9, 20, Some(21))], Some(FRAME_ENCODING_ERROR)),
+    ];
+    for (packets, expected) in cases {
+        assert_eq!(end_after(&packets, |_| ()), expected, "nobody reads: {packets:?}");
+        let reading = end_after(&packets, |pair| drop(pair.read(2)));
+        assert_eq!(reading, expected, "somebody reads: {packets:?}");
+        let stopped = end_after(&packets, |pair| {
+            pair.server.stop(pair.now, pair.ids[1], 2, 1);
+        });
+        assert_eq!(stopped, expected, "stopped: {packets:?}");
     }
 }
