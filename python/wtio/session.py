@@ -179,6 +179,8 @@ class _Arrived:
     __slots__ = ("streams", "waiters")
 
     def __init__(self) -> None:
+        # As many as the peer may have open: a stream counts as open until somebody has taken it and seen its end, also
+        # one that the peer has reset (``Limits.bidirectional_streams``, ``unidirectional_streams``).
         self.streams: deque[_core.Stream] = deque()
         self.waiters: deque[Waiter] | None = None
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use support::{CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
 use wtio_engine::{
-    Event, ReadOutcome, ReceiveState, SendState,
+    CloseCause, Event, ReadOutcome, ReceiveState, SendState,
     session::SessionLimits,
     tls::{ClientTls, Trust},
 };
@@ -372,4 +372,45 @@ fn facts_outlive_a_connection_and_show_a_refused_certificate() {
     let refused = end(&pair, CLIENT).unwrap();
     assert!(refused.is_refused && !refused.is_closed_by_peer);
     assert_eq!(refused.certificates, trusted.certificates);
+}
+
+#[test]
+fn a_client_that_slept_goes_on_or_learns_from_its_next_packet_that_its_server_gave_it_up() {
+    for (seconds, lives) in [(20, true), (60, false)] {
+        let mut pair = Pair::new(16, CLEAN, |_| ());
+        pair.run_for(Duration::from_secs(1));
+        let id = pair.ids[CLIENT];
+        // The client's clock stands still meanwhile, as a monotonic clock does while a laptop is suspended.
+        let (asleep, awake) = (pair.now, pair.now + Duration::from_secs(seconds));
+        while let Some(timer) = pair.engines[SERVER].next_timer().filter(|timer| *timer <= awake) {
+            pair.engines[SERVER].process(timer, 1, usize::MAX, |_| true);
+        }
+        assert_eq!(pair.engines[SERVER].connection_count() > 0, lives);
+        let stream = pair.open(CLIENT, DATA_STREAM);
+        pair.engines[CLIENT].write(id, stream, &pattern(100));
+        let mut packets = Vec::new();
+        let addresses = pair.addresses;
+        pair.engines[CLIENT].process(asleep, 1, usize::MAX, |packet| {
+            packets.push(packet.contents.to_vec());
+            true
+        });
+        let mut answers = Vec::new();
+        for packet in packets {
+            pair.engines[SERVER].receive(awake, addresses[CLIENT], None, 0, packet.as_slice().into());
+        }
+        pair.engines[SERVER].process(awake, 1, usize::MAX, |packet| {
+            answers.push(packet.contents.to_vec());
+            true
+        });
+        for answer in answers {
+            pair.engines[CLIENT].receive(asleep, addresses[SERVER], None, 0, answer.as_slice().into());
+        }
+        let mut events = Vec::new();
+        pair.engines[CLIENT].take_events(&mut events);
+        let end = events.iter().find_map(|event| match event {
+            Event::Closed { cause, .. } => Some(*cause),
+            _ => None,
+        });
+        assert_eq!(end, (!lives).then_some(CloseCause::Reset));
+    }
 }
