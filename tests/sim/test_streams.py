@@ -419,3 +419,54 @@ def test_large_bytes_travel_without_a_copy_and_are_let_go(size: int, is_kept: bo
             assert sys.getrefcount(data) == before
 
     testing.run(main())
+
+
+@pytest.mark.parametrize("reliable", [True, False], ids=["reliable", "plain"])
+@pytest.mark.parametrize("bidirectional", [True, False], ids=["bidirectional", "unidirectional"])
+@pytest.mark.parametrize("from_server", [False, True], ids=["client", "server"])
+def test_streams_that_are_reset_before_anybody_takes_them_give_no_credit_back(
+    from_server: bool, bidirectional: bool, reliable: bool
+) -> None:
+    limits = wtio.Limits(bidirectional_streams=10, unidirectional_streams=10)
+
+    async def main() -> None:
+        network = Network()
+        accepted: asyncio.Future[wtio.WebTransportSession] = asyncio.get_running_loop().create_future()
+
+        async def handler(session: wtio.WebTransportSession) -> None:
+            accepted.set_result(session)
+            await session.wait_closed()
+
+        async with (
+            network.serve(handler, limits=limits, reset_stream_at=reliable),
+            network.connect("https://localhost/", limits=limits, reset_stream_at=reliable) as client,
+        ):
+            server = await accepted
+            near, far = (server, client) if from_server else (client, server)
+            create = near.create_bidirectional_stream if bidirectional else near.create_unidirectional_stream
+            incoming = far.incoming_bidirectional_streams() if bidirectional else far.incoming_unidirectional_streams()
+
+            async def open_and_reset(most: int) -> int:
+                for number in range(most):
+                    try:
+                        async with asyncio.timeout(20):
+                            stream = await create()
+                    except TimeoutError:
+                        return number
+                    await stream.write(data=b"x")
+                    await asyncio.sleep(number % 2)
+                    await stream.close(error_code=number)
+                return most
+
+            assert await open_and_reset(1000) == 10
+            assert len(incoming) == 10
+            # Each one that is taken and looked at makes room for another.
+            for number in range(10):
+                stream = await anext(incoming)
+                with pytest.raises(wtio.StreamResetError) as caught:
+                    await stream.read_all()
+                assert caught.value.error_code == number
+                await stream.close()
+            assert await open_and_reset(1000) == 10
+
+    testing.run(main())
