@@ -98,6 +98,7 @@ REFUSED: dict[tuple[type, str], Use] = {
     (wtio.WebTransportSendStream, "reset"): lambda world: world.send.reset(),
     (wtio.WebTransportSendStream, "send_order"): lambda world: ordered(world.send),
     (wtio.WebTransportSendStream, "wait_acked"): lambda world: world.send.wait_acked(),
+    (wtio.WebTransportSendStream, "wait_stopped"): lambda world: world.send.wait_stopped(),
     (wtio.WebTransportSendStream, "write"): lambda world: world.send.write(data=b"x"),
     (wtio.WebTransportSendStream, "write_all"): lambda world: world.send.write_all(data=b"x"),
 }
@@ -105,7 +106,9 @@ REFUSED: dict[tuple[type, str], Use] = {
 # What only looks, or makes an object that belongs nowhere yet.
 ALLOWED: dict[type, tuple[str, ...]] = {
     wtio.Client: ("connections", "is_closed", "__aenter__"),
-    wtio.Server: ("addresses", "is_closing", "loop_late_total", "sessions", "__aiter__"),
+    wtio.Server: (
+        "addresses", "is_closing", "limits", "loop_late_total", "protocols", "sessions", "timeouts", "__aiter__",
+    ),
     wtio.SessionRequest: (
         "authority", "dialect", "headers", "is_answered", "origin", "path", "protocols", "remote_address",
         "server_name",
