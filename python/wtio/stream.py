@@ -811,6 +811,7 @@ class WebTransportSendStream(_Stream):
 
         Source: RFC 9000, section 3.5; draft-ietf-webtrans-http3-16, section 4.4.
         """
+        self._session._core.check_loop()
         core = self._core
         if core.send_state()[0] in ("open", "finished"):
             waiter = Waiter(self._session._loop)

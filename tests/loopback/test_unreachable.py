@@ -326,7 +326,8 @@ def _forge(source: int, ip: str, destination: int, kind: int, code: int) -> None
     quoted = struct.pack(
         "!BBHHHBBH4s4s", 0x45, 0, 1228, 1, 0x4000, 64, 17, 0, socket.inet_aton("127.0.0.1"), socket.inet_aton(ip)
     ) + struct.pack("!HHHH", source, destination, 1208, 0)
-    body = struct.pack("!BBHI", kind, code, 0, 576) + quoted
+    # The size is for "fragmentation needed". The kernel believes it for ten minutes, so it is one that hurts nobody.
+    body = struct.pack("!BBHI", kind, code, 0, 65_535) + quoted
     total = sum(struct.unpack(f"!{len(body) // 2}H", body))
     total = (total & 0xFFFF) + (total >> 16)
     check = ~(total + (total >> 16)) & 0xFFFF
