@@ -18,7 +18,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test pytest interop test-rust fuzz lint fmt types gate bench bench-quick late profile
+.PHONY: help setup build demo serve test test-long pytest interop test-rust fuzz lint fmt types gate bench bench-quick late profile
 .PHONY: clean browsers valgrind
 
 help: ## List the commands
@@ -35,6 +35,9 @@ serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)
 
 test: setup lint types test-rust fuzz gate pytest ## Everything: set-up, lint, types, Rust tests, costs, Python tests
+
+test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
+	@tools/test-long $(ARGS)
 
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
