@@ -491,8 +491,12 @@ class Connection:
         # streams are reset before it learns that the session is over.
         self.h3.close_session(number, code, reason)
         self._pump()
+        # The end is noted before the drive, which may already bring the peer's answer: without an end of its own by
+        # then, the session would have ended with an answer that has neither code nor reason.
+        self.sessions.hold(session)
+        session._end(CloseInfo(code, cut_reason(reason).decode(), "local"))
         self.driver.drive()
-        self._end_session(session, CloseInfo(code, cut_reason(reason).decode(), "local"))
+        self.core.end_session(number, _GONE)
 
     def abort_session(self, session: WebTransportSession) -> None:
         """Reset the CONNECT stream."""
