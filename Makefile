@@ -34,6 +34,8 @@ demo: build ## Show what it does: streams, datagrams and 64 MiB each way between
 serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)
 
+# Fuzzing takes longer in `make test-long`.
+test: SECONDS_EACH := 20
 test: setup lint types test-rust fuzz gate pytest ## Everything: set-up, lint, types, Rust tests, costs, Python tests
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
