@@ -23,6 +23,11 @@ from aioquic.h3.events import DatagramReceived, DataReceived, HeadersReceived, W
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, QuicEvent, StopSendingReceived, StreamReset
 
+from .peer_session import PeerSessionClosed as PeerSessionClosed
+from .peer_session import PeerSessionRejected as PeerSessionRejected
+from .peer_session import PeerStreamReset as PeerStreamReset
+from .peer_session import PeerStreamStopped as PeerStreamStopped
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from os import PathLike
@@ -55,39 +60,6 @@ def from_wire(code: int) -> int | None:
     shifted = code - APPLICATION_ERROR_FIRST
     inside = APPLICATION_ERROR_FIRST <= code <= APPLICATION_ERROR_LAST
     return shifted - shifted // 0x1F if inside else None
-
-
-class PeerStreamReset(Exception):
-    """The other side reset the stream; ``code`` is the application's code."""
-
-    def __init__(self, code: int | None) -> None:
-        super().__init__(f"stream reset with code {code}")
-        self.code = code
-
-
-class PeerStreamStopped(Exception):
-    """The other side sent STOP_SENDING; ``code`` is the application's code."""
-
-    def __init__(self, code: int | None) -> None:
-        super().__init__(f"stream stopped with code {code}")
-        self.code = code
-
-
-class PeerSessionClosed(Exception):
-    """The session ended; ``code`` and ``reason`` are those of the capsule, None and "" without one."""
-
-    def __init__(self, code: int | None, reason: str) -> None:
-        super().__init__(f"session closed with code {code}: {reason}")
-        self.code = code
-        self.reason = reason
-
-
-class PeerSessionRejected(Exception):
-    """The server answered CONNECT with a status outside 2xx."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"session rejected with status {status}")
-        self.status = status
 
 
 class Inbox(Generic[Item]):

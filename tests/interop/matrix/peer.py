@@ -95,5 +95,5 @@ class RunningServer(Protocol):
 class ServerPeer(Peer, Protocol):
     """A peer that our client connects to."""
 
-    def serve(self, certificate: wtio.DevCertificate) -> AbstractAsyncContextManager[RunningServer]:
-        """Serve every script until the end of the context."""
+    def serve(self, certificate: wtio.DevCertificate, row: Row) -> AbstractAsyncContextManager[RunningServer]:
+        """Serve until the end of the context: every script, or that of ``row`` where a server has to know its path."""

@@ -5,7 +5,7 @@
     program client <url> <SHA-256 of the certificate> <certificate file>     one report, then the end
     program server <certificate and key file> <port or 0>                    {"port": …}, then a report per session
 
-A server ends with its standard input.
+A server ends with its standard input. One that serves a single path gets the row's as a further argument.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Program:
     title: str
     install: Callable[[], Installed]
     """Raises Missing where something is not to be had, PeerFailed where a program of ours does not compile."""
+    serves_one_path: bool = False
     _outcome: list[Installed | Missing | PeerFailed] = field(default_factory=list)
 
     def prepare(self) -> Installed:
@@ -139,8 +140,11 @@ class ProgramServer(_ProgramPeer):
     """A program as server for our client."""
 
     @contextlib.asynccontextmanager
-    async def serve(self, certificate: wtio.DevCertificate) -> AsyncIterator[RunningProgram]:
-        async with _process(self.program, ["server", str(certificate.certfile), "0"]) as running:
+    async def serve(self, certificate: wtio.DevCertificate, row: Row) -> AsyncIterator[RunningProgram]:
+        arguments = ["server", str(certificate.certfile), "0"]
+        if self.program.serves_one_path:
+            arguments.append(row.path)
+        async with _process(self.program, arguments) as running:
             async with asyncio.timeout(_START_SECONDS):
                 running.port = cast("int", (await running.line())["port"])
             yield running

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop import safari
 
-from .aioquic_column import offered, play_client
+from .halves import offered, play_client
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

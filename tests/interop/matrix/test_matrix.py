@@ -72,7 +72,7 @@ async def test_peer_as_server(
     direction: str, peer: ServerPeer, row_name: str, certificate: wtio.DevCertificate
 ) -> None:
     row = _row(peer, row_name)
-    async with peer.serve(certificate) as server:
+    async with peer.serve(certificate, row) as server:
         async with asyncio.timeout(row.seconds):
             client = await ours.run_client(row, Target(server.port, certificate))
         async with asyncio.timeout(_REPORT_SECONDS):

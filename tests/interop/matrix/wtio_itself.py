@@ -39,5 +39,5 @@ class WtioClient(_Wtio):
 class WtioServer(_Wtio):
     """Our server, for our client."""
 
-    def serve(self, certificate: wtio.DevCertificate) -> AbstractAsyncContextManager[RunningServer]:
+    def serve(self, certificate: wtio.DevCertificate, row: Row) -> AbstractAsyncContextManager[RunningServer]:
         return ours.serving(certificate)
