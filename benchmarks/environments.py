@@ -16,9 +16,11 @@ CACHE = Path(__file__).resolve().parent / ".cache"
 """Where they are kept from one run to the next."""
 
 
+AIOPQUIC = "aiopquic==0.6.1"
 PYWEBTRANSPORT = "pywebtransport==0.21.1"
-PYWEBTRANSPORT_PYTHON = (3, 12)
-"""Oldest Python that it runs on."""
+WEB_TRANSPORT_QUINN = "web-transport-quinn==0.1.0"
+PEERS_PYTHON = (3, 12)
+"""Oldest Python that all three of them run on."""
 
 
 class CannotRun(Exception):

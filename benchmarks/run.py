@@ -41,8 +41,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.charts import Plot, bars, lines  # noqa: E402
 from benchmarks.environments import (  # noqa: E402
     CACHE,
+    PEERS_PYTHON,
     PYWEBTRANSPORT,
-    PYWEBTRANSPORT_PYTHON,
     CannotRun,
     environment_python,
     find_python,
@@ -82,9 +82,7 @@ LIBRARIES = {
         Library("wtio", "wtio", None),
         Library("wtio-uvloop", "wtio", None, loop="uvloop"),
         Library("bare", "bare", None),
-        Library(
-            "pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PYWEBTRANSPORT_PYTHON, most_sessions=200
-        ),
+        Library("pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PEERS_PYTHON, most_sessions=200),
         Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16, most_sessions=60),
     )
 }

@@ -65,11 +65,11 @@ class AioquicClient(_Aioquic):
 
     async def run(self, row: Row, target: Target) -> Report:
         connecting = aioquic_peer.connect(
-            "127.0.0.1", target.port, row.path, cafile=target.certificate.certfile, protocols=offered(row)
+            "127.0.0.1", target.port, row.path, cafile=target.certificate.certfile, protocols=offered(row.path)
         )
         try:
             async with connecting as session:
-                return await play_client(session, row)
+                return await play_client(session)
         except aioquic_peer.PeerSessionRejected as rejection:
             return {"rejected": True, "status": rejection.status}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.interop.peer_session import Session, Stream
 
-    from .rows import Report, Row
+    from .rows import Report
 
     Half = Callable[[Session, Script], Awaitable[Report]]
 
@@ -196,14 +196,14 @@ _CLIENT_HALVES: dict[str, Half] = {
 }
 
 
-def offered(row: Row) -> tuple[str, ...]:
-    """The subprotocols that a client offers in this row."""
-    return SUBPROTOCOLS if row.name == "subprotocol" else ()
+def offered(path: str) -> tuple[str, ...]:
+    """The subprotocols that a client offers in the row of this path."""
+    return SUBPROTOCOLS if Script.of(path).name == "subprotocol" else ()
 
 
-async def play_client(session: Session, row: Row) -> Report:
-    """Play the client's half of a row on an open session."""
-    script = Script.of(row.path)
+async def play_client(session: Session) -> Report:
+    """Play the client's half of the row that the path of the session names."""
+    script = Script.of(session.path)
     return await _CLIENT_HALVES[script.name](session, script)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.safari import Flavour
 
-from . import pywebtransport, webtransport_go, wtransport
+from . import from_pypi, webtransport_go, wtransport
 from .aioquic_column import AioquicClient, AioquicServer
 from .browsers import ChromiumClient, FirefoxClient
 from .safari_column import SafariClient
@@ -24,12 +24,16 @@ CLIENTS: tuple[ClientPeer, ...] = (
     AioquicClient(),
     webtransport_go.CLIENT,
     wtransport.CLIENT,
-    pywebtransport.CLIENT,
+    from_pypi.PYWEBTRANSPORT_CLIENT,
+    from_pypi.AIOPQUIC_CLIENT,
+    from_pypi.WEB_TRANSPORT_QUINN_CLIENT,
 )
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
     AioquicServer(),
     webtransport_go.SERVER,
     wtransport.SERVER,
-    pywebtransport.SERVER,
+    from_pypi.PYWEBTRANSPORT_SERVER,
+    from_pypi.AIOPQUIC_SERVER,
+    from_pypi.WEB_TRANSPORT_QUINN_SERVER,
 )

@@ -33,10 +33,12 @@ class SafariClient:
         """Nothing was started."""
 
     async def run(self, row: Row, target: Target) -> Report:
-        connecting = safari.connect("127.0.0.1", target.port, row.path, flavour=self._flavour, protocols=offered(row))
+        connecting = safari.connect(
+            "127.0.0.1", target.port, row.path, flavour=self._flavour, protocols=offered(row.path)
+        )
         try:
             async with connecting as session:
-                report = await play_client(session, row)
+                report = await play_client(session)
         except safari.PeerSessionRejected as rejection:
             return {"rejected": True, "status": rejection.status}
         return report | ({"error": session.complaints} if session.complaints else {})

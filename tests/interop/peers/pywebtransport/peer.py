@@ -15,11 +15,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import socket
 import ssl
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +28,10 @@ from pywebtransport.types import EventType
 sys.path.insert(0, str(Path(__file__).resolve().parents[4]))
 
 from tests.interop.matrix.rows import SPOKEN_SUBPROTOCOL, SUBPROTOCOLS, Report, Script, bulk_data
+from tests.interop.peers.lines import print_line, reported, until_the_end_of_input
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
     from pywebtransport import WebTransportBidirectionalStream as Stream
     from pywebtransport import WebTransportConnection as Connection
@@ -41,10 +40,6 @@ if TYPE_CHECKING:
 # By its default, a session may have ten streams of a kind.
 STREAMS_AT_ONCE = 10
 RESEND_SECONDS = 0.1
-
-
-def print_line(line: Report) -> None:
-    print(json.dumps(line), flush=True)
 
 
 # -- both halves
@@ -342,18 +337,6 @@ async def serve_connections(server: WebTransportServer) -> None:
             tasks.create_task(serve_connection(connection))
 
 
-async def until_the_end_of_input() -> None:
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def read() -> None:
-        sys.stdin.read()
-        loop.call_soon_threadsafe(ended.set)
-
-    threading.Thread(target=read, daemon=True).start()
-    await ended.wait()
-
-
 def main() -> None:
     match sys.argv[1:]:
         case ["client", url, _, _]:
@@ -362,14 +345,6 @@ def main() -> None:
             asyncio.run(run_server(certificate, int(port)))
         case _:
             raise SystemExit("usage: peer.py client <url> <hash> <certificate> | peer.py server <certificate> <port>")
-
-
-async def reported(script: Coroutine[Any, Any, Report]) -> Report:
-    """The client's report, or the error that took its place."""
-    try:
-        return await script
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":
