@@ -40,9 +40,11 @@ sys.path.insert(0, str(ROOT))
 # This file also runs as a plain script.
 from benchmarks.charts import Plot, bars, lines  # noqa: E402
 from benchmarks.environments import (  # noqa: E402
+    AIOPQUIC,
     CACHE,
     PEERS_PYTHON,
     PYWEBTRANSPORT,
+    WEB_TRANSPORT_QUINN,
     CannotRun,
     environment_python,
     find_python,
@@ -58,6 +60,7 @@ BARE = ROOT / "benchmarks" / "bare"
 BARE_WORKLOADS = tuple(workload.name for workload in WORKLOADS if workload.name not in ("mixed-speed", "idle-sessions"))
 CONGESTION = ROOT / "docs" / "congestion.md"
 PATHS_MARKERS = ("<!-- paths: written by benchmarks/run.py --paths -->", "<!-- end of paths -->")
+_MODULES = {"web_transport_quinn": "web_transport"}
 MARKERS = ("<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->")
 
 
@@ -70,7 +73,7 @@ class Library:
     requirement: str | None
     loop: str = "asyncio"
     minimum_python: tuple[int, int] = (3, 11)
-    # aioquic moves about 15 MB/s: a sixteenth of the bulk work gives the same rate in a sixteenth of the time.
+    # Some move about 15 MB/s: a sixteenth of the bulk work gives the same rate in a sixteenth of the time.
     divisor: int = 1
     # A session of pywebtransport takes megabytes in the client; one of aioquic takes long to open.
     most_sessions: int = 1000
@@ -83,6 +86,11 @@ LIBRARIES = {
         Library("wtio-uvloop", "wtio", None, loop="uvloop"),
         Library("bare", "bare", None),
         Library("pywebtransport", "pywebtransport", PYWEBTRANSPORT, minimum_python=PEERS_PYTHON, most_sessions=200),
+        # By its default a server of aiopquic takes 256 connections.
+        Library("aiopquic", "aiopquic", AIOPQUIC, minimum_python=PEERS_PYTHON, most_sessions=200),
+        Library(
+            "web-transport-quinn", "web_transport_quinn", WEB_TRANSPORT_QUINN, minimum_python=PEERS_PYTHON, divisor=16
+        ),
         Library("aioquic", "aioquic", "aioquic>=1.7,<1.8", divisor=16, most_sessions=60),
     )
 }
@@ -139,14 +147,16 @@ def prepare_bare() -> Contestant:
     return Contestant(LIBRARIES["bare"], program, dict(os.environ), f"quinn-proto {version}")
 
 
-def _version(python: str, package: str, environment: dict[str, str]) -> str:
-    code = f"import {package}, importlib.metadata as m\n"
-    code += f"print(getattr({package}, '__version__', None) or m.version('{package}'))"
+def _version(python: str, library: Library, environment: dict[str, str]) -> str:
+    # A distribution need not have the name of its module.
+    module = _MODULES.get(library.package, library.package)
+    code = f"import {module}, importlib.metadata as m\n"
+    code += f"print(getattr({module}, '__version__', None) or m.version('{library.package}'))"
     done = subprocess.run(
         [python, "-c", code], capture_output=True, text=True, timeout=60, env=environment, cwd=ROOT / "benchmarks"
     )
     if done.returncode != 0:
-        raise CannotRun(f"`import {package}` failed: {done.stderr.strip().splitlines()[-1]}")
+        raise CannotRun(f"`import {module}` failed: {done.stderr.strip().splitlines()[-1]}")
     return done.stdout.strip()
 
 
@@ -172,7 +182,7 @@ def prepare(library: Library, cache: Path, common: str) -> Contestant:
         # An extension for the stable ABI works in every newer interpreter, so that the package can be borrowed.
         environment["PYTHONPATH"] += os.pathsep + str(Path(spec.origin).parent.parent)
         python = environment_python(cache, common, "plain", ["uvloop"])
-    return Contestant(library, python, environment, _version(python, library.package, environment))
+    return Contestant(library, python, environment, _version(python, library, environment))
 
 
 # -- one round

@@ -11,6 +11,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from aiopquic._binding._transport import TransportContext
 from aiopquic.asyncio.webtransport import (
     WT_SESSION_GONE,
     WebTransportError,
@@ -160,16 +161,43 @@ class AiopquicSession:
         self._datagrams.put_nowait(None)
 
 
+def start_endpoint(cafile: str) -> TransportContext:
+    """A client's socket and thread for many connections, with the limits that an endpoint of one connection has."""
+    configuration = QuicConfiguration(is_client=True)
+    transport = TransportContext()
+    transport.start(
+        is_client=True,
+        alpn="h3",
+        verify_peer=True,
+        ca_file=cafile,
+        max_datagram_frame_size=configuration.max_datagram_frame_size,
+        rx_data_ring_cap=configuration.max_stream_data,
+        initial_max_data=configuration.max_data,
+        initial_max_streams_uni=configuration.max_streams_uni,
+        initial_max_streams_bidi=configuration.max_streams_bidi,
+        idle_timeout_ms=int(configuration.idle_timeout * 1000),
+        congestion_control_algorithm=configuration.congestion_control_algorithm,
+    )
+    return transport
+
+
 @contextlib.asynccontextmanager
 async def connect(
-    host: str, port: int, path: str, *, cafile: str, protocols: Sequence[str] = ()
+    host: str,
+    port: int,
+    path: str,
+    *,
+    cafile: str | None = None,
+    endpoint: TransportContext | None = None,
+    protocols: Sequence[str] = (),
 ) -> AsyncIterator[AiopquicSession]:
-    """A session on an endpoint of its own."""
+    """A session on an endpoint of its own, which trusts ``cafile``, or on the one given."""
     connecting = connect_webtransport(
         host,
         port,
         path,
         ca_file=cafile,
+        transport=endpoint,
         wt_available_protocols=list(protocols),
         configuration=QuicConfiguration(is_client=True),
     )

@@ -75,6 +75,9 @@ AIOPQUIC_SERVER = ProgramServer(
     {
         "datagrams": _EMPTY_DATAGRAMS,
         "reset": _RESETS_WITHOUT_PAYLOAD,
+        "bidirectional": Difference(
+            "does not tell of a client's stream that ends without a byte", ROWS["bidirectional"]
+        ),
         "close-by-server": Difference(_LONG_REASON, ROWS["close-by-server"]),
         "rejection": Difference(
             "answers 404 to every path but one; there is no other way to reject", ROWS["rejection"]

@@ -1,0 +1,42 @@
+"""aiopquic: streams and sessions of the interoperability peer, as the workloads want them; all defaults."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.interop.peer_session import PeerSessionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    # A stream of the peer already has the two methods of a workload's stream.
+    from tests.interop.aiopquic_peer import AiopquicSession as PeerSession
+    from tests.interop.aiopquic_peer import AiopquicStream
+
+
+class AiopquicSession:
+    """A session of the peer."""
+
+    def __init__(self, session: PeerSession) -> None:
+        # Its server knows one path only: the workload travels as the subprotocol.
+        self.path = f"/{session.protocol}"
+        self._session = session
+
+    async def open_stream(self) -> AiopquicStream:
+        return await self._session.create_stream()
+
+    async def incoming_streams(self) -> AsyncIterator[AiopquicStream]:
+        try:
+            while True:
+                yield await self._session.accept_stream()
+        except PeerSessionClosed:
+            return
+
+    async def send_datagram(self, data: bytes) -> None:
+        await self._session.send_datagram_when_there_is_room(data)
+
+    async def receive_datagram(self) -> bytes:
+        return await self._session.receive_datagram()
+
+    async def close(self) -> None:
+        self._session.close()
