@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Half = Callable[[Session, Script], Awaitable[Report]]
 
 STREAMS_AT_ONCE = 100
+RESETS_AT_ONCE = 20
+HELD_STREAMS = 100
 _RESEND_SECONDS = 0.1
 _CHUNK = 65536
 
@@ -74,6 +76,70 @@ async def _read_line(stream: Stream) -> bytes:
     while b"\n" not in data:
         data += await stream.read()
     return data.partition(b"\n")[0]
+
+
+async def _reset_many(session: Session, script: Script) -> Report:
+    is_early = "early" in script.parameters
+    numbers = iter(range(script.number("streams")))
+
+    async def work() -> None:
+        for number in numbers:
+            stream = await session.create_stream(bidirectional=not is_early)
+            if not is_early:
+                await stream.write(b"%d\n" % number)
+                await stream.read()
+                await stream.write(bytes(script.number("bytes")))
+            stream.reset(number % 256)
+            if not is_early:
+                await _code_of_reset(stream)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(RESETS_AT_ONCE):
+            tasks.create_task(work())
+    held = [await session.create_stream(bidirectional=not is_early) for _ in range(HELD_STREAMS)]
+    for stream in held:
+        await stream.write(b"held\n")
+    answer = await _hear(session)
+    await _say(session, b"thanks\n")
+    return {"answer": answer.decode()}
+
+
+async def _take_resets(session: Session, script: Script, *, is_client: bool) -> Report:
+    is_early = "early" in script.parameters
+    resets = held = 0
+    thanked = asyncio.Event()
+
+    async def take(stream: Stream) -> None:
+        nonlocal resets, held
+        try:
+            line = await _read_line(stream)
+            if line == b"held":
+                held += 1
+                if held == HELD_STREAMS:
+                    await _say(session, b"enough")
+            elif line == b"thanks":
+                thanked.set()
+            else:
+                await stream.write(b"x")
+                await stream.read_all()
+        except PeerStreamReset as reset:
+            resets += 1
+            if not is_early:
+                stream.reset(reset.code or 0)
+        except PeerSessionClosed:
+            """What is still under way at the end does not count."""
+
+    async def take_all(*, bidirectional: bool) -> None:
+        with contextlib.suppress(PeerSessionClosed):
+            while True:
+                tasks.create_task(take(await session.accept_stream(bidirectional=bidirectional)))
+
+    async with asyncio.TaskGroup() as tasks:
+        taking = [tasks.create_task(take_all(bidirectional=value)) for value in (True, False)]
+        await (thanked.wait() if is_client else session.closed)
+        for task in taking:
+            task.cancel()
+    return {"resets": resets}
 
 
 # -- the client's halves
@@ -174,6 +240,12 @@ async def _run_many(session: Session, script: Script) -> Report:
     return {"streams": right}
 
 
+async def _run_resets(session: Session, script: Script) -> Report:
+    if script.parameters["by"] == "client":
+        return await _reset_many(session, script)
+    return await _take_resets(session, script, is_client=True)
+
+
 async def _run_drain(session: Session, script: Script) -> Report:
     await session.draining
     session.drain()
@@ -192,6 +264,7 @@ _CLIENT_HALVES: dict[str, Half] = {
     "close-by-server": _run_close_by_server,
     "subprotocol": _run_subprotocol,
     "many": _run_many,
+    "resets": _run_resets,
     "drain": _run_drain,
 }
 
@@ -309,6 +382,14 @@ async def _serve_many(session: Session, script: Script) -> Report:
     return {"streams": count}
 
 
+async def _serve_resets(session: Session, script: Script) -> Report:
+    if script.parameters["by"] == "client":
+        return await _take_resets(session, script, is_client=False)
+    report = await _reset_many(session, script)
+    await session.closed
+    return report
+
+
 async def _serve_drain(session: Session, script: Script) -> Report:
     session.drain()
     question = await _answer(session)
@@ -328,6 +409,7 @@ _SERVER_HALVES: dict[str, Half] = {
     "close-by-server": _serve_close_by_server,
     "subprotocol": _serve_subprotocol,
     "many": _serve_many,
+    "resets": _serve_resets,
     "drain": _serve_drain,
 }
 

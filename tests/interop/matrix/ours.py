@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import wtio
 
+from .halves import HELD_STREAMS, RESETS_AT_ONCE
 from .rows import SPOKEN_SUBPROTOCOL, SUBPROTOCOLS, Script, bulk_data
 
 if TYPE_CHECKING:
@@ -59,6 +60,78 @@ async def _code_of_stop(stream: wtio.WebTransportStream) -> int | str | None:
 
 def _received(data: bytes) -> Report:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+async def _reset_many(session: wtio.WebTransportSession, script: Script) -> Report:
+    numbers = iter(range(script.number("streams")))
+
+    async def reset() -> None:
+        for number in numbers:
+            await (await session.create_unidirectional_stream()).reset(error_code=number % 256)
+
+    async def reset_with_data_under_way() -> None:
+        for number in numbers:
+            stream = await session.create_bidirectional_stream()
+            await stream.write(data=b"%d\n" % number)
+            await stream.readexactly(n=1)
+            await stream.write_all(data=bytes(script.number("bytes")))
+            await stream.reset(error_code=number % 256)
+            await _code_of_reset(stream)
+
+    is_early = "early" in script.parameters
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(RESETS_AT_ONCE):
+            tasks.create_task(reset() if is_early else reset_with_data_under_way())
+    held: list[wtio.WebTransportSendStream | wtio.WebTransportStream] = []
+    for _ in range(HELD_STREAMS):
+        creating = session.create_unidirectional_stream if is_early else session.create_bidirectional_stream
+        held.append(await creating())
+        await held[-1].write(data=b"held\n")
+    answer = await (await anext(session.incoming_unidirectional_streams())).read_all()
+    await (await session.create_unidirectional_stream()).write(data=b"thanks\n", end_stream=True)
+    return {"answer": answer.decode()}
+
+
+async def _take_resets(session: wtio.WebTransportSession, *, is_client: bool) -> Report:
+    resets = held = 0
+    thanked = asyncio.Event()
+
+    async def take(stream: wtio.WebTransportReceiveStream | wtio.WebTransportStream) -> None:
+        nonlocal resets, held
+        try:
+            line = await stream.readline()
+            if line == b"held\n":
+                held += 1
+                if held == HELD_STREAMS:
+                    await (await session.create_unidirectional_stream()).write(data=b"enough", end_stream=True)
+            elif line == b"thanks\n":
+                thanked.set()
+            elif isinstance(stream, wtio.WebTransportStream):
+                await stream.write(data=b"x")
+                await stream.read_all()
+        except wtio.StreamResetError as error:
+            resets += 1
+            if isinstance(stream, wtio.WebTransportStream):
+                await stream.reset(error_code=error.error_code or 0)
+        except wtio.SessionClosed:
+            """What is still under way at the end does not count."""
+
+    async def take_all(
+        streams: AsyncIterator[wtio.WebTransportStream] | AsyncIterator[wtio.WebTransportReceiveStream],
+    ) -> None:
+        with contextlib.suppress(wtio.SessionClosed):
+            async for stream in streams:
+                tasks.create_task(take(stream))
+
+    async with asyncio.TaskGroup() as tasks:
+        taking = [
+            tasks.create_task(take_all(session.incoming_bidirectional_streams())),
+            tasks.create_task(take_all(session.incoming_unidirectional_streams())),
+        ]
+        await (thanked.wait() if is_client else session.wait_closed())
+        for task in taking:
+            task.cancel()
+    return {"resets": resets}
 
 
 # -- the server's halves
@@ -166,6 +239,14 @@ async def _serve_many(session: wtio.WebTransportSession, script: Script) -> Repo
     return {"streams": count}
 
 
+async def _serve_resets(session: wtio.WebTransportSession, script: Script) -> Report:
+    if script.parameters["by"] == "client":
+        return await _take_resets(session, is_client=False)
+    report = await _reset_many(session, script)
+    await session.wait_closed()
+    return report
+
+
 async def _serve_drain(session: wtio.WebTransportSession, script: Script) -> Report:
     await session.drain()
     question = await _answer(await anext(session.incoming_bidirectional_streams()))
@@ -186,6 +267,7 @@ _SERVER_HALVES: dict[str, ServerHalf] = {
     "close-by-server": _serve_close_by_server,
     "subprotocol": _serve_subprotocol,
     "many": _serve_many,
+    "resets": _serve_resets,
     "drain": _serve_drain,
 }
 
@@ -336,6 +418,13 @@ async def _run_many(session: wtio.WebTransportSession, row: Row) -> Report:
     return {"streams": right}
 
 
+async def _run_resets(session: wtio.WebTransportSession, row: Row) -> Report:
+    script = Script.of(row.path)
+    if script.parameters["by"] == "client":
+        return await _reset_many(session, script)
+    return await _take_resets(session, is_client=True)
+
+
 async def _run_drain(session: wtio.WebTransportSession, row: Row) -> Report:
     if "drained" in row.client:
         await session.wait_draining()
@@ -356,6 +445,7 @@ _CLIENT_HALVES: dict[str, ClientHalf] = {
     "close-by-server": _run_close_by_server,
     "subprotocol": _run_subprotocol,
     "many": _run_many,
+    "resets": _run_resets,
     "drain": _run_drain,
 }
 

@@ -40,6 +40,14 @@ rejection
 many
     C opens ``streams`` bidirectional streams, a hundred or so at a time, each with the eight digits of its number and
     FIN; S sends them back. C reports how many ``streams`` came back right, S how many came.
+resets
+    Not a row of the table, see ``test_resets.py``. ``by`` says whether client or server resets ``streams`` streams,
+    twenty at a time, each with a code of its number modulo 256: bidirectional ones, on which it has sent the number and
+    a newline, waited for a byte, and sent ``bytes`` bytes; the other side, once it has seen the reset, resets its half.
+    With ``early=1`` they are unidirectional and are reset before anything was sent. Then it opens 100 more streams of
+    the same kind, each with "held" and a newline, and keeps them open. When all have come the other side sends "enough"
+    on a unidirectional stream, and gets "thanks" on another. Who resets reports the ``answer``, the other one how many
+    ``resets`` it saw.
 drain
     S asks to wind down, C waits for it and then asks the same. Then C opens a stream with "still here", S answers on
     it. Both report whether they were asked (``drained``), S the ``question``, C the ``answer``.
