@@ -1,6 +1,7 @@
 # Every command of the project; `make help` lists them. Settings: PYTHON (an interpreter from 3.11 on),
 # CARGO_TARGET_DIR (where cargo builds; default target/), SECONDS_EACH (of fuzzing each target; default 60), ARGS
-# (arguments for serve, gate, bench, late, profile, pytest, fuzz).
+# (arguments for serve, gate, bench, late, profile, pytest, fuzz; parts of test-long). Long tests take WTIO_SEEDS, WTIO_SEED
+# and WTIO_SOAK_SECONDS.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
