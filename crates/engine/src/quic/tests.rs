@@ -528,3 +528,104 @@ fn a_peer_that_changes_a_final_size_or_exceeds_its_credit_loses_the_connection_w
         assert_eq!(stopped, expected, "stopped: {packets:?}");
     }
 }
+
+/// The code with which the server closes the connection when the client sends these frames, one packet each.
+fn code_for(pair: &mut Pair, packets: &[&[u8]]) -> Option<u64> {
+    for frames in packets {
+        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = frames.to_vec();
+        // Something to take the place of.
+        if pair.client.send_datagram(pair.now, pair.ids[0], 0, &[0; 100]) != 0 {
+            break;
+        }
+        pair.exchange();
+    }
+    for _ in 0..5 {
+        pair.exchange();
+    }
+    pair.events.iter().find_map(|event| match event {
+        Event::Closed { code, .. } => Some(*code),
+        _ => None,
+    })
+}
+
+const FLOW_CONTROL_ERROR: u64 = 3;
+const STREAM_STATE_ERROR: u64 = 5;
+const FINAL_SIZE_ERROR: u64 = 6;
+
+/// STREAM with offset, length and maybe the end, of a stream and offset below 64.
+fn stream_frame(stream: u8, offset: u8, data: &[u8], is_last: bool) -> Vec<u8> {
+    let mut out = vec![0x0e | u8::from(is_last), stream, offset, data.len() as u8];
+    out.extend_from_slice(data);
+    out
+}
+
+fn reset_frame(stream: u8, code: u8, size: u64) -> Vec<u8> {
+    let mut out = vec![4, stream, code];
+    varint::write(size, &mut out);
+    out
+}
+
+fn reset_at_frame(stream: u8, code: u8, size: u64, reliable: u64) -> Vec<u8> {
+    let mut out = vec![0x24, stream, code];
+    varint::write(size, &mut out);
+    varint::write(reliable, &mut out);
+    out
+}
+
+#[test]
+fn a_final_size_that_changes_is_named_so_whatever_the_peer_may_still_open() {
+    let begin = stream_frame(2, 0, &[HEADER, DATA].concat(), false);
+    let cases: Vec<(&str, Vec<Vec<u8>>, u64)> = vec![
+        (
+            "data behind the end",
+            vec![stream_frame(2, 13, b"", true), stream_frame(2, 13, b"x", false)],
+            FINAL_SIZE_ERROR,
+        ),
+        ("two ends", vec![stream_frame(2, 13, b"", true), stream_frame(2, 14, b"", true)], FINAL_SIZE_ERROR),
+        ("end below data", vec![stream_frame(2, 5, b"", true)], FINAL_SIZE_ERROR),
+        ("reset below data", vec![reset_frame(2, 9, 12)], FINAL_SIZE_ERROR),
+        ("reset at below data", vec![reset_at_frame(2, 9, 12, 5)], FINAL_SIZE_ERROR),
+        ("data behind a reset", vec![reset_frame(2, 9, 20), stream_frame(2, 20, b"x", false)], FINAL_SIZE_ERROR),
+        (
+            "data behind a reset at",
+            vec![reset_at_frame(2, 9, 20, 13), stream_frame(2, 20, b"x", false)],
+            FINAL_SIZE_ERROR,
+        ),
+        ("two resets", vec![reset_frame(2, 9, 20), reset_frame(2, 9, 21)], FINAL_SIZE_ERROR),
+        ("two resets at", vec![reset_at_frame(2, 9, 20, 15), reset_at_frame(2, 9, 21, 15)], FINAL_SIZE_ERROR),
+        ("reset at and reset", vec![reset_at_frame(2, 9, 20, 15), reset_frame(2, 9, 21)], FINAL_SIZE_ERROR),
+        ("reset and reset at", vec![reset_frame(2, 9, 21), reset_at_frame(2, 9, 20, 15)], FINAL_SIZE_ERROR),
+        ("end and reset at", vec![stream_frame(2, 13, b"", true), reset_at_frame(2, 9, 20, 15)], FINAL_SIZE_ERROR),
+        ("same packet", vec![[reset_at_frame(2, 9, 20, 15), reset_at_frame(2, 9, 21, 15)].concat()], FINAL_SIZE_ERROR),
+        ("beyond credit", vec![reset_at_frame(2, 9, 70_000, 15)], FLOW_CONTROL_ERROR),
+        ("beyond credit, nothing promised", vec![reset_at_frame(2, 9, 70_000, 0)], FLOW_CONTROL_ERROR),
+        ("plain beyond credit", vec![reset_frame(2, 9, 70_000)], FLOW_CONTROL_ERROR),
+        ("codes", vec![reset_at_frame(2, 9, 20, 15), reset_at_frame(2, 8, 20, 14)], STREAM_STATE_ERROR),
+        ("codes, nothing promised", vec![reset_at_frame(2, 9, 20, 0), reset_at_frame(2, 8, 20, 0)], STREAM_STATE_ERROR),
+        ("reliable above size", vec![reset_at_frame(2, 9, 20, 21)], 7),
+        ("on our stream", vec![reset_at_frame(3, 9, 0, 0)], STREAM_STATE_ERROR),
+        ("beyond the limit", vec![reset_at_frame(62, 9, 0, 0)], 4),
+        ("bidirectional of ours that is not there", vec![reset_at_frame(1, 9, 0, 0)], STREAM_STATE_ERROR),
+    ];
+    let mut wrong = Vec::new();
+    for unidirectional in [1, 2, 10] {
+        for before in ["nothing", "read", "stopped"] {
+            for (name, packets, expected) in &cases {
+                let mut pair = Pair::with_streams(10, unidirectional);
+                assert_eq!(pair.open(), Some(2));
+                code_for(&mut pair, &[&begin]);
+                match before {
+                    "read" => assert_eq!(pair.read(2), DATA),
+                    "stopped" => assert!(pair.server.stop(pair.now, pair.ids[1], 2, 1)),
+                    _ => {}
+                }
+                let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
+                let code = code_for(&mut pair, &packets);
+                if code != Some(*expected) {
+                    wrong.push(format!("{unidirectional} {before} {name}: {code:?} instead of {expected}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
