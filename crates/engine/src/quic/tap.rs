@@ -513,12 +513,15 @@ impl Tap {
         #[cfg(test)]
         self.taken.fetch_add(1, Ordering::Relaxed);
         let mut has_resets = false;
-        let mut violates_final_size = false;
+        // The first stream whose final size changes.
+        let mut violating = None;
         frames::walk(payload, |_, frame| match frame {
             Frame::Acked { first, last } => state.acknowledge(first, last, &self.reserve),
             Frame::Stream { stream, start, end, is_last } => {
                 let Some(arrival) = state.arrival(self.side, stream) else { return };
-                violates_final_size |= arrival.contradicts(end, is_last);
+                if arrival.contradicts(end, is_last) {
+                    violating.get_or_insert(stream);
+                }
                 if !arrival.is_settled {
                     arrival.progress.acknowledge(start, end);
                 }
@@ -533,17 +536,19 @@ impl Tap {
                     return;
                 }
                 let Some(arrival) = state.arrival(self.side, reset.stream) else { return };
-                violates_final_size |= arrival.contradicts(reset.size, true);
+                if arrival.contradicts(reset.size, true) {
+                    violating.get_or_insert(reset.stream);
+                }
                 let is_plain = arrival.is_settled || reset.reliable.unwrap_or(0) <= arrival.header;
                 if arrival.reach(reset.size, true, is_plain) {
                     state.grown.push(reset.stream);
                 }
             }
         });
-        if has_resets || violates_final_size {
+        if has_resets || violating.is_some() {
             let mut out = Vec::with_capacity(payload.len() + 64);
-            if violates_final_size {
-                state.write_final_size_error(self.side, &mut out);
+            if let Some(stream) = violating {
+                state.write_final_size_error(self.side, stream, &mut out);
             }
             frames::replace_resets(payload, &mut out, |reset, out| {
                 (self.accepts_resets || reset.reliable.is_none()) && state.read_reset(self.side, reset, out)
@@ -621,12 +626,22 @@ impl State {
     }
 
     /// Write frames for which the core closes the connection with FINAL_SIZE_ERROR, whether or not it remembers the stream
-    /// in question: the peer's next stream ends twice, at different sizes.
-    fn write_final_size_error(&self, side: Side, out: &mut Vec<u8>) {
+    /// in question: two resets at different sizes. They come for that stream, for one that has not ended, and for the peer's
+    /// next one, of which the core knows at least one: where the peer may open none, others are open.
+    fn write_final_size_error(&self, side: Side, violating: u64, out: &mut Vec<u8>) {
         let initiator = if side.is_client() { 1 } else { 0 };
-        let stream = self.registered[1] << 2 | 2 | initiator;
-        frames::write_end(stream, 0, out);
-        Reset { stream, code: 0, size: 1, reliable: None }.write(out);
+        let next = self.registered[1] << 2 | 2 | initiator;
+        let is_known = |stream: u64| !is_from_peer(stream, side) || stream >> 2 < self.registered[direction(stream)];
+        let open = self
+            .arrivals
+            .iter()
+            .find(|(stream, arrival)| is_known(**stream) && !arrival.extent.is_final && !arrival.is_settled)
+            .map(|(stream, _)| *stream);
+        for stream in [Some(violating), open, Some(next)].into_iter().flatten() {
+            for size in [0, 1] {
+                Reset { stream, code: 0, size, reliable: None }.write(out);
+            }
+        }
     }
 
     fn acknowledge(&mut self, first: u64, last: u64, reserve: &AtomicUsize) {
@@ -1095,8 +1110,9 @@ mod tests {
         arrives(&tap, &at(3, 9, 8, 5));
         assert_eq!(arrives(&tap, &at(3, 10, 8, 5)), plain(2, 10, 8));
         assert_eq!(arrives(&tap, &plain(3, 10, 8)), plain(2, 10, 8));
-        // Another final size, data beyond it, and another end: the next stream ends twice.
-        let error = [end(7, 0), plain(7, 0, 1)].concat();
+        // Another final size, data beyond it, and another end: the stream and the next one are reset at two sizes each.
+        let twice = |stream: u64| [plain(stream, 0, 0), plain(stream, 0, 1)].concat();
+        let error = [twice(3), twice(7)].concat();
         for packet in
             [at(3, 9, 7, 5), at(3, 9, 9, 5), plain(3, 9, 7), vec![0x0e, 3, 8, 1, 0xff], vec![0x0f, 3, 6, 1, 0]]
         {
@@ -1111,10 +1127,18 @@ mod tests {
         arrives(&tap, &plain(3, 9, 8));
         assert!(arrives(&tap, &[0x0e, 3, 8, 1, 0xff]).starts_with(&error));
         let tap = client();
-        let error = [end(3, 0), plain(3, 0, 1)].concat();
+        let error = twice(3);
         assert!(arrives(&tap, &[at(3, 9, 8, 5), at(3, 9, 9, 5)].concat()).starts_with(&error));
         let tap = client();
         assert!(arrives(&tap, &[vec![0x0e, 3, 8, 1, 0xff], at(3, 9, 8, 5)].concat()).starts_with(&error));
+        // Where the peer may open none, a stream that is open serves.
+        let tap = client();
+        tap.register_receiving(3);
+        tap.register_receiving(7);
+        tap.forget(3);
+        arrives(&tap, &plain(11, 9, 8));
+        let error = [twice(11), twice(7)].concat();
+        assert!(arrives(&tap, &plain(11, 9, 7)).starts_with(&error));
         // Repetitions are none.
         let tap = client();
         tap.register_receiving(3);
