@@ -200,6 +200,12 @@ impl Conn {
         }
     }
 
+    /// From now on, announce credit that comes back as it does.
+    fn owe_credit(&mut self) {
+        self.owes_credit = true;
+        self.kept_by_core = [u64::MAX; 2];
+    }
+
     /// Announce all the credit that came back since a session ended. The core keeps up to an eighth for later, which the
     /// sessions of a connection would lack together.
     fn announce_credit(&mut self) {
@@ -219,10 +225,15 @@ impl Conn {
         // What the core keeps beyond the streams of other sessions is stopped and has not come to its end.
         let mut others = [0; 2];
         for (id, stream) in self.streams.iter().filter(|(_, stream)| stream.peer_initiated) {
-            // Of a stream whose header has not come nobody knows whether it is one of them.
-            let is_over = stream.session.is_some_and(|number| self.ended.contains_key(&number))
-                || matches!(stream.phase, Phase::Header(_));
-            others[direction_index(StreamId::from(wire(*id)).dir() == Dir::Bi)] += u64::from(!is_over);
+            let is_bidirectional = StreamId::from(wire(*id)).dir() == Dir::Bi;
+            let stays = match stream.session {
+                Some(number) => !self.ended.contains_key(&number),
+                // Of a stream whose header has not come nobody knows whether it is one of them. A request is over with
+                // its session, though its peer may end it later; other raw streams last as long as the connection.
+                None if is_bidirectional => self.sessions.contains_key(id),
+                None => matches!(stream.phase, Phase::Raw) && stream.receive == ReceiveState::Open,
+            };
+            others[direction_index(is_bidirectional)] += u64::from(stays);
         }
         self.owes_credit = (0..2).any(|direction| kept[direction] > others[direction]);
     }
@@ -362,6 +373,8 @@ impl Conn {
     /// A data stream of the peer has shown its session.
     fn announce(&mut self, now: Instant, id: u64, session: u64, events: &mut Vec<Event>) {
         if let Some(&code) = self.ended.get(&session) {
+            // It was on its way when the session ended, and its credit comes back now.
+            self.owe_credit();
             self.stop(now, id, code, events);
             self.reset(now, id, code);
             self.forget_if_done(id, events);
@@ -1479,8 +1492,7 @@ impl Conn {
 
     /// Close all data streams of a session with `code` and wake everybody who waits for something of it.
     pub(crate) fn end_session(&mut self, now: Instant, number: u64, code: u64, events: &mut Vec<Event>) {
-        self.owes_credit = true;
-        self.kept_by_core = [u64::MAX; 2];
+        self.owe_credit();
         if let Some(mut session) = self.sessions.remove(&number) {
             if std::mem::take(&mut session.datagram_interest) {
                 events.push(Event::DatagramReadable { connection: self.id, session: number });
