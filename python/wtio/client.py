@@ -455,6 +455,7 @@ class Connector:
         "_asked",
         "_attempts",
         "_changed",
+        "_is_connecting",
         "_pool",
         "_protocols",
         "_request",
@@ -493,11 +494,15 @@ class Connector:
         self._changed = asyncio.Event()
         self._attempts: list[ClientConnection] = []
         self._asked: _Asked | None = None
+        self._is_connecting = False
 
     def __await__(self) -> Generator[object, None, WebTransportSession]:
         return self._establish().__await__()
 
     async def __aenter__(self) -> WebTransportSession:
+        if self._session is not None and not self._session.is_closed:
+            # Leaving would close the second one only.
+            raise RuntimeError("this connect() has been entered already; call connect() once for each session")
         self._session = await self._establish()
         return self._session
 
@@ -509,6 +514,15 @@ class Connector:
 
     async def _establish(self) -> WebTransportSession:
         self._sockets.settle()
+        if self._is_connecting:
+            raise RuntimeError("this connect() is awaited by another task; call connect() once for each session")
+        self._is_connecting = True
+        try:
+            return await self._establish_once()
+        finally:
+            self._is_connecting = False
+
+    async def _establish_once(self) -> WebTransportSession:
         limit = self._timeouts.connect
         self._trace = self._new_trace()
         try:
