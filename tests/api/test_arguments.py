@@ -70,9 +70,9 @@ def plain(session: object) -> None:
 
 
 TEXT = (5, b"x", Wrong())
-FLAG = ("yes", 1, Wrong())
+FLAG = ("yes", 1, Wrong(), 0, "", [])
 CODE = ("1", 1.5, Wrong(), -1, 2**32, 2**70)
-COUNT = ("1", 1.5, Wrong())
+COUNT = ("1", 1.5, Wrong(), 0.0, -1.0, False)
 BUFFER = ("text", 5, None, Wrong(), [1, 2], memoryview(b"abcd")[::2])
 HEADERS = (5, "x: y", [5], ["ab"], [("a",)], {"a": 1}, {b"a": b"b"}, {":path": "/"}, {"a b": "c"}, {"a": "b\n"}, None)
 PROTOCOLS = (5, "chat", b"chat", [5], ["a\n"], [""], ["x" * 513], ["ä"])

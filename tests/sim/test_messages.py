@@ -171,3 +171,29 @@ def test_hook_that_fails_is_logged_without_secrets(kind: str, caplog: pytest.Log
     check(*seen, wtio.HttpResponse(status=200, headers={"a": SECRET}, body=SECRET.encode()))
     assert SECRET in seen[0].path
     assert "/room/1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("location", "shown"),
+    [
+        ("https://user:secret@example.org/room?token=secret", "https://example.org/room"),
+        ("//secret@example.org/a@b", "//example.org/a@b"),
+        ("/a@b#secret", "/a@b"),
+    ],
+)
+def test_a_redirect_shows_neither_user_nor_query_of_where_it_leads(location: str, shown: str) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(None) as server:
+            connecting = asyncio.ensure_future(_opened(network))
+            await (await anext(server)).reject(302, headers={"location": location})
+            with pytest.raises(wtio.SessionRejectedError) as caught:
+                await connecting
+            assert f"redirects to {shown}," in str(caught.value)
+            assert "secret" not in str(caught.value)
+
+    testing.run(main())
+
+
+async def _opened(network: Network) -> wtio.WebTransportSession:
+    return await network.connect("https://localhost/")
