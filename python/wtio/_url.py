@@ -14,7 +14,7 @@ from wtio.protocol.host import parse_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Target", "parse_url", "without_query"]
+__all__ = ["Target", "parse_url", "without_query", "without_secrets"]
 
 _DEFAULT_PORT: Final = 443
 _MOST_PORT: Final = 65_535
@@ -38,6 +38,11 @@ class Target:
 def without_query(text: str) -> str:
     """Cut a URL or path off where its query or fragment begins: those may hold tokens, and logs are passed around."""
     return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def without_secrets(url: str) -> str:
+    """Cut the query and the user off a URL of somebody else's."""
+    return re.sub(r"^([^/]*//)[^/\\]*@", r"\1", without_query(url))
 
 
 def parse_url(url: str) -> Target:

@@ -21,7 +21,7 @@ from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
-from wtio._url import Target, parse_url, without_query
+from wtio._url import Target, parse_url, without_secrets
 from wtio._waiting import check_loop
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -793,7 +793,7 @@ class Connector:
         hint = _REJECTION_HINTS.get(event.status, "")
         if 300 <= event.status < 400:
             where = dict(event.headers).get("location", "elsewhere")
-            hint = f"it redirects to {without_query(where)}, which WebTransport never follows"
+            hint = f"it redirects to {without_secrets(where)}, which WebTransport never follows"
         return SessionRejectedError(
             f"the server rejected the session request to `{url}` with status {event.status}"
             + (f"; {hint}" if hint else ""),

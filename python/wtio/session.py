@@ -740,7 +740,7 @@ class WebTransportSession:
     # -- for streams and the connection
 
     async def _open(self, bidirectional: bool, send_order: int, wait_until_available: bool) -> _core.Stream:
-        if send_order != 0:
+        if send_order != 0 or type(send_order) is not int:
             check_integer("send_order", send_order, -(2**31), 2**31 - 1)
         if wait_until_available is not True:
             check_bool("wait_until_available", wait_until_available)

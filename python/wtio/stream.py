@@ -321,6 +321,7 @@ class WebTransportReceiveStream(_Stream):
         try:
             if max_bytes <= 0 and max_bytes != -1:
                 if max_bytes == 0:
+                    check_integer("max_bytes", max_bytes, -1)
                     return b""
                 raise ValueError(f"max_bytes is {max_bytes}; it must be -1 (all that has arrived) or more")
             data = core.read(max_bytes)
@@ -438,6 +439,7 @@ class WebTransportReceiveStream(_Stream):
         try:
             if n <= 0:
                 if n == 0:
+                    check_integer("n", n, 0)
                     return b""
                 raise ValueError(f"n is {n}; it must be 0 or more")
             data = core.read_exactly(n)
@@ -507,7 +509,7 @@ class WebTransportReceiveStream(_Stream):
             separator = bytes(contiguous_bytes(separator, "separator"))
         if not separator:
             raise ValueError("separator is empty; it must be at least one byte")
-        if limit != -1:
+        if limit != -1 or type(limit) is not int:
             check_integer("limit", limit, -1, _MOST_BYTES)
         core = self._core
         most = self._session._limits.line if limit == -1 else limit
@@ -697,7 +699,7 @@ class WebTransportSendStream(_Stream):
             raise self._busy("written")
         if not isinstance(data, bytes):
             data = contiguous_bytes(data)
-        if end_stream and end_stream is not True:
+        if end_stream is not False and end_stream is not True:
             check_bool("end_stream", end_stream)
         size = len(data)
         core = self._core
@@ -729,7 +731,7 @@ class WebTransportSendStream(_Stream):
         """
         if type(chunk_size) is not int or chunk_size < 1:
             check_integer("chunk_size", chunk_size, 1)
-        if end_stream and end_stream is not True:
+        if end_stream is not False and end_stream is not True:
             check_bool("end_stream", end_stream)
         if self._writing:
             raise self._busy("written")
