@@ -70,7 +70,7 @@ def plain(session: object) -> None:
 
 
 TEXT = (5, b"x", Wrong())
-FLAG = ("yes", 1, Wrong(), 0, "", [])
+FLAG: tuple[Any, ...] = ("yes", 1, Wrong(), 0, "", [])
 CODE = ("1", 1.5, Wrong(), -1, 2**32, 2**70)
 COUNT = ("1", 1.5, Wrong(), 0.0, -1.0, False)
 BUFFER = ("text", 5, None, Wrong(), [1, 2], memoryview(b"abcd")[::2])

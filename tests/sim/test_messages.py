@@ -192,7 +192,7 @@ def test_a_redirect_shows_neither_user_nor_query_of_where_it_leads(location: str
             assert f"redirects to {shown}," in str(caught.value)
             assert "secret" not in str(caught.value)
 
-    testing.run(main())
+    run(main())
 
 
 async def _opened(network: Network) -> wtio.WebTransportSession:
