@@ -329,3 +329,25 @@ def test_full_and_silent_connections_are_freed_without_the_collector() -> None:
         assert not [item for item in gc.get_objects() if isinstance(item, Connection) and item.is_client]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("gap", [0.0, 0.001, 0.015, 0.03])
+def test_sessions_asked_for_at_once_beyond_what_a_connection_takes_are_all_served(limit: int, gap: float) -> None:
+    """Also where the request of one is refused while another's, on the same new connection, is not answered yet."""
+
+    async def main() -> None:
+        network = Network(latency=0.02)
+        limits = wtio.Limits(sessions_per_connection=limit)
+        async with network.serve(echo, limits=limits) as server, network.client() as client:
+
+            async def one(number: int) -> wtio.WebTransportSession:
+                await asyncio.sleep(number * gap)
+                return await client.connect(URL, allow_pooling=True)
+
+            sessions = await asyncio.gather(*(one(number) for number in range(5)))
+            assert len(server.sessions) == 5
+            for session in sessions:
+                await session.close()
+
+    testing.run(asyncio.wait_for(main(), 1000))
