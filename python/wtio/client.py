@@ -553,7 +553,7 @@ class Connector:
         """Find a connection and ask for the session on it."""
         while True:
             connection = await (self._dial(asks=True) if self._pool is None else self._pool.acquire(self))
-            is_shared = bool(connection.sessions)
+            is_shared = connection.is_used
             connection.users += 1
             spare = None if self._pool is None else self._pool.spare(self, connection)
             try:
@@ -562,6 +562,8 @@ class Connector:
                     return session
             except ConnectError as error:
                 # A server may take fewer sessions than it said, or be about to go: nothing was processed.
+                # Others may also have come meanwhile, and been served first.
+                is_shared = is_shared or connection.users > 1 or bool(connection.sessions)
                 if self._pool is None or not is_shared or not _was_refused(error):
                     raise
                 connection.is_refusing = True
