@@ -564,7 +564,7 @@ class Connector:
                 # A server may take fewer sessions than it said, or be about to go: nothing was processed.
                 # Others may also have come meanwhile, and been served first.
                 is_shared = is_shared or connection.users > 1 or bool(connection.sessions)
-                if self._pool is None or not is_shared or not _was_refused(error):
+                if self._pool is None or not is_shared or not (_was_refused(error) or _was_left(connection)):
                     raise
                 connection.is_refusing = True
             finally:
@@ -886,6 +886,14 @@ def _was_refused(error: ConnectError) -> bool:
     return isinstance(cause, SessionStateError) or (
         isinstance(cause, RemoteProtocolError) and cause.error_code == ErrorCodes.H3_REQUEST_REJECTED
     )
+
+
+def _was_left(connection: ClientConnection) -> bool:
+    """Whether the server closed a connection without an error, as it may where it knows of no session.
+
+    The request that was on its way then has no session, whatever became of it, so asking again does no harm.
+    """
+    return connection.loss is not None and connection.loss[:2] == ("application", ErrorCodes.H3_NO_ERROR)
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -351,3 +351,21 @@ def test_sessions_asked_for_at_once_beyond_what_a_connection_takes_are_all_serve
                 await session.close()
 
     testing.run(asyncio.wait_for(main(), 1000))
+
+
+def test_a_request_that_crosses_the_end_of_its_connection_is_asked_again() -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(echo) as server, network.client() as client:
+            first = await opened(client)
+            [accepted] = server.sessions
+            crossing = asyncio.ensure_future(opened(client))
+            await asyncio.sleep(0)
+            # The server knows of no other session, and closes the connection, too.
+            await accepted.abort()
+            second = await crossing
+            assert await says(second) == b"x"
+            assert first.is_closed
+            assert client.connections == 1
+
+    run(main())
