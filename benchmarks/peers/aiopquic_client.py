@@ -47,6 +47,9 @@ class AiopquicClient:
     def shared(self) -> AiopquicClient:
         return self
 
+    def pooled(self) -> AiopquicClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(AiopquicClient)

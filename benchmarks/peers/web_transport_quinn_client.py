@@ -39,6 +39,9 @@ class QuinnClient:
     def shared(self) -> QuinnClient:
         return self
 
+    def pooled(self) -> QuinnClient:
+        return self
+
 
 if __name__ == "__main__":
     client_main(QuinnClient)
