@@ -2,15 +2,32 @@
 
 /// Read one varint at the start of `bytes`: the value and its length, or `None` when more bytes are needed.
 #[must_use]
+#[inline]
 pub fn read(bytes: &[u8]) -> Option<(u64, usize)> {
-    let first = *bytes.first()?;
-    let length = 1usize << (first >> 6);
-    let raw = bytes.get(..length)?;
-    let mut value = u64::from(first & 0x3f);
-    for byte in &raw[1..] {
-        value = value << 8 | u64::from(*byte);
-    }
-    Some((value, length))
+    let (value, rest) = split(bytes)?;
+    Some((value, bytes.len() - rest.len()))
+}
+
+/// As [`read`], but with what follows the varint in place of its length.
+#[must_use]
+#[inline]
+pub fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    Some(match first >> 6 {
+        0 => (u64::from(first), rest),
+        1 => {
+            let (raw, rest) = bytes.split_first_chunk()?;
+            (u64::from(u16::from_be_bytes(*raw) & 0x3fff), rest)
+        }
+        2 => {
+            let (raw, rest) = bytes.split_first_chunk()?;
+            (u64::from(u32::from_be_bytes(*raw) & 0x3fff_ffff), rest)
+        }
+        _ => {
+            let (raw, rest) = bytes.split_first_chunk()?;
+            (u64::from_be_bytes(*raw) & 0x3fff_ffff_ffff_ffff, rest)
+        }
+    })
 }
 
 /// Append `value` in its shortest form. Values above 2^62-1 cannot be written and are cut to that maximum.

@@ -137,8 +137,8 @@ struct Reader<'a>(&'a [u8]);
 impl Reader<'_> {
     #[inline]
     fn varint(&mut self) -> Option<u64> {
-        let (value, length) = varint::read(self.0)?;
-        self.0 = &self.0[length..];
+        let (value, rest) = varint::split(self.0)?;
+        self.0 = rest;
         Some(value)
     }
 
@@ -147,9 +147,10 @@ impl Reader<'_> {
         Some(())
     }
 
+    #[inline]
     fn skip_varints(&mut self, count: usize) -> Option<()> {
         for _ in 0..count {
-            self.varint()?;
+            self.skip(1 << (self.0.first()? >> 6))?;
         }
         Some(())
     }
