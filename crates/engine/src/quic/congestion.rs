@@ -150,7 +150,7 @@ pub(super) struct Tolerant {
     sampled: Option<Instant>,
     min_rtt: Duration,
     next_min_rtt: Duration,
-    min_rtt_since: Instant,
+    min_rtt_until: Instant,
     /// The least wait in a queue, of all packets of a burst and more: the first ones do not wait for their own.
     wait: Duration,
     burst: Burst,
@@ -195,7 +195,7 @@ impl Tolerant {
             sampled: None,
             min_rtt: Duration::MAX,
             next_min_rtt: Duration::MAX,
-            min_rtt_since: now,
+            min_rtt_until: now + RTT_MEMORY,
             wait: Duration::ZERO,
             burst: Burst::new(now),
             longest_wait: Duration::MAX,
@@ -234,17 +234,18 @@ impl Tolerant {
         }
         self.sampled = Some(sent);
         let rtt = now.saturating_duration_since(sent);
-        if now.saturating_duration_since(self.min_rtt_since) > RTT_MEMORY {
+        if now > self.min_rtt_until {
             self.min_rtt = self.next_min_rtt;
             self.next_min_rtt = Duration::MAX;
-            self.min_rtt_since = now;
+            self.min_rtt_until = now + RTT_MEMORY;
         }
         self.min_rtt = self.min_rtt.min(rtt);
         self.next_min_rtt = self.next_min_rtt.min(rtt);
         if self.is_after_cut(sent) {
             self.burst.least = self.burst.least.min(rtt);
-            let span = now.saturating_duration_since(self.burst.since);
-            if self.burst.bytes >= BURST_PACKETS * self.mtu && span >= BURST_TIME.min(self.smoothed_rtt) {
+            if self.burst.bytes >= BURST_PACKETS * self.mtu
+                && now.saturating_duration_since(self.burst.since) >= BURST_TIME.min(self.smoothed_rtt)
+            {
                 self.wait = self.burst.least.saturating_sub(self.min_rtt);
                 self.longest_wait = self.longest_wait.max(self.wait);
                 self.burst = Burst::new(now);

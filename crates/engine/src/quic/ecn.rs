@@ -43,6 +43,8 @@ pub(crate) struct Marking {
     progress: u64,
     /// When the first burst since then left, or the PING that asks for an acknowledgment.
     since: Option<Instant>,
+    /// Until then a peer whose acknowledgments come owes none: most bursts need no arithmetic with times.
+    calm_until: Option<Instant>,
     /// Bursts since then.
     bursts: u32,
     /// Whether a PING asks for an acknowledgment since.
@@ -51,7 +53,7 @@ pub(crate) struct Marking {
 
 impl Marking {
     pub(crate) fn new(path: SocketAddr) -> Self {
-        Self { path, state: State::Testing, progress: 0, since: None, bursts: 0, has_asked: false }
+        Self { path, state: State::Testing, progress: 0, since: None, calm_until: None, bursts: 0, has_asked: false }
     }
 
     /// The ECN bits with which a burst leaves.
@@ -75,30 +77,37 @@ impl Marking {
         if progress != self.progress {
             self.progress = progress;
             self.state = State::Capable;
-            self.since = None;
-            self.bursts = 0;
             self.has_asked = false;
+            self.begin(now, 1);
+            return mark as u8;
+        }
+        self.bursts = self.bursts.saturating_add(1);
+        if self.calm_until.is_some_and(|until| now < until) {
+            return mark as u8;
         }
         let waited = now - *self.since.get_or_insert(now);
-        self.bursts = self.bursts.saturating_add(1);
         let due = core.rtt() + ACK_DELAY;
         match self.state {
             // Before it knows of any round trip, the core sends again after three times the one it assumes.
             State::Testing if waited > core.rtt() * 2 => self.state = State::Failed,
             State::Capable if self.has_asked && waited >= PATIENCE.max(due * 2) => self.state = State::Failed,
-            State::Capable if !self.has_asked && waited > PAUSE => {
-                self.since = Some(now);
-                self.bursts = 1;
-            }
+            State::Capable if !self.has_asked && waited > PAUSE => self.begin(now, 1),
             // What was lost is sent again after this time or later. And who only reads sends nothing but ACKs, which
             // nobody acknowledges (RFC 9000, section 13.2.4).
             State::Capable if !self.has_asked && waited >= due && (self.bursts >= EARLY || waited >= PATIENCE) => {
                 self.has_asked = true;
-                self.since = Some(now);
+                self.begin(now, self.bursts);
                 core.ping();
             }
             _ => {}
         }
         if self.state == State::Failed { 0 } else { mark as u8 }
+    }
+
+    /// Wait from now on.
+    fn begin(&mut self, now: Instant, bursts: u32) {
+        self.since = Some(now);
+        self.calm_until = Some(now + ACK_DELAY);
+        self.bursts = bursts;
     }
 }
