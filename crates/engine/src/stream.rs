@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 
 use crate::header::HEADER_LIMIT;
 
@@ -285,7 +285,9 @@ impl Stream {
 pub struct ReceiveBuffer {
     /// Of a stream that is read by lines or the like.
     joined: Option<Box<Joined>>,
-    chunks: VecDeque<Bytes>,
+    /// Most messages are one chunk, for which nothing is allocated. Empty only where `rest` is.
+    first: Bytes,
+    rest: VecDeque<Bytes>,
     length: usize,
 }
 
@@ -312,9 +314,14 @@ impl ReceiveBuffer {
 
     /// Append a chunk.
     pub fn push(&mut self, chunk: Bytes) {
-        if !chunk.is_empty() {
-            self.length += chunk.len();
-            self.chunks.push_back(chunk);
+        if chunk.is_empty() {
+            return;
+        }
+        self.length += chunk.len();
+        if self.first.is_empty() {
+            self.first = chunk;
+        } else {
+            self.rest.push_back(chunk);
         }
     }
 
@@ -333,19 +340,24 @@ impl ReceiveBuffer {
             out = &mut out[part..];
         }
         while !out.is_empty() {
-            let Some(chunk) = self.chunks.front_mut() else { return };
-            let part = chunk.len().min(out.len());
-            out[..part].copy_from_slice(&chunk[..part]);
-            out = &mut out[part..];
-            if part == chunk.len() {
-                self.chunks.pop_front();
-                if self.chunks.is_empty() {
-                    // Most streams of an idle connection have had their bytes.
-                    self.chunks = VecDeque::new();
-                }
-            } else {
-                drop(chunk.split_to(part));
+            let part = self.first.len().min(out.len());
+            if part == 0 {
+                return;
             }
+            out[..part].copy_from_slice(&self.first[..part]);
+            out = &mut out[part..];
+            if part < self.first.len() {
+                self.first.advance(part);
+                return;
+            }
+            self.first = match self.rest.pop_front() {
+                Some(chunk) => chunk,
+                None => {
+                    // Most streams of an idle connection have had their bytes.
+                    self.rest = VecDeque::new();
+                    Bytes::new()
+                }
+            };
         }
     }
 
@@ -358,7 +370,7 @@ impl ReceiveBuffer {
             joined.separator = separator.to_vec();
             joined.searched = 0;
         }
-        for chunk in self.chunks.drain(..) {
+        for chunk in std::iter::once(std::mem::take(&mut self.first)).chain(self.rest.drain(..)) {
             joined.head.extend_from_slice(&chunk);
         }
         let rest = &joined.head[joined.searched..];
