@@ -165,6 +165,7 @@ impl Untaken {
     }
 
     /// Merge what can be, once there is much of it.
+    #[inline]
     pub(crate) fn bound(&mut self) {
         if self.list.len() > MERGED_ABOVE + 2 * self.merged_to {
             merge(&mut self.list);

@@ -192,9 +192,12 @@ impl Conn {
                 quinn_proto::Event::DatagramsUnblocked => {}
             }
         }
-        self.note_acknowledged(now, events);
-        self.settle_resets(now, events);
-        self.note_arrived(events);
+        // Most packets bring nothing of that.
+        if self.tap.has_news() || !self.held.is_empty() || !self.promised.is_empty() {
+            self.note_acknowledged(now, events);
+            self.settle_resets(now, events);
+            self.note_arrived(events);
+        }
         if self.owes_credit && !self.is_closed {
             self.announce_credit();
         }
@@ -625,7 +628,9 @@ impl Conn {
         if std::mem::take(&mut stream.acked_interest) {
             events.push(Event::Acked { connection: self.id, stream: id });
         }
-        self.wake_stopped(id, events);
+        if std::mem::take(&mut stream.stop_interest) {
+            events.push(Event::Stopped { connection: self.id, stream: id });
+        }
     }
 
     /// The peer has stopped the stream, or has no reason to any more.
@@ -842,7 +847,9 @@ impl Conn {
         match outcome {
             ReadOutcome::Ended => {
                 stream.settle_receive(now);
-                self.let_core_forget(id);
+                if stream.is_kept_by_core {
+                    self.let_core_forget(id);
+                }
                 self.count_if_closed(id, events);
             }
             ReadOutcome::Wait => stream.raw_notified = false,
@@ -863,8 +870,12 @@ impl Conn {
     }
 
     pub(crate) fn stop(&mut self, now: Instant, id: u64, code: u64, events: &mut Vec<Event>) -> bool {
-        self.let_core_forget(id);
-        let Some(stream) = self.streams.get_mut(&id) else { return false };
+        let Some(mut stream) = self.streams.get_mut(&id) else { return false };
+        if stream.is_kept_by_core {
+            self.let_core_forget(id);
+            let Some(again) = self.streams.get_mut(&id) else { return false };
+            stream = again;
+        }
         if stream.receive != ReceiveState::Open {
             return false;
         }

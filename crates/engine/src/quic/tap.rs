@@ -231,6 +231,8 @@ pub(crate) struct Tap {
     is_established: AtomicBool,
     /// A stop was given to the core that the peer must not see.
     has_unseen_stops: AtomicBool,
+    /// A reset came that promised bytes. On most connections none ever does, and then nobody has to look for one.
+    has_promises: AtomicBool,
     /// What there is to take. Most packets bring little of it, and then nobody has to lock.
     news: AtomicU8,
     /// Largest packet number that the peer has acknowledged.
@@ -261,6 +263,7 @@ impl Tap {
             reserve: AtomicUsize::new(0),
             is_established: AtomicBool::new(false),
             has_unseen_stops: AtomicBool::new(false),
+            has_promises: AtomicBool::new(false),
             news: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
@@ -292,6 +295,11 @@ impl Tap {
     /// off both.
     pub(crate) fn sends_resets(&self) -> bool {
         self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
+    }
+
+    /// Whether there is anything to take.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) != 0
     }
 
     /// Whether there are such news; not again before the next.
@@ -433,7 +441,11 @@ impl Tap {
     }
 
     /// The reset of a stream, if it promised bytes and the engine has not settled it.
+    #[inline]
     pub(crate) fn reset_of(&self, stream: u64) -> Option<Reset> {
+        if !self.has_promises.load(Ordering::Relaxed) {
+            return None;
+        }
         let state = self.state();
         let arrival = state.arrivals.get(&stream)?;
         arrival.reset.filter(|_| !arrival.is_settled)
@@ -561,6 +573,7 @@ impl Tap {
         }
         if !state.resets.is_empty() {
             news |= RESETS;
+            self.has_promises.store(true, Ordering::Relaxed);
         }
         if !state.grown.is_empty() {
             news |= GROWN;
