@@ -3,8 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
 use std::{
+    cmp::Ordering,
     collections::BinaryHeap,
-    net::SocketAddr,
+    net::{SocketAddr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
@@ -82,18 +83,48 @@ pub enum Marks {
 /// ECT(0)
 pub const MARK: u8 = 0b10;
 
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Flying {
-    at: std::cmp::Reverse<(Instant, u64)>,
+    /// When it arrives, and which of those that left it is.
+    at: (Instant, u64),
     to: usize,
-    /// Addresses it came from and goes to.
-    path: [SocketAddr; 2],
+    path: Path,
     ecn: u8,
     data: Vec<u8>,
 }
 
+/// Addresses that a packet came from and goes to. Small, because what the link does counts among the instructions.
+type Path = [SocketAddrV4; 2];
+
+impl PartialEq for Flying {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Flying {}
+
+impl PartialOrd for Flying {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Flying {
+    /// What arrives first is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.at.cmp(&self.at)
+    }
+}
+
 /// A packet as it left: from where to where, its ECN bits, its bytes.
-type Sent = ([SocketAddr; 2], u8, Vec<u8>);
+type Sent = (Path, u8, Vec<u8>);
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    match address {
+        SocketAddr::V4(address) => address,
+        SocketAddr::V6(address) => unreachable!("{address}: the link carries IPv4"),
+    }
+}
 
 pub struct Pair {
     pub engines: [Engine; 2],
@@ -183,7 +214,7 @@ impl Pair {
         (self.random >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn fly(&mut self, to: usize, path: [SocketAddr; 2], mut ecn: u8, data: Vec<u8>) {
+    fn fly(&mut self, to: usize, path: Path, mut ecn: u8, data: Vec<u8>) {
         match self.marks[1 - to] {
             Marks::Dropped if ecn != 0 => return,
             Marks::Bleached => ecn = 0,
@@ -191,12 +222,12 @@ impl Pair {
         }
         let jitter = self.link.jitter.mul_f64(self.chance());
         self.sequence += 1;
-        let at = std::cmp::Reverse((self.now + self.link.latency + jitter, self.sequence));
+        let at = (self.now + self.link.latency + jitter, self.sequence);
         self.flying.push(Flying { at, to, path, ecn, data });
     }
 
     /// Send an older packet once more, now and then, and note this one as one of those.
-    fn replay(&mut self, to: usize, path: [SocketAddr; 2], ecn: u8, data: &[u8]) {
+    fn replay(&mut self, to: usize, path: Path, ecn: u8, data: &[u8]) {
         if self.link.replay == 0.0 {
             return;
         }
@@ -225,14 +256,14 @@ impl Pair {
             let mut out = Vec::new();
             self.engines[side].process(self.now, self.segments, usize::MAX, |outgoing| {
                 let size = outgoing.segment_size.unwrap_or(outgoing.contents.len());
-                let (to, ecn) = (outgoing.destination, outgoing.ecn);
+                let (to, ecn) = (v4(outgoing.destination), outgoing.ecn);
                 out.extend(outgoing.contents.chunks(size).map(|data| (to, ecn, data.to_vec())));
                 true
             });
             for (to, ecn, data) in out {
                 self.left[side][0] += 1;
                 self.left[side][1] += usize::from(ecn != 0);
-                let path = [self.addresses[side], to];
+                let path = [v4(self.addresses[side]), to];
                 if self.chance() < self.link.duplicate {
                     self.fly(1 - side, path, ecn, data.clone());
                 }
@@ -249,7 +280,7 @@ impl Pair {
         {
             self.ids[SERVER] = *connection;
         }
-        let arrival = self.flying.peek().map(|f| f.at.0.0);
+        let arrival = self.flying.peek().map(|f| f.at.0);
         let timer = self.engines.iter_mut().filter_map(Engine::next_timer).min();
         let Some(next) = arrival.into_iter().chain(timer).min() else { return false };
         if let Some(end) = end.filter(|end| *end <= next) {
@@ -257,12 +288,12 @@ impl Pair {
             return true;
         }
         self.now = self.now.max(next);
-        while self.flying.peek().is_some_and(|f| f.at.0.0 <= self.now) {
+        while self.flying.peek().is_some_and(|f| f.at.0 <= self.now) {
             let flying = self.flying.pop().unwrap();
             // Nothing arrives at an address that its side has left.
             let [from, to] = flying.path;
-            if to == self.addresses[flying.to] {
-                self.engines[flying.to].receive(self.now, from, None, flying.ecn, flying.data.as_slice().into());
+            if to == v4(self.addresses[flying.to]) {
+                self.engines[flying.to].receive(self.now, from.into(), None, flying.ecn, flying.data.as_slice().into());
             }
         }
         self.now += self.lag;
