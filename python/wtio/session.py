@@ -239,7 +239,7 @@ class IncomingStreams(Generic[_Stream]):
         arrived = self._arrived
         session._core.check_loop()
         while not arrived.streams:
-            if session.is_closed:
+            if session._close_info is not None:
                 raise session._closed_error()
             waiter = Waiter(session._loop)
             if arrived.waiters is None:
@@ -745,24 +745,33 @@ class WebTransportSession:
         if wait_until_available is not True:
             check_bool("wait_until_available", wait_until_available)
         header = self._bidirectional_header if bidirectional else self._unidirectional_header
-        has_waited = False
-        while True:
-            if self._close_info is not None:
-                raise self._closed_error()
-            stream = self._core.open_stream(bidirectional, header, self._id)
-            if stream is not None:
-                if has_waited:
-                    self._credit_waiters(bidirectional).pass_on()
-                if send_order:
-                    stream.priority = send_order
-                return stream
+        if self._close_info is not None:
+            raise self._closed_error()
+        stream = self._core.open_stream(bidirectional, header, self._id)
+        if stream is None:
             if not wait_until_available:
                 kind = "bidirectional" if bidirectional else "unidirectional"
                 raise StreamCreditError(
                     f"the peer allows no further {kind} stream now; finish others, or let the call wait"
                 )
-            await self._credit_waiters(bidirectional).wait(again=has_waited)
+            stream = await self._open_later(bidirectional, header)
+        if send_order:
+            stream.priority = send_order
+        return stream
+
+    async def _open_later(self, bidirectional: bool, header: bytes) -> _core.Stream:
+        """Open a stream once the peer allows another one."""
+        waiters = self._credit_waiters(bidirectional)
+        has_waited = False
+        while True:
+            await waiters.wait(again=has_waited)
             has_waited = True
+            if self._close_info is not None:
+                raise self._closed_error()
+            stream = self._core.open_stream(bidirectional, header, self._id)
+            if stream is not None:
+                waiters.pass_on()
+                return stream
 
     def _credit_waiters(self, bidirectional: bool) -> Waiters:
         """Those who wait until the peer allows a stream."""

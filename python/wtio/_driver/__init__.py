@@ -193,7 +193,8 @@ class Driver(ABC):
         finally:
             self._flushes_at_end = held
             if held:
-                self._starts_tasks = self._starts_tasks or bool(events)
+                if events:
+                    self._starts_tasks = True
             elif not self.is_closed:
                 # Whoever wakes up now mostly writes. A flush that lines up behind them, instead of one that they ask
                 # for, sends that in the same turn of the loop, and spares the turn after it.
@@ -203,15 +204,12 @@ class Driver(ABC):
 
     def _pass_on_event(self, event: EngineEvent) -> None:
         kind, connection = event[0], event[1]
-        handler: Handler | None
-        if kind == _core.EVENT_INCOMING:
-            if self.on_incoming is not None:
-                handler = self.on_incoming(self, event[2])
-                self._handlers[connection] = handler
-            return
         handler = self._handlers.get(connection)
         if handler is None:
-            if kind == _core.EVENT_SEND_FAILED:
+            if kind == _core.EVENT_INCOMING:
+                if self.on_incoming is not None:
+                    self._handlers[connection] = self.on_incoming(self, event[2])
+            elif kind == _core.EVENT_SEND_FAILED:
                 self._log_failure(event[2], event[3], event[4])
             elif kind == _core.EVENT_ERRORS_READ:
                 self._errors_read()
