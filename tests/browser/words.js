@@ -2,24 +2,38 @@
 const encode = (text) => new TextEncoder().encode(text);
 const decode = (bytes) => new TextDecoder().decode(bytes);
 
+const ended = new WeakSet();
+let waiting = Promise.resolve();
+
 async function openSession({ url, hash, options }) {
   const value = Uint8Array.from(atob(hash), (character) => character.charCodeAt(0));
   const session = new WebTransport(url, {
     serverCertificateHashes: [{ algorithm: "sha-256", value }],
     ...options,
   });
-  session.closed.catch(() => {});
+  session.closed.catch(() => {}).then(() => ended.add(session));
   await session.ready;
   return session;
 }
 
-// Chromium refuses a stream beyond the credit of the moment instead of waiting.
+// Chromium refuses a stream beyond the credit of the moment instead of waiting, and tells the server of each attempt: with
+// 1000 such messages unacknowledged it ends the connection. So only one of those who wait tries again.
 async function createStream(session) {
+  try {
+    return await session.createBidirectionalStream();
+  } catch {
+    const stream = waiting.then(() => createStreamWhenPossible(session));
+    waiting = stream.catch(() => {});
+    return stream;
+  }
+}
+
+async function createStreamWhenPossible(session) {
   for (let attempt = 0; ; attempt++) {
     try {
       return await session.createBidirectionalStream();
     } catch (error) {
-      if (attempt === 200) throw error;
+      if (attempt === 200 || ended.has(session)) throw error;
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }
