@@ -28,10 +28,12 @@ class Limits:
     line: int = 1024 * 1024
     """Most bytes before the separator in ``readline`` and ``readuntil``, unless given there. Default 1 MiB."""
     bidirectional_streams: int = 128
-    """Bidirectional streams that the peer may have open at once on one connection. Default 128."""
+    """Bidirectional streams that the peer may have open at once on one connection. Default 128. Every connection keeps
+    some 70 bytes for each of them, opened or not."""
     unidirectional_streams: int = 128
     """Unidirectional streams that the peer may have open at once on one connection. A peer without session flow
-    control may open 2 even where this is less, for HTTP/3 demands room. Default 128. Source: RFC 9114, section 6.2."""
+    control may open 2 even where this is less, for HTTP/3 demands room. Default 128. Every connection keeps some 40
+    bytes for each of them, opened or not. Source: RFC 9114, section 6.2."""
     early_streams: int = 64
     """Streams kept per connection for a session that is not established yet; further ones are rejected with
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""
