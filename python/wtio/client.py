@@ -840,7 +840,9 @@ class Connector:
 
     def _loss_in_words(self, connection: ClientConnection) -> ConnectError:
         cause, code, reason = connection.loss or ("local", 0, "")
-        ip, port = connection.core.remote_address
+        # The engine may have forgotten the connection by now, but not what it knew at the end.
+        facts = connection.facts()
+        ip, port = connection.core.remote_address if facts is None else facts.remote_address
         where = f"`{self._target.authority}` ({ip} port {port})"
         if cause == "tls" and code == _NO_APPLICATION_PROTOCOL:
             return RequirementsNotMetError(
@@ -889,11 +891,16 @@ def _was_refused(error: ConnectError) -> bool:
 
 
 def _was_left(connection: ClientConnection) -> bool:
-    """Whether the server closed a connection without an error, as it may where it knows of no session.
+    """Whether the server closed a connection without an error, as it may where it knows of no session, or forgot it.
 
-    The request that was on its way then has no session, whatever became of it, so asking again does no harm.
+    The server may have closed and forgotten it long ago without the client hearing of it: the answer is a stateless
+    reset then. In both cases the request that was on its way has no session, whatever became of it, so asking again
+    does no harm.
     """
-    return connection.loss is not None and connection.loss[:2] == ("application", ErrorCodes.H3_NO_ERROR)
+    if connection.loss is None:
+        return False
+    cause, code, _ = connection.loss
+    return cause == "reset" or (cause == "application" and code == ErrorCodes.H3_NO_ERROR)
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -369,3 +369,24 @@ def test_a_request_that_crosses_the_end_of_its_connection_is_asked_again() -> No
             assert client.connections == 1
 
     run(main())
+
+
+def test_a_request_that_crosses_the_end_of_its_connection_is_asked_again_where_that_end_was_lost() -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(echo) as server, network.client() as client:
+            first = await opened(client)
+            [accepted] = server.sessions
+            network.conditions.blackout = True
+            await accepted.abort()
+            # By then the server has forgotten the connection, and answers what comes for it with a stateless reset.
+            await asyncio.sleep(3)
+            crossing = asyncio.ensure_future(opened(client))
+            await asyncio.sleep(0)
+            network.conditions.blackout = False
+            second = await crossing
+            assert await says(second) == b"x"
+            assert first.is_closed
+            assert client.connections == 1
+
+    run(main())
