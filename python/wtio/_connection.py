@@ -22,7 +22,6 @@ from weakref import ref
 from wtio import _core
 from wtio._reporting import loss_in_words, session_report
 from wtio._waiting import Flag
-from wtio.config import LARGEST_LIMIT
 from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, cut_reason
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from wtio._driver import Driver, EngineEvent
-    from wtio.config import Limits, Timeouts
+    from wtio._options import EndpointOptions
     from wtio.report import ConnectionReport
 
 # Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
@@ -171,8 +170,6 @@ class Connection:
         "_is_pumping",
         "_pending",
         "_raw",
-        "_session_streams",
-        "_session_window",
         "_violation",
         "core",
         "driver",
@@ -182,29 +179,30 @@ class Connection:
         "loop",
         "loss",
         "lost",
+        "options",
         "sessions",
         "timeouts",
     )
 
     is_client: bool
 
-    def __init__(
-        self, core: _core.Connection, driver: Driver, *, limits: Limits, timeouts: Timeouts, strict: bool
-    ) -> None:
+    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions) -> None:
         self.core = core
         self.driver = driver
         self.loop = driver.loop
-        self.limits = limits
-        self.timeouts = timeouts
-        self._session_window, self._session_streams = session_limits(limits)
+        # The endpoint's options, and the two parts of them that are used all over.
+        self.options = options
+        self.limits = limits = options.limits
+        self.timeouts = options.timeouts
+        credit = options.session_credit
         self.h3 = H3Connection(
             is_client=self.is_client,
             limits=_protocol_limits(limits.header_size),
-            initial_max_data=self._session_window,
-            initial_max_streams_bidi=self._session_streams[0],
-            initial_max_streams_uni=self._session_streams[1],
+            initial_max_data=credit.data,
+            initial_max_streams_bidi=credit.bidirectional,
+            initial_max_streams_uni=credit.unidirectional,
             max_sessions=min(limits.sessions, limits.sessions_per_connection),
-            strict=strict,
+            strict=options.strict,
             earnings=_Earnings(core, driver.loop),
         )
         # Those that are not over on both sides, at most as many as there may be CONNECT streams.
@@ -458,24 +456,7 @@ class Connection:
     def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
         """Make an established session; what arrived early for it follows."""
         h3 = self.h3
-        if h3.flow_control:
-            data, bidirectional, unidirectional = h3.peer_initial_limits
-            self.core.add_session(
-                number,
-                flow_control=True,
-                send_limit=data,
-                receive_window=self._session_window,
-                send_streams=(bidirectional, unidirectional),
-                receive_streams=self._session_streams,
-                datagram_buffer=self.limits.datagram_receive_buffer,
-                datagram_count=self.limits.datagram_receive_count,
-            )
-        else:
-            self.core.add_session(
-                number,
-                datagram_buffer=self.limits.datagram_receive_buffer,
-                datagram_count=self.limits.datagram_receive_count,
-            )
+        self.core.add_session(number, self.options, h3.peer_initial_limits if h3.flow_control else None)
         session = WebTransportSession(self, number, facts)
         self.sessions.add(session)
         for stream in self._take_early(number):
@@ -806,19 +787,3 @@ _HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
 @lru_cache(maxsize=64)
 def _protocol_limits(header_size: int) -> ProtocolLimits:
     return ProtocolLimits(max_field_section_size=header_size)
-
-
-@lru_cache(maxsize=64)
-def session_limits(limits: Limits) -> tuple[int, tuple[int, int]]:
-    """Return what the peer may send on a new session: bytes, and streams (bidirectional, unidirectional)."""
-
-    def given(value: int | None, otherwise: int) -> int:
-        return min(2 * otherwise, LARGEST_LIMIT) if value is None else value
-
-    return given(limits.session_receive_window, limits.connection_receive_window), (
-        given(limits.session_bidirectional_streams, limits.bidirectional_streams),
-        # HTTP/3 makes the connection allow 2; where that is too many, sessions hold to the limit.
-        given(limits.session_unidirectional_streams, limits.unidirectional_streams)
-        if limits.unidirectional_streams >= 2 or limits.session_unidirectional_streams is not None
-        else limits.unidirectional_streams,
-    )

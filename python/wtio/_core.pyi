@@ -13,6 +13,7 @@ from typing import Any, Final, Self, final
 
 from typing_extensions import Buffer
 
+from wtio._options import EndpointOptions
 from wtio._waiting import Waker
 
 __all__ = [
@@ -126,35 +127,11 @@ def shut_down() -> None:
 class Endpoint:
     """One UDP socket (or, without ``bind``, one simulated one) with all of its connections."""
 
-    def __new__(
-        cls,
-        *,
-        server_tls: ServerTls | None = None,
-        seed: bytes | None = None,
-        idle_timeout: float = 30.0,
-        keep_alive: float | None = None,
-        max_bidirectional_streams: int = 128,
-        max_unidirectional_streams: int = 128,
-        stream_receive_window: int = 1_048_576,
-        connection_receive_window: int = 16_777_216,
-        stream_send_buffer: int = 262_144,
-        connection_send_buffer: int = 4_194_304,
-        datagram_send_buffer: int = 1_048_576,
-        datagram_send_age: float | None = None,
-        datagram_receive_buffer: int = 1_048_576,
-        early_datagrams: int = 64,
-        max_connections: int = 10_000,
-        initial_mtu: int = 1200,
-        max_mtu: int = 1452,
-        congestion: str = "tolerant",
-        gso: bool = True,
-        reset_stream_at: bool = True,
-        io: str = "loop",
-    ) -> Endpoint:
-        """``io``: "loop" (the caller watches ``fileno`` and keeps a timer) or "thread" (a thread receives, runs timers
-        and sends what ``drive`` cannot; the caller watches only ``wake_fileno``).
+    def __new__(cls, options: EndpointOptions, *, server_tls: ServerTls | None, seed: bytes | None) -> Endpoint:
+        """``seed``: of everything random, for simulations; None takes the system's randomness.
 
-        ``reset_stream_at``: offer and use reliable resets (draft-ietf-quic-reliable-stream-reset).
+        With ``options.io == "loop"`` the caller watches ``fileno`` and keeps a timer. With ``"thread"`` a thread
+        receives, runs timers and sends what ``drive`` cannot; the caller watches only ``wake_fileno``.
         """
 
     # -- socket
@@ -297,21 +274,11 @@ class Connection:
         """Raise RuntimeError where another event loop runs than the connection's, or on another thread."""
     def wait_streams(self, bidirectional: bool, session: int, waker: Waker) -> None:
         """Complete ``waker`` when open_stream is worth another try (or the connection is gone)."""
-    def add_session(
-        self,
-        session: int,
-        *,
-        flow_control: bool = False,
-        send_limit: int = 0,
-        receive_window: int = 0,
-        send_streams: tuple[int, int] = ...,
-        receive_streams: tuple[int, int] = ...,
-        datagram_buffer: int = 1_048_576,
-        datagram_count: int = 1024,
-    ) -> None:
+    def add_session(self, session_id: int, options: EndpointOptions, send_credit: tuple[int, int, int] | None) -> None:
         """Register a session: its datagrams are queued from now on, early ones included.
 
-        With ``flow_control``, limits are bytes and stream counts (bidirectional, unidirectional).
+        ``send_credit``: what the peer lets us send at first (bytes, bidirectional and unidirectional streams); None
+        makes a session without flow control. What we let the peer send is in ``options.session_credit``.
         """
     def set_concurrent_streams(self, bidirectional: bool, count: int) -> None:
         """How many streams the peer may have open at once from now on; a smaller number closes none."""

@@ -16,10 +16,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
-from wtio._arguments import check_bool, check_choice, check_instance, check_text, strings
+from wtio._arguments import check_instance, check_text, strings
 from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
+from wtio._options import EndpointOptions
 from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
 from wtio._url import Target, parse_url, without_secrets
 from wtio._waiting import check_loop
@@ -107,26 +108,19 @@ def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RE
 class Sockets:
     """Where a client's connections get their sockets: each one of its own, or all of an address family the same."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        limits: Limits,
-        timeouts: Timeouts,
-        congestion: str,
-        reset_stream_at: bool,
-        is_shared: bool = False,
-    ) -> None:
+    def __init__(self, transport: Transport, options: EndpointOptions, *, is_shared: bool = False) -> None:
         self.transport = transport
-        self.limits = limits
-        self.timeouts = timeouts
-        self.congestion = congestion
-        self.reset_stream_at = reset_stream_at
+        self.options = options
+        """Of all sockets and connections that come from here."""
         self.is_shared = is_shared
+        """Whether connections share one socket for each address family."""
         self.is_closed = False
+        """No socket is opened any more."""
         self.event_loop: asyncio.AbstractEventLoop | None = None
         """The loop of shared sockets, once they are used."""
         self.connections: set[ClientConnection] = set()
+        """Those that are not lost yet."""
+        # Of shared sockets, by whether they are IPv6.
         self._drivers: dict[bool, Driver] = {}
 
     def settle(self) -> None:
@@ -146,14 +140,7 @@ class Sockets:
         driver = self._drivers.get(is_ipv6)
         if driver is None or driver.is_closed:
             driver = self.transport.open(
-                ip="::" if is_ipv6 else "0.0.0.0",
-                port=0,
-                dual_stack=False,
-                limits=self.limits,
-                timeouts=self.timeouts,
-                server_tls=None,
-                congestion=self.congestion,
-                reset_stream_at=self.reset_stream_at,
+                self.options, ip="::" if is_ipv6 else "0.0.0.0", port=0, dual_stack=False, server_tls=None
             )
             if self.is_shared:
                 self._drivers[is_ipv6] = driver
@@ -212,18 +199,8 @@ class ClientConnection(Connection):
 
     is_client = True
 
-    def __init__(
-        self,
-        core: _core.Connection,
-        driver: Driver,
-        *,
-        limits: Limits,
-        timeouts: Timeouts,
-        strict: bool,
-        sockets: Sockets,
-        notify: Callable[[], None],
-    ) -> None:
-        super().__init__(core, driver, limits=limits, timeouts=timeouts, strict=strict)
+    def __init__(self, core: _core.Connection, driver: Driver, *, sockets: Sockets, notify: Callable[[], None]) -> None:
+        super().__init__(core, driver, sockets.options)
         self.is_connected = False
         self.settings: SettingsReceived | None = None
         self.users = 0
@@ -462,7 +439,6 @@ class Connector:
         "_session",
         "_sockets",
         "_step",
-        "_strict",
         "_target",
         "_timeouts",
         "_tls",
@@ -476,7 +452,6 @@ class Connector:
         tls: ClientTLS,
         request: SessionFacts,
         protocols: tuple[str, ...],
-        strict: bool,
         sockets: Sockets,
         pool: Pool | None,
     ) -> None:
@@ -484,8 +459,7 @@ class Connector:
         self._tls = tls
         self._request = request
         self._protocols = protocols
-        self._timeouts = sockets.timeouts
-        self._strict = strict
+        self._timeouts = sockets.options.timeouts
         self._sockets = sockets
         self._pool = pool
         self._session: WebTransportSession | None = None
@@ -577,7 +551,6 @@ class Connector:
             tls=self._tls,
             request=self._request,
             protocols=self._protocols,
-            strict=self._strict,
             sockets=self._sockets,
             pool=None,
         )
@@ -705,15 +678,7 @@ class Connector:
             raise
         # The server has work to do; what is left to do here is done meanwhile.
         driver.flush()
-        connection = ClientConnection(
-            core,
-            driver,
-            limits=self._sockets.limits,
-            timeouts=self._timeouts,
-            strict=self._strict,
-            sockets=self._sockets,
-            notify=self._changed.set,
-        )
+        connection = ClientConnection(core, driver, sockets=self._sockets, notify=self._changed.set)
         if asks:
             connection.on_settings = self._ask_at_once
         return connection
@@ -970,30 +935,21 @@ def connect(
 
     Source: draft-ietf-webtrans-http3-16, section 3.
     """
+    options = EndpointOptions(
+        limits=Limits() if limits is None else limits,
+        timeouts=Timeouts() if timeouts is None else timeouts,
+        congestion=congestion,
+        reset_stream_at=reset_stream_at,
+        strict=strict,
+        io=io,
+    )
     return make_connector(
         url,
         tls=tls,
         headers=headers,
         protocols=protocols,
         origin=origin,
-        strict=strict,
-        sockets=private_sockets(
-            LoopTransport(io), limits=limits, timeouts=timeouts, congestion=congestion, reset_stream_at=reset_stream_at
-        ),
-    )
-
-
-def private_sockets(
-    transport: Transport, *, limits: Limits | None, timeouts: Timeouts | None, congestion: str, reset_stream_at: bool
-) -> Sockets:
-    """Sockets for the connections of one connector."""
-    check_transport(limits, timeouts, congestion, reset_stream_at)
-    return Sockets(
-        transport,
-        limits=limits or Limits(),
-        timeouts=timeouts or Timeouts(),
-        congestion=congestion,
-        reset_stream_at=reset_stream_at,
+        sockets=Sockets(LoopTransport(), options),
     )
 
 
@@ -1004,13 +960,11 @@ def make_connector(
     headers: HeaderArgument,
     protocols: Sequence[str],
     origin: str | None,
-    strict: bool,
     sockets: Sockets,
     pool: Pool | None = None,
 ) -> Connector:
     """Check what can be checked without a network, for ``connect``, clients and the simulated network."""
     target = parse_url(url)
-    check_bool("strict", strict)
     check_client_tls(tls)
     pairs = header_pairs(headers)
     check_own_origin(origin, pairs)
@@ -1028,7 +982,6 @@ def make_connector(
         tls=ClientTLS() if tls is None else tls,
         request=request,
         protocols=offered_protocols(protocols),
-        strict=strict,
         sockets=sockets,
         pool=pool,
     )
@@ -1042,14 +995,6 @@ def check_client_tls(tls: ClientTLS | None) -> None:
     elif not isinstance(tls, ServerTLS):
         way = "such as wtio.ClientTLS(cafile=...); None trusts the system's authorities"
     check_instance("tls", tls, ClientTLS, way)
-
-
-def check_transport(limits: Limits | None, timeouts: Timeouts | None, congestion: str, reset_stream_at: bool) -> None:
-    """Check what clients and servers hand to the engine alike."""
-    check_instance("limits", limits, Limits, "such as wtio.Limits(read_all=None)")
-    check_instance("timeouts", timeouts, Timeouts, "such as wtio.Timeouts(connect=5)")
-    check_choice("congestion", congestion, ("tolerant", "cubic", "newreno", "bbr"))
-    check_bool("reset_stream_at", reset_stream_at)
 
 
 def check_own_origin(origin: str | None, headers: Sequence[tuple[str, str]]) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Self
 
 from wtio._arguments import check_bool
 from wtio._driver.loop import LoopTransport
+from wtio._options import EndpointOptions
 from wtio.client import (
     Sockets,
     check_client_tls,
     check_own_origin,
-    check_transport,
     header_pairs,
     make_connector,
     offered_protocols,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from wtio._driver import Transport
     from wtio.client import ClientConnection, Connector, HeaderArgument, _Asked
 
 __all__ = ["Client"]
@@ -250,7 +251,7 @@ class Client:
     closes it.
     """
 
-    __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_strict", "_tls")
+    __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_tls")
 
     def __init__(
         self,
@@ -287,24 +288,35 @@ class Client:
             ValueError: A header, subprotocol or origin cannot be sent, or ``congestion`` or ``io`` is unknown.
             TypeError: An argument is of the wrong type.
         """
+        options = EndpointOptions(
+            limits=Limits() if limits is None else limits,
+            timeouts=Timeouts() if timeouts is None else timeouts,
+            congestion=congestion,
+            reset_stream_at=reset_stream_at,
+            strict=strict,
+            io=io,
+        )
+        self._set_up(LoopTransport(), options, tls=tls, headers=headers, protocols=protocols, origin=origin)
+
+    def _set_up(
+        self,
+        transport: Transport,
+        options: EndpointOptions,
+        *,
+        tls: ClientTLS | None,
+        headers: HeaderArgument,
+        protocols: Sequence[str],
+        origin: str | None,
+    ) -> None:
+        """Do what constructors have in common; the simulated network's gives another transport."""
         check_client_tls(tls)
-        check_transport(limits, timeouts, congestion, reset_stream_at)
-        check_bool("strict", strict)
         self._tls = ClientTLS() if tls is None else tls
         self._headers = header_pairs(headers)
         self._protocols = offered_protocols(protocols)
         check_own_origin(origin, self._headers)
         self._origin = origin
-        self._strict = strict
         self._pool = Pool()
-        self._sockets = Sockets(
-            LoopTransport(io),
-            limits=limits or Limits(),
-            timeouts=timeouts or Timeouts(),
-            congestion=congestion,
-            reset_stream_at=reset_stream_at,
-            is_shared=True,
-        )
+        self._sockets = Sockets(transport, options, is_shared=True)
 
     @property
     def is_closed(self) -> bool:
@@ -363,7 +375,6 @@ class Client:
             headers=(*self._headers, *header_pairs(headers)),
             protocols=self._protocols if protocols is None else protocols,
             origin=self._origin if origin is None else origin,
-            strict=self._strict,
             sockets=self._sockets,
             pool=self._pool if allow_pooling else None,
         )

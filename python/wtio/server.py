@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._arguments import (
-    check_bool,
     check_code,
     check_handler,
     check_hook,
@@ -29,9 +28,10 @@ from wtio._buffer import contiguous_bytes
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
 from wtio._failures import FailureLog, severity
+from wtio._options import EndpointOptions
 from wtio._url import without_query
 from wtio._waiting import Waiter, check_loop
-from wtio.client import HeaderArgument, check_transport, header_pairs, offered_protocols
+from wtio.client import HeaderArgument, header_pairs, offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
@@ -317,14 +317,14 @@ class ServerConnection(Connection):
 
     is_client = False
 
-    def __init__(self, core: _core.Connection, driver: Driver, server: Server) -> None:
-        super().__init__(core, driver, limits=server.limits, timeouts=server.timeouts, strict=server._strict)
+    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions, server: Server) -> None:
+        super().__init__(core, driver, options)
         self.server = server
         # Unanswered ones; they count as sessions of the connection, which bounds them.
         self.requests: dict[int, SessionRequest] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
         self._parked_timer: asyncio.TimerHandle | None = None
-        self._room = self.limits.bidirectional_streams + 1
+        self._room, _ = options.peer_streams(is_server=True)
         self.watch_idle()
 
     def tell(self, event: Event) -> None:
@@ -366,7 +366,7 @@ class ServerConnection(Connection):
         """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
         if self.is_lost or not self.h3.flow_control:
             return
-        count = self.limits.bidirectional_streams + 1
+        count, _ = self.options.peer_streams(is_server=True)
         if len(self.sessions) > 1:
             # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
             count += min(len(self.sessions), self.h3.session_limit)
@@ -445,7 +445,6 @@ class Server:
         "_closed",
         "_closer",
         "_closing",
-        "_congestion",
         "_connections",
         "_drivers",
         "_failure",
@@ -454,17 +453,14 @@ class Server:
         "_has_refused_origin",
         "_host",
         "_http",
-        "_limits",
         "_loop",
+        "_options",
         "_origins",
         "_port",
         "_protocols",
         "_requests",
-        "_reset_stream_at",
         "_session_count",
-        "_strict",
         "_tasks",
-        "_timeouts",
         "_tls",
         "_transport",
         "_waiters",
@@ -480,16 +476,11 @@ class Server:
         protocols: tuple[str, ...],
         origins: frozenset[str],
         http: HttpHook | None,
-        timeouts: Timeouts,
-        limits: Limits,
-        congestion: str,
-        reset_stream_at: bool,
-        strict: bool,
+        options: EndpointOptions,
         transport: Transport,
     ) -> None:
         self._protocols = protocols
-        self._limits = limits
-        self._timeouts = timeouts
+        self._options = options
         self._connections: set[ServerConnection] = set()  # at most Limits.connections
         self._session_count = 0
         self._handler = handler
@@ -499,9 +490,6 @@ class Server:
         self._origins = origins
         self._has_refused_origin = False
         self._http = http
-        self._congestion = congestion
-        self._reset_stream_at = reset_stream_at
-        self._strict = strict
         self._transport = transport
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drivers: list[Driver] = []
@@ -524,12 +512,12 @@ class Server:
     @property
     def limits(self) -> Limits:
         """The limits in force."""
-        return self._limits
+        return self._options.limits
 
     @property
     def timeouts(self) -> Timeouts:
         """The timeouts in force."""
-        return self._timeouts
+        return self._options.timeouts
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -629,16 +617,7 @@ class Server:
             port = driver.local_address[1]
 
     def _open(self, ip: str, port: int, dual_stack: bool, tls: _core.ServerTls) -> Driver:
-        return self._transport.open(
-            ip=ip,
-            port=port,
-            dual_stack=dual_stack,
-            limits=self.limits,
-            timeouts=self.timeouts,
-            server_tls=tls,
-            congestion=self._congestion,
-            reset_stream_at=self._reset_stream_at,
-        )
+        return self._transport.open(self._options, ip=ip, port=port, dual_stack=dual_stack, server_tls=tls)
 
     def _bind_error(self, error: OSError, ip: str, port: int) -> OSError:
         hint = {
@@ -852,7 +831,7 @@ class Server:
             await session.close()
 
     def _incoming(self, driver: Driver, core: _core.Connection) -> ServerConnection:
-        connection = ServerConnection(core, driver, self)
+        connection = ServerConnection(core, driver, self._options, self)
         self._connections.add(connection)
         return connection
 
@@ -944,6 +923,14 @@ def serve(
 
     Source: draft-ietf-webtrans-http3-16, section 3.
     """
+    options = EndpointOptions(
+        limits=Limits() if limits is None else limits,
+        timeouts=Timeouts() if timeouts is None else timeouts,
+        congestion=congestion,
+        reset_stream_at=reset_stream_at,
+        strict=strict,
+        io=io,
+    )
     return make_server(
         handler,
         host,
@@ -952,12 +939,8 @@ def serve(
         protocols=protocols,
         origins=origins,
         http=http,
-        timeouts=timeouts,
-        limits=limits,
-        congestion=congestion,
-        reset_stream_at=reset_stream_at,
-        strict=strict,
-        transport=LoopTransport(io),
+        options=options,
+        transport=LoopTransport(),
     )
 
 
@@ -970,18 +953,12 @@ def make_server(
     protocols: Sequence[str],
     origins: Collection[str],
     http: HttpHook | None,
-    timeouts: Timeouts | None,
-    limits: Limits | None,
-    congestion: str,
-    reset_stream_at: bool,
-    strict: bool,
+    options: EndpointOptions,
     transport: Transport,
 ) -> Server:
     """Check what can be checked without a network, for ``serve`` and for the simulated network."""
     check_handler("handler", handler)
     check_hook("http", http)
-    check_transport(limits, timeouts, congestion, reset_stream_at)
-    check_bool("strict", strict)
     check_integer("port", port, 0, 65_535)
     way = "ClientTLS is for wtio.connect"
     if isinstance(tls, DevCertificate):
@@ -1003,11 +980,7 @@ def make_server(
         protocols=offered_protocols(protocols, unique=False),
         origins=frozenset(origin if origin == _ANY_ORIGIN else check_origin(origin) for origin in allowed),
         http=http,
-        timeouts=timeouts or Timeouts(),
-        limits=limits or Limits(),
-        congestion=congestion,
-        reset_stream_at=reset_stream_at,
-        strict=strict,
+        options=options,
         transport=transport,
     )
 

@@ -37,7 +37,8 @@ from wtio._driver.simulated import (
     Wire,
     WireCounts,
 )
-from wtio.client import Connector, HeaderArgument, make_connector, private_sockets
+from wtio._options import EndpointOptions
+from wtio.client import Connector, HeaderArgument, Sockets, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.pool import Client
 from wtio.protocol.host import parse_host
@@ -97,6 +98,24 @@ def _certificate() -> DevCertificate:
 def _certificate_tls() -> ClientTLS:
     # By authority, as pinned certificates cannot be pooled.
     return ClientTLS(cafile=_certificate().certfile)
+
+
+class _SimulatedClient(Client):
+    """A client whose connections go over a simulated network."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        transport: SimulatedTransport,
+        options: EndpointOptions,
+        *,
+        tls: ClientTLS,
+        headers: HeaderArgument,
+        protocols: Sequence[str],
+        origin: str | None,
+    ) -> None:
+        self._set_up(transport, options, tls=tls, headers=headers, protocols=protocols, origin=origin)
 
 
 class Network:
@@ -306,8 +325,20 @@ class Network:
         congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
+        io: str = "loop",
     ) -> Server:
-        """As ``wtio.serve``, on this network. Without ``tls`` it has a certificate for ``localhost``."""
+        """As ``wtio.serve``, on this network. Without ``tls`` it has a certificate for ``localhost``.
+
+        ``io`` is checked and has no effect: there are no sockets, and so no threads that receive.
+        """
+        options = EndpointOptions(
+            limits=Limits() if limits is None else limits,
+            timeouts=Timeouts() if timeouts is None else timeouts,
+            congestion=congestion,
+            reset_stream_at=reset_stream_at,
+            strict=strict,
+            io=io,
+        )
         return make_server(
             handler,
             host,
@@ -316,11 +347,7 @@ class Network:
             protocols=protocols,
             origins=origins,
             http=http,
-            timeouts=timeouts,
-            limits=limits,
-            congestion=congestion,
-            reset_stream_at=reset_stream_at,
-            strict=strict,
+            options=options,
             transport=SimulatedTransport(self._wire),
         )
 
@@ -337,22 +364,27 @@ class Network:
         congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
+        io: str = "loop",
     ) -> Connector:
-        """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
+        """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then.
+
+        ``io`` is checked and has no effect, as for ``serve``.
+        """
+        options = EndpointOptions(
+            limits=Limits() if limits is None else limits,
+            timeouts=Timeouts() if timeouts is None else timeouts,
+            congestion=congestion,
+            reset_stream_at=reset_stream_at,
+            strict=strict,
+            io=io,
+        )
         return make_connector(
             url,
             tls=_certificate().client_tls() if tls is None else tls,
             headers=headers,
             protocols=protocols,
             origin=origin,
-            strict=strict,
-            sockets=private_sockets(
-                SimulatedTransport(self._wire),
-                limits=limits,
-                timeouts=timeouts,
-                congestion=congestion,
-                reset_stream_at=reset_stream_at,
-            ),
+            sockets=Sockets(SimulatedTransport(self._wire), options),
         )
 
     def client(
@@ -367,21 +399,28 @@ class Network:
         congestion: str = "tolerant",
         reset_stream_at: bool = True,
         strict: bool = False,
+        io: str = "loop",
     ) -> Client:
-        """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then."""
-        client = Client(
+        """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then.
+
+        ``io`` is checked and has no effect, as for ``serve``.
+        """
+        options = EndpointOptions(
+            limits=Limits() if limits is None else limits,
+            timeouts=Timeouts() if timeouts is None else timeouts,
+            congestion=congestion,
+            reset_stream_at=reset_stream_at,
+            strict=strict,
+            io=io,
+        )
+        return _SimulatedClient(
+            SimulatedTransport(self._wire),
+            options,
             tls=_certificate_tls() if tls is None else tls,
             headers=headers,
             protocols=protocols,
             origin=origin,
-            timeouts=timeouts,
-            limits=limits,
-            congestion=congestion,
-            reset_stream_at=reset_stream_at,
-            strict=strict,
         )
-        client._sockets.transport = SimulatedTransport(self._wire)
-        return client
 
 
 def session_pair(

@@ -212,9 +212,9 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.testing.Network.rebind": {"address": (5, ("10.0.0.1", 1)), "ip": (5, "localhost", "10.0.0.1")},
     "wtio.testing.Network.after": {"seconds": (*DELAY, float("inf")), "call": (5, None)},
     "wtio.testing.Network.add_host": {"name": (*TEXT, None, "a b"), "addresses": (5, None, "localhost", "")},
-    "wtio.testing.Network.serve": SERVER,
-    "wtio.testing.Network.connect": {**URL, **CLIENT},
-    "wtio.testing.Network.client": CLIENT,
+    "wtio.testing.Network.serve": {**SERVER, **IO},
+    "wtio.testing.Network.connect": {**URL, **CLIENT, **IO},
+    "wtio.testing.Network.client": {**CLIENT, **IO},
 }
 
 

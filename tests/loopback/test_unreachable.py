@@ -20,7 +20,8 @@ import wtio
 from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
-from wtio.client import make_connector, private_sockets
+from wtio._options import EndpointOptions
+from wtio.client import Sockets, make_connector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +52,7 @@ def silent() -> Iterator[int]:
 class Hosts(LoopTransport):
     """Real sockets, and a host with these addresses."""
 
-    def __init__(self, io: str, *ports: int) -> None:
-        super().__init__(io)
+    def __init__(self, *ports: int) -> None:
         self._found = [Address("127.0.0.1", port, False) for port in ports]
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
@@ -60,17 +60,18 @@ class Hosts(LoopTransport):
 
 
 def connector(
-    transport: LoopTransport, certificate: wtio.DevCertificate, timeouts: wtio.Timeouts = NEVER
+    transport: LoopTransport, io: str, certificate: wtio.DevCertificate, timeouts: wtio.Timeouts = NEVER
 ) -> wtio.client.Connector:
-    sockets = private_sockets(transport, limits=None, timeouts=timeouts, congestion="cubic", reset_stream_at=True)
+    options = EndpointOptions(
+        limits=wtio.Limits(), timeouts=timeouts, congestion="cubic", reset_stream_at=True, strict=False, io=io
+    )
     return make_connector(
         "https://localhost/",
         tls=certificate.client_tls(),
         headers=(),
         protocols=(),
         origin=None,
-        strict=False,
-        sockets=sockets,
+        sockets=Sockets(transport, options),
     )
 
 
@@ -102,7 +103,7 @@ async def test_the_next_address_has_its_turn_as_soon_as_one_cannot_be_reached(
     server: wtio.Server, closed: int, certificate: wtio.DevCertificate, io: str
 ) -> None:
     good = server.addresses[0][1]
-    connecting = asyncio.ensure_future(_await(connector(Hosts(io, closed, closed, good), certificate)))
+    connecting = asyncio.ensure_future(_await(connector(Hosts(closed, closed, good), io, certificate)))
     request = await anext(server)
     await request.accept()
     session = await connecting
@@ -115,7 +116,7 @@ async def test_a_silent_address_keeps_its_head_start_while_others_cannot_be_reac
 ) -> None:
     timeouts = wtio.Timeouts(connect=0.5, attempt_delay=0.05)
     with pytest.raises(wtio.HandshakeTimeout) as caught:
-        await connector(Hosts(io, closed, silent), certificate, timeouts)
+        await connector(Hosts(closed, silent), io, certificate, timeouts)
     message = str(caught.value)
     assert "nothing listens" in message
     assert "firewall" in message
@@ -211,7 +212,7 @@ async def test_an_icmp_error_never_ends_an_established_session(
 async def test_an_icmp_error_counts_only_for_the_ports_that_it_quotes(
     silent: int, closed: int, certificate: wtio.DevCertificate, io: str
 ) -> None:
-    attempt = connector(Hosts(io, silent), certificate)
+    attempt = connector(Hosts(silent), io, certificate)
     connecting = asyncio.ensure_future(_await(attempt))
     while not attempt._attempts:  # noqa: ASYNC110 - nothing tells of a first packet
         await asyncio.sleep(0.01)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio import _core
-from wtio._driver import Address, endpoint_options
+from wtio._driver import Address
 from wtio._driver.simulated import SimulatedDriver
+from wtio._options import EndpointOptions
 from wtio.protocol import varint
 from wtio.protocol.qpack import decode_field_section
 from wtio.testing import Network, _certificate
@@ -80,9 +81,10 @@ class RawStream:
 class RawPeer:
     """One connection of a raw peer."""
 
-    def __init__(self, core: _core.Connection, driver: Driver) -> None:
+    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions) -> None:
         self.core = core
         self.driver = driver
+        self.options = options
         self.data_streams: list[RawStream] = []
         """WebTransport streams that the library opened, in the order of their arrival."""
         self.raw_streams: dict[int, RawStream] = {}
@@ -129,6 +131,10 @@ class RawPeer:
         head = (b"\x40\x41" if bidirectional else b"\x40\x54") + varint.encode(session_id)
         return self.open(head + data, bidirectional=bidirectional)
 
+    def add_session(self, session_id: int) -> None:
+        """Register a session without flow control: its datagrams can be sent and received."""
+        self.core.add_session(session_id, self.options, None)
+
     def send_settings(self, settings: Sequence[tuple[int, int]]) -> RawStream:
         return self.open(control_stream(settings))
 
@@ -146,15 +152,20 @@ async def settle() -> None:
     await asyncio.sleep(1)
 
 
-def _driver(
-    network: Network, server_tls: _core.ServerTls | None, limits: wtio.Limits, reset_stream_at: bool
-) -> SimulatedDriver:
-    endpoint = _core.Endpoint(
-        server_tls=server_tls,
-        seed=network._wire.next_seed(),
+def raw_options(limits: wtio.Limits | None = None, reset_stream_at: bool = True) -> EndpointOptions:
+    """Options of a raw peer."""
+    return EndpointOptions(
+        limits=limits or wtio.Limits(),
+        timeouts=wtio.Timeouts(),
+        congestion="tolerant",
         reset_stream_at=reset_stream_at,
-        **endpoint_options(limits, wtio.Timeouts(), is_server=server_tls is not None),
+        strict=False,
+        io="loop",
     )
+
+
+def _driver(network: Network, options: EndpointOptions, server_tls: _core.ServerTls | None) -> SimulatedDriver:
+    endpoint = _core.Endpoint(options, server_tls=server_tls, seed=network._wire.next_seed())
     return SimulatedDriver(endpoint, asyncio.get_running_loop(), network._wire, "::", 443 if server_tls else 0)
 
 
@@ -167,9 +178,10 @@ async def raw_client(
     reset_stream_at: bool = True,
 ) -> AsyncIterator[RawPeer]:
     """A raw client, connected to the server on the network; its SETTINGS are sent unless they are None."""
-    driver = _driver(network, None, limits or wtio.Limits(), reset_stream_at)
+    options = raw_options(limits, reset_stream_at)
+    driver = _driver(network, options, None)
     core = driver.connect(Address("::1", 443, True), "localhost", _certificate().client_tls()._engine)
-    peer = RawPeer(core, driver)
+    peer = RawPeer(core, driver, options)
     driver.add(core.id, peer)
     async with asyncio.timeout(10):
         await peer.connected.wait()
@@ -191,7 +203,8 @@ async def raw_server(
     reset_stream_at: bool = True,
 ) -> AsyncIterator[list[RawPeer]]:
     """A raw server; its connections appear in the list. Each sends SETTINGS unless they are None."""
-    driver = _driver(network, _certificate().server_tls()._engine, limits or wtio.Limits(), reset_stream_at)
+    options = raw_options(limits, reset_stream_at)
+    driver = _driver(network, options, _certificate().server_tls()._engine)
     peers: list[RawPeer] = []
 
     class Connected(RawPeer):
@@ -201,7 +214,7 @@ async def raw_server(
                 self.send_settings(settings)
 
     def incoming(driver: Driver, core: _core.Connection) -> RawPeer:
-        peers.append(Connected(core, driver))
+        peers.append(Connected(core, driver, options))
         return peers[-1]
 
     driver.on_incoming = incoming

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import wtio
 from wtio import _core, testing
 from wtio.protocol.frames import data_stream_header
 from wtio.testing import Network
 
-from .raw import RawPeer, RawStream, raw_client, raw_server, settle
+from .raw import RawPeer, RawStream, raw_client, raw_options, raw_server, settle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,9 +38,20 @@ def open_stream(peer: RawPeer, *, bidirectional: bool = True) -> RawStream | Non
     return None if core is None else RawStream(core, 0)
 
 
-def controlled(peer: RawPeer, **limits: object) -> None:
-    options = {"send_limit": 1000, "receive_window": 1000, "send_streams": (10, 10), "receive_streams": (10, 10)}
-    peer.core.add_session(0, flow_control=True, **(options | limits))  # type: ignore[arg-type]
+def controlled(
+    peer: RawPeer,
+    *,
+    send_limit: int = 1000,
+    receive_window: int = 1000,
+    send_streams: tuple[int, int] = (10, 10),
+    receive_streams: tuple[int, int] = (10, 10),
+) -> None:
+    limits = wtio.Limits(
+        session_receive_window=receive_window,
+        session_bidirectional_streams=receive_streams[0],
+        session_unidirectional_streams=receive_streams[1],
+    )
+    peer.core.add_session(0, raw_options(limits), (send_limit, *send_streams))
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

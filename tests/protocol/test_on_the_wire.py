@@ -296,7 +296,7 @@ def test_r27_server_uses_the_session_in_the_flight_of_its_answer() -> None:
             session = await (await requested(server, peer)).accept()
             stream = await session.create_bidirectional_stream()
             await stream.write(data=b"at once")
-            peer.core.add_session(0)
+            peer.add_session(0)
             session.send_datagram(b"me too")
             await asyncio.sleep(0.015)  # one way: no packet of the client's can have come in between
             assert peer.raw_streams[0].data == OK
@@ -311,7 +311,7 @@ def test_r27_r48_streams_and_datagrams_of_a_client_may_come_with_its_request() -
         network = Network()
         async with network.serve() as server, raw_client(network) as peer:
             peer.open_data_stream(0, b"first")  # even before the request
-            peer.core.add_session(0)
+            peer.add_session(0)
             peer.core.send_datagram(0, b"datagram")
             await settle()
             request = await requested(server, peer)
@@ -335,7 +335,7 @@ def test_r42_no_datagram_before_settings_went_both_ways() -> None:
             await session.wait_closed()
 
         async with network.serve(handler), raw_client(network, None) as peer:
-            peer.core.add_session(0)
+            peer.add_session(0)
             peer.request()
             await asyncio.sleep(5)
             assert peer.core.receive_datagram(0) is None
@@ -369,7 +369,7 @@ def test_r35_server_that_names_a_session_never_requested_is_id_error(how: str) -
         async with raw_server(network) as peers:
             session = await connected(network, peers)
             if how == "datagram":
-                peers[0].core.add_session(4)
+                peers[0].add_session(4)
                 peers[0].core.send_datagram(4, b"x")
             else:
                 peers[0].open_data_stream(4, b"x", bidirectional=how == "bidirectional")
@@ -405,7 +405,7 @@ def test_r36_d5_datagram_of_a_session_that_ended_or_never_was_is_dropped() -> No
             session = await (await requested(server, peer)).accept()
             await session.close(1, "over")
             for number in (0, 4, 400):
-                peer.core.add_session(number)
+                peer.add_session(number)
                 peer.core.send_datagram(number, b"late")
             await settle()
             assert peer.closed is None
@@ -669,7 +669,7 @@ def test_r48_r49_r51_h7_early_datagrams_are_kept_up_to_a_limit_and_dropped_beyon
         network = Network()
         async with network.serve(limits=wtio.Limits(early_datagrams=3)) as server, raw_client(network) as peer:
             request = await requested(server, peer)
-            peer.core.add_session(0)
+            peer.add_session(0)
             for number in range(10):
                 assert peer.core.send_datagram(0, bytes([number])) == 0
             await settle()
@@ -692,7 +692,7 @@ def test_r52_client_keeps_what_comes_before_the_answer() -> None:
             await settle()
             (peer,) = peers
             streams = [peer.open_data_stream(0, bytes([number])) for number in range(30)]
-            peer.core.add_session(0)
+            peer.add_session(0)
             peer.core.send_datagram(0, b"early")
             await settle()
             assert [stream.stop_code for stream in streams] == (
@@ -818,7 +818,7 @@ def test_r79_r80_r81_end_by_the_peer_ends_every_stream_and_all_sending(
             stream = await session.create_bidirectional_stream()
             await stream.write(data=b"x")
             theirs = peer.open_data_stream(0, b"y", bidirectional=True)
-            peer.core.add_session(0)
+            peer.add_session(0)
             await settle()
             how(peer.raw_streams[0])
             assert (await session.wait_closed()).code == code

@@ -265,7 +265,7 @@ def test_early_streams_count_against_the_session_limits() -> None:
             connection = request._connection
             # The client opens streams as soon as it has asked (requirement 27), which our own client does not do.
             client = next(iter(_clients()))
-            client.core.add_session(0)
+            client.core.add_session(0, client.options, None)
             streams = []
             for _ in range(6):
                 stream = client.core.open_stream(False, data_stream_header(0, bidirectional=False), 0)

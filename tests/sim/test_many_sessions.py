@@ -175,7 +175,7 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
         ):
             await opened(peer, count)
             for session in served.sessions:
-                peer.core.add_session(session.session_id)
+                peer.add_session(session.session_id)
                 if not session.session_id % 8:
                     assert peer.core.send_datagram(session.session_id, b"late") == 0
             await settle()

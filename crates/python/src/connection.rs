@@ -7,11 +7,11 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict},
 };
-use wtio_engine::session::SessionLimits;
 
 use crate::{
     endpoint::{Shared, pair},
     home::Closed,
+    options::EndpointOptions,
     stream::{Stream, with_bytes},
     waiters::Wait,
 };
@@ -152,40 +152,17 @@ impl Connection {
             .wait(waker, self.id, Wait::Streams(bidirectional), |engine| engine.want_streams(self.id, bidirectional))
     }
 
-    #[pyo3(signature = (
-        session,
-        *,
-        flow_control = false,
-        send_limit = 0,
-        receive_window = 0,
-        send_streams = (0, 0),
-        receive_streams = (0, 0),
-        datagram_buffer = 1_048_576,
-        datagram_count = 1024,
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "every one is a keyword of the stub")]
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
     fn add_session(
         &self,
         py: Python<'_>,
-        session: u64,
-        flow_control: bool,
-        send_limit: u64,
-        receive_window: u64,
-        send_streams: (u64, u64),
-        receive_streams: (u64, u64),
-        datagram_buffer: usize,
-        datagram_count: usize,
-    ) {
-        let limits = SessionLimits {
-            flow_control,
-            send_limit,
-            receive_window,
-            send_streams: send_streams.into(),
-            receive_streams: receive_streams.into(),
-            datagram_buffer,
-            datagram_count,
-        };
-        self.shared.act(py, |engine, _| engine.add_session(self.id, session, limits));
+        session_id: u64,
+        options: EndpointOptions<'_>,
+        send_credit: Option<(u64, u64, u64)>,
+    ) -> PyResult<()> {
+        let limits = options.for_session(send_credit)?;
+        self.shared.act(py, |engine, _| engine.add_session(self.id, session_id, limits));
+        Ok(())
     }
 
     fn set_concurrent_streams(&self, py: Python<'_>, bidirectional: bool, count: u64) {

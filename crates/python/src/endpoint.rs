@@ -16,12 +16,12 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
-use wtio_engine::{Engine, Event, Options};
-use wtio_net::Io;
+use wtio_engine::{Engine, Event};
 
 use crate::{
     connection::{Connection, ConnectionFacts},
     home::{Closed, Home},
+    options::EndpointOptions,
     stream::Stream,
     tls::{ClientTls, ServerTls, raise},
     waiters::{Wait, Waiters},
@@ -212,10 +212,6 @@ pub(crate) fn pair(address: SocketAddr) -> (String, u16) {
     (address.ip().to_canonical().to_string(), address.port())
 }
 
-fn seconds(value: f64, name: &str) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|_| PyValueError::new_err(format!("{name} = {value} is no duration")))
-}
-
 #[pyclass(frozen, module = "wtio._core")]
 pub(crate) struct Endpoint {
     shared: Arc<Shared>,
@@ -227,80 +223,11 @@ type Payload<'py> = ((String, u16), Bound<'py, PyBytes>, u8);
 #[pymethods]
 impl Endpoint {
     #[new]
-    #[pyo3(signature = (
-        *,
-        server_tls = None,
-        seed = None,
-        idle_timeout = 30.0,
-        keep_alive = None,
-        max_bidirectional_streams = 128,
-        max_unidirectional_streams = 128,
-        stream_receive_window = 1_048_576,
-        connection_receive_window = 16_777_216,
-        stream_send_buffer = 262_144,
-        connection_send_buffer = 4_194_304,
-        datagram_send_buffer = 1_048_576,
-        datagram_send_age = None,
-        datagram_receive_buffer = 1_048_576,
-        early_datagrams = 64,
-        max_connections = 10_000,
-        initial_mtu = 1200,
-        max_mtu = 1452,
-        congestion = "tolerant",
-        gso = true,
-        reset_stream_at = true,
-        io = "loop",
-    ))]
-    #[expect(clippy::too_many_arguments, reason = "every one is a keyword that Python documents")]
-    fn new(
-        server_tls: Option<&ServerTls>,
-        seed: Option<&[u8]>,
-        idle_timeout: f64,
-        keep_alive: Option<f64>,
-        max_bidirectional_streams: u64,
-        max_unidirectional_streams: u64,
-        stream_receive_window: u64,
-        connection_receive_window: u64,
-        stream_send_buffer: usize,
-        connection_send_buffer: usize,
-        datagram_send_buffer: usize,
-        datagram_send_age: Option<f64>,
-        datagram_receive_buffer: usize,
-        early_datagrams: usize,
-        max_connections: usize,
-        initial_mtu: u16,
-        max_mtu: u16,
-        congestion: &str,
-        gso: bool,
-        reset_stream_at: bool,
-        io: &str,
-    ) -> PyResult<Self> {
-        let io = match io {
-            "loop" => Io::Loop,
-            "thread" => Io::Thread,
-            other => return Err(PyValueError::new_err(format!("io = `{other}` is unknown; use `loop` or `thread`"))),
-        };
-        let options = Options {
-            idle_timeout: seconds(idle_timeout, "idle_timeout")?,
-            keep_alive: keep_alive.map(|value| seconds(value, "keep_alive")).transpose()?,
-            max_bidirectional_streams,
-            max_unidirectional_streams,
-            stream_receive_window,
-            connection_receive_window,
-            stream_send_buffer,
-            connection_send_buffer,
-            datagram_send_buffer,
-            datagram_send_age: datagram_send_age.map(|value| seconds(value, "datagram_send_age")).transpose()?,
-            datagram_receive_buffer,
-            early_datagrams,
-            max_connections,
-            initial_mtu,
-            max_mtu,
-            congestion: congestion.to_owned(),
-            gso,
-            reset_stream_at,
-            seed: seed.map(wtio_engine::tls::sha256),
-        };
+    #[pyo3(signature = (options, *, server_tls, seed))]
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
+    fn new(options: EndpointOptions<'_>, server_tls: Option<&ServerTls>, seed: Option<&[u8]>) -> PyResult<Self> {
+        let io = options.io()?;
+        let options = options.for_engine(server_tls.is_some(), seed)?;
         let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
         Ok(Self {
             shared: Arc::new(Shared {

@@ -8,6 +8,7 @@
 mod connection;
 mod endpoint;
 mod home;
+mod options;
 mod stream;
 mod tls;
 mod waiter;

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from wtio._options import EndpointOptions
     from wtio._waiting import Waker
-    from wtio.config import Limits, Timeouts
 
 # What usually lies behind a failure to send.
 ERRNO_HINTS: Final = {
@@ -66,16 +66,7 @@ class Transport(Protocol):
         """Look up all addresses of a host, best first. OSError where there is none."""
 
     def open(
-        self,
-        *,
-        ip: str,
-        port: int,
-        dual_stack: bool,
-        limits: Limits,
-        timeouts: Timeouts,
-        server_tls: _core.ServerTls | None,
-        congestion: str,
-        reset_stream_at: bool,
+        self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Make an endpoint at an address; OSError where it cannot be had."""
 
@@ -260,27 +251,3 @@ class Driver(ABC):
 def describe_errno(number: int) -> str:
     """Name an error of the system: words and symbol."""
     return f"{os.strerror(number).lower()} ({errno.errorcode.get(number, f'errno {number}')})"
-
-
-def endpoint_options(limits: Limits, timeouts: Timeouts, *, is_server: bool) -> dict[str, Any]:
-    """Translate limits and timeouts into the engine's words. Every field that is the engine's is here."""
-    return {
-        "idle_timeout": timeouts.idle,
-        # Three PINGs may get lost before the idle timeout strikes.
-        "keep_alive": None if timeouts.keep_alive is None else min(timeouts.keep_alive, timeouts.idle / 3),
-        # A peer also needs room for its CONNECT stream, and for its control stream; ``Connection`` adds QPACK streams
-        # as they come. At first there must be room for three (RFC 9114, section 6.2).
-        "max_bidirectional_streams": limits.bidirectional_streams + (1 if is_server else 0),
-        "max_unidirectional_streams": max(limits.unidirectional_streams + 1, 3),
-        "stream_receive_window": limits.stream_receive_window,
-        "connection_receive_window": limits.connection_receive_window,
-        "stream_send_buffer": limits.stream_send_buffer,
-        "connection_send_buffer": limits.connection_send_buffer,
-        "datagram_send_buffer": limits.datagram_send_buffer,
-        "datagram_send_age": timeouts.datagram_send,
-        "datagram_receive_buffer": limits.datagram_receive_buffer,
-        "early_datagrams": limits.early_datagrams,
-        "max_connections": limits.connections,
-        "initial_mtu": limits.initial_mtu,
-        "max_mtu": limits.max_mtu,
-    }

@@ -15,10 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
-from wtio._driver import Address, Driver, endpoint_options
+from wtio._driver import Address, Driver
 
 if TYPE_CHECKING:
-    from wtio.config import Limits, Timeouts
+    from wtio._options import EndpointOptions
 
 # A timer that has to come forward by less than this stays as it is; loops round to a millisecond anyway.
 _TIMER_SLACK: Final = 0.0005
@@ -148,22 +148,7 @@ def _literal(host: str | None, port: int) -> Address | None:
 
 
 class LoopTransport:
-    """Real UDP sockets on the running loop, which receives itself (``"loop"``) or lets a thread do it (``"thread"``).
-
-    Raises:
-        TypeError: ``io`` is not a str.
-        ValueError: ``io`` is unknown.
-    """
-
-    def __init__(self, io: str = "loop") -> None:
-        if not isinstance(io, str):
-            raise TypeError(f"io must be a str, not {type(io).__name__}")
-        if io not in ("loop", "thread"):
-            raise ValueError(
-                f"io is {io!r}; it must be 'loop' (the event loop receives) or 'thread' (a thread does, for loops that "
-                "are often late)"
-            )
-        self._io = io
+    """Real UDP sockets on the running loop, which receives itself or lets a thread do it (``EndpointOptions.io``)."""
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
         """Look up all addresses of a host, best first (RFC 6724 order, as the system gives them)."""
@@ -184,24 +169,9 @@ class LoopTransport:
         return addresses
 
     def open(
-        self,
-        *,
-        ip: str,
-        port: int,
-        dual_stack: bool,
-        limits: Limits,
-        timeouts: Timeouts,
-        server_tls: _core.ServerTls | None,
-        congestion: str,
-        reset_stream_at: bool,
+        self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Open a socket; OSError where it cannot be had."""
-        endpoint = _core.Endpoint(
-            server_tls=server_tls,
-            congestion=congestion,
-            reset_stream_at=reset_stream_at,
-            io=self._io,
-            **endpoint_options(limits, timeouts, is_server=server_tls is not None),
-        )
+        endpoint = _core.Endpoint(options, server_tls=server_tls, seed=None)
         endpoint.bind(ip, port, dual_stack=dual_stack)
-        return LoopDriver(endpoint, asyncio.get_running_loop(), has_thread=self._io == "thread")
+        return LoopDriver(endpoint, asyncio.get_running_loop(), has_thread=options.io == "thread")

@@ -15,17 +15,17 @@ import selectors
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from wtio import _core
-from wtio._driver import Address, Driver, endpoint_options
+from wtio._driver import Address, Driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
-    from wtio.config import Limits, Timeouts
+    from wtio._options import EndpointOptions
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
@@ -698,25 +698,13 @@ class SimulatedTransport:
         return [Address(ip, port, ":" in ip) for ip in found]
 
     def open(
-        self,
-        *,
-        ip: str,
-        port: int,
-        dual_stack: bool,
-        limits: Limits,
-        timeouts: Timeouts,
-        server_tls: _core.ServerTls | None,
-        congestion: str,
-        reset_stream_at: bool,
+        self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Make an endpoint on the wire."""
-        endpoint = _core.Endpoint(
-            server_tls=server_tls,
-            congestion=congestion,
-            reset_stream_at=reset_stream_at,
-            seed=self.wire.next_seed(),
-            **endpoint_options(limits, timeouts, is_server=server_tls is not None),
-        )
+        # There is no socket that a thread could serve, and virtual time is the loop's.
+        if options.io != "loop":
+            options = replace(options, io="loop")
+        endpoint = _core.Endpoint(options, server_tls=server_tls, seed=self.wire.next_seed())
         return SimulatedDriver(
             endpoint, asyncio.get_running_loop(), self.wire, ip, port, is_server=server_tls is not None
         )

@@ -1,0 +1,102 @@
+"""The options of an endpoint as one value, from the public calls down to the engine.
+
+``connect``, ``Client``, ``serve`` and ``testing.Network`` build an ``EndpointOptions`` from their arguments; everything
+below takes it whole. It is checked here and nowhere else, and what follows from options alone is worked out here, too.
+Numbers have their defaults and ranges in ``wtio.config``. What concerns one server or one session, such as
+certificates, addresses and headers, is not an option of an endpoint.
+
+The engine reads the value by attribute (crates/python/src/options.rs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from wtio._arguments import check_bool, check_choice, check_instance, sealed
+from wtio.config import LARGEST_LIMIT, Limits, Timeouts
+
+__all__ = ["EndpointOptions", "SessionCredit"]
+
+
+class SessionCredit(NamedTuple):
+    """What one side of a session with flow control lets the other send at first."""
+
+    data: int
+    """Bytes on all streams together."""
+    bidirectional: int
+    """Bidirectional streams."""
+    unidirectional: int
+    """Unidirectional streams."""
+
+
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """How an endpoint and its connections behave. ``wtio.connect`` and ``wtio.serve`` explain each option.
+
+    Raises:
+        TypeError: A value is of the wrong type.
+        ValueError: ``congestion`` or ``io`` is unknown.
+    """
+
+    limits: Limits
+    timeouts: Timeouts
+    congestion: str
+    """The congestion controller: ``"tolerant"``, ``"cubic"``, ``"newreno"`` or ``"bbr"``."""
+    reset_stream_at: bool
+    """Whether to offer and use reliable resets (draft-ietf-quic-reliable-stream-reset)."""
+    strict: bool
+    """Whether peers are held to the letter of the newest draft."""
+    io: str
+    """Who receives: ``"loop"`` (the event loop) or ``"thread"`` (a thread per socket)."""
+
+    keep_alive: float | None = field(init=False, repr=False, compare=False)
+    """Interval of PINGs in seconds: ``Timeouts.keep_alive``, but so short that three may get lost before the idle
+    timeout strikes. None sends none."""
+    session_credit: SessionCredit = field(init=False, repr=False, compare=False)
+    """What the peer may send on a new session, if it speaks session flow control."""
+
+    def __post_init__(self) -> None:
+        check_instance("limits", self.limits, Limits, "such as wtio.Limits(read_all=None)")
+        check_instance("timeouts", self.timeouts, Timeouts, "such as wtio.Timeouts(connect=5)")
+        check_choice("congestion", self.congestion, ("tolerant", "cubic", "newreno", "bbr"))
+        check_bool("reset_stream_at", self.reset_stream_at)
+        check_bool("strict", self.strict)
+        if not isinstance(self.io, str):
+            raise TypeError(f"io must be a str, not {type(self.io).__name__}")
+        if self.io not in ("loop", "thread"):
+            raise ValueError(
+                f"io is {self.io!r}; it must be 'loop' (the event loop receives) or 'thread' (a thread does, for loops "
+                "that are often late)"
+            )
+        # The only way to set a field of a frozen class.
+        object.__setattr__(self, "keep_alive", _keep_alive(self.timeouts))
+        object.__setattr__(self, "session_credit", _session_credit(self.limits))
+
+    def peer_streams(self, is_server: bool) -> tuple[int, int]:
+        """Give how many streams (bidirectional, unidirectional) a new connection lets the peer have open at once.
+
+        Beside those of sessions, HTTP/3 needs streams of its own: a client's CONNECT stream, and a control stream from
+        each side. ``Connection`` adds QPACK streams as they come. At first there must be room for three unidirectional
+        streams (RFC 9114, section 6.2).
+        """
+        limits = self.limits
+        return limits.bidirectional_streams + (1 if is_server else 0), max(limits.unidirectional_streams + 1, 3)
+
+
+def _keep_alive(timeouts: Timeouts) -> float | None:
+    return None if timeouts.keep_alive is None else min(timeouts.keep_alive, timeouts.idle / 3)
+
+
+def _session_credit(limits: Limits) -> SessionCredit:
+    def given(value: int | None, of_connection: int, factor: int = 2) -> int:
+        return min(factor * of_connection, LARGEST_LIMIT) if value is None else value
+
+    streams = limits.unidirectional_streams
+    return SessionCredit(
+        data=given(limits.session_receive_window, limits.connection_receive_window),
+        bidirectional=given(limits.session_bidirectional_streams, limits.bidirectional_streams),
+        # HTTP/3 makes the connection allow 2. A limit below that is kept by the session instead.
+        unidirectional=given(limits.session_unidirectional_streams, streams, 2 if streams >= 2 else 1),
+    )
