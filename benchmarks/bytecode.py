@@ -3,6 +3,8 @@
 Both ends of a session on the simulated network, in steady state. Counted is what wtio runs and whatever it calls, but
 neither the simulation nor the application. Prints one JSON line for benchmarks/gate.py; `--profile WORKLOAD` prints
 the functions instead, with their bytecode instructions per operation.
+
+Nothing but the public API is used here: the gate runs this file against the library of other commits, too.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import inspect
 import json
 import sys
 from collections import Counter
@@ -18,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import wtio
 from wtio import testing
-from wtio._driver import simulated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,7 +33,8 @@ CHUNK = b"\x5a" * 65536
 BURST = 32
 WARM_UP = 2
 LIBRARY = str(Path(wtio.__file__).parent)
-SIMULATION = (simulated.__file__, testing.__file__)
+# wtio.testing, and the private modules that its classes come from.
+SIMULATION = {testing.__file__, *(inspect.getfile(getattr(testing, name)) for name in testing.__all__)}
 
 
 class Counted:
@@ -139,11 +142,41 @@ async def datagrams(
     counted.end()
 
 
-WORKLOADS: dict[str, tuple[Callable[..., Awaitable[None]], int]] = {
-    "echo": (echo, 100),
-    "requests": (requests, 100),
-    "bulk": (bulk, 64),
-    "datagrams": (datagrams, 10 * BURST),
+async def handshakes(counted: Counted, operations: int) -> None:
+    """A connection of its own, its session established on both sides and closed by the client."""
+    network = testing.Network(seed=1, latency=0.001)
+
+    async def stay(session: WebTransportSession) -> None:
+        async for _ in session.incoming_unidirectional_streams():
+            pass
+
+    async with network.serve(stay):
+        for number in range(WARM_UP + operations):
+            if number == WARM_UP:
+                counted.begin()
+            async with network.connect():
+                pass
+            # The server learns of the end, and both sides forget the connection.
+            await asyncio.sleep(1)
+        counted.end()
+
+
+def within_session(workload: Callable[..., Awaitable[None]]) -> Callable[[Counted, int], Awaitable[None]]:
+    """Return the workload with the two ends of a session to run in."""
+
+    async def run(counted: Counted, operations: int) -> None:
+        async with testing.session_pair(seed=1, latency=0.001) as (client, server):
+            await workload(client, server, counted, operations)
+
+    return run
+
+
+WORKLOADS: dict[str, tuple[Callable[[Counted, int], Awaitable[None]], int]] = {
+    "echo": (within_session(echo), 100),
+    "requests": (within_session(requests), 100),
+    "bulk": (within_session(bulk), 64),
+    "datagrams": (within_session(datagrams), 10 * BURST),
+    "handshake": (handshakes, 20),
 }
 
 
@@ -153,8 +186,7 @@ def count(name: str) -> tuple[Counter[CodeType], int]:
     counted = Counted()
 
     async def main() -> None:
-        async with testing.session_pair(seed=1, latency=0.001) as (client, server):
-            await workload(client, server, counted, operations)
+        await workload(counted, operations)
 
     gc.collect()
     gc.disable()

@@ -1,8 +1,8 @@
 //! What `make gate` counts instructions of: two engines on the simulated network, in steady state.
 //!
 //! `instructions WORKLOAD` runs one; `instructions --list` says on one line each what there is and how many operations
-//! it does, and on the first what the counts depend on. Handshake and warm-up lie outside of `collected`, the only
-//! function that callgrind is told to collect in.
+//! it does, and on the first what the counts depend on. The first connection and the warm-up are made outside of
+//! `collected`, the only function that callgrind is told to collect in.
 
 #![allow(clippy::print_stdout, reason = "its output is read by benchmarks/gate.py")]
 
@@ -12,7 +12,10 @@ mod support;
 use std::{hint::black_box, time::Duration};
 
 use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, pattern};
-use wtio_engine::ReceiveState;
+use wtio_engine::{
+    Event, ReceiveState,
+    tls::{ClientTls, Trust},
+};
 
 const SMALL: &[u8] = &[0xa5; 64];
 const BULK_CHUNK: usize = 64 * 1024;
@@ -29,11 +32,12 @@ struct Workload {
     run: fn(&mut Pair, u64, usize),
 }
 
-const WORKLOADS: [Workload; 4] = [
+const WORKLOADS: [Workload; 5] = [
     Workload { name: "echo", operations: 2000, warm_up: WARM_UP, run: echo },
     Workload { name: "requests", operations: 1000, warm_up: WARM_UP, run: requests },
     Workload { name: "bulk", operations: 128, warm_up: 32, run: bulk },
     Workload { name: "datagrams", operations: 200 * BURST, warm_up: 10 * BURST, run: datagrams },
+    Workload { name: "handshake", operations: 40, warm_up: 4, run: handshake },
 ];
 
 fn main() {
@@ -184,4 +188,21 @@ fn datagrams(pair: &mut Pair, _stream: u64, operations: usize) {
         }
         forget_events(pair);
     }
+}
+
+/// A connection of its own from the ClientHello to the last trace of it, one after the other. TLS does not resume.
+fn handshake(pair: &mut Pair, _stream: u64, operations: usize) {
+    let first = pair.ids;
+    for _ in 0..operations {
+        // A client remembers the tickets of servers in its configuration.
+        let tls = ClientTls::new(Trust::Insecure, None).expect("usable");
+        let client = pair.engines[CLIENT].connect(pair.now, pair.addresses[SERVER], "localhost", &tls).expect("room");
+        pair.run_until("both are connected", |p| {
+            [CLIENT, SERVER].iter().all(|&side| p.seen(side, |e| matches!(e, Event::Connected { .. })))
+        });
+        pair.engines[CLIENT].close(pair.now, client, 0, b"");
+        pair.run_until("both have forgotten it", |p| p.engines.iter().all(|engine| engine.connection_count() == 1));
+        forget_events(pair);
+    }
+    pair.ids = first;
 }
