@@ -77,7 +77,7 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 	cargo fmt --manifest-path fuzz/Cargo.toml
 	cargo fmt --manifest-path benchmarks/bare/Cargo.toml
 
-gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; fails at a tenth too many. ARGS=--renew accepts
+gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; ARGS=--renew accepts, ARGS="--against COMMIT" compares
 	@$(BIN)/python -m benchmarks.gate $(ARGS)
 
 bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling, --paths: other
