@@ -124,7 +124,6 @@ def test_impossible_port_is_refused(certificate: DevCertificate, port: int) -> N
 )
 @pytest.mark.trap("H18")
 def test_malformed_url_is_refused_at_once(url: str, words: str) -> None:
-    # Trap H18.
     with pytest.raises(wtio.InvalidURLError, match=words) as caught:
         wtio.connect(url)
     assert caught.value.url == url
@@ -352,7 +351,7 @@ async def test_garbage_over_udp_disturbs_nobody(server: Server, certificate: Dev
 
 @pytest.mark.trap("X6")
 async def test_garbage_from_the_address_of_a_client_disturbs_nobody(certificate: DevCertificate) -> None:
-    # Trap X6: a proxy in between adds garbage of its own in both directions.
+    # A proxy in between adds garbage of its own in both directions.
     chance = random.Random(3)
     loop = asyncio.get_running_loop()
 

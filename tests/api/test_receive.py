@@ -91,7 +91,6 @@ async def test_can_read_while_data_or_the_end_is_unseen(channel: Channel) -> Non
 
 @pytest.mark.trap("S11")
 async def test_data_stays_readable_after_the_peer_has_closed(channel: Channel) -> None:
-    # Trap S11.
     await channel.send(b"last words")
     await channel.writer.close()
     await channel.writer.wait_acked()
@@ -533,7 +532,7 @@ async def test_reset_by_the_peer_carries_its_code(channel: Channel, code: int) -
     [0, 1, 0x100, 0x52E4A40FA8DA, 0x52E4A40FA8F9, 0x52E4A40FA918, 0x52E5AC983163, 2**62 - 1],
 )
 async def test_reset_with_a_code_of_no_application_meaning(channel: Channel, wire_code: int) -> None:
-    # No public call sends such codes; another implementation may (trap S5).
+    # No public call sends such codes; another implementation may.
     assert channel.writer._core.reset(wire_code)
     with pytest.raises(wtio.StreamResetError) as caught:
         await channel.reader.read()
@@ -563,8 +562,9 @@ async def test_reset_is_what_every_later_read_raises(channel: Channel, name: str
         assert caught.value.error_code == 8
 
 
+@pytest.mark.trap("S1")
 async def test_reset_right_after_opening_reaches_the_peer(pair: Pair, side: str) -> None:
-    # Trap S1: without its header the peer could not tell what the stream is.
+    # Without its header the peer could not tell what the stream is.
     opener, acceptor = pair.sides(side)
     for form in ("bidirectional", "unidirectional"):
         outgoing: wtio.WebTransportSendStream = await getattr(opener, f"create_{form}_stream")()
@@ -601,11 +601,12 @@ async def test_readexactly_cut_short_by_a_reset_keeps_what_it_can_tell(channel: 
     assert caught.value.partial in (b"", b"0123")
 
 
+@pytest.mark.trap("S3")
 async def test_reset_after_the_end_was_acknowledged_changes_nothing(channel: Channel) -> None:
     await channel.send(b"all", end_stream=True)
     await channel.writer.reset(error_code=5)
     assert await channel.reader.read_all() == b"all"
-    # Trap S3: the connection lives on.
+    # The connection lives on.
     again = await channel.near.create_bidirectional_stream()
     await again.write(data=b"alive", end_stream=True)
     assert await (await anext(aiter(channel.far.incoming_bidirectional_streams()))).read_all() == b"alive"
@@ -652,7 +653,6 @@ async def test_stop_receiving_discards_what_had_arrived(channel: Channel) -> Non
 
 @pytest.mark.trap("S3", "S19")
 async def test_stop_receiving_after_the_end_does_nothing(channel: Channel) -> None:
-    # Trap S19.
     await channel.send(b"all", end_stream=True)
     assert await channel.reader.read_all() == b"all"
     await channel.reader.stop_receiving(error_code=6)
@@ -672,7 +672,6 @@ async def test_stop_receiving_after_a_reset_does_nothing(channel: Channel) -> No
 
 @pytest.mark.trap("S4")
 async def test_second_stop_changes_nothing(channel: Channel) -> None:
-    # Trap S4.
     await channel.reader.stop_receiving(error_code=1)
     await channel.reader.stop_receiving(error_code=2)
     await channel.reader.close()
@@ -758,7 +757,7 @@ async def test_stream_is_free_again_after_a_cancelled_read(channel: Channel, nam
 
 @pytest.mark.trap("S12")
 async def test_unread_stream_does_not_stall_another(certificate: DevCertificate, side: str) -> None:
-    # Trap S12. The connection's window has room for several full streams.
+    # The connection's window has room for several full streams.
     async with session_pair(certificate) as pair:
         opener, acceptor = pair.sides(side)
         slow = await opener.create_unidirectional_stream()
@@ -776,7 +775,7 @@ async def test_unread_stream_does_not_stall_another(certificate: DevCertificate,
 
 @pytest.mark.trap("S14")
 async def test_window_keeps_moving(certificate: DevCertificate, channel_kind: str) -> None:
-    # Trap S14: a hundred windows of the stream and of the connection.
+    # A hundred windows of the stream and of the connection.
     limits = wtio.Limits(stream_receive_window=8 * 1024, connection_receive_window=12 * 1024)
     async with session_pair(certificate, client_limits=limits, server_limits=limits) as pair:
         channel = await open_channel(pair, channel_kind)

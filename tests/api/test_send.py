@@ -132,7 +132,7 @@ async def test_data_may_change_once_write_has_returned(channel: Channel) -> None
 @pytest.mark.parametrize("size", [100, 65_536, 300_000])
 @pytest.mark.trap("S17")
 def test_changed_data_is_not_retransmitted(size: int) -> None:
-    # Trap S17: a lost packet is sent again from a copy, not from the caller's buffer.
+    # A lost packet is sent again from a copy, not from the caller's buffer.
     async def main() -> None:
         async with wtio.testing.session_pair(loss=0.2, seed=3) as (client, server):
             writer = await client.create_unidirectional_stream()
@@ -202,7 +202,6 @@ async def test_stop_with_a_code_of_no_application_meaning(tight: Channel) -> Non
 
 @pytest.mark.trap("S13")
 async def test_waiting_write_ends_when_the_peer_stops(tight: Channel) -> None:
-    # Trap S13.
     writing = await fill(tight)
     await tight.reader.stop_receiving(error_code=5)
     with pytest.raises(wtio.StreamStoppedError) as caught:
@@ -256,7 +255,7 @@ async def test_write_all_in_chunks_of_any_size(pair: Pair, channel_kind: str, ch
 
 @pytest.mark.trap("S9")
 async def test_write_all_of_much_data_through_a_small_queue(tight: Channel) -> None:
-    # Trap S9: every write is accepted in part only.
+    # Every write is accepted in part only.
     writing = asyncio.ensure_future(tight.writer.write_all(data=BULK * 2, chunk_size=50_000, end_stream=True))
     assert await tight.reader.read_all() == BULK * 2
     await writing
@@ -393,7 +392,6 @@ async def test_reset_defaults_to_no_error(channel: Channel) -> None:
 
 @pytest.mark.trap("S4")
 async def test_second_reset_changes_nothing(channel: Channel) -> None:
-    # Trap S4.
     await channel.writer.reset(error_code=1)
     await channel.writer.reset(error_code=2)
     await channel.writer.close()
@@ -433,7 +431,6 @@ async def test_codes_outside_32_bits_are_refused(channel: Channel, method: str, 
 
 @pytest.mark.trap("S2")
 async def test_reset_goes_through_although_there_is_no_credit_left(tight: Channel) -> None:
-    # Trap S2.
     writing = await fill(tight)
     await tight.writer.reset(error_code=4)
     await outcome(writing)
@@ -553,7 +550,7 @@ async def test_wait_acked_of_a_stopped_stream_says_that_data_is_lost(tight: Chan
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.trap("S18")
 def test_higher_send_order_goes_first(at_creation: bool, bidirectional: bool) -> None:
-    # Trap S18. On a slow link both streams have everything queued before the first byte leaves.
+    # On a slow link both streams have everything queued before the first byte leaves.
     async def main() -> None:
         limits = wtio.Limits(stream_send_buffer=2**20, connection_send_buffer=2**24)
         network = wtio.testing.Network(seed=1, bandwidth=1_000_000)

@@ -198,8 +198,8 @@ async def test_server_chooses_among_offered_protocols(certificate: DevCertificat
     assert chosen == ["v3", "v3", None, None, None, None]
 
 
+@pytest.mark.trap("C6")
 async def test_request_is_answered_once(server: Server, certificate: DevCertificate) -> None:
-    # Trap C6.
     for answers in ("accept accept", "accept reject", "reject accept", "reject reject"):
         one, two = answers.split()
         connecting = asyncio.ensure_future(outcome(opened(wtio.connect(url_of(server), tls=certificate.client_tls()))))
@@ -216,8 +216,8 @@ async def test_request_is_answered_once(server: Server, certificate: DevCertific
             assert result.status == 404
 
 
+@pytest.mark.trap("C6")
 async def test_answer_to_a_client_that_has_left(server: Server, certificate: DevCertificate) -> None:
-    # Trap C6: closed during accept.
     for answer in ("accept", "reject"):
         connecting = asyncio.ensure_future(opened(wtio.connect(url_of(server), tls=certificate.client_tls())))
         request = await anext(aiter(server))
@@ -271,8 +271,9 @@ async def test_iteration_of_a_server_with_a_handler_is_refused(certificate: DevC
             await anext(aiter(server))
 
 
+@pytest.mark.trap("H7")
 async def test_streams_may_come_before_accept(server: Server, certificate: DevCertificate) -> None:
-    # Trap H7: the client may send as soon as it has asked. Our own client waits; so the server side opens first.
+    # The client may send as soon as it has asked. Our own client waits; so the server side opens first.
     connecting = asyncio.ensure_future(opened(wtio.connect(url_of(server), tls=certificate.client_tls())))
     accepted = await (await anext(aiter(server))).accept()
     stream = await accepted.create_unidirectional_stream()
@@ -382,8 +383,8 @@ async def test_dual_stack(certificate: DevCertificate, host: str | None) -> None
                 assert await ask(session) == b"hello"
 
 
+@pytest.mark.trap("H17")
 async def test_localhost_is_all_of_its_addresses(certificate: DevCertificate) -> None:
-    # Trap H17.
     async with wtio.serve(echo, "localhost", 0, tls=certificate.server_tls()) as server:
         assert len({port for _, port in server.addresses}) == 1
         for name in ("localhost", "127.0.0.1"):
@@ -394,7 +395,7 @@ async def test_localhost_is_all_of_its_addresses(certificate: DevCertificate) ->
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @pytest.mark.trap("H17")
 def test_localhost_reaches_a_server_of_one_family(host: str) -> None:
-    # Trap H17. Not every machine has both addresses under this name; the simulated network has.
+    # Not every machine has both addresses under this name; the simulated network has.
     async def main() -> None:
         network = wtio.testing.Network()
         async with network.serve(echo, host) as server, network.connect("https://localhost/") as session:
@@ -411,7 +412,6 @@ async def test_several_hosts(certificate: DevCertificate) -> None:
 
 
 async def test_two_servers_in_one_process(certificate: DevCertificate) -> None:
-    # Trap P7.
     async with (
         wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as one,
         wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as two,
@@ -426,7 +426,7 @@ async def test_two_servers_in_one_process(certificate: DevCertificate) -> None:
 
 @pytest.mark.trap("C11")
 async def test_restart_on_the_same_port(certificate: DevCertificate) -> None:
-    # Trap P7, also with a client that was connected.
+    # Also after a client was connected.
     port = 0
     for _ in range(5):
         async with wtio.serve(echo, "127.0.0.1", port, tls=certificate.server_tls()) as server:
@@ -467,8 +467,8 @@ async def test_handles_of_a_gone_connection_touch_no_later_one(server: Server, c
 # -- shutdown
 
 
+@pytest.mark.trap("C11")
 async def test_closing_the_server_says_goodbye_to_all(certificate: DevCertificate) -> None:
-    # Trap C11.
     async with wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         port = port_of(server)
         sessions = [await wtio.connect(url_of(server), tls=certificate.client_tls()) for _ in range(5)]
@@ -602,8 +602,8 @@ def hook(request: wtio.HttpRequest) -> wtio.HttpResponse | None:
     return None
 
 
+@pytest.mark.trap("H13")
 async def test_ordinary_requests_are_answered(certificate: DevCertificate, caplog: pytest.LogCaptureFixture) -> None:
-    # Trap H13.
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=0)
     async with wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls(), http=hook) as server:
         authority = f"127.0.0.1:{port_of(server)}"
@@ -662,7 +662,6 @@ async def test_many_clients_at_once(certificate: DevCertificate) -> None:
 
 @pytest.mark.trap("X7")
 async def test_busy_client_does_not_starve_the_others(certificate: DevCertificate) -> None:
-    # Trap X7.
     async with (
         wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as server,
         wtio.connect(url_of(server), tls=certificate.client_tls()) as busy,
@@ -678,7 +677,6 @@ async def test_busy_client_does_not_starve_the_others(certificate: DevCertificat
 
 
 async def test_settings_are_checked() -> None:
-    # Trap P8.
     for name, size in (("read_all", -1), ("line", 0), ("max_mtu", 1), ("stream_receive_window", 10)):
         with pytest.raises(ValueError, match=f"Limits.{name}.*{size}"):
             wtio.Limits(**{name: size})

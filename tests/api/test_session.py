@@ -192,10 +192,10 @@ def facts(error: object) -> tuple[object, ...]:
 @pytest.mark.parametrize(
     ("code", "reason"), [(0, ""), (0, "done"), (7, "as you wish ä"), (2**32 - 1, "")], ids=["ok", "reason", "7", "max"]
 )
+@pytest.mark.trap("C5")
 async def test_close_ends_every_pending_call_with_the_same_error(
     scarce: Pair, side: str, code: int, reason: str
 ) -> None:
-    # Trap C5.
     closer, other = scarce.sides(side)
     tasks = await start(await make_stuck(scarce))
     # No stream is finished, so nothing is waited for.
@@ -260,10 +260,11 @@ async def test_code_and_reason_of_close_reach_the_peer(
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "€", "🙂"])
+@pytest.mark.trap("C3")
 async def test_long_reason_is_cut_at_a_character(
     sessions: tuple[WebTransportSession, WebTransportSession], letter: str
 ) -> None:
-    # Trap C3: 1024 bytes of UTF-8 at most.
+    # 1024 bytes of UTF-8 at most.
     near, far = sessions
     await near.close(1, "-" + letter * 2000)
     info = await far.wait_closed()
@@ -289,7 +290,6 @@ async def test_close_refuses_reasons_that_are_no_text(pair: Pair, reason: object
 
 @pytest.mark.trap("C6")
 async def test_second_close_changes_nothing(sessions: tuple[WebTransportSession, WebTransportSession]) -> None:
-    # Trap C6.
     near, far = sessions
     await near.close(1, "first")
     await near.close(2, "second")
@@ -371,7 +371,6 @@ async def test_several_tasks_may_wait_for_the_end(pair: Pair) -> None:
 
 @pytest.mark.trap("C10")
 async def test_ending_one_client_spares_the_others(certificate: DevCertificate) -> None:
-    # Trap C10.
     async with session_pair(certificate) as pair:
         connecting = asyncio.ensure_future(
             opened(wtio.connect(f"https://127.0.0.1:{port_of(pair.server)}/", tls=certificate.client_tls()))
@@ -474,7 +473,7 @@ async def test_streams_arrive_in_the_order_of_their_opening(
 async def test_each_stream_goes_to_exactly_one_acceptor(
     sessions: tuple[WebTransportSession, WebTransportSession], form: str
 ) -> None:
-    # Trap S8: some acceptors iterate, some come and go.
+    # Some acceptors iterate, some come and go.
     near, far = sessions
     count = 200
     seen: list[int] = []
@@ -552,7 +551,7 @@ async def test_open_waits_for_credit_or_says_so(certificate: DevCertificate) -> 
 
 @pytest.mark.trap("C7")
 async def test_late_streams_are_reset(pair: Pair) -> None:
-    # Trap C7: what was opened before the goodbye arrived.
+    # What was opened before the goodbye arrived.
     stream = await pair.client.create_bidirectional_stream()
     await stream.write(data=b"too late")
     closing = asyncio.ensure_future(pair.accepted.close(2, "closed"))
@@ -608,7 +607,6 @@ async def test_receive_datagram_waits(sessions: tuple[WebTransportSession, WebTr
 
 @pytest.mark.trap("D1")
 async def test_too_large_datagram_fails_at_once(sessions: tuple[WebTransportSession, WebTransportSession]) -> None:
-    # Trap D1.
     near, far = sessions
     size = 65_536
     with pytest.raises(wtio.DatagramTooLargeError) as caught:
@@ -651,7 +649,6 @@ async def test_datagram_may_change_after_sending(pair: Pair) -> None:
 async def test_unread_datagrams_are_bounded_and_counted(
     certificate: DevCertificate, side: str, limits: wtio.Limits, size: int, kept: int
 ) -> None:
-    # Trap D2.
     async with session_pair(certificate, client_limits=limits, server_limits=limits) as pair:
         near, far = pair.sides(side)
         for number in range(20):
@@ -729,8 +726,9 @@ def test_channels_cover_every_class_and_direction() -> None:
     assert len(CHANNELS) == 6
 
 
+@pytest.mark.trap("X3")
 async def test_draining_again_and_again_sends_nothing_more(pair: Pair) -> None:
-    # Trap X3: a caller in a loop must not fill the CONNECT stream's queue with capsules.
+    # A caller in a loop must not fill the CONNECT stream's queue with capsules.
     await pair.client.drain()
     await pair.accepted.wait_draining()
     before = pair.client.stats().bytes_sent

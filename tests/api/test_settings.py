@@ -1,4 +1,4 @@
-"""Each limit and each timeout has the effect that it promises (trap P8): none of them is accepted and ignored.
+"""Each limit and each timeout has the effect that it promises: none of them is accepted and ignored.
 
 In virtual time where time matters. What limits reading, writing and datagrams is tested with these.
 """
@@ -163,8 +163,9 @@ def test_timeout_of_silence(keep_alive: float | None) -> None:
     wtio.testing.run(main())
 
 
+@pytest.mark.trap("C2")
 def test_timeout_of_close() -> None:
-    # Trap C2: a peer that does not answer.
+    # The peer does not answer.
     async def main() -> None:
         network = wtio.testing.Network()
         async with wtio.testing.session_pair(network, timeouts=wtio.Timeouts(close=0.5)) as (client, _):

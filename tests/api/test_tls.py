@@ -208,8 +208,8 @@ async def test_wrong_hash_is_refused(certificate: DevCertificate) -> None:
     ("problem", "words"),
     [("expired", "expired|valid"), ("early", "valid"), ("long", "14 days"), ("rsa", "P-256"), ("p384", "P-256")],
 )
+@pytest.mark.trap("H21")
 async def test_right_hash_of_a_certificate_that_browsers_refuse(tmp_path: Path, problem: str, words: str) -> None:
-    # Trap H21.
     match problem:
         case "expired":
             made = Made(tmp_path, begin=NOW - 5 * DAY, end=NOW - DAY)

@@ -110,7 +110,6 @@ async def mixed(stream: wtio.WebTransportReceiveStream, chance: random.Random) -
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", [*READERS, "mixed"])
 def test_cancelled_reads_lose_and_double_no_byte(name: str, seed: int) -> None:
-    # Trap P6.
     chance = random.Random(seed)
     read = READERS.get(name, mixed)
     data = text_of_lines(chance, 30_000)
@@ -175,7 +174,7 @@ def test_cancelled_read_all_keeps_everything(seed: int, when: When) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.trap("S10")
 def test_cancelled_writes_lose_and_double_no_byte(seed: int, method: str, when: When) -> None:
-    # Traps S10, P6: what was accepted is a prefix, and the length of it is told.
+    # What was accepted is a prefix, and the caller can ask how long it is.
     chance = random.Random(seed)
     data = chance.randbytes(60_000)
     cancelled = 0
@@ -342,8 +341,9 @@ def test_methods_that_need_not_wait_do_not(call: Callable[[wtio.WebTransportStre
 
 @pytest.mark.parametrize("form", ["bidirectional", "unidirectional"])
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.trap("S7")
 def test_cancelled_opening_opens_nothing(seed: int, form: str) -> None:
-    # Trap S7. Only three streams are allowed at once, so opening has to wait for the end of others.
+    # Only three streams are allowed at once, so opening has to wait for the end of others.
     chance = random.Random(seed)
 
     async def main() -> None:
@@ -386,8 +386,8 @@ def test_cancelled_opening_opens_nothing(seed: int, form: str) -> None:
 @pytest.mark.parametrize("acceptors", [1, 3])
 @pytest.mark.parametrize("form", ["bidirectional", "unidirectional"])
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.trap("S7", "S8")
 def test_cancelled_accepting_loses_no_stream(seed: int, form: str, acceptors: int) -> None:
-    # Traps S7, S8.
     chance = random.Random(seed)
     count = 60
 
@@ -504,8 +504,9 @@ def test_waiting_for_the_end_cancelled_and_taken_up_again(when: When) -> None:
 
 
 @pytest.mark.parametrize("when", WHENS)
+@pytest.mark.trap("S7")
 def test_connect_cancelled_at_every_point_leaves_nothing_behind(when: When) -> None:
-    # Trap S7. Every endpoint on the network must be gone in the end, and the server must serve on.
+    # Every endpoint on the network must be gone in the end, and the server must serve on.
     async def attempt(point: int) -> bool:
         network = wtio.testing.Network()
         async with network.serve(wait_closed) as server:
@@ -605,8 +606,9 @@ def test_cancelled_iteration_loses_no_request(seed: int, iterators: int) -> None
 
 
 @pytest.mark.parametrize("when", WHENS)
+@pytest.mark.trap("C8")
 def test_leaving_the_context_manager_cancelled_at_every_point(when: When) -> None:
-    # Trap C8: the goodbye leaves, whatever happens to the task.
+    # The goodbye leaves, whatever happens to the task.
     async def attempt(point: int) -> bool:
         network = wtio.testing.Network()
         async with network.serve() as server:
@@ -639,7 +641,7 @@ def futures() -> int:
 @pytest.mark.parametrize("when", WHENS)
 @pytest.mark.trap("S7")
 def test_cancelled_calls_leave_no_waiter(when: When) -> None:
-    # Trap S7: one entry per cancelled call would be a leak in a program that polls with timeouts.
+    # One entry per cancelled call would be a leak in a program that polls with timeouts.
     async def main() -> None:
         async with wtio.testing.session_pair(limits=TIGHT) as (client, server):
             writer = await client.create_bidirectional_stream()

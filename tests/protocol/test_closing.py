@@ -1,4 +1,4 @@
-"""How sessions end (fact sheet 35, 36, 53 to 58, 79 to 89; traps C1, C3, C4, C6, C10, H15)."""
+"""How sessions end (requirements 35, 36, 53 to 58 and 79 to 89)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Datagrams byte by byte, against a QUIC stack that lets its user write the whole frame (fact sheet 41 and 43)."""
+"""Datagrams byte by byte, against a QUIC stack that lets its user write the whole frame (requirements 41 and 43)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Session flow control, as far as SETTINGS and capsules go (fact sheet 59 to 77)."""
+"""Session flow control, as far as SETTINGS and capsules go (requirements 59 to 77)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Session flow control between our server and a raw client, capsule by capsule (fact sheet 59 to 77)."""
+"""Session flow control between our server and a raw client, capsule by capsule (requirements 59 to 77)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anything a peer can send leads to documented events and outputs, in bounded memory, however it is cut (trap X4)."""
+"""Anything a peer can send leads to documented events and outputs, in bounded memory, however it is cut."""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What can only be seen on the wire, against a peer that sends what it is told to (fact sheet 8 to 91).
+"""What can only be seen on the wire, against a peer that sends what it is told to (requirements 8 to 91).
 
 The engine and the sessions are real; the network and the clock are simulated.
 """
@@ -783,7 +783,7 @@ def test_r79_r80_r84_close_ends_every_stream_with_session_gone() -> None:
             await settle()
             assert peer.raw_streams[0].data == OK + close(7, "bye")
             assert peer.raw_streams[0].has_ended
-            assert peer.raw_streams[0].stop_code is None  # trap C1
+            assert peer.raw_streams[0].stop_code is None  # browsers would drop the close code
             assert [stream.reset_code for stream in peer.data_streams] == [ErrorCodes.WT_SESSION_GONE] * 2
             [both] = [stream for stream in peer.data_streams if stream.core.id & 2 == 0]
             assert both.stop_code == ErrorCodes.WT_SESSION_GONE

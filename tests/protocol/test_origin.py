@@ -1,4 +1,4 @@
-"""Which pages may connect (fact sheet 18 and 19)."""
+"""Which pages may connect (requirements 18 and 19)."""
 
 import logging
 

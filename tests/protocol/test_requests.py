@@ -1,4 +1,4 @@
-"""Request streams: frames, header sections, asking for and answering session requests (fact sheet 16 to 34)."""
+"""Request streams: frames, header sections, asking for and answering session requests (requirements 16 to 34)."""
 
 from typing import Any
 

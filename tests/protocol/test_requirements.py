@@ -3,7 +3,7 @@
 A test names what it stands for in its name, ``test_r12_h6_request_before_settings_waits``, or in a mark,
 ``@pytest.mark.requirement(12)`` and ``@pytest.mark.trap("H6")``. Requirements are those of
 draft-ietf-webtrans-http3-16 and what it builds on; C is a client, S a server, E either end, I an intermediary. Traps
-are what other implementations fell into.
+are what other implementations fell into: `traps.py` describes them.
 """
 
 import ast
@@ -11,6 +11,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+
+from .traps import TRAPS
 
 REQUIREMENTS = {
     # Establishing: sections 3.1 and 7.1.
@@ -118,9 +120,6 @@ REQUIREMENTS = {
     92: "E decides by the settings, not by the token, what webtransport means",
 }
 
-TRAPS = {"H": 21, "C": 11, "S": 19, "D": 6, "X": 7}
-"""How many traps there are of each kind: handshake, closing, streams, datagrams, hostile peers."""
-
 TESTS = Path(__file__).parent.parent
 
 
@@ -159,11 +158,11 @@ def test_every_requirement_has_a_test_of_the_protocol() -> None:
 
 def test_every_trap_has_a_test() -> None:
     found = all_claims(TESTS)
-    labels = [f"{kind}{number}" for kind, count in TRAPS.items() for number in range(1, count + 1)]
-    assert not [label for label in labels if label not in found]
+    assert not {label: trap for label, trap in TRAPS.items() if label not in found}
+    counts = {"H": 21, "C": 11, "S": 19, "D": 6, "X": 7}
+    assert list(TRAPS) == [f"{kind}{number}" for kind, count in counts.items() for number in range(1, count + 1)]
 
 
 def test_no_test_stands_for_what_does_not_exist() -> None:
-    labels = {f"R{number}" for number in REQUIREMENTS}
-    labels |= {f"{kind}{number}" for kind, count in TRAPS.items() for number in range(1, count + 1)}
+    labels = {f"R{number}" for number in REQUIREMENTS} | set(TRAPS)
     assert not {label: names for label, names in all_claims(TESTS).items() if label not in labels}

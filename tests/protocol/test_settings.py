@@ -1,4 +1,4 @@
-"""Fact sheet 1.1, 1.3 (1 to 15), 2.2 to 2.4; traps H2, H3, H4, H8."""
+"""SETTINGS: what each side sends, what it makes of the peer's, and which draft is spoken (requirements 1 to 15)."""
 
 import pytest
 from hypothesis import given

@@ -1,7 +1,7 @@
 """Every combination of present and absent settings, and what must come of it.
 
 What must come of it is written down here a second time, in tables of literals, and shares nothing with the table of
-dialects that it judges (fact sheet 1.1, 2.3 and 2.4; requirements 1 to 15, 59 to 64).
+dialects that it judges (requirements 1 to 15, 59 to 64).
 """
 
 from collections.abc import Iterator

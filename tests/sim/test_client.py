@@ -37,6 +37,7 @@ async def opened(client: wtio.Client, path: str = "", *, allow_pooling: bool = T
     return await client.connect(URL + path, allow_pooling=allow_pooling)
 
 
+@pytest.mark.trap("C10")
 def test_r60_pooled_sessions_share_one_connection_and_are_separate() -> None:
     async def main() -> None:
         network = Network()
@@ -47,7 +48,7 @@ def test_r60_pooled_sessions_share_one_connection_and_are_separate() -> None:
             assert [session.path for session in sessions] == [f"/{number}" for number in range(5)]
             replies = await asyncio.gather(*(says(session, session.path.encode()) for session in sessions))
             assert replies == [session.path.encode() for session in sessions]
-            # Trap C10: the end of one leaves the others alone, on whatever way it ends.
+            # The end of one leaves the others alone, on whatever way it ends.
             await sessions[0].close(7, "done")
             await sessions[1].abort()
             for session in sessions[2:]:

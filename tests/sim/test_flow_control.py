@@ -1,4 +1,4 @@
-"""Session flow control end to end, on the simulated network, mostly with small limits (fact sheet 59 to 78)."""
+"""Session flow control end to end, on the simulated network, mostly with small limits (requirements 59 to 78)."""
 
 from __future__ import annotations
 

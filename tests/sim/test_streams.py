@@ -110,7 +110,7 @@ def test_reset_delivers_code_and_stream_through_loss(seed: int) -> None:
         async with session_pair(seed=seed, **CONDITIONS["all"]) as (client, server):
             stream = await client.create_bidirectional_stream()
             await stream.reset(error_code=0xFFFFFFFF)
-            # Trap S1: nothing was written, yet the peer learns of the stream.
+            # Nothing was written, yet the peer learns of the stream.
             incoming = await anext(server.incoming_bidirectional_streams())
             with pytest.raises(wtio.StreamResetError) as caught:
                 await incoming.read()

@@ -1,4 +1,4 @@
-"""Programs that end in the middle of everything: no hang, no crash, and goodbyes that arrive (traps P2, P5, C8)."""
+"""Programs that end in the middle of everything: no hang, no crash, and goodbyes that arrive."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_interpreter_exits_in_the_middle_of_everything(tmp_path: Path, name: str
 
 
 def test_loops_one_after_another_leave_nothing_behind(certificate: wtio.DevCertificate) -> None:
-    # Trap P5. Each loop ends while the client's connection still lingers (RFC 9000, section 10.2).
+    # Each loop ends while the client's connection still lingers (RFC 9000, section 10.2).
     async def session() -> None:
         async with wtio.serve(wait_closed, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
             url = f"https://127.0.0.1:{server.addresses[0][1]}/"
@@ -205,7 +205,7 @@ async def wait_closed(session: wtio.WebTransportSession) -> None:
 
 @pytest.mark.trap("C8")
 def test_goodbye_leaves_before_the_program_ends(tmp_path: Path) -> None:
-    # Trap C8: the client's program ends right after its `async with`; the server in another process gets the code.
+    # The client's program ends right after its `async with`; the server, another process, gets the code.
     server = tmp_path / "server.py"
     server.write_text(
         textwrap.dedent(

@@ -1,4 +1,4 @@
-"""Ten thousand short streams on one session: memory stays flat on both sides, however they end (trap S6)."""
+"""Ten thousand short streams on one session: memory stays flat on both sides, however they end."""
 
 from __future__ import annotations
 
