@@ -1,4 +1,4 @@
-"""Devious baton (draft-frindell-webtrans-devious-baton-00), which exercises every part of WebTransport.
+"""Devious baton (draft-frindell-webtrans-devious-baton-00), a game that uses every part of WebTransport.
 
 Numbers go back and forth, each on a stream of its own and one higher than the last, until one wraps around to 0. This
 module is what `baton_server.py` and `baton_client.py` share: messages, rules, and the player that both sides are.
@@ -24,7 +24,7 @@ class SessionCode(IntEnum):
 
     NO_ERROR = 0x00
     DA_YAMN = 0x01
-    """A stream that is needed cannot be opened."""
+    """A stream that the rules require cannot be opened."""
     BRUH = 0x02
     """A message is malformed or incomplete."""
     SUS = 0x03
@@ -37,7 +37,7 @@ class StreamCode(IntEnum):
     """Error codes of a stream."""
 
     IDC = 0x01
-    """In STOP_SENDING: does not care."""
+    """In STOP_SENDING: the receiver does not want the message."""
     WHATEVER = 0x02
     """In RESET_STREAM: the peer gave the stream up first."""
     I_LIED = 0x03
@@ -45,7 +45,7 @@ class StreamCode(IntEnum):
 
 
 class GameEnd(Exception):
-    """The session is to be closed now; ``code`` says why."""
+    """The game is over: close the session with ``code``."""
 
     def __init__(self, code: SessionCode, reason: str) -> None:
         super().__init__(f"{code.name}: {reason}" if code else reason)
@@ -68,7 +68,7 @@ def encode_message(baton: int, padding: int = 0) -> bytes:
 
 
 class MessageReader:
-    """Reads one message from pieces of any size. However long the padding is, none of it is kept."""
+    """Reads one message from pieces of any size. Padding of any length is skipped, not kept."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -122,7 +122,7 @@ class Request:
     count: int = 1
     """Batons at the same time."""
     baton: int | None = None
-    """Where each of them starts, 1 … 255; None leaves it to the server."""
+    """The first value of each, 1 … 255; None lets the server choose."""
 
     @property
     def path(self) -> str:
@@ -159,7 +159,7 @@ def _number(query: dict[str, str], name: str, least: int, most: int) -> int | No
 
 
 class Arrival(Enum):
-    """What a message came on, seen from its receiver, and what the next one goes out on."""
+    """How a message arrived, seen from its receiver, and how the next one is sent."""
 
     UNIDIRECTIONAL = "a unidirectional stream"
     BIDIRECTIONAL = "the peer's bidirectional stream"
@@ -168,16 +168,16 @@ class Arrival(Enum):
 
 @dataclass
 class Game:
-    """The rules, and how many batons are still in play. It knows of no session."""
+    """The rules, and how many batons are still in play. It does no I/O."""
 
     is_client: bool
     count: int
     start: int | None
-    """What the first messages carry; None for any value but 0."""
+    """The value of the first messages; None allows any value but 0."""
     expected: dict[Arrival, Counter[int]] = field(init=False)
-    """The values that may come on streams of the peer, and how many of each."""
+    """The values that may arrive on the peer's streams, and how many of each."""
     unknown: int = field(init=False, default=0)
-    """How many of the first messages may still come, where their value is not known."""
+    """How many first messages may still arrive, if their value is not known."""
 
     def __post_init__(self) -> None:
         self.expected = {kind: Counter() for kind in (Arrival.UNIDIRECTIONAL, Arrival.BIDIRECTIONAL)}
@@ -187,14 +187,14 @@ class Game:
             self.expected[Arrival.UNIDIRECTIONAL][self.start or 0] = self.count
 
     def sent(self, baton: int, answered: Arrival | None) -> None:
-        """Note a message of ours; ``answered`` is what its predecessor came on, None for the first ones."""
+        """Note a message of ours; ``answered`` says how its predecessor arrived, None for the first ones."""
         if answered in (None, Arrival.REPLY):
             self.expected[Arrival.BIDIRECTIONAL][successor(baton)] += 1
         elif answered is Arrival.BIDIRECTIONAL:
             self.expected[Arrival.UNIDIRECTIONAL][successor(baton)] += 1
 
     def received(self, baton: int, arrival: Arrival, answers: int = 0) -> int | None:
-        """Note a message of the peer: what to send next, or None where this baton has come to its end.
+        """Note a message of the peer: what to send next, or None if this baton is done.
 
         ``answers`` is what we sent on the stream that brings a reply.
         """
@@ -216,7 +216,7 @@ class Game:
             raise GameEnd(SessionCode.NO_ERROR, "all batons have come to their end")
 
     def wants_datagram(self, baton: int) -> bool:
-        """Whether a copy of a message that was received goes out as a datagram."""
+        """Whether a received message is also sent back as a datagram."""
         return baton % 7 == (1 if self.is_client else 0)
 
 
@@ -261,7 +261,7 @@ class Player:
         self._tasks = asyncio.TaskGroup()
 
     async def play(self) -> wtio.CloseInfo:
-        """Play to the end of the session. It went well if the result's code is 0, whoever closed it."""
+        """Play until the session ends. Code 0 in the result means success, whoever closed it."""
         code, reason = SessionCode.NO_ERROR, ""
         try:
             async with asyncio.timeout(self.patience) as self._clock, self._tasks as tasks:
@@ -274,9 +274,9 @@ class Player:
                     for _ in range(self.request.count):
                         tasks.create_task(self._pass_on(self.request.baton, None))
         except* wtio.SessionClosed:
-            pass  # The peer has ended it; how, the result tells.
+            pass  # The peer has ended it; the result says how.
         except* GameEnd as ends:
-            # If several are at fault at once, any of them will do.
+            # If several went wrong at once, report any of them.
             end: BaseException = ends
             while isinstance(end, BaseExceptionGroup):
                 end = end.exceptions[0]
@@ -301,14 +301,14 @@ class Player:
             self.tell(f"received {decode_message(data)} in a datagram")
 
     async def _receive(self, stream: wtio.WebTransportReceiveStream, arrival: Arrival, answers: int = 0) -> None:
-        """Take the message of one stream, and pass its baton on."""
+        """Read the message of one stream, and pass its baton on."""
         reader = MessageReader()
         try:
             async for data in stream:
                 reader.feed(data)
         except wtio.StreamResetError as error:
             if isinstance(stream, wtio.WebTransportStream):
-                # Does nothing where our message has arrived.
+                # Does nothing if our message has arrived.
                 await stream.reset(error_code=StreamCode.WHATEVER)
             self.tell(f"the peer gave {arrival.value} up with code {error.error_code}")
             self.game.lost()
@@ -328,7 +328,7 @@ class Player:
     async def _pass_on(
         self, baton: int, answered: Arrival | None, source: wtio.WebTransportReceiveStream | None = None
     ) -> None:
-        """Send a baton on the stream that its predecessor's arrival demands; None sends a first one."""
+        """Send a baton on the kind of stream that the rules require after ``answered``; None sends a first one."""
         stream: wtio.WebTransportSendStream
         try:
             if isinstance(source, wtio.WebTransportStream) and answered is Arrival.BIDIRECTIONAL:
@@ -354,7 +354,7 @@ class Player:
         except wtio.StreamStoppedError as error:
             await stream.reset(error_code=StreamCode.WHATEVER)
             self.tell(f"the peer did not want {baton}, with code {error.error_code}")
-            # On a stream with two directions, the other one tells what became of the baton.
+            # On a bidirectional stream, the other direction shows what became of the baton.
             if answered is not Arrival.UNIDIRECTIONAL:
                 self.game.lost()
                 return

@@ -39,7 +39,7 @@ class Room:
 
     def say(self, text: str, besides: str = "") -> None:
         for name, outbox in self.members.items():
-            # Whoever does not read misses messages, and holds up nobody.
+            # A member that does not read misses messages, and delays nobody.
             if name != besides and not outbox.full():
                 outbox.put_nowait(text)
 

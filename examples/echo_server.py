@@ -28,7 +28,7 @@ async def echo_stream(stream: wtio.WebTransportStream) -> None:
 
 async def echo_datagrams(session: wtio.WebTransportSession) -> None:
     async for data in session.incoming_datagrams():
-        # The way back may carry less than the way here, and datagrams may get lost anyway.
+        # The path back may have a smaller limit, and datagrams may get lost anyway.
         with contextlib.suppress(wtio.DatagramTooLargeError):
             session.send_datagram(data)
 

@@ -1,4 +1,4 @@
-"""A client of the file server: gets and puts files, several at once, each on a stream of its own.
+"""A client of the file server: gets and puts files, several at once, each on its own stream.
 
 Start `python examples/file_server.py DIRECTORY` first, then run, for instance:
 
@@ -19,7 +19,7 @@ CHUNK = 256 * 1024
 async def get(session: wtio.WebTransportSession, name: str, into: Path) -> None:
     async with await session.create_bidirectional_stream() as stream:
         await stream.write(data=f"get {name}\n".encode(), end_stream=True)
-        # The first chunk (or the reset of a file that is not there) comes before anything is created here.
+        # Read the first chunk (or the reset, if there is no such file) before a local file is created.
         chunk = await stream.read()
         with (into / name).open("wb") as file:
             while chunk:

@@ -33,7 +33,7 @@ class FileServer:
         with contextlib.suppress(wtio.StreamError):
             async with stream:
                 verb, _, name = (await stream.readline(limit=1000)).decode().strip().partition(" ")
-                # Only plain names: nobody gets out of the directory.
+                # Only plain names, so that nobody can leave the directory.
                 if verb not in ("get", "put") or not name or name != Path(name).name or name == "..":
                     await stream.close(error_code=BAD_REQUEST)
                 elif verb == "get":
@@ -53,7 +53,7 @@ class FileServer:
                 await stream.write(data=chunk)
 
     async def put(self, stream: wtio.WebTransportStream, path: Path) -> None:
-        # The file appears under its name when it is complete, and never before.
+        # The file gets its name only once it is complete.
         descriptor, temporary = await asyncio.to_thread(tempfile.mkstemp, dir=self.directory, prefix=".incoming-")
         try:
             with os.fdopen(descriptor, "wb") as file:

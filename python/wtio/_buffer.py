@@ -1,4 +1,4 @@
-"""What may be written: ``Buffer``, and the one place that turns an argument into contiguous bytes."""
+"""The type of data that can be written, ``Buffer``, and its conversion to contiguous bytes."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ __all__ = ["Buffer", "contiguous_bytes"]
 
 
 def contiguous_bytes(data: Buffer, name: str = "data") -> bytes | bytearray | memoryview:
-    """Give ``data`` back as something whose ``len()`` is its number of bytes, without copying.
+    """Return ``data`` as an object whose ``len()`` is its number of bytes, without copying.
 
     Args:
         data: Any object with the buffer protocol whose memory is C-contiguous.
         name: What to call it in an error.
 
     Returns:
-        ``data`` itself where it is ``bytes`` or ``bytearray``, else a memoryview of format ``B``.
+        ``data`` itself if it is ``bytes`` or ``bytearray``, else a memoryview of format ``B``.
 
     Raises:
         TypeError: ``data`` is text, has no buffer, or is not contiguous. The message says what to do.

@@ -1,7 +1,7 @@
-"""What a server logs of handlers that fail: each kind once in a while, and how often it happened.
+"""What a server logs when handlers fail: a few entries of each kind per minute, and then how often it happened.
 
-A client can make a handler fail as often as it likes, for instance by resetting one stream of each session. So what a
-client can do is no error, and of nothing does the log grow with every time.
+A client can make handlers fail as often as it likes, for instance by resetting one stream of each session. So a failure
+that a client can cause is not logged as an error, and no kind of failure is logged every time.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FailureLog", "severity"]
 
-# Seconds in which no more of one kind is written than this: three errors, as what differs between them helps to find
-# the defect, and one line of everything else.
+# In this many seconds, no more is written of one kind than three errors (their differences help to find the bug) or one
+# line of anything else.
 _PERIOD: Final = 60.0
 _MOST_ERRORS: Final = 3
-# Kinds that are told apart; further ones count as one.
+# How many kinds are distinguished; further ones count as one.
 _KINDS: Final = 64
 
 
 def severity(error: BaseException, session: WebTransportSession) -> int:
-    """Return the logging level of what a handler of ``session`` raised, an exception or a group of them.
+    """Return the logging level for what a handler of ``session`` raised, an exception or a group of them.
 
-    INFO for what the client did and the handler left to us; WARNING for what the way to the client did not let through;
-    ERROR for the rest, such as the end of another session.
+    INFO if the client caused it; WARNING if the path to the client did not allow it; ERROR for the rest, such as the
+    end of another session.
     """
     if isinstance(error, BaseExceptionGroup):
         return max(severity(part, session) for part in error.exceptions)
@@ -48,7 +48,7 @@ def severity(error: BaseException, session: WebTransportSession) -> int:
     if isinstance(error, SessionClosed):
         return logging.INFO if session.is_closed else logging.ERROR
     if isinstance(error, asyncio.IncompleteReadError):
-        # A client may end a stream at any byte; a database that does so is another matter.
+        # A client may end a stream at any byte. The same error from somewhere else, such as a database, is serious.
         return logging.INFO if _origin(error) == "wtio.stream" else logging.ERROR
     if isinstance(error, (DatagramTooLargeError, StreamCreditError)):
         return logging.WARNING
@@ -56,18 +56,18 @@ def severity(error: BaseException, session: WebTransportSession) -> int:
 
 
 class FailureLog:
-    """Writes failures to a logger: the first of each kind, and after a minute how many came behind them.
+    """Writes failures to a logger: the first of each kind, and after a minute how many more there were.
 
-    Errors are of one kind if they passed the same lines, lesser failures if they are of one class.
+    Errors are of the same kind if they came from the same lines of code, other failures if they have the same class.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        # _KINDS of them, and one more for each message.
+        # By what makes them alike (_key). At most _KINDS, and one more for each message.
         self._kinds: dict[Hashable, _Kind] = {}
 
     def write(self, error: BaseException, level: int, message: str, *arguments: object) -> None:
-        """Log ``message % arguments`` with what went wrong, or count it."""
+        """Log ``message % arguments`` with the error, or count it."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         kind = self._kind(_key(error, level, message), (message, level), now)
@@ -89,7 +89,7 @@ class FailureLog:
             self._logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
 
     def close(self) -> None:
-        """Tell now what was counted."""
+        """Log the counts now."""
         for kind in self._kinds.values():
             if kind.timer is not None:
                 kind.timer.cancel()
@@ -110,17 +110,19 @@ class FailureLog:
 
 
 class _Kind:
-    """Failures that need not all be read."""
+    """Failures of one kind."""
 
     __slots__ = ("count", "level", "room", "timer", "until", "words")
 
     def __init__(self) -> None:
+        # End of the current period, in seconds of the loop's clock.
         self.until = 0.0
+        # Level and classes of the period's first failure, for the line with the count.
         self.level = 0
         self.words = ""
-        # How many more are written until then.
+        # How many more are written in this period.
         self.room = 0
-        # How many were not written, and what will tell of them.
+        # How many were not written, and the timer that will log this number.
         self.count = 0
         self.timer: asyncio.TimerHandle | None = None
 
@@ -128,7 +130,7 @@ class _Kind:
 def _key(error: BaseException, level: int, message: str) -> Hashable:
     parts = _parts(error)
     if level >= logging.ERROR:
-        # As a set: a group has as many parts as the client had streams.
+        # A set, because a group may have one part for each of the client's streams.
         return message, level, frozenset((type(part), *_lines(part)) for part in parts)
     return message, level, frozenset(type(part) for part in parts)
 

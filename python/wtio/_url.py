@@ -1,4 +1,4 @@
-"""URLs of sessions: taken apart as browsers do, and shown without what may be secret."""
+"""URLs of sessions: parsed as browsers do, and shown without parts that may be secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Target:
     """The parts of a URL."""
 
     url: str
-    """For people: without the query, which may hold a token."""
+    """For messages: without the query, which may contain a token."""
     host: str
     """Name in ASCII, or IP address without brackets."""
     port: int
@@ -36,17 +36,17 @@ class Target:
 
 
 def without_query(text: str) -> str:
-    """Cut a URL or path off where its query or fragment begins: those may hold tokens, and logs are passed around."""
+    """Remove the query and fragment of a URL or path: they may contain tokens, and logs are passed around."""
     return re.split(r"[?#]", text, maxsplit=1)[0]
 
 
 def without_secrets(url: str) -> str:
-    """Cut the query and the user off a URL of somebody else's."""
+    """Remove the query, fragment and user of a URL that came from elsewhere."""
     return re.sub(r"^([^/]*//)[^/\\]*@", r"\1", without_query(url))
 
 
 def parse_url(url: str) -> Target:
-    """Take a WebTransport URL apart.
+    """Parse a WebTransport URL.
 
     Raises:
         InvalidURLError: It is not ``https://host[:port][/path][?query]``.
@@ -58,7 +58,7 @@ def parse_url(url: str) -> Target:
         raise TypeError(f"url must be str, not {type(url).__name__}")
 
     def invalid(why: str) -> NoReturn:
-        # A password may hold any character, so all in front of the last @ is left out.
+        # A password may contain any character, so everything before the last @ is left out.
         shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*:)?(//)?.*@", r"\1\2…@", without_query(url), flags=re.DOTALL)
         raise InvalidURLError(f"invalid URL `{shown}`: {why}; expected https://host[:port][/path][?query]", url=url)
 
@@ -78,7 +78,7 @@ def parse_url(url: str) -> Target:
     if fragment is not None:
         invalid("it contains a fragment, which cannot be sent")
     host, port = _host_and_port(where or "", invalid)
-    # Characters outside ASCII and a few others are escaped; escapes that are there already stay as they are.
+    # Characters outside ASCII and a few others are escaped; existing escapes are kept.
     path = quote(path or "/", safe="/%:@!$&'()*+,;=~-._[]|")
     authority = host if port == _DEFAULT_PORT else f"{host}:{port}"
     shown = f"https://{authority}{path}"
@@ -88,7 +88,7 @@ def parse_url(url: str) -> Target:
 
 
 def _host_and_port(where: str, invalid: Callable[[str], NoReturn]) -> tuple[str, int]:
-    """Take host and port apart; the host as it goes over the wire."""
+    """Split host and port; the host is returned as it is sent on the wire."""
     end = where.find("]") + 1 if where.startswith("[") else -1
     if end == 0:
         invalid("an IPv6 address lacks its closing bracket")

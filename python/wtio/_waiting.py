@@ -1,11 +1,11 @@
-"""What tasks wait on: something that happens once, and something the engine reports again and again.
+"""What tasks wait on: ``Flag`` for something that happens once, ``Waiters`` for reports of the engine.
 
-Most sessions and connections never have anybody wait for most of this, so what holds the waiting tasks is made when the
-first one comes: an idle session is a fifth smaller for it.
+Most sessions and connections never have a waiting task, so the containers for them are made when the first one waits.
+An idle session is a fifth smaller because of that.
 
-asyncio runs a task that was woken in the loop's next turn, and its answer leaves at the end of that. With ``Waiter`` in
-place of a future, the driver runs the task in the turn that woke it, as soon as the engine is done
-(``Driver._take_turn``): that spares a turn on each side of an echo.
+asyncio runs a woken task in the loop's next iteration, and its answer leaves at the end of that one. With ``Waiter`` in
+place of a future, the driver runs the task in the same callback, as soon as the engine is done. That saves an iteration
+on each side of an echo.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Flag", "Waiter", "Waiters", "Waker", "check_loop", "refuse_foreign"]
 
 
 def check_loop(event_loop: asyncio.AbstractEventLoop | None, what: str) -> None:
-    """Raise RuntimeError unless ``event_loop`` is the one that runs here; None belongs to no loop yet."""
+    """Raise RuntimeError unless ``event_loop`` is the running loop; None means that it belongs to no loop yet."""
     if event_loop is not None and asyncio.get_running_loop() is not event_loop:
         raise _foreign(event_loop, what)
 
@@ -31,8 +31,8 @@ def check_loop(event_loop: asyncio.AbstractEventLoop | None, what: str) -> None:
 def refuse_foreign(event_loop: asyncio.AbstractEventLoop | None, is_between_runs: bool) -> None:
     """Raise RuntimeError for a call that did not come from its event loop. The engine calls this.
 
-    Between two runs of a loop, where no other loop runs on its thread either, only a closed one is refused: nothing
-    would ever come of the call.
+    Between two runs of a loop, while no other loop runs on its thread, only a closed loop is refused: nobody would ever
+    act on the call.
     """
     if not is_between_runs or event_loop is None or event_loop.is_closed():
         raise _foreign(event_loop, "this session")
@@ -50,17 +50,17 @@ def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> Runtime
 
 
 class Waker(Protocol):
-    """What the engine reports to: a ``Waiter``, ``Waiters``, an ``asyncio.Future[None]``."""
+    """What the engine completes: a ``Waiter``, ``Waiters`` or ``asyncio.Future[None]``."""
 
     def done(self) -> bool:
-        """Whether nobody waits any more."""
+        """Whether nobody waits any more, so that there is no need to set a result."""
 
     def set_result(self, value: None, /) -> None:
-        """It has happened."""
+        """Report that it has happened."""
 
 
 class Flag:
-    """Something that happens once. As ``asyncio.Event`` without ``clear``, at a tenth of its size."""
+    """Something that happens once: an ``asyncio.Event`` without ``clear``, at a tenth of its size."""
 
     __slots__ = ("_waiters", "is_set")
 
@@ -69,7 +69,7 @@ class Flag:
         self._waiters: list[Waiter] | None = None
 
     def set(self) -> None:
-        """It has happened: everybody who waits goes on. Idempotent."""
+        """Set the flag and wake every waiting task. Idempotent."""
         self.is_set = True
         waiters, self._waiters = self._waiters, None
         for waiter in waiters or ():
@@ -77,7 +77,7 @@ class Flag:
                 waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Wait until it has happened; at once if it has. Cancelling changes nothing."""
+        """Wait until the flag is set; return at once if it is. Cancelling changes nothing."""
         if self.is_set:
             return
         waiter = Waiter(asyncio.get_running_loop())
@@ -93,11 +93,11 @@ class Flag:
 
 
 class Waiters:
-    """Tasks that wait for one thing that the engine reports, in the order in which they came.
+    """Tasks that wait for the same report of the engine, served in the order of their arrival.
 
-    The engine gets this object in place of a ``Waiter``. It wakes the first task only; a task that found something
-    wakes the next (``pass_on``), and one that found nothing waits again, as the first. So a report costs as many looks
-    as it is worth, however many wait. A cancelled task leaves nothing behind in the engine and hands on what woke it.
+    The engine gets this object in place of a ``Waiter``. A report wakes only the first task. If that task finds
+    something, it wakes the next one (``pass_on``); if not, it waits again, at the front. So the cost of a report does
+    not depend on how many tasks wait. A cancelled task leaves nothing behind in the engine and passes its wake-up on.
     """
 
     __slots__ = ("_is_registered", "_loop", "_register", "_waiters")
@@ -109,16 +109,16 @@ class Waiters:
         self._is_registered = False
 
     def done(self) -> bool:
-        """Never: it registers again and again."""
+        """Return False: it can be registered any number of times."""
         return False
 
     def set_result(self, value: None, /) -> None:
-        """The engine has something to report."""
+        """Report that there is something to look at."""
         self._is_registered = False
         self.pass_on()
 
     def pass_on(self) -> None:
-        """Let the task that waits first look."""
+        """Wake the first waiting task."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -126,14 +126,20 @@ class Waiters:
                 return
 
     def wake(self) -> None:
-        """Let all tasks look."""
+        """Wake all waiting tasks."""
         waiters, self._waiters = self._waiters, deque()
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     async def wait(self, *, again: bool) -> None:
-        """Wait for the next report; ``again`` after one that brought nothing. Cancelling leaves nothing behind."""
+        """Wait for the next report.
+
+        Cancelling leaves nothing behind.
+
+        Args:
+            again: Whether the last report brought this task nothing, so that it keeps its place at the front.
+        """
         waiter = Waiter(self._loop)
         if again:
             self._waiters.appendleft(waiter)
@@ -144,7 +150,7 @@ class Waiters:
             self._register(self)
         try:
             if waiter.done():
-                # Reported on the spot: let the loop turn, so that looking again can never spin.
+                # Completed at once: give other tasks a chance, so that trying again can never spin.
                 await asyncio.sleep(0)
             await waiter
         except BaseException:

@@ -3,7 +3,7 @@
 ::
 
     WebTransportError
-    ├── ConnectError (ConnectionError)           no session came about: .report .errno
+    ├── ConnectError (ConnectionError)           there was no session: .report .errno
     │   ├── InvalidURLError (ValueError)         .url
     │   ├── NameResolutionError                  .host
     │   ├── CertificateError                     .path
@@ -13,7 +13,7 @@
     │   └── SessionRejectedError                 .status .headers
     ├── SessionClosed (ConnectionError)          .code .reason .closed_by
     │   ├── SessionClosedOK                      ended cleanly with code 0
-    │   └── SessionClosedError                   a code, or no goodbye at all
+    │   └── SessionClosedError                   with another code, or without a close
     ├── StreamError                              .stream_id
     │   ├── StreamResetError (ConnectionResetError)   .error_code .wire_code .partial
     │   ├── StreamStoppedError (BrokenPipeError)      .error_code .wire_code
@@ -26,8 +26,8 @@
     │   └── RemoteProtocolError                  .error_code
     └── BusyError (RuntimeError)                 two tasks in one read or one write
 
-Left alone: ``TimeoutError``, ``asyncio.CancelledError``, ``asyncio.IncompleteReadError``, ``TypeError``, ``ValueError``
-and, for a socket that cannot be had, ``OSError``.
+Built-in errors that calls also raise: ``TimeoutError``, ``asyncio.CancelledError``, ``asyncio.IncompleteReadError``,
+``TypeError``, ``ValueError``, and ``OSError`` if a socket cannot be opened.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ class ConnectError(WebTransportError, ConnectionError):
     """A client could not establish a session; subclasses say at which step."""
 
     report: ConnectionReport | None = None
-    """Everything known of the attempt: addresses, certificate, settings, who ended it and why. None where it failed
-    before the host was looked up: a bad URL, or a certificate file that cannot be used."""
+    """Everything known about the attempt: addresses, certificate, settings, who ended it and why. None if it failed
+    before the host was looked up, because of a bad URL or a certificate file that cannot be used."""
     errno: int | None
-    """The system's error number, such as ``errno.ENETUNREACH``, where it or the network (ICMP) refused to deliver; None
+    """The system's error number, such as ``errno.ENETUNREACH``, if it or the network (ICMP) refused to deliver; None
     otherwise."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError keeps its number where the others keep nothing.
+        # OSError keeps its number in a slot of its own, not in __dict__.
         attributes = self.__dict__.copy()
         if self.errno is not None:
             attributes["errno"] = self.errno
@@ -79,10 +79,10 @@ class ConnectError(WebTransportError, ConnectionError):
 
 
 class InvalidURLError(ConnectError, ValueError):
-    """The URL is not one that WebTransport can connect to."""
+    """WebTransport cannot connect to this URL."""
 
     url: str
-    """The URL as it was given."""
+    """The URL, unchanged."""
 
     def __init__(self, message: str, *, url: str) -> None:
         super().__init__(message)
@@ -104,7 +104,7 @@ class CertificateError(ConnectError):
     """A certificate is not trusted (client), or a certificate, key or trust file cannot be used (both sides)."""
 
     path: str | None
-    """The file at fault, or None where it is the peer's certificate or did not come from a file."""
+    """The file at fault, or None if it is the peer's certificate or did not come from a file."""
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
         super().__init__(message)
@@ -112,11 +112,11 @@ class CertificateError(ConnectError):
 
 
 class ConnectionRefused(ConnectError, ConnectionRefusedError):
-    """The server takes no new connection, or the network says that nothing listens there (``errno`` ECONNREFUSED)."""
+    """The server accepts no new connection, or the network reports that nothing listens (``errno`` ECONNREFUSED)."""
 
 
 class HandshakeTimeout(ConnectError, TimeoutError):
-    """No session within ``Timeouts.connect``; the message says which step was reached."""
+    """There was no session within ``Timeouts.connect``; the message says which step was reached."""
 
     timeout: float
     """The limit that passed, in seconds."""
@@ -152,12 +152,12 @@ class SessionRejectedError(ConnectError):
 
 
 class SessionClosed(WebTransportError, ConnectionError):
-    """The session has ended. Every call that was pending, and every later one, raises this with the same attributes."""
+    """The session has ended. Every pending call and every later one raises this, with the same attributes."""
 
     code: int | None
-    """The application's close code (0 … 2^32-1), or None where the session ended without one."""
+    """The application's close code (0 … 2^32-1), or None if the session ended without one."""
     reason: str
-    """The application's reason, or words of ours where the connection was lost."""
+    """The application's reason, or a description of wtio's if the connection was lost."""
     closed_by: ClosedBy
     """``"peer"``, ``"local"`` or ``"transport"``."""
 
@@ -173,15 +173,15 @@ class SessionClosed(WebTransportError, ConnectionError):
 
 
 class SessionClosedOK(SessionClosed):
-    """The session ended cleanly: code 0, announced by one of the two applications."""
+    """The session ended cleanly: one of the two applications closed it with code 0."""
 
 
 class SessionClosedError(SessionClosed):
-    """The session ended with a non-zero code, or without any goodbye (connection lost, aborted, protocol error)."""
+    """The session ended with another code than 0, or without a close (connection lost, aborted, protocol error)."""
 
 
 class StreamError(WebTransportError):
-    """One stream cannot do what was asked; the session lives on."""
+    """One stream cannot do what was asked; the session goes on."""
 
     stream_id: int | None
     """The QUIC stream ID."""
@@ -192,14 +192,14 @@ class StreamError(WebTransportError):
 
 
 class StreamResetError(StreamError, ConnectionResetError):
-    """The peer abandoned its sending side; what it had made reliable was delivered first."""
+    """The peer reset its sending side; whatever it had promised to deliver was delivered first."""
 
     error_code: int | None
-    """The peer application's code (0 … 2^32-1), or None where the wire code has no application meaning."""
+    """The peer application's code (0 … 2^32-1), or None if the wire code has no application meaning."""
     wire_code: int
-    """The code as it stood in the QUIC frame."""
+    """The code in the QUIC frame."""
     partial: bytes
-    """Bytes of an incomplete ``readexactly``, ``readuntil`` or ``readline`` that came before the reset."""
+    """Bytes of an incomplete ``readexactly``, ``readuntil`` or ``readline`` that arrived before the reset."""
 
     def __init__(
         self,
@@ -220,9 +220,9 @@ class StreamStoppedError(StreamError, BrokenPipeError):
     """The peer no longer wants to receive on this stream."""
 
     error_code: int | None
-    """The peer application's code (0 … 2^32-1), or None where the wire code has no application meaning."""
+    """The peer application's code (0 … 2^32-1), or None if the wire code has no application meaning."""
     wire_code: int
-    """The code as it stood in the QUIC frame."""
+    """The code in the QUIC frame."""
 
     def __init__(self, message: str, *, error_code: int | None, wire_code: int, stream_id: int | None = None) -> None:
         super().__init__(message, stream_id=stream_id)
@@ -231,18 +231,18 @@ class StreamStoppedError(StreamError, BrokenPipeError):
 
 
 class StreamClosedError(StreamError):
-    """This side of the stream was finished, reset or stopped by this program before."""
+    """This program has already finished, reset or stopped this side of the stream."""
 
 
 class ReadLimitError(StreamError, asyncio.LimitOverrunError):
-    """More bytes than the limit came without an end or separator. All of them are still in the stream."""
+    """More bytes than the limit arrived without an end or separator. All of them are still in the stream."""
 
     limit: int
     """The limit in bytes."""
     setting: str
     """Name of the parameter or setting that holds it."""
     consumed: int
-    """As in asyncio: bytes that may be read to get past the limit."""
+    """As in asyncio: how many bytes to read to get past the limit."""
 
     def __init__(self, message: str, *, limit: int, setting: str, stream_id: int | None = None) -> None:
         # asyncio's own constructor has another signature; its attribute is set below.
@@ -272,7 +272,7 @@ class DatagramTooLargeError(WebTransportError, ValueError):
 
 
 class ProtocolError(WebTransportError):
-    """Somebody broke the rules of the protocol; subclasses say who."""
+    """A rule of the protocol was broken; subclasses say by whom."""
 
 
 class LocalProtocolError(ProtocolError):
