@@ -1,9 +1,9 @@
-"""The connection report: what is known of a connection and why it came about, ended, or did not come about.
+"""The connection report: what is known about a connection, and why it was made, ended or failed.
 
-``session.report`` gives it at any time, also after the end; every error that ``connect`` raises once it has begun to
-look for the server carries it as ``error.report``. ``str(report)`` is text for people, ``report.as_dict()`` is for
-JSON. ``python -m wtio doctor URL`` prints it with advice. It is put together when it is asked for; a connection does
-no work for it.
+``session.report`` returns it at any time, also after the end. Errors of ``connect`` have it as ``error.report``, unless
+they were raised before the host was looked up. ``str(report)`` is text for people, ``report.as_dict()`` is for JSON.
+``python -m wtio doctor URL`` prints it with advice. It is put together on request; until then it costs a connection
+nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 Step: TypeAlias = Literal["lookup", "handshake", "settings", "request", "session"]
-"""How far a connection came; ``"session"``: a session was established."""
+"""The last step that was reached; ``"session"`` means that a session was established."""
 AddressOutcome: TypeAlias = Literal[
     "connected", "failed", "incomplete", "no answer", "unreachable", "not QUIC", "given up", "not tried"
 ]
@@ -40,7 +40,7 @@ HEADING_WIDTH: Final = 14
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddressReport:
-    """One address of the host, and what came of it."""
+    """One address of the host, and what happened with it."""
 
     ip: str
     """IPv4 or IPv6 address."""
@@ -48,13 +48,14 @@ class AddressReport:
     """UDP port."""
     outcome: AddressOutcome
     """``"connected"``: in use. ``"failed"``: it answered, and the handshake failed. ``"incomplete"``: it answered, but
-    the handshake was not over in time. ``"no answer"``: not a single packet came back. ``"given up"``: another address
-    was faster. ``"not tried"``: there was no need or no time. ``"unreachable"``: this machine cannot send there, or the
-    network says that nothing is there. Only ``python -m wtio doctor`` finds ``"not QUIC"`` (something else answers)."""
+    the handshake did not finish in time. ``"no answer"``: no packet came back. ``"given up"``: another address was
+    faster. ``"not tried"``: there was no need or no time. ``"unreachable"``: this machine cannot send to it, or the
+    network reports that nothing is there. Only ``python -m wtio doctor`` finds ``"not QUIC"`` (something else
+    answers)."""
     detail: str = ""
-    """More in words; may be empty."""
+    """Further explanation; may be empty."""
     errno: int | None = None
-    """The system's error number, such as ``errno.ENETUNREACH``, where it or the network said why; None otherwise."""
+    """The system's error number, such as ``errno.ENETUNREACH``, if it or the network gave a reason; None otherwise."""
 
     @property
     def is_ipv6(self) -> bool:
@@ -65,35 +66,35 @@ class AddressReport:
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTimes:
-    """How long each step took, in seconds; None for one that did not come to its end. A server measures none."""
+    """How long each step took, in seconds; None for a step that did not complete. A server measures none."""
 
     lookup: float | None = None
     """Finding the addresses of the host."""
     handshake: float | None = None
-    """From the first packet to a complete QUIC and TLS handshake, the race of several addresses included."""
+    """From the first packet to a complete QUIC and TLS handshake, including the race between addresses."""
     settings: float | None = None
     """From there to the server's HTTP/3 SETTINGS."""
     request: float | None = None
     """From there to the server's answer to the session request."""
     total: float | None = None
-    """All of it, also where it failed."""
+    """All steps together, also if the attempt failed."""
 
 
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateReport:
-    """A server's certificate. What cannot be read of it is empty or 0; ``sha256`` is always right."""
+    """A server's certificate. Fields that cannot be read from it are empty or 0; ``sha256`` is always right."""
 
     sha256: str
-    """SHA-256 over the certificate, 64 hexadecimal digits: what clients and browsers pin."""
+    """SHA-256 of the certificate, 64 hexadecimal digits. Clients and browsers pin this."""
     subject: str = ""
     """Its subject, such as ``CN=example.org``."""
     issuer: str = ""
     """Who signed it."""
     names: tuple[str, ...] = ()
-    """DNS names and IP addresses that it is for (subject alternative names)."""
+    """DNS names and IP addresses for which it is valid (subject alternative names)."""
     not_before: int = 0
-    """Begin of its validity, in Unix seconds."""
+    """Start of its validity, in Unix seconds."""
     not_after: int = 0
     """End of its validity, in Unix seconds."""
     key: str = ""
@@ -113,29 +114,28 @@ class CertificateReport:
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TLSReport:
-    """What TLS did."""
+    """TLS parameters, trust, and the server's certificate."""
 
     version: str
     """``"1.3"``, the only one that QUIC uses."""
     alpn: str | None
-    """The application protocol agreed on: ``"h3"``; None if it did not come to that."""
+    """The negotiated application protocol: ``"h3"``; None if the handshake did not get that far."""
     cipher: str | None
-    """The cipher suite agreed on, such as ``TLS13_AES_128_GCM_SHA256``; None if it did not come to that."""
+    """The negotiated cipher suite, such as ``TLS13_AES_128_GCM_SHA256``; None if the handshake did not get that far."""
     server_name: str | None
     """Host name that the client asked for (SNI); on a client the host of the URL."""
     trust: Trust | None
-    """Whom the client trusts: the system's authorities, those it was given, hashes it was given, or anyone. None on a
-    server."""
+    """What the client trusts: the system's authorities, given authorities, given hashes, or anyone. None on servers."""
     expected_hashes: tuple[str, ...]
     """Hashes that the client was given, in hexadecimal."""
     certificate: CertificateReport | None
-    """The server's certificate, also one that was refused; None if none was seen. On a server its own."""
+    """The server's certificate, also if it was refused; None if none was received. On a server its own."""
     chain_length: int
-    """Number of certificates that the server sent; 0 if none was seen."""
+    """Number of certificates that the server sent; 0 if none was received."""
     hash_matches: bool | None
-    """Whether the certificate has one of ``expected_hashes``; None where none are given or no certificate was seen."""
+    """Whether the certificate has one of ``expected_hashes``; None if none are given or no certificate was received."""
     refusal: str
-    """Why the client refused the certificate; empty where it did not."""
+    """Why the client refused the certificate; empty if it did not."""
 
 
 @sealed
@@ -161,38 +161,38 @@ class ParameterReport:
     name: str
     """Its name; ``grease`` for a reserved identifier, ``unknown`` for any other without a name."""
     value: int | str
-    """A number where it is one, otherwise its bytes in hexadecimal; ``""`` for a parameter without a value."""
+    """A number if it is one, otherwise its bytes in hexadecimal; ``""`` for a parameter without a value."""
 
 
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndReport:
-    """How a session ended, or why none came about."""
+    """How a session ended, or why there was none."""
 
     cause: str
     """What ended it: ``"lookup"`` (no address), ``"socket"``, ``"timeout"`` (``Timeouts.connect``), ``"requirements"``
     (the peer lacks something), ``"rejected"`` (an HTTP status), ``"request"`` (the request was reset), ``"session"``
-    (a session's own end); for connections ``"application"`` and ``"transport"`` (the peer's
+    (the session itself ended); for connections ``"application"`` and ``"transport"`` (the peer's
     CONNECTION_CLOSE from HTTP/3 or from QUIC), ``"protocol"`` (the peer broke QUIC's rules), ``"tls"``, ``"idle"``,
-    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``, ``"unreachable"`` (nothing can be delivered there) and
+    ``"reset"``, ``"version"``, ``"refused"``, ``"local"``, ``"unreachable"`` (nothing can be delivered to the peer) and
     ``"violation"`` (the peer broke HTTP/3's rules)."""
     by: EndedBy
     """``"peer"``, ``"local"``, ``"transport"`` (neither: the connection was lost) or ``"timeout"``."""
     code: int | None
-    """The code: a close code, an HTTP/3 or QUIC error, a TLS alert, an HTTP status or an errno, as ``cause`` says."""
+    """A close code, HTTP/3 or QUIC error, TLS alert, HTTP status or errno, depending on ``cause``; None without one."""
     code_name: str
     """Name of the code, such as ``H3_NO_ERROR (0x100)``; empty without one."""
     reason: str
-    """The reason in words, the peer's where it gave one."""
+    """The reason in words: the peer's, if it gave one."""
 
 
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionReport:
-    """All that is known of one connection. Immutable; take a new one to see changes."""
+    """All that is known about one connection. Immutable: request a new one to see changes."""
 
     url: str
-    """The URL without its query, which may hold a token; on a server put together from the request."""
+    """The URL without its query, which may contain a token. On a server it is derived from the request."""
     host: str
     """The host of the URL, without brackets."""
     is_client: bool
@@ -200,19 +200,19 @@ class ConnectionReport:
     made_at: int
     """When this report was made, in Unix seconds."""
     step: Step
-    """How far it came."""
+    """The last step that was reached."""
     addresses: tuple[AddressReport, ...]
-    """Addresses of the peer in the order in which they were tried; on a server just the client's."""
+    """Addresses of the peer in the order in which they were tried; on a server only the client's."""
     times: PhaseTimes
     """How long the steps took."""
     tls: TLSReport | None
     """TLS and the certificate; None if no packet came back."""
     dialect: str | None
-    """The draft that is spoken, such as ``draft15``; None if none was agreed on."""
+    """The draft in use, such as ``draft15``; None if none was negotiated."""
     dialect_reason: str
     """Why this draft, or why none."""
     settings_sent: tuple[SettingReport, ...]
-    """HTTP/3 settings of this side, in order; empty if no connection came about."""
+    """HTTP/3 settings of this side, in order; empty if there was no connection."""
     settings_received: tuple[SettingReport, ...] | None
     """HTTP/3 settings of the peer, in order; None if they did not arrive."""
     transport_parameters: tuple[ParameterReport, ...] | None
@@ -220,44 +220,44 @@ class ConnectionReport:
     flow_control: bool
     """Whether session flow control is on."""
     max_datagram_size: int | None
-    """Largest datagram in bytes that can be sent; None if the peer takes none or it is not known."""
+    """Largest datagram that can be sent, in bytes; None if the peer accepts none or it is not known."""
     mtu: int | None
     """UDP payload size in use, in bytes; None without a connection."""
     loop_late_total: int
     """How often this side's event loop was late for the connection's socket; see ``SessionStats.loop_late_total``."""
     protocols: tuple[str, ...]
-    """Subprotocols that the client offered, most wanted first."""
+    """Subprotocols that the client offered, preferred ones first."""
     protocol: str | None
     """The subprotocol that the server chose."""
     origin: str | None
     """Value of the Origin header; None without one."""
     status: int | None
-    """HTTP status of the answer to the session request; None if none came."""
+    """HTTP status of the answer to the session request; None without an answer."""
     end: EndReport | None
     """How it ended or why it failed; None while the session is open."""
 
     @property
     def is_established(self) -> bool:
-        """Whether a session came about."""
+        """Whether there was a session."""
         return self.step == "session"
 
     def setting(self, identifier: int) -> int | None:
-        """Value of a setting of the peer; None where it was not sent."""
+        """Value of a setting of the peer; None if it was not sent."""
         check_integer("identifier", identifier)
         return next((item.value for item in self.settings_received or () if item.id == identifier), None)
 
     def transport_parameter(self, identifier: int) -> int | str | None:
-        """Value of a transport parameter of the peer; None where it was not sent."""
+        """Value of a transport parameter of the peer; None if it was not sent."""
         check_integer("identifier", identifier)
         return next((item.value for item in self.transport_parameters or () if item.id == identifier), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as dicts, lists, str, numbers, bool and None, as ``json.dumps`` takes them."""
+        """Return the report as dicts, lists, str, numbers, bool and None, ready for ``json.dumps``."""
         result: dict[str, Any] = _plain(self)
         return result
 
     def __str__(self) -> str:
-        """Return it as text of several lines, without a newline at the end."""
+        """Return the report as several lines of text, without a newline at the end."""
         return "\n".join(f"{name:<{HEADING_WIDTH}}{text}".rstrip() for name, text in report_rows(self))
 
 
@@ -271,7 +271,7 @@ def _plain(value: Any) -> Any:
 
 
 def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
-    """Lines as (heading, text); an empty heading continues the one above."""
+    """The report as (heading, text) lines; an empty heading continues the previous one."""
     rows = [("url", report.url), ("result", _result(report))]
     rows += _block("address", [_address(address) for address in report.addresses])
     times = _times(report.times)

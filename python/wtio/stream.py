@@ -1,12 +1,12 @@
 """The three stream classes: what an application reads from and writes to.
 
-Bytes, order, windows and retransmission are the engine's; what an end, a reset or a stop means, and what it is called,
-is decided here. A stream object holds its engine stream, its session and a few flags. No queue and no task belongs to
-it: a call that must wait leaves one waiter with the engine and pulls the bytes itself when it resumes, which is why
-cancelling loses none.
+The engine looks after bytes, order, windows and retransmission. This module decides what an end, a reset or a stop
+means and which error it becomes. A stream object holds its engine stream, its session and a few flags; it has no queue
+and no task. A call that must wait leaves one waiter with the engine and takes the bytes itself when it resumes. That is
+why cancelling loses none.
 
-Thread rules: whatever changes something or waits belongs to the session's event loop and raises RuntimeError elsewhere;
-the engine looks. Properties and ``diagnostics`` may be read from any thread.
+Calls that wait or change something raise RuntimeError unless they are made on the session's event loop; the engine
+checks this. Properties and ``diagnostics`` can be read from any thread.
 """
 
 from __future__ import annotations
@@ -49,21 +49,22 @@ __all__ = [
 ]
 
 BODY_RAISED_CODE: Final = int(ErrorCodes.H3_INTERNAL_ERROR)
-"""Application error code 0x102 (258): a stream is reset and stopped with it when the body of its ``async with`` raised;
-a session is closed with it when the body of its ``async with`` or its server's handler raised."""
+"""Application error code 0x102 (258). A stream is reset and stopped with it if the body of its ``async with`` raised; a
+session is closed with it if the body of its ``async with`` or its server's handler raised."""
 
 WIRE_ZERO: Final = to_wire(0)
-"""Error code 0 as it stands on the wire."""
+"""Error code 0 in its form on the wire."""
 _WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
-# QUIC can carry no more on one stream (RFC 9000, section 4.5).
+# The most that QUIC can carry on one stream (RFC 9000, section 4.5).
 _MOST_BYTES: Final = 2**62 - 1
-# Seconds. No application closes a stream with a code that has no meaning for applications, but a peer that ends its
-# session does, and the resets may overtake the capsule with the session's code and reason: Firefox sends them first.
+# Seconds. Only a peer that ends its session resets streams with a code that has no meaning for applications. These
+# resets may arrive before the capsule with the session's code and reason; Firefox sends them first. So wait for the
+# capsule.
 _END_PATIENCE: Final = 0.5
 
 
 class StreamDirection(StrEnum):
-    """Which ways a stream carries bytes, seen from this side."""
+    """The directions in which a stream carries bytes, seen from this side."""
 
     BIDIRECTIONAL = "bidirectional"
     SEND_ONLY = "send_only"
@@ -83,19 +84,19 @@ class StreamDiagnostics:
     session_id: int
     """Session ID: the QUIC stream ID of the session's CONNECT stream."""
     direction: StreamDirection
-    """Which ways it carries bytes."""
+    """The directions in which it carries bytes."""
     is_peer_initiated: bool
     """Whether the peer opened it."""
     receive_state: str
-    """``open``, ``ended`` (all was read), ``reset`` (by the peer), ``stopped`` (by this side), ``gone`` (with its
-    connection) or ``none`` (send-only)."""
+    """``open``, ``ended`` (everything was read), ``reset`` (by the peer), ``stopped`` (by this side), ``gone`` (with
+    its connection) or ``none`` (send-only)."""
     send_state: str
-    """``open``, ``finished``, ``acked`` (finished, and all acknowledged), ``reset`` (by this side), ``stopped`` (by the
-    peer), ``gone`` (with its connection) or ``none`` (receive-only)."""
+    """``open``, ``finished``, ``acked`` (finished, and everything acknowledged), ``reset`` (by this side), ``stopped``
+    (by the peer), ``gone`` (with its connection) or ``none`` (receive-only)."""
     bytes_written: int
     """Accepted from the application."""
     bytes_sent: int
-    """Handed to packets, retransmissions not counted."""
+    """Sent in packets, without retransmissions."""
     bytes_acknowledged: int
     """Acknowledged by the peer's QUIC stack."""
     bytes_received: int
@@ -107,26 +108,27 @@ class StreamDiagnostics:
     receive_buffered: int
     """Received and not read yet."""
     blocked_seconds: float
-    """How long data waited for the peer's flow control, in all."""
+    """How long data has waited for the peer's flow control, in total."""
     receive_reset_code: int | None
-    """Application code with which the peer reset its sending side; None if it did not, or if the code has no such
-    meaning."""
+    """Application code with which the peer reset its sending side; None if it did not, or if the code has no
+    application meaning."""
     receive_stop_code: int | None
     """Application code with which this side stopped receiving; None if it did not."""
     send_reset_code: int | None
     """Application code with which this side reset its sending side; None if it did not."""
     send_stop_code: int | None
-    """Application code with which the peer stopped receiving; None if it did not, or the code has no such meaning."""
+    """Application code with which the peer stopped receiving; None if it did not, or if the code has no
+    application meaning."""
     send_order: int
     """Priority within the session: higher goes first."""
     dialect: str
-    """Draft that the session speaks, for instance ``draft15``."""
+    """Draft that the session uses, for instance ``draft15``."""
     created_at: float | None
     """When the stream was opened or arrived, on the engine's clock."""
     first_byte_at: float | None
     """When the first payload byte was received; None if not yet."""
     ended_at: float | None
-    """When both sides had ended; None if not yet."""
+    """When both directions had ended; None if not yet."""
 
 
 def _checked_wire(error_code: int) -> int:
@@ -136,7 +138,7 @@ def _checked_wire(error_code: int) -> int:
 
 
 class _Stream:
-    """What all streams share. Its slots are the whole state of a stream object."""
+    """What all kinds of stream share. Its slots are the whole state of a stream object."""
 
     __slots__ = (
         "__weakref__",
@@ -154,9 +156,11 @@ class _Stream:
         core.abandon_code = WIRE_ZERO
         self._core = core
         self._session = session
+        # Whether a task waits in a read or a write, so that a second one gets a BusyError.
         self._reading = False
         self._writing = False
-        # When a call first met a reset or a stop that may announce the end of the session; None before.
+        # When a call first met a reset or stop that may announce the end of the session, in seconds of the loop's
+        # clock; None before.
         self._reset_seen: float | None = None
         self._stop_seen: float | None = None
         self._last_write_accepted = 0
@@ -165,8 +169,8 @@ class _Stream:
     def last_write_accepted(self) -> int:
         """Bytes that the latest ``write`` or ``write_all`` accepted.
 
-        All of its data, or after a cancellation or an error the length of the prefix that was. 0 before the first
-        write.
+        This is all of its data or, after a cancellation or an error, the length of the accepted prefix. 0 before the
+        first write.
         """
         return self._last_write_accepted
 
@@ -195,7 +199,7 @@ class _Stream:
     def is_closed(self) -> bool:
         """Whether both sides have ended: nothing can be read or written any more.
 
-        A finished sending side counts as ended; its last bytes may still be on their way (``wait_acked``).
+        A finished sending side counts as ended, although its last bytes may not have arrived yet (``wait_acked``).
         """
         return self._core.receive_state()[0] != "open" and self._core.send_state()[0] != "open"
 
@@ -234,7 +238,7 @@ class _Stream:
     def _ended_with_session(self, state: str, wire: int) -> bool:
         """Whether a side in this state was open until the session ended (section 6 of the draft).
 
-        A code without application meaning is the session's, on either side.
+        A code without application meaning belongs to the session, on either side.
         """
         return state == "gone" or (
             state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None
@@ -251,7 +255,7 @@ class _Stream:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The same for all three classes: on a side that a stream does not have, the engine does nothing.
+        # The same for all three classes: the engine ignores calls for a direction that the stream does not have.
         if error is None:
             self._core.finish()
             self._core.stop(WIRE_ZERO)
@@ -272,9 +276,9 @@ class WebTransportReceiveStream(_Stream):
     second one gets a BusyError. ``async with`` closes the stream at the end, ``async for chunk in stream`` reads to
     its end.
 
-    A reset whose code has no meaning for applications may be the first sign of the session's end: the call that meets
-    one waits for that, up to 0.5 seconds, and raises SessionClosed with the session's code and reason if it comes,
-    otherwise StreamResetError with ``error_code`` None. No bytes are lost if the wait is cancelled.
+    A reset with a code that has no meaning for applications may be the first sign of the session's end. The call that
+    meets one waits for that end, up to 0.5 seconds, and then raises SessionClosed with the session's code and reason.
+    If the session goes on, it raises StreamResetError with ``error_code`` None. Cancelling this wait loses no bytes.
 
     Source: draft-ietf-webtrans-http3-16, sections 4 and 6.
     """
@@ -297,19 +301,19 @@ class WebTransportReceiveStream(_Stream):
     async def read(self, *, max_bytes: int = -1) -> bytes:
         """Read data from the stream: what has arrived, at most ``max_bytes``.
 
-        Waits for the first byte only. Does not suspend if data is there. Cancelling loses no byte.
+        Waits only until there is at least one byte. Does not suspend if data is there. Cancelling loses no byte.
 
         Args:
-            max_bytes: Most bytes to return; -1 returns all that have arrived, 0 returns ``b""`` at once.
+            max_bytes: Most bytes to return; -1 (default) returns all that have arrived, 0 returns ``b""`` at once.
 
         Returns:
-            At least one byte, or ``b""`` at the end of the stream, again and again.
+            At least one byte, or ``b""`` at the end of the stream, however often it is called.
 
         Raises:
             ValueError: ``max_bytes`` is below -1.
-            TypeError: ``max_bytes`` is no int.
+            TypeError: ``max_bytes`` is not an int.
             StreamResetError: The peer abandoned the stream; ``error_code`` is its application code.
-            StreamClosedError: This side stopped receiving before.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
 
@@ -340,7 +344,7 @@ class WebTransportReceiveStream(_Stream):
     async def readinto(self, buffer: Buffer) -> int:
         """Read what has arrived into ``buffer``, without making a bytes object.
 
-        Waits for the first byte only. Cancelling loses no byte; ``buffer`` is untouched then.
+        Waits only until there is at least one byte. Cancelling loses no byte and leaves ``buffer`` unchanged.
 
         Args:
             buffer: A writable, contiguous buffer of at least one byte.
@@ -351,14 +355,14 @@ class WebTransportReceiveStream(_Stream):
         Raises:
             TypeError: ``buffer`` is read-only, not contiguous or not a buffer.
             StreamResetError: The peer abandoned the stream.
-            StreamClosedError: This side stopped receiving before.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
         """
         if self._reading:
             raise self._busy("read")
         core = self._core
-        # Released in any case: a view that lives on in a traceback would keep the caller from resizing the buffer.
+        # Always released: a view that a traceback keeps alive would prevent the caller from resizing the buffer.
         with memoryview(contiguous_bytes(buffer, "buffer")) as target:
             if target.readonly and (len(target) or isinstance(buffer, bytes)):
                 raise TypeError("buffer is read-only; use a bytearray or a writable memoryview")
@@ -383,10 +387,10 @@ class WebTransportReceiveStream(_Stream):
             Everything up to the end of the stream, ``b""`` if nothing is left.
 
         Raises:
-            ReadLimitError: More than ``Limits.read_all`` bytes (default 64 MiB) came; all are still readable.
-            StreamResetError: The peer abandoned the stream; what came before is still readable with ``read``, if the
-                peer's QUIC stack delivered it.
-            StreamClosedError: This side stopped receiving before.
+            ReadLimitError: More than ``Limits.read_all`` bytes (default 64 MiB) arrived; all are still readable.
+            StreamResetError: The peer abandoned the stream; bytes delivered before the reset are still readable with
+                ``read``.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
         """
@@ -414,9 +418,9 @@ class WebTransportReceiveStream(_Stream):
         return data
 
     async def readexactly(self, *, n: int) -> bytes:
-        """Read exactly n bytes from the stream, however large ``n`` is compared with any window.
+        """Read exactly n bytes from the stream. ``n`` may exceed any receive window.
 
-        Cancelling loses no byte: what had come stays in the stream for the next call.
+        Cancelling loses no byte: what has arrived stays in the stream for the next call.
 
         Args:
             n: Number of bytes; 0 returns ``b""`` at once.
@@ -426,10 +430,10 @@ class WebTransportReceiveStream(_Stream):
 
         Raises:
             ValueError: ``n`` is negative.
-            TypeError: ``n`` is no int.
+            TypeError: ``n`` is not an int.
             asyncio.IncompleteReadError: The stream ended first; ``partial`` holds the bytes before the end.
             StreamResetError: The peer abandoned the stream first; ``partial`` holds the bytes before the reset.
-            StreamClosedError: This side stopped receiving before.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
         """
@@ -460,18 +464,18 @@ class WebTransportReceiveStream(_Stream):
         Cancelling loses no byte: the unfinished line stays in the stream for the next call.
 
         Args:
-            limit: Longest line in bytes, its ``\n`` not counted; -1 is ``Limits.line`` (default 1 MiB).
+            limit: Longest line in bytes, without its ``\n``; -1 (default) means ``Limits.line`` (default 1 MiB).
 
         Returns:
             One line with its ``\n``; the last line may lack it; ``b""`` at the end of the stream.
 
         Raises:
             ValueError: ``limit`` is below -1.
-            TypeError: ``limit`` is no int.
-            ReadLimitError: No ``\n`` within the limit (also an ``asyncio.LimitOverrunError``); all bytes stay in the
-                stream.
+            TypeError: ``limit`` is not an int.
+            ReadLimitError: There is no ``\n`` within the limit (also an ``asyncio.LimitOverrunError``); all bytes stay
+                in the stream.
             StreamResetError: The peer abandoned the stream; ``partial`` holds the unfinished line.
-            StreamClosedError: This side stopped receiving before.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
         """
@@ -481,25 +485,26 @@ class WebTransportReceiveStream(_Stream):
             return error.partial
 
     async def readuntil(self, *, separator: bytes, limit: int = -1) -> bytes:
-        """Read data from the stream until a separator is found, also one that arrives in pieces.
+        """Read data from the stream until a separator is found, even if it arrives in pieces.
 
-        The time is linear in the bytes received. Cancelling loses no byte.
+        Takes time in proportion to the bytes received. Cancelling loses no byte.
 
         Args:
             separator: One or more bytes.
-            limit: Most bytes before the separator, as in asyncio; -1 is ``Limits.line`` (default 1 MiB).
+            limit: Most bytes before the separator, as in asyncio; -1 (default) means ``Limits.line`` (default 1 MiB).
 
         Returns:
             Everything through the first separator.
 
         Raises:
             ValueError: ``separator`` is empty, or ``limit`` is below -1.
-            TypeError: ``separator`` is not bytes-like, or ``limit`` no int.
-            ReadLimitError: No separator within the limit (also an ``asyncio.LimitOverrunError``); all bytes stay in
+            TypeError: ``separator`` is not bytes-like, or ``limit`` is not an int.
+            ReadLimitError: There is no separator within the limit (also an ``asyncio.LimitOverrunError``); all bytes
+            stay in
                 the stream.
             asyncio.IncompleteReadError: The stream ended first; ``partial`` holds the bytes before the end.
             StreamResetError: The peer abandoned the stream first; ``partial`` holds the bytes before the reset.
-            StreamClosedError: This side stopped receiving before.
+            StreamClosedError: This side has already stopped receiving.
             SessionClosed: The session ended first.
             BusyError: Another task is reading this stream.
         """
@@ -532,31 +537,31 @@ class WebTransportReceiveStream(_Stream):
         return data
 
     async def stop_receiving(self, *, error_code: int = ErrorCodes.APP_NO_ERROR) -> None:
-        """Signal the peer to stop sending data (STOP_SENDING). What had arrived is discarded.
+        """Tell the peer to stop sending data (STOP_SENDING). Data that has arrived and was not read is discarded.
 
-        Does nothing on a side that is already finished. Never suspends, so cancelling cannot interrupt it. A read
-        that is pending in another task ends with StreamClosedError.
+        Does nothing if this direction has ended. Never suspends, so cancelling cannot interrupt it. A pending read in
+        another task raises StreamClosedError.
 
         Args:
             error_code: Application error code for the peer, 0 … 2^32-1. Default 0.
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
-            TypeError: ``error_code`` is no int.
+            TypeError: ``error_code`` is not an int.
 
         Source: draft-ietf-webtrans-http3-16, section 4.4.
         """
         self._core.stop(_checked_wire(error_code))
 
     async def close(self) -> None:
-        """Terminate the receiving side of the stream: ``stop_receiving`` with code 0, unless the end was seen.
+        """Terminate the receiving side of the stream: ``stop_receiving`` with code 0, unless it has ended already.
 
         Idempotent. Never suspends, so cancelling cannot interrupt it.
         """
         self._core.stop(WIRE_ZERO)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over the chunks as they arrive, to the end; each ``__anext__`` is one ``read()``."""
+        """Iterate over chunks as they arrive, until the end; each ``__anext__`` is one ``read()``."""
         return self
 
     async def __anext__(self) -> bytes:
@@ -575,20 +580,21 @@ class WebTransportReceiveStream(_Stream):
             self._reading = False
 
     async def _raise_unless_ended(self) -> None:
-        """Return at a regular end of the stream; raise what ended it otherwise."""
+        """Return at a regular end of the stream; otherwise raise the error that ended it."""
         await self._await_end_after_reset()
         error = self._receive_failure()
         if error is not None:
             try:
                 raise error
             finally:
-                # A frame and an exception that know each other would keep the stream until the collector comes.
+                # The frame and the exception refer to each other, which would keep the stream until a garbage
+                # collection.
                 del error
 
     async def _incomplete(self, expected: int | None) -> Exception:
-        """The error for a stream that ended before what was asked for; takes the rest out of the stream."""
-        # All that is left at a regular end. After a reset it stays in the stream for now, where a cancellation of the
-        # wait cannot lose it.
+        """The error for a stream that ended too early. It carries the remaining bytes, which leave the stream."""
+        # At a regular end this is all that is left. After a reset, read_all returns no bytes: they stay in the stream
+        # for now, so that cancelling the wait below cannot lose them.
         partial = self._core.read_all(-1)
         if isinstance(partial, bytes):
             return asyncio.IncompleteReadError(partial, expected)
@@ -600,7 +606,7 @@ class WebTransportReceiveStream(_Stream):
         return asyncio.IncompleteReadError(b"", expected) if error is None else error
 
     async def _await_end_after_reset(self) -> None:
-        """Wait, bounded, for the end of the session where the peer's reset may announce it."""
+        """If the peer's reset may announce the end of the session, wait for that, at most _END_PATIENCE."""
         state, wire = self._core.receive_state()
         if state != "reset" or from_wire(wire) is not None:
             return
@@ -635,12 +641,12 @@ class WebTransportReceiveStream(_Stream):
 class WebTransportSendStream(_Stream):
     """Manage the writable side of a WebTransport stream.
 
-    One task may write at a time; a second one gets a BusyError. ``async with`` ends the stream: with its end if the
-    body was left normally, with ``reset`` and the code ``BODY_RAISED_CODE`` (0x102) if it raised.
+    One task may write at a time; a second one gets a BusyError. ``async with`` ends the stream normally, or with
+    ``reset`` and the code ``BODY_RAISED_CODE`` (0x102) if the body raised.
 
-    A stop whose code has no meaning for applications may be the first sign of the session's end: the call that meets
-    one waits for that, up to 0.5 seconds, and raises SessionClosed with the session's code and reason if it comes,
-    otherwise StreamStoppedError with ``error_code`` None.
+    A stop with a code that has no meaning for applications may be the first sign of the session's end. The call that
+    meets one waits for that end, up to 0.5 seconds, and then raises SessionClosed with the session's code and reason.
+    If the session goes on, it raises StreamStoppedError with ``error_code`` None.
 
     Source: draft-ietf-webtrans-http3-16, sections 4 and 6.
     """
@@ -659,10 +665,10 @@ class WebTransportSendStream(_Stream):
 
     @property
     def send_order(self) -> int:
-        """Priority among the streams of the connection: those with a higher number go first. Default 0; settable.
+        """Priority among the streams of the connection: higher numbers are sent first. Default 0; can be set.
 
-        Streams of equal order share the connection fairly. Local only: nothing of it goes over the wire. 32 bits,
-        signed; setting another number raises ValueError, and anything but an int TypeError.
+        Streams of equal order share the connection fairly. The order is local and not sent to the peer. It is a signed
+        32-bit number; setting any other number raises ValueError, anything but an int TypeError.
         """
         return self._core.priority
 
@@ -674,21 +680,21 @@ class WebTransportSendStream(_Stream):
     async def write(self, *, data: Buffer, end_stream: bool = False) -> None:
         """Write data to the stream. Returns when all of it is accepted into the stream's bounded queue.
 
-        Accepted means neither sent nor acknowledged (``wait_acked``). Waits while the queue is full
+        Accepted data is not yet sent or acknowledged (see ``wait_acked``). Waits while the queue is full
         (``Limits.stream_send_buffer``, default 256 KiB, and ``Limits.connection_send_buffer``, default 4 MiB). Does not
-        suspend while there is room. Small writes of one loop iteration leave together. After the return the caller may
-        change ``data``.
+        suspend while there is room. Small writes of one loop iteration are sent together. The caller may change
+        ``data`` after the call returns.
 
-        Cancelling keeps what was accepted, a prefix of ``data``. ``last_write_accepted`` is its length in bytes; the
-        CancelledError carries it too, as its attribute ``bytes_accepted``. The end is not sent then.
+        If the call is cancelled, a prefix of ``data`` was accepted. ``last_write_accepted`` is its length in bytes, and
+        so is the attribute ``bytes_accepted`` of the CancelledError. The end of the stream is not sent then.
 
         Args:
             data: Bytes-like and contiguous. ``b""`` writes nothing.
             end_stream: End the stream after ``data``.
 
         Raises:
-            TypeError: ``data`` is text, no buffer, or not contiguous, or ``end_stream`` is no bool.
-            StreamClosedError: This side finished or reset the stream before.
+            TypeError: ``data`` is text, not a buffer, or not contiguous, or ``end_stream`` is not a bool.
+            StreamClosedError: This side has already finished or reset the stream.
             StreamStoppedError: The peer does not want more; ``error_code`` is its application code.
             SessionClosed: The session ended.
             BusyError: Another task is writing to this stream.
@@ -712,19 +718,19 @@ class WebTransportSendStream(_Stream):
         await self._write_rest(data, size, size, accepted, True, end_stream)
 
     async def write_all(self, *, data: Buffer, chunk_size: int = 65536, end_stream: bool = False) -> None:
-        """Write buffer data to the stream in chunks, so that gigabytes need no gigabytes of queue.
+        """Write data to the stream in chunks, so that gigabytes of data need no gigabytes of memory.
 
-        As ``write``, with cancellation and errors as there: what was accepted is a prefix of ``data``.
+        Cancellation and errors are as with ``write``: a prefix of ``data`` was accepted.
 
         Args:
-            data: Bytes-like and contiguous, for instance a ``mmap``. It must not change before the return.
-            chunk_size: Most bytes handed to the queue at once. Default 65 536.
+            data: Bytes-like and contiguous, for instance a ``mmap``. It must not change before the call returns.
+            chunk_size: Most bytes put into the queue at once. Default 65 536.
             end_stream: End the stream after ``data``.
 
         Raises:
             ValueError: ``chunk_size`` is below 1.
-            TypeError: ``data`` is text, no buffer, or not contiguous, or ``end_stream`` is no bool.
-            StreamClosedError: This side finished or reset the stream before.
+            TypeError: ``data`` is text, not a buffer, or not contiguous, or ``end_stream`` is not a bool.
+            StreamClosedError: This side has already finished or reset the stream.
             StreamStoppedError: The peer does not want more.
             SessionClosed: The session ended.
             BusyError: Another task is writing to this stream.
@@ -739,18 +745,18 @@ class WebTransportSendStream(_Stream):
         await self._write_rest(view, len(view), chunk_size, self._check_open(), False, end_stream)
 
     async def reset(self, *, error_code: int = ErrorCodes.APP_NO_ERROR) -> None:
-        """Abruptly terminate stream transmission; the peer learns of the stream and of the code.
+        """Abruptly terminate the sending side of the stream. The peer sees the stream and the code.
 
-        Data not delivered yet is given up. Does nothing on a finished stream whose end is acknowledged, or on one that
-        is reset already. Never suspends, so cancelling cannot interrupt it. A write that is pending in another task
-        ends with StreamClosedError.
+        Data that is not yet delivered is given up. Does nothing if the stream is finished and its end is acknowledged,
+        or if it was reset before. Never suspends, so cancelling cannot interrupt it. A pending write in another task
+        raises StreamClosedError.
 
         Args:
             error_code: Application error code for the peer, 0 … 2^32-1. Default 0.
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
-            TypeError: ``error_code`` is no int.
+            TypeError: ``error_code`` is not an int.
 
         Source: draft-ietf-webtrans-http3-16, section 4.4; draft-ietf-quic-reliable-stream-reset-10.
         """
@@ -759,15 +765,15 @@ class WebTransportSendStream(_Stream):
     async def close(self, *, error_code: int | None = None) -> None:
         """Terminate the sending side of the stream.
 
-        Idempotent. Never suspends, so cancelling cannot interrupt it; ``wait_acked`` waits for delivery. A write that
-        is pending in another task ends with StreamClosedError.
+        Idempotent. Never suspends, so cancelling cannot interrupt it; ``wait_acked`` waits for delivery. A pending
+        write in another task raises StreamClosedError.
 
         Args:
-            error_code: None sends the end after all accepted data; a number does what ``reset`` does with it.
+            error_code: None (default) ends the stream after all accepted data; a number resets it, as ``reset`` does.
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
-            TypeError: ``error_code`` is no int.
+            TypeError: ``error_code`` is not an int.
         """
         if error_code is None:
             self._core.finish()
@@ -775,10 +781,10 @@ class WebTransportSendStream(_Stream):
             self._core.reset(_checked_wire(error_code))
 
     async def wait_acked(self) -> None:
-        """Wait until everything accepted so far, the end included, is acknowledged by the peer's QUIC stack.
+        """Wait until the peer's QUIC stack has acknowledged everything that was accepted, including the end.
 
         Acknowledged means received, not read. Cancelling changes nothing. Returns at once if nothing is outstanding.
-        What another task writes meanwhile is waited for, too.
+        Also waits for what another task writes meanwhile.
 
         Raises:
             StreamClosedError: This side reset the stream, so part of the data may never arrive.
@@ -797,18 +803,19 @@ class WebTransportSendStream(_Stream):
             raise await self._send_failure()
 
     async def wait_stopped(self) -> int | None:
-        """Wait until the peer stops the stream (STOP_SENDING), as ``writer.closed`` tells pages in browsers.
+        """Wait until the peer stops the stream (STOP_SENDING). Pages in browsers have ``writer.closed`` for this.
 
-        For those who have nothing to write for a long time, or compute at length before they do, and want to leave off
-        when nobody reads it any more. Returns at once if the peer has stopped the stream before. Any number of tasks
-        may wait, also beside one that writes. Cancelling changes nothing.
+        It is useful if there is nothing to write for a long time, or if computing the next data takes long, to find out
+        that nobody reads the stream any more. Returns at once if the peer has already stopped it. Any number of tasks
+        may wait, also while one writes. Cancelling changes nothing.
 
         Returns:
-            The peer's application error code, 0 … 2^32-1; None where its code has no application meaning.
+            The peer's application error code, 0 … 2^32-1; None if its code has no application meaning.
 
         Raises:
-            StreamClosedError: No stop can come any more: all data is acknowledged, the end included, or this side
-                reset the stream. While a finished stream still has data on the way, the call waits.
+            StreamClosedError: The peer cannot stop the stream any more, because all data including the end is
+                acknowledged, or because this side reset it. While a finished stream has unacknowledged data, the call
+                waits.
             SessionClosed: The session ended first.
 
         Source: RFC 9000, section 3.5; draft-ietf-webtrans-http3-16, section 4.4.
@@ -829,7 +836,7 @@ class WebTransportSendStream(_Stream):
         raise StreamClosedError(f"stream {core.id} cannot be stopped by the peer any more: {words}", stream_id=core.id)
 
     def _check_open(self) -> int:
-        """What an empty write accepts: 0, or -1 where nothing can be written any more."""
+        """What an empty write accepts: 0, or -1 if nothing can be written any more."""
         self._session._core.check_loop()
         return 0 if self._core.send_state()[0] == "open" else -1
 
@@ -842,7 +849,7 @@ class WebTransportSendStream(_Stream):
         is_full: bool,
         end_stream: bool,
     ) -> None:
-        """Go on after ``accepted`` bytes (-1: closed), in chunks, waiting for space as often as needed."""
+        """Continue after ``accepted`` bytes (-1: closed), in chunks, waiting for room as often as needed."""
         core = self._core
         total = max(accepted, 0)
         self._writing = True
@@ -874,7 +881,7 @@ class WebTransportSendStream(_Stream):
             self._writing = False
             self._last_write_accepted = total
             if isinstance(data, memoryview):
-                # Ours; a traceback that kept it would keep the caller from resizing the buffer.
+                # The view is ours. If a traceback kept it alive, the caller could not resize the buffer.
                 data.release()
         try:
             raise error
@@ -940,7 +947,7 @@ class WebTransportStream(WebTransportSendStream, WebTransportReceiveStream):
 
         Raises:
             ValueError: ``error_code`` is outside 32 bits.
-            TypeError: ``error_code`` is no int.
+            TypeError: ``error_code`` is not an int.
         """
         if error_code is None:
             self._core.finish()
