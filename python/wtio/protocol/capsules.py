@@ -1,7 +1,7 @@
 """Capsules of a session: types, writing, and reading of their values.
 
-Capsules are a byte stream inside the DATA frames of the CONNECT stream; the borders of frames and capsules have
-nothing to do with each other. Unknown capsules, and those that a dialect without flow control ignores, are drained.
+Capsules are a byte stream inside the DATA frames of the CONNECT stream; a capsule may begin and end anywhere in a
+frame. Unknown capsules, and those that a dialect without flow control ignores, are skipped.
 """
 
 from enum import IntEnum
@@ -29,7 +29,7 @@ MAX_REASON: Final = 1024
 """Largest close reason in bytes of UTF-8."""
 
 MAX_STREAMS_LIMIT: Final = 1 << 60
-"""Largest number of streams that a capsule may allow: more cannot be numbered (section 5.6.2)."""
+"""Largest number of streams that a capsule may allow; more have no stream ID (section 5.6.2)."""
 
 
 class CapsuleType(IntEnum):
@@ -70,7 +70,7 @@ _PROHIBITED = frozenset((CapsuleType.WT_MAX_STREAM_DATA, CapsuleType.WT_STREAM_D
 
 
 def classify_capsule(type: int, length: int, *, flow_control: bool) -> Handling:
-    """Say what to do with a capsule from its head alone, so that nothing is kept of a bad one.
+    """Decide what to do with a capsule from its type and length alone, so that a bad one is never stored.
 
     Raises:
         StreamFault: H3_MESSAGE_ERROR for a known capsule of impossible length; WT_FLOW_CONTROL_ERROR for one
@@ -90,7 +90,7 @@ def classify_capsule(type: int, length: int, *, flow_control: bool) -> Handling:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, f"WT_DRAIN_SESSION of {length} bytes instead of none")
         return Handling.COLLECT
     if not flow_control:
-        # Section 5.1: without flow control its capsules are ignored, as unknown ones always are.
+        # Section 5.1: without flow control its capsules are ignored, like unknown ones.
         return Handling.SKIP
     if type in _PROHIBITED:
         raise StreamFault(
@@ -136,7 +136,7 @@ def decode_close(value: bytes) -> tuple[int, str]:
     """Read the value of WT_CLOSE_SESSION: application close code and reason.
 
     Raises:
-        StreamFault: H3_MESSAGE_ERROR, where the reason is not UTF-8 (the length was checked before).
+        StreamFault: H3_MESSAGE_ERROR if the reason is not UTF-8 (the length was checked before).
 
     Source: draft-ietf-webtrans-http3-16, section 6.
     """
@@ -150,7 +150,7 @@ def encode_limit(type: int, limit: int) -> bytes:
     """Return a flow-control capsule with its number.
 
     Raises:
-        ValueError: The number does not fit, or counts more streams than 2**60.
+        ValueError: The number is too large, or allows more than 2**60 streams.
     """
     if type in _STREAM_COUNTS and limit > MAX_STREAMS_LIMIT:
         raise ValueError(f"{limit} streams are more than a session can number (2**60)")
@@ -161,8 +161,8 @@ def decode_limit(type: int, value: bytes) -> int:
     """Read the number of a flow-control capsule.
 
     Raises:
-        StreamFault: H3_MESSAGE_ERROR where it is no single number; WT_FLOW_CONTROL_ERROR where it counts more
-            streams than 2**60.
+        StreamFault: H3_MESSAGE_ERROR if it is not a single number; WT_FLOW_CONTROL_ERROR if it allows more than
+            2**60 streams.
 
     Source: draft-ietf-webtrans-http3-16, sections 5.6.2 to 5.6.5.
     """

@@ -1,8 +1,8 @@
 """Error codes by their standard names, and the mapping of application codes to the wire.
 
-Every number that may stand in a RESET_STREAM, STOP_SENDING or CONNECTION_CLOSE frame has its name here. Application
-codes of a session live in 32 bits of their own; ``to_wire`` and ``from_wire`` move them in and out of the range
-that draft-ietf-webtrans-http3-16, section 4.4, sets aside for them among the HTTP/3 codes.
+Every code that RESET_STREAM, STOP_SENDING or CONNECTION_CLOSE may carry has its name here. Application codes of a
+session have 32 bits of their own. ``to_wire`` and ``from_wire`` map them to and from the range that
+draft-ietf-webtrans-http3-16, section 4.4, reserves for them among the HTTP/3 codes.
 """
 
 from enum import IntEnum
@@ -20,7 +20,7 @@ _LAST: Final = 0x52E5AC983162
 class ErrorCodes(IntEnum):
     """Error codes by their standard names.
 
-    The three code spaces overlap in the number 0 only: ``NO_ERROR`` is an alias of ``APP_NO_ERROR``.
+    The three code spaces overlap only in 0; ``NO_ERROR`` is an alias of ``APP_NO_ERROR``.
 
     Source: RFC 9000, section 20.1; RFC 9114, section 8.1; RFC 9204, section 6; RFC 9297, section 5.2;
     draft-ietf-webtrans-http3-16, section 9.5.
@@ -108,8 +108,8 @@ def from_wire(code: int) -> int | None:
         code: The code of a received RESET_STREAM or STOP_SENDING.
 
     Returns:
-        The application error code, or ``None`` where the number carries none: it is outside the range or one
-        of the reserved numbers inside it. Never an error, whatever the peer sent.
+        The application error code, or ``None`` if the number is outside the range or one of the reserved numbers
+        inside it. No number is an error, whatever the peer sent.
 
     Source: draft-ietf-webtrans-http3-16, section 4.4.
     """

@@ -1,8 +1,8 @@
 """Structured field values (RFC 9651), as far as the subprotocol headers need them.
 
-``wt-available-protocols`` is a list of strings and ``wt-protocol`` one string. A value that is anything else counts as
-absent, so reading returns ``None`` instead of raising; but parameters and foreign members must still be read
-correctly to know where a member ends.
+``wt-available-protocols`` is a list of strings and ``wt-protocol`` one string. Any other value counts as absent, so
+reading returns ``None`` instead of raising. Parameters and members of other types still have to be read correctly, to
+find where a member ends.
 """
 
 import re
@@ -45,7 +45,7 @@ def serialize_string(text: str) -> str:
 
 
 def serialize_token(text: str) -> str:
-    """Write a token item, or a string item where ``text`` cannot be a token.
+    """Write a token item, or a string item if ``text`` cannot be a token.
 
     Raises:
         ValueError: ``text`` is not printable ASCII.
@@ -69,10 +69,10 @@ def parse_string_item(value: str, *, tokens: bool = False) -> str | None:
 
     Args:
         value: The field value; several lines joined with a comma are not one item.
-        tokens: Take a token, too.
+        tokens: Accept a token, too.
 
     Returns:
-        The string, or ``None`` where the value is anything else.
+        The string, or ``None`` if the value is anything else.
 
     Source: RFC 9651, section 4.2.
     """
@@ -88,10 +88,10 @@ def parse_string_list(values: Sequence[str], *, tokens: bool = False) -> list[st
 
     Args:
         values: The values of all lines of the field, in their order.
-        tokens: Take tokens, too.
+        tokens: Accept tokens, too.
 
     Returns:
-        The strings, or ``None`` where the value is malformed or any member is not a string.
+        The strings, or ``None`` if the value is malformed or any member is not a string.
 
     Source: RFC 9651, section 4.2.1; draft-ietf-webtrans-http3-16, section 3.3.
     """
@@ -107,7 +107,7 @@ def parse_string_list(values: Sequence[str], *, tokens: bool = False) -> list[st
         if _END.match(value, offset):
             break
         comma = _COMMA.match(value, offset)
-        if comma is None or comma.end() == len(value):  # rubbish, or a trailing comma
+        if comma is None or comma.end() == len(value):  # garbage, or a trailing comma
             return None
         offset = comma.end()
     return members
@@ -128,7 +128,7 @@ def _parse_item(value: str, offset: int, tokens: bool) -> tuple[str, int] | None
 
 
 def _skip_parameters(value: str, offset: int) -> int | None:
-    """Return the offset after the parameters at ``offset``; None where they are malformed."""
+    """Return the offset after the parameters at ``offset``; None if they are malformed."""
     while offset < len(value) and value[offset] == ";":
         key = _KEY.match(value, _end_of_spaces(value, offset + 1))
         if key is None:

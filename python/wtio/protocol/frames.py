@@ -1,7 +1,7 @@
 """Frames of HTTP/3: types, writing, and an incremental reader of type-length-value records.
 
 Frames and capsules have the same shape (RFC 9114, section 7.1; RFC 9297, section 3.2), so ``RecordReader`` serves
-both. It keeps only what its owner asks it to collect; a payload that is not understood is counted, not stored.
+both. It stores only what its owner asks it to collect; a payload that is not understood is counted and skipped.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ class FrameType(IntEnum):
     PUSH_PROMISE = 0x05
     GOAWAY = 0x07
     MAX_PUSH_ID = 0x0D
-    WT_STREAM = 0x41  # no frame: the signal at the head of a bidirectional data stream
+    WT_STREAM = 0x41  # not a frame: the signal at the head of a bidirectional data stream
     PRIORITY_UPDATE_REQUEST = 0xF0700  # RFC 9218
     PRIORITY_UPDATE_PUSH = 0xF0701
 
@@ -48,7 +48,7 @@ def encode_record(type: int, value: bytes) -> bytes:
 
 
 def data_stream_header(session_id: int, *, bidirectional: bool) -> bytes:
-    """Return the bytes that open a WebTransport data stream (3 to 10 of them).
+    """Return the header of a WebTransport data stream (3 to 10 bytes).
 
     Source: draft-ietf-webtrans-http3-16, sections 4.2 and 4.3.
     """
@@ -67,9 +67,9 @@ class Handling(Enum):
 class RecordReader:
     """Cuts a byte stream into type-length-value records.
 
-    ``classify(type, length)`` is called as soon as the head of a record is complete, before any of its value is
-    kept. It says what to do with the value, or raises to refuse the record; it must not COLLECT a length that is
-    too large to keep.
+    ``classify(type, length)`` is called as soon as type and length of a record are complete, before any of its value is
+    stored. It says what to do with the value, or raises to refuse the record. It must not COLLECT a value that is too
+    large to store.
     """
 
     __slots__ = ("_buffer", "_classify", "_handling", "_head", "_left", "_type")
@@ -80,12 +80,12 @@ class RecordReader:
         self._handling: Handling | None = None
         self._type = 0
         self._left = 0
-        # Value of a record that comes in pieces.
+        # Value of a record that arrives in pieces.
         self._buffer: bytearray | None = None
 
     @property
     def buffered(self) -> int:
-        """Bytes kept for an incomplete record."""
+        """Bytes stored for an incomplete record."""
         return len(self._head) + len(self._buffer or b"")
 
     @property
@@ -104,8 +104,8 @@ class RecordReader:
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Take bytes; yield (type, value) for each collected value and for each piece of a streamed one.
 
-        The iterator is lazy: what was yielded takes effect before the next head is classified. Bytes are lost if it
-        is abandoned before its end.
+        The iterator is lazy, so that the caller can act on a record before the next one is classified. It must be
+        exhausted, or bytes are lost.
         """
         if self._head:
             data = self._head + data

@@ -27,10 +27,10 @@ _RIGHT_TO_LEFT: Final = frozenset(("R", "AL", "AN"))
 
 
 def parse_host(text: str) -> str:
-    """Bring the host of an ``https`` or ``http`` URL into the form that goes over the wire.
+    """Convert the host of an ``https`` or ``http`` URL to the form that is sent on the wire.
 
     Args:
-        text: As it stands in the URL: an IPv6 address in brackets, an IPv4 address, or a name, possibly
+        text: The host as in the URL: an IPv6 address in brackets, an IPv4 address, or a name, possibly
             percent-encoded.
 
     Returns:
@@ -42,7 +42,7 @@ def parse_host(text: str) -> str:
     if text.startswith("["):
         return f"[{_ipv6(text)}]"
     try:
-        # Escapes are read first, so that nothing can hide in them.
+        # Escapes are decoded first, so that nothing can be hidden in them.
         name = unquote_to_bytes(text.encode()).decode()
     except UnicodeError:
         raise ValueError("is no valid name (its escapes are no UTF-8)") from None
@@ -78,13 +78,13 @@ def _ipv6(text: str) -> str:
 
 
 def _ends_in_number(name: str) -> bool:
-    """Whether browsers take it for an IPv4 address."""
+    """Whether browsers read it as an IPv4 address."""
     last = name.removesuffix(".").rpartition(".")[2]
     return _NUMBER.fullmatch(last) is not None
 
 
 def _ipv4(name: str) -> str:
-    """Read an IPv4 address: up to four numbers, decimal, octal or hexadecimal; the last one fills what is left."""
+    """Read an IPv4 address: up to four decimal, octal or hexadecimal numbers; the last one fills the rest."""
     parts = name.removesuffix(".").split(".")
     numbers = [_number(part) for part in parts]
     *first, last = numbers
@@ -101,7 +101,7 @@ def _ipv4(name: str) -> str:
 
 
 def _number(part: str) -> int | None:
-    """One number of an IPv4 address; None for what is none."""
+    """One number of an IPv4 address; None for anything else."""
     if not _NUMBER.fullmatch(part) or len(part) > 40:
         return None
     base, digits = 10, part
@@ -119,7 +119,7 @@ def _number(part: str) -> int | None:
 
 
 def _to_ascii(name: str) -> str:
-    """Give a name as it is looked up: mapped, checked, and what is not ASCII in Punycode."""
+    """Convert a name to the form that is looked up: mapped, checked, and in Punycode if it is not ASCII."""
     if name.isascii() and _ACE not in name.lower():
         return name.lower()
     idna = _idna()
@@ -132,7 +132,7 @@ def _to_ascii(name: str) -> str:
         )
     try:
         labels = [(label, _decode(label)) for label in idna.uts46_remap(name, std3_rules=False).split(".")]
-        # RFC 5893, section 2: one label that runs from right to left binds all of them.
+        # RFC 5893, section 2: if one label is right-to-left, the rule applies to all of them.
         is_bidi = any(
             unicodedata.bidirectional(character) in _RIGHT_TO_LEFT for _, text in labels for character in text
         )
@@ -145,7 +145,7 @@ def _to_ascii(name: str) -> str:
 
 
 def _idna() -> "ModuleType | None":
-    """The package that knows Unicode's mappings; None where the extra is not installed."""
+    """The package with Unicode's mappings; None if the extra is not installed."""
     try:
         import idna
     except ImportError:
@@ -169,10 +169,10 @@ def _decode(label: str) -> str:
 
 
 def _check_label(idna: "ModuleType", label: str, text: str, is_bidi: bool) -> None:
-    """Check the validity criteria of UTS 46, section 4.1. Hyphens may stand anywhere, as in browsers."""
+    """Check the validity criteria of UTS 46, section 4.1. Hyphens are allowed anywhere, as in browsers."""
     if not text:
         return
-    # A label in Punycode must hold what mapping would have left alone.
+    # Mapping must not change the decoded form of a label in Punycode.
     if label != text and idna.uts46_remap(text, std3_rules=False) != text:
         raise UnicodeError(f"{label!r} holds characters that have another form")
     idna.check_nfc(text)

@@ -1,6 +1,6 @@
 """The Huffman code of header strings (RFC 7541, appendix B), which QPACK shares with HPACK.
 
-The code is canonical, so the table of code lengths says everything. Decoding walks the code tree four bits at a
+The code is canonical, so it is defined by the lengths of its codes. Decoding walks the code tree four bits at a
 time through a table that is built on first use.
 """
 
@@ -28,7 +28,7 @@ _END_OF_STRING = 256
 
 
 class HuffmanError(ValueError):
-    """The bytes are no Huffman-coded string."""
+    """The bytes are not a Huffman-coded string."""
 
 
 def _canonical_codes() -> list[tuple[int, int]]:

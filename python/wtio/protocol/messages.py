@@ -1,4 +1,4 @@
-"""Header sections of requests and responses: what is well-formed, and which are ours to write.
+"""Header sections of requests and responses: which are well-formed, and which headers wtio writes itself.
 
 A malformed message is an error of its stream, H3_MESSAGE_ERROR (RFC 9114, section 4.1.2).
 """
@@ -16,7 +16,7 @@ __all__ = ["Request", "check_headers", "check_trailers", "read_request", "read_r
 Fields = list[tuple[str, str]]
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
-# RFC 9110, section 5.5 (field-content): visible characters, with blanks between them but not around them.
+# RFC 9110, section 5.5 (field-content): visible characters, with spaces or tabs between but not around them.
 _VALUE: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+\-.]*")
@@ -33,7 +33,7 @@ _REQUEST_PSEUDO: Final = frozenset((":method", ":scheme", ":authority", ":path",
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A well-formed request. What a kind of request does not have is an empty string."""
+    """A well-formed request. Parts that a kind of request does not have are empty strings."""
 
     method: str
     scheme: str
@@ -54,7 +54,7 @@ def _malformed(reason: str) -> StreamFault:
 
 
 def _split(fields: Fields, allowed: Collection[str]) -> tuple[dict[str, str], Fields]:
-    """Part pseudo-headers from headers and check every field."""
+    """Separate pseudo-headers from headers and check every field."""
     pseudo: dict[str, str] = {}
     headers: Fields = []
     for field in fields:
@@ -92,7 +92,7 @@ def read_request(fields: Fields) -> Request:
     """Read the header section of a request.
 
     Raises:
-        StreamFault: H3_MESSAGE_ERROR where it is malformed.
+        StreamFault: H3_MESSAGE_ERROR if it is malformed.
 
     Source: RFC 9114, sections 4.2, 4.3.1 and 4.4; RFC 9220, section 3.
     """
@@ -124,7 +124,7 @@ def read_request(fields: Fields) -> Request:
 
 
 def _authority(pseudo: dict[str, str], headers: Fields) -> str:
-    """Return the authority from :authority or else Host; the two must agree (RFC 9114, section 4.3.1)."""
+    """Return the authority from :authority or else Host; if both exist, they must agree (RFC 9114, section 4.3.1)."""
     authority = pseudo.get(":authority")
     hosts = values_of(headers, "host")
     if len(hosts) > 1:
@@ -143,7 +143,7 @@ def read_response(fields: Fields) -> tuple[int, Fields]:
     """Read the header section of a response: status and headers.
 
     Raises:
-        StreamFault: H3_MESSAGE_ERROR where it is malformed; 101 is, in HTTP/3.
+        StreamFault: H3_MESSAGE_ERROR if it is malformed. In HTTP/3, status 101 is malformed.
 
     Source: RFC 9114, sections 4.2, 4.3.2 and 4.5.
     """
@@ -158,13 +158,13 @@ def check_trailers(fields: Fields) -> None:
     """Check a trailer section, which has no pseudo-headers.
 
     Raises:
-        StreamFault: H3_MESSAGE_ERROR where it is malformed.
+        StreamFault: H3_MESSAGE_ERROR if it is malformed.
     """
     _split(fields, ())
 
 
 def check_headers(headers: Iterable[tuple[str, str]], reserved: Collection[str] = ()) -> Fields:
-    """Check header fields that an application wants to send, and lower their names.
+    """Check header fields that an application wants to send, and convert their names to lower case.
 
     Args:
         headers: Names and values.
@@ -183,7 +183,7 @@ def check_headers(headers: Iterable[tuple[str, str]], reserved: Collection[str] 
         if not _NAME.fullmatch(lowered):
             raise ValueError(f"{name!r} is no header name")
         if not _VALUE.fullmatch(value):
-            # Not the value itself: it may be a token, and errors end in logs.
+            # Without the value, which may be a token: errors are logged.
             raise ValueError(f"the value of header {name!r} has characters or blanks that cannot be sent")
         checked.append((lowered, value))
     return checked

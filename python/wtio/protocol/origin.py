@@ -9,19 +9,19 @@ from wtio.protocol.host import parse_host
 __all__ = ["allowed_form", "check_origin", "is_own_origin"]
 
 _NULL: Final = "null"
-# What pages from files say: most browsers ``null``, some of Chromium's parts and shells this.
+# The origin of pages from files: ``null`` in most browsers, this in some parts of Chromium and some app shells.
 _FILE: Final = "file://"
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.\-]*)://(\[[0-9a-f:.]+\]|[^\s/?#@:\[\]]+)(?::([0-9]{1,5}))?")
 _ALLOWED: Final = re.compile(r"([a-z][a-z0-9+.\-]*)://(\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]]+)(?::([0-9]+))?")
 _MOST_PORT: Final = 65_535
-# Schemes whose hosts are those of the network; in any other they are names that only the scheme understands.
+# Schemes whose hosts are hosts of the network; in other schemes, only the scheme knows what a host means.
 _DEFAULT_PORTS: Final = {"https": "443", "http": "80", "ftp": "21"}
-# Pages that are somebody else's, or nobody's: browsers report ``null`` for them, or another origin.
+# Schemes of pages for which browsers report ``null``, or the origin of another page.
 _OPAQUE: Final = frozenset(("about", "blob", "data", "filesystem", "javascript", "view-source"))
 
 
 def check_origin(origin: str) -> str:
-    """Bring an origin that an application allows into the form in which browsers write it.
+    """Convert an origin that an application allows to the form that browsers send.
 
     Args:
         origin: ``scheme://host[:port]``, also of extensions and shells (``chrome-extension://…``,
@@ -69,17 +69,17 @@ def _named(host: str) -> str:
 
 
 def allowed_form(origin: str) -> str:
-    """Bring the value of an Origin header into the form of ``check_origin``, to look it up among the allowed ones."""
+    """Convert the value of an Origin header to the form of ``check_origin``, to look it up among the allowed ones."""
     lowered = origin.lower()
-    # Whoever allows pages without an origin allows those from files: anybody can make a page that reports ``null``.
+    # Allowing ``null`` also allows pages from files: anybody can make a page that reports ``null``.
     return _NULL if lowered == _FILE else lowered
 
 
 def is_own_origin(origin: str, authority: str) -> bool:
     """Whether a page comes from the server itself.
 
-    That is: from https and the same host and port, or, where the host is a loopback one, from any loopback host. Pages
-    under development come from another port of the same machine, and nobody but its user can be there.
+    That is a page from https with the same host and port or, if the host is a loopback one, from any loopback host.
+    During development, pages are served from another port of the same machine, which only its user can reach.
 
     Args:
         origin: Value of the Origin header.
@@ -93,7 +93,7 @@ def is_own_origin(origin: str, authority: str) -> bool:
 
 
 def _split(origin: str) -> tuple[str, str, str] | None:
-    """Take an origin apart: scheme, host, port."""
+    """Split an origin into scheme, host and port."""
     found = _ORIGIN.fullmatch(origin)
     if not found:
         return None

@@ -1,8 +1,7 @@
 """QPACK with the static table only (RFC 9204).
 
-We announce a dynamic table of capacity 0, so a peer that refers to it or inserts into it breaks the protocol, and
-neither side ever waits for the other. Both Huffman-coded and plain strings are read; plain ones are written unless
-asked otherwise.
+We announce a dynamic table of capacity 0. A peer that refers to it or inserts into it breaks the protocol, and neither
+side ever waits for the other. Strings are read with or without Huffman coding, and written without it by default.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ __all__ = [
 ]
 
 FIELD_OVERHEAD: Final = 32
-"""Bytes that each field counts beside its name and value (RFC 9114, section 4.2.2)."""
+"""Bytes that each field counts in addition to its name and value (RFC 9114, section 4.2.2)."""
 
 # RFC 9204, appendix A.
 STATIC_TABLE: Final[tuple[tuple[str, str], ...]] = (
@@ -150,7 +149,7 @@ def _failed(reason: str) -> ConnectionFault:
 
 
 def _encode_integer(value: int, prefix_bits: int, flags: int) -> bytes:
-    """Write a number behind ``flags`` in a byte of which it gets the low ``prefix_bits`` (RFC 7541, section 5.1)."""
+    """Write a number whose first byte has ``flags`` above its low ``prefix_bits`` (RFC 7541, section 5.1)."""
     most = (1 << prefix_bits) - 1
     if value < most:
         return bytes((flags | value,))
@@ -180,7 +179,7 @@ def _decode_integer(data: bytes, offset: int, prefix_bits: int) -> tuple[int, in
         offset += 1
         value += (byte & 0x7F) << shift
         shift += 7
-        # RFC 9204, section 4.1.1: 62 bits must be understood; more, or padding without end, is refused.
+        # RFC 9204, section 4.1.1: 62 bits must be understood; more bits, or endless padding, are refused.
         if value > MAX_VARINT or shift > 70:
             raise _failed("number in a field section is above 62 bits")
         if not byte & 0x80:
@@ -188,7 +187,7 @@ def _decode_integer(data: bytes, offset: int, prefix_bits: int) -> tuple[int, in
 
 
 def _encode_string(text: str, prefix_bits: int, flags: int, use_huffman: bool) -> bytes:
-    """Write a string whose length has ``prefix_bits``; the Huffman bit stands just above them."""
+    """Write a string whose length has ``prefix_bits``; the Huffman bit is just above them."""
     raw = text.encode("latin-1")
     if use_huffman:
         coded = huffman.encode(raw)
@@ -220,7 +219,7 @@ def encode_field_section(fields: Iterable[tuple[str, str]], *, use_huffman: bool
 
     Args:
         fields: Names (lower case) and values; characters up to U+00FF.
-        use_huffman: Write a string in Huffman code where that is shorter.
+        use_huffman: Write a string in Huffman code if that is shorter.
 
     Raises:
         ValueError: A character is above U+00FF.
@@ -244,7 +243,7 @@ def encode_field_section(fields: Iterable[tuple[str, str]], *, use_huffman: bool
 
 
 def decode_field_section(data: bytes, *, max_size: int) -> list[tuple[str, str]]:
-    """Decode a field section. Names and values are Latin-1 and otherwise as they came.
+    """Decode a field section. Names and values are decoded as Latin-1 and not changed otherwise.
 
     Args:
         data: Payload of a HEADERS frame.
@@ -298,7 +297,7 @@ def _static(index: int, is_static: int) -> tuple[str, str]:
 
 
 class EncoderStream:
-    """Reads the peer's encoder stream. With capacity 0 it can only say that the capacity is 0."""
+    """Reads the peer's encoder stream, which with capacity 0 can only set the capacity to 0."""
 
     __slots__ = ()
 
@@ -323,14 +322,14 @@ class DecoderStream:
     __slots__ = ("_digits",)
 
     def __init__(self) -> None:
-        self._digits = 0  # bytes so far of a number that goes on; 0 between instructions
+        self._digits = 0  # bytes so far of an unfinished number; 0 between instructions
 
     def feed(self, data: bytes, cancelled: Callable[[], object] = bool) -> None:
         """Take bytes; ``cancelled`` is called for each stream that is cancelled.
 
         Raises:
-            ConnectionFault: QPACK_DECODER_STREAM_ERROR for an acknowledgement or increment of insertions that never
-                were, or for a number above 62 bits.
+            ConnectionFault: QPACK_DECODER_STREAM_ERROR for an acknowledgement or increment of insertions that were
+                never made, or for a number above 62 bits.
 
         Source: RFC 9204, section 4.4.
         """
