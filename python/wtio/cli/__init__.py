@@ -1,7 +1,7 @@
 """The command line: ``python -m wtio connect | doctor | serve | cert | demo``.
 
-Each command is a module of this package with ``add_parser`` and a function that runs it and returns the exit status.
-Errors that a user can do something about are one line on standard error; anything else is a traceback.
+Each command is a module of this package, with ``add_parser`` and a function that runs the command and returns the exit
+status. Errors that a user can act on are one line on standard error; anything else is a traceback.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        # What a peer says may be text in any script, and the terminal may know only one.
+        # A peer's text may be in any script, and the terminal may not be able to show it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:

@@ -1,4 +1,4 @@
-"""The echo service: everything that a session sends comes back the same way."""
+"""The echo service: everything that a session sends is returned in the same form."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def echo(session: WebTransportSession) -> None:
     """Handle a session: echo bidirectional streams, unidirectional streams (on new ones) and datagrams."""
 
     async def bidirectional(stream: WebTransportStream) -> None:
-        # A stream that the peer resets or stops is the peer's affair; the session goes on.
+        # The peer may reset or stop a stream and go on with the session.
         with contextlib.suppress(StreamError):
             async with stream:
                 async for chunk in stream:
@@ -39,11 +39,11 @@ async def echo(session: WebTransportSession) -> None:
 
     async def datagrams() -> None:
         async for data in session.incoming_datagrams():
-            # The way back may carry less than the way here; a datagram may be lost anyway.
+            # The path back may have a smaller limit, and datagrams may get lost anyway.
             with contextlib.suppress(DatagramTooLargeError):
                 session.send_datagram(data)
 
-    # The end of the session raises SessionClosed in every loop, and the server takes it for what it is.
+    # The end of the session raises SessionClosed in every loop, which the server expects.
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(all_bidirectional())
         tasks.create_task(all_unidirectional())

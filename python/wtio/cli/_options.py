@@ -1,4 +1,4 @@
-"""Options that the commands which connect have in common."""
+"""Options of all commands that connect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say whom to trust and what to ask for."""
+    """Add the options for trust and for the request."""
     trusted = parser.add_mutually_exclusive_group()
     trusted.add_argument("--dev", action="store_true", help="trust this machine's certificate for development")
     trusted.add_argument(
@@ -27,7 +27,7 @@ def add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 
 def trust(options: argparse.Namespace) -> wtio.ClientTLS:
-    """Whom the options say to trust."""
+    """The trust settings that the options ask for."""
     if options.dev:
         return wtio.dev_certificate().client_tls()
     return wtio.ClientTLS(
@@ -38,7 +38,7 @@ def trust(options: argparse.Namespace) -> wtio.ClientTLS:
 
 
 def header_pairs(pairs: list[str]) -> list[tuple[str, str]]:
-    """Take `name: value` apart; ValueError for one without a colon."""
+    """Split `name: value`; ValueError if there is no colon."""
     headers = []
     for pair in pairs:
         name, colon, value = pair.partition(":")

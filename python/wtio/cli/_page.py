@@ -1,4 +1,4 @@
-"""Serving one page over plain HTTP on this machine: just enough HTTP/1.1 for that, and nothing else.
+"""Serves one page over plain HTTP on this machine, with just enough HTTP/1.1 for that.
 
 A page from http://localhost is a secure context, so it may use WebTransport without any flag.
 """
@@ -20,10 +20,10 @@ _POLICY: Final = (
 
 @asynccontextmanager
 async def serve_page(document: bytes, port: int) -> AsyncIterator[int]:
-    """Serve ``document`` at ``/`` of localhost; gives the TCP port, also where 0 (any) was asked for.
+    """Serve ``document`` at ``/`` of localhost; gives the TCP port, also if 0 (any) was asked for.
 
     Raises:
-        OSError: The port cannot be had; the message names it.
+        OSError: The port cannot be opened; the message names it.
     """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -33,12 +33,12 @@ async def serve_page(document: bytes, port: int) -> AsyncIterator[int]:
                 writer.write(_response(head, document))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # A client that sends no proper request gets no answer.
+            # A malformed request gets no answer.
             pass
         finally:
             writer.close()
 
-    # 127.0.0.1 only: the page is for browsers on this machine, and all of them reach localhost there.
+    # 127.0.0.1 only: the page is for browsers on this machine, and all of them try this address for localhost.
     try:
         server = await asyncio.start_server(answer, "127.0.0.1", port)
     except OSError as error:

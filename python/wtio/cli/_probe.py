@@ -1,7 +1,7 @@
 """Asks a UDP port whether QUIC is there, without a handshake.
 
-A QUIC server answers a version that does not exist with the list of those it speaks (RFC 9000, section 6). And a
-connected UDP socket, unlike the engine's, is told when the network says that nobody is there.
+A QUIC server answers a version that does not exist with the list of versions that it supports (RFC 9000, section 6).
+And a connected UDP socket, unlike the engine's, reports an error if the network says that nobody is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["ProbeResult", "probe"]
 _VERSION: Final = bytes.fromhex("1a2a3a4a")
 _ID: Final = 8
 _SIZE: Final = 1200
-_AGAIN: Final = 0.3  # seconds after which the question is repeated
+_AGAIN: Final = 0.3  # seconds after which the packet is sent again
 _UNREACHABLE: Final = frozenset((errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
 
@@ -28,9 +28,9 @@ class ProbeResult:
 
     outcome: Literal["quic", "other", "unreachable", "silent"]
     versions: tuple[int, ...] = ()
-    """QUIC versions that the server speaks."""
+    """QUIC versions that the server supports."""
     detail: str = ""
-    """What the system said."""
+    """The system's error, in words."""
 
 
 class _Question(asyncio.DatagramProtocol):
@@ -50,7 +50,7 @@ class _Question(asyncio.DatagramProtocol):
 
 
 async def probe(ip: str, port: int, patience: float) -> ProbeResult:
-    """Ask one address.
+    """Probe one address.
 
     Args:
         ip: IPv4 or IPv6 address.
@@ -58,7 +58,7 @@ async def probe(ip: str, port: int, patience: float) -> ProbeResult:
         patience: Seconds to wait for an answer.
 
     Returns:
-        What came back; an address that the system cannot send to is ``"unreachable"``. Never raises an OSError.
+        What came back; ``"unreachable"`` if the system cannot send to the address. Never raises an OSError.
     """
     loop = asyncio.get_running_loop()
     try:

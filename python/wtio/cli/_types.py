@@ -1,4 +1,4 @@
-"""What the commands need to know about argparse's types."""
+"""Types of argparse that the commands use."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import argparse
 
-# argparse keeps its class private although it is what add_subparsers returns.
+# add_subparsers returns a class that argparse keeps private.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"

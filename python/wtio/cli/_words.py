@@ -1,4 +1,4 @@
-"""What the library says in terms of its parameters, said in terms of the command line's options."""
+"""Translates messages of the library, which name its parameters, to the options of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 __all__ = ["in_options"]
 
-# The first that fits holds; whole sentences come before the names in them.
+# The first that fits is used, so whole sentences come before the names in them.
 _WORDS: Final = (
     (
         r"for a private authority pass ClientTLS\(cafile=\.\.\.\), for a development certificate "
@@ -33,7 +33,7 @@ _WORDS: Final = (
 
 
 def in_options(text: str) -> str:
-    """Replace names of the library's parameters by those of the options."""
+    """Replace names of the library's parameters with those of the options."""
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
     return text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from wtio.cli._types import Subparsers
 
-# Seconds that answers may take after the end of input.
+# Seconds to wait for answers after the end of input.
 _PATIENCE: Final = 10.0
 
 
@@ -40,7 +40,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Connect, talk, and say how it ended."""
+    """Connect, exchange data, and report how the session ended."""
     return asyncio.run(_connect(options))
 
 
@@ -77,7 +77,7 @@ async def _ask(session: wtio.WebTransportSession, text: str) -> str:
 
 
 async def _converse(session: wtio.WebTransportSession) -> int:
-    """Send what is typed and print what comes, until either side has had enough."""
+    """Send what is typed and print what arrives, until either side ends."""
     lines = _standard_input()
     listeners = [
         asyncio.create_task(listener)
@@ -94,7 +94,7 @@ async def _converse(session: wtio.WebTransportSession) -> int:
                 break
             text = line.result()
             if text is None:
-                # What was asked still deserves its answer.
+                # Answers to what was sent may still arrive.
                 if asked:
                     await asyncio.wait(asked, timeout=_PATIENCE)
                 break
@@ -123,7 +123,7 @@ def _standard_input() -> asyncio.Queue[str | None]:
     lines: asyncio.Queue[str | None] = asyncio.Queue()
 
     def tell(line: str | None) -> None:
-        # The loop may be over before the thread is.
+        # The loop may be closed before the thread ends.
         if not loop.is_closed():
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
@@ -132,7 +132,7 @@ def _standard_input() -> asyncio.Queue[str | None]:
             tell(line.rstrip("\r\n"))
         tell(None)
 
-    # A daemon: nobody can interrupt a read from a terminal, and the program need not wait for it.
+    # A daemon thread: a read from a terminal cannot be interrupted, and the program need not wait for it.
     threading.Thread(target=read, name="wtio standard input", daemon=True).start()
     return lines
 

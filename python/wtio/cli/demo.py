@@ -1,8 +1,8 @@
-"""``python -m wtio demo``: a server and a client in two processes; shows what moves between them and how fast.
+"""``python -m wtio demo``: a server and a client in two processes; shows what they can exchange, and how fast.
 
-The server has three paths. ``/echo`` returns what the client sends, on ``/call`` it is the server that opens streams,
-and ``/transfer`` takes the whole of each stream and gives it back. What the server saw comes as JSON lines from its
-standard output.
+The server has three paths. ``/echo`` returns what the client sends, on ``/call`` the server opens the streams, and
+``/transfer`` reads each stream to its end and then returns it. The server writes what it saw to its standard output, as
+lines of JSON.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ROUND_TRIPS: Final = 1000
 _ROUND_TRIP_BYTES: Final = 64
 _DATAGRAMS: Final = 5000
 _DATAGRAM_BYTES: Final = 1000
-# Datagrams have no flow control: this many wait for their echo before more are sent, so that no queue overflows.
+# Datagrams have no flow control. At most this many are sent ahead of their echoes, so that no queue overflows.
 _DATAGRAMS_AHEAD: Final = 64
 _TRANSFER_MIB: Final = 64
 _CODE: Final = 7
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve() -> None:
-    """Serve until standard input ends, which it does however the parent process ends."""
+    """Serve until standard input ends, which it does when the parent process ends in any way."""
     certificate = wtio.dev_certificate()
     async with wtio.serve(_handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         _tell(port=server.addresses[0][1], sha256=certificate.sha256_hex)
@@ -103,7 +103,7 @@ async def _bidirectional(session: wtio.WebTransportSession) -> None:
 
 
 async def _unidirectional(session: wtio.WebTransportSession) -> None:
-    """Open a stream, write, and take one that comes back; which one it answers does not matter here."""
+    """Open a stream, write, and accept one that comes back, in any order."""
     stream = await session.create_unidirectional_stream()
     await stream.write(data=bytes(_STREAM_BYTES), end_stream=True)
     answer = await anext(session.incoming_unidirectional_streams())
@@ -111,7 +111,7 @@ async def _unidirectional(session: wtio.WebTransportSession) -> None:
 
 
 async def _repeat(count: int, action: Callable[[], Awaitable[None]]) -> float:
-    """Run the action ``count`` times, some at once; the seconds that it took."""
+    """Run the action ``count`` times, several at once; returns the seconds that it took."""
     start = time.perf_counter()
     remaining = iter(range(count))
 
@@ -163,13 +163,13 @@ async def _demonstrate() -> None:
 
 
 class _Server:
-    """The server's process, as far as the client cares."""
+    """The server's process, as the client uses it."""
 
     def __init__(self, output: asyncio.StreamReader) -> None:
         self._output = output
 
     async def tells(self) -> dict[str, Any]:
-        """Return what the server says next."""
+        """Return the server's next line."""
         async with asyncio.timeout(_PATIENCE):
             line = await self._output.readline()
         if not line:
@@ -237,7 +237,7 @@ async def _datagram_round_trips(session: wtio.WebTransportSession) -> list[float
 
 
 async def _datagrams(session: wtio.WebTransportSession) -> tuple[float, int]:
-    """Send them, a few ahead of their echoes; the seconds that it took, and how many came back."""
+    """Send datagrams, a few ahead of their echoes; returns the seconds that it took, and how many came back."""
     start = last = time.perf_counter()
     sent = returned = 0
     while returned < _DATAGRAMS:
@@ -248,7 +248,7 @@ async def _datagrams(session: wtio.WebTransportSession) -> tuple[float, int]:
             async with asyncio.timeout(1.0):
                 await session.receive_datagram()
         except TimeoutError:
-            # Some were lost, which is what datagrams are for.
+            # Some were lost, as datagrams may be.
             break
         returned += 1
         last = time.perf_counter()
@@ -264,7 +264,7 @@ async def _transfer(url: str, tls: wtio.ClientTLS) -> None:
     ):
         start = time.perf_counter()
         await stream.write_all(data=data, chunk_size=256 * 1024, end_stream=True)
-        # The server answers when it has everything, so the first byte of its answer ends the way there.
+        # The server answers when it has everything, so the first byte of its answer marks the end of the upload.
         first = await stream.readexactly(n=1)
         middle = time.perf_counter()
         rest = await stream.read_all()

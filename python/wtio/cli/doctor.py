@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from wtio.cli._types import Subparsers
     from wtio.report import AddressReport, ConnectionReport
 
-# Seconds: for an address to answer the first question, for path MTU discovery, and for a connection to a port of which
-# the network has said that nothing listens there.
+# Seconds to wait for an answer to the probe, for path MTU discovery, and for a connection to a port on which nothing
+# listens, according to the network.
 _PROBE_PATIENCE: Final = 1.0
 _MTU_PATIENCE: Final = 1.0
 _HOPELESS: Final = 1.0
@@ -40,7 +40,7 @@ _COLOURS: Final = {"problem": "31", "others": "33", "note": "36"}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that was tried on an established session."""
+    """A test of an established session, and its result."""
 
     name: str
     worked: bool
@@ -66,7 +66,7 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine, print, and return 0 if a session came about."""
+    """Examine the server, print the result, and return 0 if there was a session."""
     report, checks = asyncio.run(_examine(options))
     advice = advise(report)
     if options.json:
@@ -102,7 +102,7 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         async with connector as session:
             if options.echo:
                 checks = [await _try_stream(session, options.timeout), await _try_datagram(session, options.timeout)]
-            # Path MTU discovery needs a few round trips; a session that ends early says so by itself.
+            # Path MTU discovery needs a few round trips. If the session ends early, the report shows it.
             patience = min(_MTU_PATIENCE, max(20 * session.stats().rtt, 0.1))
             await asyncio.wait((asyncio.ensure_future(session.wait_closed()),), timeout=patience)
             report = session.report
@@ -110,12 +110,12 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         if error.report is None:
             raise
         report = error.report
-    # Whoever typed the URL may see all of it; a report of the library's has no query.
+    # The library's report leaves the query out. Here the user has typed it, so it is shown.
     return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks
 
 
 async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
-    """Ask all addresses of the host at once; nothing where it has none, which connecting will say."""
+    """Probe all addresses of the host at once. If it has none, connecting will report that."""
     loop = asyncio.get_running_loop()
     try:
         ips = [ipaddress.ip_address(host).compressed]
@@ -129,7 +129,7 @@ async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
 
 
 def _merge(addresses: Iterable[AddressReport], probes: dict[str, ProbeResult]) -> tuple[AddressReport, ...]:
-    """Complete what connecting knows of the addresses by what asking them brought."""
+    """Complete the outcomes of connecting with those of the probes."""
     merged = []
     for address in addresses:
         result = probes.get(address.ip)
@@ -152,7 +152,7 @@ def _complete(address: AddressReport, result: ProbeResult) -> AddressReport:
 
 
 def _is_reserved(version: int) -> bool:
-    # RFC 9000, section 15: versions that mean nothing.
+    # RFC 9000, section 15: reserved versions.
     return version & 0x0F0F0F0F == 0x0A0A0A0A
 
 
@@ -211,5 +211,5 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Break lines for a terminal; in a file or pipe they stay whole."""
+    """Wrap lines for a terminal; lines for a file or pipe are not wrapped."""
     return textwrap.wrap(text, width, break_on_hyphens=False) if width > 0 else [text]

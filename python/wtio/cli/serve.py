@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _InOptions(logging.Formatter):
-    """What the library logs, in terms of the options."""
+    """The library's log messages, in terms of the options."""
 
     def format(self, record: logging.LogRecord) -> str:
         return in_options(super().format(record))
@@ -66,7 +66,8 @@ class _InOptions(logging.Formatter):
 async def _serve(options: argparse.Namespace) -> None:
     if options.certfile:
         tls = wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile)
-        # A browser takes the hash of a development certificate only; this one it has to trust on its own account.
+        # Browsers accept a certificate by its hash only if it follows the rules. They have to trust this one
+        # themselves.
         hashes: list[str] = []
     else:
         certificate = wtio.tls.dev_certificate()
@@ -104,22 +105,22 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 def page(url: str, hashes: list[str]) -> bytes:
-    """Fill the page in: where to connect, and which certificates to trust by their hash."""
+    """Insert into the page where to connect, and which certificates to trust by their hash."""
     template = resources.files("wtio.cli").joinpath("page.html").read_text(encoding="utf-8")
-    # Inside a script element, `<` would be able to end it.
+    # Inside a script element, a `<` could end it.
     facts = json.dumps({"url": url, "hashes": hashes, "version": wtio.__version__}).replace("<", "\\u003c")
     return template.replace("/*facts*/ null", facts).encode()
 
 
 def _url_host(host: str, server: wtio.Server) -> str:
-    """The host for URLs: an address as it is bound where the given name says less."""
+    """The host for URLs: the given one, or a loopback address if that is localhost or any address."""
     if host in ("localhost", "", "::", "0.0.0.0"):
         return "127.0.0.1" if any("." in ip or ip == "::" for ip, _ in server.addresses) else "[::1]"
     return f"[{host}]" if ":" in host else host
 
 
 async def _interrupted() -> None:
-    """Wait for Ctrl-C or a request to end."""
+    """Wait for Ctrl-C or SIGTERM."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
