@@ -1,12 +1,13 @@
-//! What the loop's thread and the guardian tell each other, in one struct of atomics.
+//! The handoff of events from the guardian to the loop's thread, in one struct of atomics.
 //!
-//! Two promises, checked by the loom model below:
-//! 1. News that the guardian leaves behind is either taken by a drive that was still to come, or a wake-up is in the
-//!    pipe. No news waits for the next packet.
-//! 2. At most one wake-up byte is in the pipe, and none once the loop has seen to it: it would wake the loop for ever.
+//! The loom model below checks two promises:
+//! 1. Events that the guardian leaves in the engine are taken by a drive of the loop that was still to come, or a
+//!    wake-up is in the pipe. No event waits for the next packet.
+//! 2. At most one wake-up byte is in the pipe, and none once the loop has emptied it. A byte that stays would wake the
+//!    loop for ever.
 //!
-//! Only a loop that was woken through the pipe empties it, and it takes the signal back after that, before it takes the
-//! news. In any other order a byte can be read whose signal stays, and then no further one is ever written.
+//! Only a loop that was woken through the pipe empties it. It then clears the flag, and after that takes the events. In
+//! any other order a byte can be read while its flag stays set, and no further byte is ever written.
 
 #[cfg(feature = "loom")]
 use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +17,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Shared by the loop's thread and the guardian.
 #[derive(Debug)]
 pub(crate) struct Handoff {
-    /// Drives by the loop, a heartbeat.
+    /// Number of drives by the loop, as a heartbeat.
     beats: AtomicU64,
-    /// A wake-up is in the pipe or on its way there, or the loop has emptied the pipe and is about to take the news.
+    /// A wake-up is in the pipe or about to be, or the loop has emptied the pipe and is about to take the events.
     signalled: AtomicBool,
     /// Times the guardian had to step in.
     late: AtomicU64,
@@ -34,7 +35,7 @@ impl Handoff {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The loop was woken through the pipe. Call after emptying the pipe and before taking the news.
+    /// The loop was woken through the pipe. Call after emptying the pipe and before taking the events.
     pub(crate) fn hear(&self) {
         self.signalled.swap(false, Ordering::AcqRel);
     }
@@ -43,7 +44,7 @@ impl Handoff {
         self.beats.load(Ordering::Relaxed)
     }
 
-    /// The guardian has left news. True: it must put a byte into the pipe. Call after leaving the news.
+    /// The guardian has left events. True: it must write a byte to the pipe. Call after leaving the events.
     pub(crate) fn signal(&self) -> bool {
         !self.signalled.swap(true, Ordering::AcqRel)
     }
@@ -66,7 +67,7 @@ mod model {
         thread,
     };
 
-    /// The engine's news behind its mutex, the pipe as a counter of bytes.
+    /// The engine's events behind its mutex, and the pipe as a counter of bytes.
     struct World {
         handoff: Handoff,
         news: Mutex<u32>,
@@ -84,7 +85,7 @@ mod model {
             self.take_news()
         }
 
-        /// One turn of a loop that watches the pipe.
+        /// One iteration of a loop that watches the pipe.
         fn turn(&self) -> u32 {
             if self.pipe.load(Ordering::Acquire) == 0 {
                 return 0;
@@ -122,7 +123,7 @@ mod model {
             taken += world.turn();
             assert_eq!(taken, 3);
             assert_eq!(world.pipe.load(Ordering::Acquire), 0);
-            // And the next news wakes again.
+            // And the next events wake it again.
             world.guard();
             assert_eq!(world.turn(), 1);
         });

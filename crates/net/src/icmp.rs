@@ -1,7 +1,7 @@
-//! What the network says about packets of ours: the error queue of a UDP socket (`IP_RECVERR`, see ip(7)).
+//! Errors that the network reports about our packets: the error queue of a UDP socket (`IP_RECVERR`, see ip(7)).
 //!
-//! The kernel puts an ICMP error there if the port that it quotes is the socket's; the address that comes with it is the
-//! one that the packet in question was sent to.
+//! The kernel queues an ICMP error if the port that it quotes is the socket's. The address of the entry is the
+//! destination of the packet in question.
 
 use std::{
     mem::MaybeUninit,
@@ -10,17 +10,17 @@ use std::{
 
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockAddr, SockRef};
 
-/// Errors read at a time; a flood of them does not keep us from our work.
+/// Errors read at a time, so that a flood of them does not stop other work.
 const AT_ONCE: usize = 64;
 /// Room for one control message with an error and an address, and for those of usual packets.
 const CONTROL: usize = 256;
 
-/// Read the queue. Gives each error of the network with the destination of the packet that it is about, and the number of
-/// entries read, those included that the system itself has made.
+/// Read the queue. Returns the network's errors, each with the destination of its packet, and the number of entries
+/// read, which includes those that the system itself has made.
 pub(crate) fn read_errors(socket: &UdpSocket, mut take: impl FnMut(SocketAddr, i32)) -> usize {
     for count in 0..AT_ONCE {
         let mut control = [MaybeUninit::new(0u8); CONTROL];
-        // Of either family; the kernel writes over it.
+        // Of either family; the kernel overwrites it.
         let mut destination = SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
         let mut byte = [MaybeUninit::new(0u8); 1];
         let mut buffers = [MaybeUninitSlice::new(&mut byte)];
@@ -42,11 +42,11 @@ pub(crate) fn read_errors(socket: &UdpSocket, mut take: impl FnMut(SocketAddr, i
 
 #[expect(unsafe_code, reason = "socket2 takes memory that need not be initialised; this is")]
 fn initialised(byte: MaybeUninit<u8>) -> u8 {
-    // SAFETY: it was made with a value above, and a system call only writes values over it.
+    // SAFETY: it was initialised above, and a system call only writes values to it.
     unsafe { byte.assume_init() }
 }
 
-/// The errno of the first control message that tells of an ICMP error.
+/// The errno of the first control message that reports an ICMP error.
 fn network_error(mut control: &[u8]) -> Option<i32> {
     /// `cmsghdr`: length with header, level, type.
     const WORD: usize = size_of::<usize>();

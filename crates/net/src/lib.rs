@@ -1,8 +1,8 @@
-//! Where the engine meets the machine: UDP sockets, and the guardian thread that keeps connections alive while
+//! The engine's contact with the machine: UDP sockets, and the guardian thread that keeps connections alive while
 //! Python's loop is late.
 //!
-//! Nothing here knows Python. An [`Endpoint`] is an engine with its socket behind one mutex; the loop's thread drives
-//! it, and so does the guardian when the loop does not. A thread that holds the mutex never waits for anything else.
+//! Nothing here knows Python. An [`Endpoint`] is an engine and its socket behind one mutex. The loop's thread drives
+//! it, and the guardian does so when the loop does not. A thread that holds the mutex never waits for anything else.
 
 #![warn(missing_docs)]
 

@@ -1,23 +1,23 @@
-//! Memory for received packets, used again.
+//! Memory for received packets, which is used again.
 //!
-//! The QUIC core wants each packet in memory of its own, and keeps the packet while a stream's bytes in it wait for their
-//! reader. From the system allocator that is a large block for each, and with a megabyte of them coming and going, a heap
-//! that is given back to the system and taken again, page by page.
+//! The QUIC core wants each packet in memory of its own, and keeps it while a stream's bytes in it wait for their
+//! reader. With the system's allocator, each packet would be a large block. As megabytes of packets come and go, the
+//! allocator would return the heap to the system and take it again, page by page.
 
 use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-/// Smaller packets are left to the allocator: they would keep a large block for few bytes.
+/// Smaller packets come from the allocator, because they would keep a large block for few bytes.
 const SMALL: usize = 1024;
-/// What a full-size packet takes; rounding up makes blocks fit whatever comes next.
+/// Size of a full-size packet. Sizes are rounded up, so that blocks fit the packets that come next.
 const BLOCK: usize = 1536;
-/// Bytes of blocks that are remembered at most.
+/// Most bytes of blocks that are remembered.
 const LIMIT: usize = 2 * 1024 * 1024;
-/// Bytes of blocks that are kept while little happens.
+/// Bytes of blocks that are kept while there is little traffic.
 const KEPT: usize = 16 * BLOCK;
 
-/// Blocks by age with their sizes. Each is a handle to the empty end of a block; the packet is another one.
+/// Blocks with their sizes, oldest first. Each is a handle to the empty end of a block; the packet is another handle.
 #[derive(Debug, Default)]
 pub(crate) struct Packets {
     blocks: VecDeque<(BytesMut, usize)>,
@@ -31,8 +31,8 @@ impl Packets {
             return BytesMut::from(datagram);
         }
         let size = datagram.len().next_multiple_of(BLOCK);
-        // Packets are mostly let go in the order in which they came, and of one size. One that stays, or whose block is
-        // of another size, may hold up the others, but not for long: new blocks push it out.
+        // Packets are mostly freed in the order of their arrival, and have one size. A block that stays in use, or has
+        // another size, delays the others only until new blocks push it out.
         let is_free = self.blocks.front_mut().is_some_and(|(oldest, its)| *its == size && oldest.try_reclaim(size));
         let reused = if is_free { self.take_oldest() } else { None };
         let mut block = reused.unwrap_or_else(|| BytesMut::with_capacity(size));
@@ -46,7 +46,7 @@ impl Packets {
         packet
     }
 
-    /// Let go of one block; for whoever finds little to do.
+    /// Free one block. Call this while there is little traffic.
     pub(crate) fn shrink(&mut self) {
         if self.size > KEPT {
             self.take_oldest();

@@ -1,4 +1,4 @@
-//! What a sleeping thread of ours is woken by: sockets, and an alarm.
+//! What wakes a sleeping thread of ours: sockets, and an alarm.
 
 use std::{
     io::{self, Read},
@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-/// Token of alarms, and of sockets that need no name.
+/// Token of alarms, and of sockets that need not be told apart.
 pub(crate) const NAMELESS: u64 = 0;
 
-/// An epoll instance. A socket leaves it by being closed: no second descriptor keeps its port taken.
+/// An epoll instance. Closing a socket removes it, because it has no second descriptor (which would also keep its
+/// port).
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -25,10 +26,10 @@ pub(crate) type Ready = rustix::event::epoll::Event;
 
 #[cfg(target_os = "linux")]
 impl Poller {
-    /// Whether `ready` can be relied on.
+    /// Whether `ready` is supported.
     pub(crate) const NAMES_SOCKETS: bool = true;
 
-    /// Make one that `alarm` wakes once its other end is written to, until it is drained.
+    /// Make a poller that `alarm` wakes when its other end is written to, until it is drained.
     pub(crate) fn new(alarm: UnixStream) -> io::Result<Self> {
         let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
         let poller = Self { epoll, alarm };
@@ -41,21 +42,21 @@ impl Poller {
         Ok(add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// Watch a nameless socket for room to send, too, or no longer.
+    /// Begin or stop watching a socket also for room to send.
     pub(crate) fn want_room(&self, source: BorrowedFd<'_>, wants: bool) -> io::Result<()> {
         use rustix::event::epoll::{EventData, EventFlags, modify};
         let flags = if wants { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
         Ok(modify(&self.epoll, source, EventData::new_u64(NAMELESS), flags)?)
     }
 
-    /// Sleep until something is readable, at most `time`. Whether something is.
+    /// Sleep until something is readable, at most `time`. Returns whether something is.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let mut ready = Vec::with_capacity(1);
         self.collect(&mut ready, time);
         !ready.is_empty()
     }
 
-    /// The tokens of what is readable now, at most `limit` of them. Those left out come first next time.
+    /// The tokens of what is readable now, at most `limit` of them. The next call begins with those left out.
     pub(crate) fn ready<'a>(&self, scratch: &'a mut Vec<Ready>, limit: usize) -> impl Iterator<Item = u64> + use<'a> {
         scratch.clear();
         scratch.reserve(limit);
@@ -66,12 +67,12 @@ impl Poller {
     fn collect(&self, ready: &mut Vec<Ready>, time: Duration) {
         use rustix::event::{Timespec, epoll};
         let time = Timespec::try_from(time).ok();
-        // Interrupted: as if nothing were readable.
+        // Interrupted by a signal: as if nothing were readable.
         let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), time.as_ref());
     }
 }
 
-/// Elsewhere the thread looks for itself, often enough for what it is there for.
+/// On other systems the thread looks by itself, often enough for its purpose.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
 pub(crate) struct Poller {

@@ -1,8 +1,8 @@
-//! What leaves a socket: bundles, or what they consist of where bundles fail.
+//! Sending on a socket: in bundles, or packet by packet if bundles fail.
 //!
-//! A bundle (GSO) can fail where its packets would not: a route through a tunnel may not take any. So a bundle that fails
-//! is sent again packet by packet; if that works, its address gets no bundles for a while. Nothing that fails for one
-//! destination changes what others get.
+//! A bundle (GSO) can fail although its packets would not: a route through a tunnel may not support bundles. So a
+//! bundle that fails is sent again packet by packet. If that works, its address gets no bundles for a while. A failure
+//! for one destination does not change what others get.
 
 use std::{
     collections::VecDeque,
@@ -16,31 +16,31 @@ use wtio_engine::OutgoingDatagram;
 
 /// How long an address gets no bundles before the next one is tried.
 const PROBE_AGAIN: Duration = Duration::from_secs(60);
-/// Addresses that are remembered to take no bundles; beyond that the one to be tried next is tried at once.
+/// How many addresses are remembered as taking no bundles. Beyond that, the one due next is tried at once.
 const PLAIN: usize = 256;
-/// Failures kept apart until somebody takes them; further ones are only counted.
+/// Failures kept until they are taken; further ones are only counted.
 const TROUBLES: usize = 64;
-/// Failures are counted apart for so many values of errno, which is more than Linux has for sending.
+/// How many values of errno are counted separately, which is more than Linux has for sending.
 const ERRNOS: usize = 64;
 
-/// What the system or the network said about packets to a destination.
+/// A failure that the system or the network reported for packets to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Trouble {
     pub(crate) destination: SocketAddr,
     pub(crate) errno: i32,
-    /// Said by a router or the destination itself (ICMP), not by this system.
+    /// Reported by a router or the destination itself (ICMP), not by this system.
     pub(crate) is_remote: bool,
-    /// Size of the smallest packet concerned, in bytes; 0 where that is not known.
+    /// Size of the smallest packet concerned, in bytes; 0 if that is not known.
     pub(crate) size: usize,
     pub(crate) count: u64,
 }
 
-/// How sending goes on one socket.
+/// The state of sending on one socket.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
-    /// Addresses that take no bundles, with the time from when on they are tried again; in order.
+    /// Addresses that take no bundles, with the time after which they are tried again, in order of that time.
     plain: VecDeque<(Instant, IpAddr)>,
-    /// Packets of the bundle that was refused last that have left; it comes first next time.
+    /// How many packets of the bundle refused last have left. That bundle is passed in again first.
     left: usize,
     troubles: Vec<Trouble>,
     /// Packets that could not be sent, by errno.
@@ -48,7 +48,7 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Send one datagram or bundle through `raw`. False: the socket is full, and the same comes again.
+    /// Send one datagram or bundle through `raw`. False: the socket is full, and the same has to be passed in again.
     pub(crate) fn send(
         &mut self,
         outgoing: &OutgoingDatagram<'_>,
@@ -65,7 +65,7 @@ impl Sending {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(_) => {}
             }
-            // Whether it is the bundle's fault, its first packet shows.
+            // Its first packet shows whether bundling is at fault.
             match self.send_one(outgoing, &whole[..size], &mut raw) {
                 None => return false,
                 Some(true) => self.set_plain(outgoing.destination.ip()),
@@ -76,7 +76,7 @@ impl Sending {
         self.send_apart(outgoing, size, left, &mut raw)
     }
 
-    /// Send the packets of a bundle but for the first `skip`.
+    /// Send the packets of a bundle without the first `skip`.
     fn send_apart(
         &mut self,
         outgoing: &OutgoingDatagram<'_>,
@@ -103,7 +103,7 @@ impl Sending {
         match raw(&transmit(outgoing, packet, None)) {
             Ok(()) => Some(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            // A lost packet: QUIC repeats it, and gives up in its own time.
+            // It counts as a lost packet: QUIC sends its content again, and decides when to give up.
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 self.count(errno);
@@ -121,7 +121,7 @@ impl Sending {
         }
     }
 
-    /// Keep a failure for [`Sending::take_troubles`]; those alike as one.
+    /// Keep a failure for [`Sending::take_troubles`]; equal ones are counted as one.
     pub(crate) fn note(&mut self, destination: SocketAddr, errno: i32, is_remote: bool, size: usize) {
         let alike =
             |one: &&mut Trouble| one.destination == destination && one.errno == errno && one.is_remote == is_remote;
@@ -196,7 +196,7 @@ mod tests {
         Err(io::Error::from_raw_os_error(errno))
     }
 
-    /// A system that takes what `takes` says, and what it was given.
+    /// A system that accepts what `takes` says, and records what it was given.
     fn system<'a>(
         given: &'a mut Vec<(usize, bool)>,
         takes: impl Fn(&Transmit<'_>) -> io::Result<()> + 'a,
@@ -227,7 +227,7 @@ mod tests {
         let mut expected = vec![(25, true)];
         expected.extend(apart);
         expected.push((25, true));
-        // Another time it is not even tried there.
+        // The next time, it is not even tried there.
         expected.extend(apart);
         expected.push((25, true));
         assert_eq!(given, expected);

@@ -1,4 +1,4 @@
-//! One UDP socket: received in batches (recvmmsg, GRO), sent in bursts (GSO), with ECN.
+//! One UDP socket: receives in batches (recvmmsg, GRO), sends in bursts (GSO), with ECN.
 
 use std::{
     hint::black_box,
@@ -18,23 +18,23 @@ use crate::{
     sending::{Sending, Trouble},
 };
 
-/// Kernel buffers asked for; the system may grant less.
+/// Size of the kernel's buffers to ask for; the system may grant less.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
-/// Free memory that the process keeps at the top of its heap: what a large stream may bring in a turn.
+/// Free memory that the process keeps at the top of its heap: what a large stream may bring in one batch.
 const KEPT_HEAP: usize = 4 * 1024 * 1024;
 /// Receive buffers of one batch. Each takes one GRO bundle.
 const BATCH: usize = 8;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
-/// ICMP errors kept until somebody takes them.
+/// ICMP errors kept until they are taken.
 const HEARD: usize = 64;
 
-/// What came with a datagram.
+/// Facts about a received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
-    /// From where.
+    /// Its source.
     pub source: SocketAddr,
-    /// To which of our addresses, where the system tells.
+    /// The address of ours to which it was sent, if the system reports it.
     pub destination: Option<IpAddr>,
     /// ECN bits of the IP header.
     pub ecn: u8,
@@ -48,17 +48,17 @@ pub struct UdpEndpoint {
     sending: Sending,
 }
 
-/// The socket and what is known of it.
+/// The socket and what is known about it.
 struct Plug {
     socket: UdpSocket,
     state: UdpSocketState,
-    /// Datagrams that the kernel takes in one send call.
+    /// Datagrams that the kernel accepts in one send call.
     segments: usize,
-    /// The system tells of ICMP errors.
+    /// The system reports ICMP errors.
     hears_errors: bool,
-    /// Its error queue was read.
+    /// The error queue was read.
     has_heard: bool,
-    /// What it said: where a packet went, and the errno. At most [`HEARD`].
+    /// What was in it: the destination of a packet, and the errno. At most [`HEARD`].
     heard: Vec<(SocketAddr, i32)>,
 }
 
@@ -69,24 +69,24 @@ impl std::fmt::Debug for UdpEndpoint {
 }
 
 impl UdpEndpoint {
-    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `hears_errors` the network's answers to
-    /// packets that it could not deliver are among the troubles.
+    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `hears_errors`, failures include those that
+    /// the network reports (ICMP).
     ///
     /// # Errors
-    /// Whatever the system answers: address in use, not available, no permission.
+    /// Those of the system: address in use, not available, no permission.
     pub fn bind(address: SocketAddr, dual_stack: bool, hears_errors: bool) -> io::Result<Self> {
         keep_heap();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(!dual_stack)?;
         }
-        // Refused sizes are no failure: the system's limits stay in force.
+        // It is no failure if the system refuses these sizes; its own limits apply then.
         let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
         let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let state = state_of(&socket)?;
-        // Without them, a connection notices by itself that nobody answers.
+        // Without these reports, a connection only notices that nobody answers.
         let hears_errors = cfg!(target_os = "linux")
             && hears_errors
             && state.enable_transport_errors(UdpSockRef::from(&socket)).is_ok();
@@ -102,7 +102,7 @@ impl UdpEndpoint {
     /// The address in use.
     ///
     /// # Errors
-    /// When the system does not tell.
+    /// If the system does not report it.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         self.socket.socket.local_addr()
     }
@@ -119,7 +119,7 @@ impl UdpEndpoint {
         self.socket.socket.as_fd()
     }
 
-    /// Datagrams the kernel takes in one send call.
+    /// Datagrams that the kernel accepts in one send call.
     #[must_use]
     pub fn segments(&self) -> usize {
         self.socket.segments
@@ -131,12 +131,12 @@ impl UdpEndpoint {
         self.sending.failures()
     }
 
-    /// Whether something went wrong since they were last taken.
+    /// Whether there are failures to take.
     pub(crate) fn has_troubles(&self) -> bool {
         self.sending.has_troubles() || !self.socket.heard.is_empty()
     }
 
-    /// What went wrong since the last call.
+    /// Failures since the last call.
     pub(crate) fn take_troubles(&mut self) -> Vec<Trouble> {
         for (destination, errno) in self.socket.heard.drain(..) {
             self.sending.note(destination, errno, true, 0);
@@ -156,7 +156,7 @@ impl UdpEndpoint {
             let mut slices = self.buffer.chunks_mut(BUNDLE).map(IoSliceMut::new).collect::<Vec<_>>();
             match self.socket.state.recv(UdpSockRef::from(&self.socket.socket), &mut slices, &mut metas) {
                 Ok(count) => count,
-                // Nothing is there, or an ICMP error came first; the batch is empty either way.
+                // There is nothing, or an ICMP error came first; the batch is empty either way.
                 Err(_) => {
                     self.socket.hear_errors();
                     return;
@@ -165,7 +165,8 @@ impl UdpEndpoint {
         };
         for (meta, bundle) in metas.iter().take(count).zip(self.buffer.chunks(BUNDLE)) {
             if meta.addr.port() == 0 {
-                // Nobody can be answered there (RFC 768, RFC 8085, section 5.1): whoever writes that wants us to fail.
+                // Port 0 cannot be answered (RFC 768, RFC 8085, section 5.1). Such a packet is meant to make sending
+                // fail.
                 continue;
             }
             let received =
@@ -194,16 +195,16 @@ impl Plug {
         self.amend(transmit, result)
     }
 
-    /// Deal with a packet that did not leave.
+    /// Handle a packet that did not leave.
     #[cold]
     fn amend(&mut self, transmit: &Transmit<'_>, mut result: io::Result<()>) -> io::Result<()> {
         if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) && self.hear_errors() {
-            // That was about an earlier packet, and this one has not been tried.
+            // The error was about an earlier packet; this one has not been tried.
             result = self.state.try_send(UdpSockRef::from(&self.socket), transmit);
         }
         if self.state.max_gso_segments() != self.segments {
-            // It has given up bundles and ECN marks, for good and for every destination, because of one packet. A new one
-            // begins afresh.
+            // quinn-udp has given up bundles and ECN marks, for good and for every destination, because of one packet.
+            // A new state starts again with both.
             if let Ok(state) = state_of(&self.socket) {
                 self.state = state;
             }
@@ -211,7 +212,7 @@ impl Plug {
         result
     }
 
-    /// Read the socket's error queue; whether the network has said something.
+    /// Read the socket's error queue. Returns whether the network has reported an error.
     fn hear_errors(&mut self) -> bool {
         let mut has_news = false;
         #[cfg(target_os = "linux")]
@@ -229,7 +230,7 @@ impl Plug {
     }
 }
 
-/// Prepare a socket for bundles, ECN and all.
+/// Prepare a socket for bundles and ECN.
 fn state_of(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
     #[cfg(target_os = "linux")]
@@ -237,8 +238,8 @@ fn state_of(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     Ok(state)
 }
 
-/// Have the kernel leave out the time of arrival, which quinn-udp asks for: nothing needs it, and with it there is no room
-/// left for the ECN bits of a bundle in the memory that quinn-udp has for what comes with one.
+/// Turn off the time of arrival, which quinn-udp asks for. Nothing needs it, and quinn-udp's buffer for control
+/// messages has no room for both that and the ECN bits of a bundle.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "no crate of ours offers this option")]
 fn drop_timestamps(socket: &UdpSocket) {
@@ -255,9 +256,9 @@ fn drop_timestamps(socket: &UdpSocket) {
     }
 }
 
-/// Keep glibc from giving memory back to the system each time a large `bytes` is let go, to fetch it again, page by page,
-/// for the next: a tenth of a receiver's time. Whoever frees a large block teaches it to expect more of them (its limit
-/// for that, 128 KiB at first, becomes twice the size of the block), so free one that nobody ever touched.
+/// Keep glibc from returning memory to the system each time a large `bytes` is freed, and from fetching it again, page
+/// by page, for the next one, which takes a tenth of a receiver's time. Freeing a large block raises its limit for that
+/// (128 KiB at first) to twice the size of the block. So allocate and free one that is never touched.
 fn keep_heap() {
     static ONCE: Once = Once::new();
     if cfg!(target_env = "gnu") {
@@ -280,7 +281,7 @@ mod tests {
         from.send(&OutgoingDatagram { destination, source: None, ecn: 2, segment_size, contents })
     }
 
-    /// What arrives: ECN bits and sizes.
+    /// ECN bits and sizes of what arrives.
     fn received(by: &mut UdpEndpoint) -> Vec<(u8, usize)> {
         let mut all = Vec::new();
         by.receive(|meta, datagram| all.push((meta.ecn, datagram.len())));
@@ -325,7 +326,7 @@ mod tests {
         let destination = to.local_address().unwrap();
         for _ in 0..100 {
             assert!(send(&mut from, closed, &[0; PACKET]));
-            // Its socket has an error pending now.
+            // The socket has an error pending now.
             assert!(send(&mut from, destination, &[0; PACKET]));
             assert_eq!(received(&mut to).len(), 1);
         }
@@ -344,7 +345,7 @@ mod tests {
         let destination = from.local_address().unwrap();
         assert!(send(&mut from, closed, &[0; PACKET]));
         assert!(send(&mut to, destination, &[0; PACKET]));
-        // The loop comes again as long as there is something.
+        // The loop calls again as long as there is something.
         assert_eq!(received(&mut from).len() + received(&mut from).len(), 1);
     }
 }
