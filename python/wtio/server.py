@@ -401,7 +401,7 @@ class ServerConnection(Connection):
             self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
 
     def _watch_parked(self) -> None:
-        # Requests that came before the client's SETTINGS wait for them, but not for ever (trap H6).
+        # Requests that came before the client's SETTINGS wait for them, but not for ever.
         if self.h3.parked and self._parked_timer is None:
             self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
 

@@ -1,7 +1,7 @@
 """Certificates and trust: ``ServerTLS``, ``ClientTLS``, and certificates for development.
 
-All files are read, and all keys checked, when the object is made, so that a mistake is named at the start. TLS itself
-(1.3 only) is the engine's.
+All files are read and all keys checked when an object is made, so that mistakes are reported at the start. TLS itself
+(1.3 only) is in the engine.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["ClientTLS", "DevCertificate", "ServerTLS", "dev_certificate"]
 PathArgument = str | os.PathLike[str]
 
 _DAY: Final = 24 * 3600
-# Browsers trust a certificate by its hash for at most 14 days of validity (trap H21); back-dating counts.
+# Browsers trust a certificate by its hash only if it is valid for 14 days at most, including the back-dated time.
 _VALIDITY: Final = 13 * _DAY
 _BACKDATED: Final = 3600
 # A cached certificate with less than this left is replaced.
@@ -65,17 +65,17 @@ def _check_data(name: str, value: bytes | str | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """PEM as an application gave it, and what to call it."""
+    """PEM from the application, and its name for messages."""
 
     data: bytes
     name: str
     """Such as "certificate file"."""
     path: str | None
-    """Where it was read, None for memory."""
+    """The file from which it was read; None if it was passed as data."""
 
     @classmethod
     def of(cls, file: PathArgument | None, data: bytes | str | None, what: str, argument: str) -> _Source | None:
-        """Read a file, or take what is in memory; None where there is neither."""
+        """Read a file, or use the data; None if neither is given."""
         if file is None:
             if data is None:
                 return None
@@ -92,7 +92,7 @@ class _Source:
         return CertificateError(f"{where} {why}", path=self.path)
 
     def certificates(self) -> bytes:
-        """The certificates in it, as clean PEM."""
+        """Its certificates, as clean PEM."""
         sections = self._sections()
         found = [(b"CERTIFICATE", der) for label, der in sections if label in _CERTIFICATE_LABELS]
         if not found:
@@ -100,10 +100,10 @@ class _Source:
         return _pem(found)
 
     def key(self, *, is_alone: bool) -> bytes:
-        """The first private key in it, as clean PEM.
+        """Its first private key, as clean PEM.
 
         Args:
-            is_alone: Whether it was given as a key, and not as a certificate that may have one beside it.
+            is_alone: Whether it was given as a key, not as a certificate that may be followed by one.
         """
         sections = self._sections()
         found = [section for section in sections if section[0] in _KEY_LABELS]
@@ -115,7 +115,7 @@ class _Source:
         raise self.error(self._lack("PRIVATE KEY", labels))
 
     def _sections(self) -> list[tuple[bytes, bytes]]:
-        """Everything between a BEGIN and its END: label and content."""
+        """Label and content of each block between BEGIN and END."""
         data = self.data
         if data[:2] in (b"\xff\xfe", b"\xfe\xff"):  # some shells on Windows write UTF-16
             data = data.decode("utf-16", "replace").encode(errors="replace")
@@ -140,7 +140,7 @@ class _Source:
         return sections
 
     def _lack(self, wanted: str, labels: list[bytes]) -> str:
-        """Say what it is, since it is not what was wanted."""
+        """Describe what was found instead of what was wanted."""
         is_key = wanted == "PRIVATE KEY"
         swapped = "certificate" if is_key else "private key"
         for label, words in (
@@ -172,7 +172,7 @@ def _pem(sections: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _cannot_be_used(error: _core.TlsError, certificate: _Source | None, key: _Source | None) -> CertificateError:
-    """Name the files of which the engine complains."""
+    """An error that names the files which the engine cannot use."""
     sources = (("certificate", certificate), ("key", key if key is not certificate else None))
     named = ", ".join(f"{what} `{source.path}`" for what, source in sources if source is not None and source.path)
     is_key = key is not None and str(error).startswith("the private key")
@@ -196,7 +196,7 @@ class ServerTLS:
         CertificateError: A file is missing, damaged or not PEM, the key does not belong to the certificate, the chain
             is in the wrong order, the certificate is that of an authority (CA:TRUE) or for clients only, has expired,
             or is not valid yet.
-        ValueError: Neither a file nor data, or both.
+        ValueError: Neither a file nor data is given, or both.
         TypeError: An argument is of the wrong type.
 
     Source: RFC 9001; RFC 8446.
@@ -246,18 +246,18 @@ class ServerTLS:
 
     @property
     def sha256(self) -> bytes:
-        """SHA-256 of the server's certificate: 32 bytes, as clients pin it."""
+        """SHA-256 of the server's certificate, 32 bytes, as clients pin it."""
         return _core.sha256(self._engine.certificates[0])
 
 
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientTLS:
-    """Whom a client trusts. Without arguments: the authorities of the operating system.
+    """What a client trusts. Without arguments: the authorities of the operating system.
 
     Raises:
         CertificateError: A file is missing, not PEM, or its content cannot be used; or the system has no authorities.
-        ValueError: Settings that exclude each other, or a hash that is no SHA-256.
+        ValueError: Settings exclude each other, or a hash is not a SHA-256.
         TypeError: An argument is of the wrong type.
 
     Source: RFC 9001; W3C WebTransport, custom certificate requirements.
@@ -268,11 +268,11 @@ class ClientTLS:
     cadata: bytes | str | None = field(default=None, repr=False)
     """The same as ``cafile``, from memory."""
     certificate_hashes: Sequence[bytes | str] = ()
-    """SHA-256 of the server's certificate, one or several (for rotation): 32 bytes, or as str in hex (colons allowed)
-    or base64. Exactly these are trusted, under the browsers' rules: valid now, at most 14 days of validity, ECDSA
-    P-256; chain and host name do not matter."""
+    """SHA-256 of the server's certificate, one or several (for rotation), as 32 bytes, or as str in hex (colons
+    allowed) or base64. Only these are trusted, under the browsers' rules: the certificate is valid now, for 14 days at
+    most, and has an ECDSA P-256 key. Chain and host name are not checked."""
     dangerously_trust_any_certificate: bool = False
-    """True trusts whoever answers, also an attacker in between. For tests only. Default False."""
+    """True trusts any server, including an attacker on the path. For tests only. Default False."""
     certfile: PathArgument | None = None
     """PEM file with this client's own certificate, for servers that ask for one. Default none."""
     keyfile: PathArgument | None = None
@@ -355,16 +355,16 @@ def _date(seconds: int) -> str:
 @sealed
 @dataclass(frozen=True, slots=True)
 class DevCertificate:
-    """A self-signed certificate for development, with everything that a server, a client and a web page need."""
+    """A self-signed certificate for development, in the forms that a server, a client and a web page need."""
 
     certfile: Path
     """PEM file with certificate and private key, readable by its owner only."""
     names: tuple[str, ...]
-    """DNS names and IP addresses that it is for."""
+    """DNS names and IP addresses for which it is valid."""
     not_after: int
     """When it expires, in Unix seconds."""
     sha256: bytes
-    """SHA-256 of the certificate, 32 bytes: what clients and browsers pin."""
+    """SHA-256 of the certificate, 32 bytes. Clients and browsers pin this."""
 
     @property
     def keyfile(self) -> Path:
@@ -391,19 +391,19 @@ class DevCertificate:
         )
 
     def server_tls(self) -> ServerTLS:
-        """What ``wtio.serve`` takes."""
+        """Settings for ``wtio.serve``."""
         return ServerTLS(certfile=self.certfile)
 
     def client_tls(self) -> ClientTLS:
-        """What ``wtio.connect`` takes: trust in exactly this certificate."""
+        """Settings for ``wtio.connect``, which trust exactly this certificate."""
         return ClientTLS(certificate_hashes=[self.sha256])
 
 
 def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArgument | None = None) -> DevCertificate:
-    """Give a certificate for development, the same one until it is about to expire.
+    """Return a certificate for development. It is the same one until it is about to expire.
 
     ECDSA P-256, self-signed, valid for 13 days and back-dated by one hour, so that browsers accept it by its hash
-    (``serverCertificateHashes``). It is kept in a file, mode 0600, and made anew when less than two days are left.
+    (``serverCertificateHashes``). It is kept in a file with mode 0600, and replaced when less than two days are left.
     Other names have another file. Several processes may call this at the same time.
 
     Args:
@@ -411,7 +411,7 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
         directory: Where to keep it; None is ``$XDG_CACHE_HOME/wtio``, or ``~/.cache/wtio``. Made if missing.
 
     Raises:
-        ValueError: No name, or one that is neither a DNS name nor an IP address.
+        ValueError: There is no name, or one that is neither a DNS name nor an IP address.
         TypeError: ``names`` is one str, or an argument of another wrong type.
         OSError: The directory or file cannot be written.
         CertificateError: There is no home directory (also an OSError).
@@ -439,14 +439,14 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
 
 
 def _kept(path: Path, wanted: tuple[str, ...], now: int) -> DevCertificate:
-    """Give the certificate in a file, made anew where that will not do."""
+    """Return the certificate in a file; make a new one if that cannot be used."""
     for _ in range(2):
         found = _load(path, wanted, now)
         if found is not None:
             return found
         certificate, key, _der = _core.generate_certificate(wanted, now - _BACKDATED, now - _BACKDATED + _VALIDITY)
-        # One file, put in place at once, so that no process ever sees a certificate without its key. Whoever comes
-        # second replaces it; both then load the same one.
+        # One file, renamed into place, so that no process sees a certificate without its key. If two processes make
+        # one, the second replaces the first; both then load the same file.
         _write(path, certificate + key)
     raise OSError(errno.EIO, "what was just written cannot be read back")
 
@@ -466,7 +466,7 @@ def _name(name: str) -> str:
 
 def _cache_directory() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    # The XDG base directory specification: a relative path there is to be ignored.
+    # The XDG base directory specification says to ignore a relative path.
     if base and Path(base).is_absolute():
         return Path(base) / "wtio"
     home = Path("~")
@@ -481,7 +481,7 @@ def _cache_directory() -> Path:
 
 
 def _load(path: Path, names: tuple[str, ...], now: int) -> DevCertificate | None:
-    """Read a cached certificate; None where there is none that will do."""
+    """Read a cached certificate; None if there is none that can be used."""
     try:
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             return None

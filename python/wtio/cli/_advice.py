@@ -1,7 +1,7 @@
-"""From a connection report to advice: one entry per known way in which connections fail, for us or for others.
+"""Turns a connection report into advice: one rule for each known way in which connections fail, here or for others.
 
-Every rule looks at one report and returns a sentence or nothing; ``RULES`` is the table of them. Nothing here connects
-to anything, so each rule can be tried with a report that was made by hand.
+Every rule looks at one report and returns a sentence or None; ``RULES`` is the table of rules. Nothing here opens a
+connection, so each rule can be tested with a report that was made by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wtio.report import CertificateReport, ConnectionReport, date, duration
 __all__ = ["RULES", "Advice", "advise"]
 
 Kind: TypeAlias = Literal["problem", "others", "note"]
-"""``"problem"``: why it failed here. ``"others"``: why it would fail for other clients. ``"note"``: good to know."""
+"""``"problem"``: why it failed here. ``"others"``: why other clients would fail. ``"note"``: good to know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ _STATUS_ADVICE: Final = {
 
 
 def advise(report: ConnectionReport) -> list[Advice]:
-    """Apply all rules to a report. What explains a failure comes first."""
+    """Apply all rules to a report. Explanations of a failure come first."""
     found = [Advice(kind, name, text) for name, (kind, rule) in RULES.items() if (text := rule(report)) is not None]
     if not report.is_established and not any(item.kind == "problem" for item in found):
         reason = report.end.reason if report.end is not None else "no reason is known"
@@ -94,11 +94,11 @@ def _rule(kind: Kind) -> Callable[[_Rule], _Rule]:
 
 
 def _cause(report: ConnectionReport) -> str:
-    """What made it fail; empty after success."""
+    """The cause of a failure; empty after success."""
     return "" if report.is_established or report.end is None else report.end.cause
 
 
-# What it means that packets do not even leave, or not get far.
+# Why packets cannot leave this machine, or do not get far.
 _UNREACHED: Final = {
     errno.EPERM: "A firewall rule of this machine forbids it; QUIC needs UDP out to this port, and the answers in.",
     errno.EACCES: "A rule or route of this machine, or of a router on the way, forbids it.",
@@ -148,7 +148,7 @@ def not_quic(report: ConnectionReport) -> str | None:
 
 @_rule("problem")
 def no_answer(report: ConnectionReport) -> str | None:
-    """Not a packet came back."""
+    """No packet came back."""
     outcomes = _outcomes(report)
     if report.is_established or "no answer" not in outcomes or not outcomes <= {"no answer", "unreachable"}:
         return None
@@ -199,7 +199,7 @@ def no_http3(report: ConnectionReport) -> str | None:
 
 @_rule("problem")
 def other_alert(report: ConnectionReport) -> str | None:
-    """TLS failed for another reason than our distrust."""
+    """TLS failed, but not because this side refused the certificate."""
     if _cause(report) != "tls" or report.end is None or (report.tls is not None and report.tls.refusal):
         return None
     if report.end.code == _NO_APPLICATION_PROTOCOL:
@@ -270,7 +270,7 @@ def wrong_name(report: ConnectionReport) -> str | None:
 
 @_rule("problem")
 def unknown_authority(report: ConnectionReport) -> str | None:
-    """Nobody trusted has signed it."""
+    """No trusted authority has signed it."""
     certificate = _refused(report)
     if certificate is None or not _checks_names(report) or not _covers(certificate, report.host):
         return None
@@ -297,7 +297,7 @@ def unknown_authority(report: ConnectionReport) -> str | None:
 
 @_rule("problem")
 def no_settings(report: ConnectionReport) -> str | None:
-    """The server's SETTINGS do not come."""
+    """The server's SETTINGS do not arrive."""
     if report.step != "settings" or _cause(report) != "timeout":
         return None
     return (
@@ -372,7 +372,7 @@ def redirected(report: ConnectionReport) -> str | None:
 
 @_rule("problem")
 def rejected(report: ConnectionReport) -> str | None:
-    """Any other status that is no success."""
+    """Any other status outside 2xx."""
     if report.status is None or report.status < 400 or report.status == 403:
         return None
     other = f"The server rejected the session with status {report.status}; its log or documentation may say why."
@@ -425,7 +425,7 @@ def broken_protocol(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def hash_not_for_browsers(report: ConnectionReport) -> str | None:
-    """Browsers would not take the certificate by its hash."""
+    """Browsers would not accept the certificate by its hash."""
     certificate = _unofficial(report)
     if certificate is None or (report.tls is not None and report.tls.refusal and report.tls.hash_matches):
         return None
@@ -440,7 +440,7 @@ def hash_not_for_browsers(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def expires_soon(report: ConnectionReport) -> str | None:
-    """The certificate is near its end."""
+    """The certificate expires soon."""
     certificate = None if report.tls is None else report.tls.certificate
     if certificate is None or not certificate.not_after:
         return None
@@ -453,7 +453,7 @@ def expires_soon(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def name_not_checked(report: ConnectionReport) -> str | None:
-    """Names did not matter here, but do elsewhere."""
+    """Names were not checked here, but are elsewhere."""
     certificate = _unofficial(report)
     if certificate is None or _checks_names(report) or _covers(certificate, report.host):
         return None
@@ -477,7 +477,7 @@ def not_for_chrome_and_firefox(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def not_for_new_firefox(report: ConnectionReport) -> str | None:
-    """Firefox insists on what draft 02 implied."""
+    """Firefox requires settings that draft 02 implied."""
     if report.settings_received is None or report.setting(Setting.ENABLE_WEBTRANSPORT) != 1:
         return None
     lacks = [
@@ -505,7 +505,7 @@ def not_for_safari(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def incomplete_flow_control(report: ConnectionReport) -> str | None:
-    """Several sessions are promised without the limits that come with them."""
+    """Several sessions are announced without the limits that belong to them."""
     initial = (
         Setting.WT_INITIAL_MAX_DATA,
         Setting.WT_INITIAL_MAX_STREAMS_UNI,
@@ -557,7 +557,7 @@ def no_old_reset_stream_at(report: ConnectionReport) -> str | None:
 
 @_rule("others")
 def one_family_only(report: ConnectionReport) -> str | None:
-    """The host has addresses of both kinds, and one kind does not work."""
+    """The host has IPv4 and IPv6 addresses, and one kind does not work."""
     connected = {address.is_ipv6 for address in report.addresses if address.outcome == "connected"}
     silent = {
         address.is_ipv6
@@ -595,7 +595,7 @@ def certificate_not_checked(report: ConnectionReport) -> str | None:
 
 @_rule("note")
 def no_origin(report: ConnectionReport) -> str | None:
-    """Browsers send an origin, we did not."""
+    """Browsers send an origin, and this client did not."""
     if not report.is_established or report.origin is not None:
         return None
     return "Browsers send an Origin header, which a server may refuse with 403: try --origin with the page's origin."
@@ -603,7 +603,7 @@ def no_origin(report: ConnectionReport) -> str | None:
 
 @_rule("note")
 def small_mtu(report: ConnectionReport) -> str | None:
-    """No larger packet than the smallest passed."""
+    """Only packets of the smallest size got through."""
     if not report.is_established or report.mtu is None or report.mtu > _SMALLEST_MTU:
         return None
     return (
@@ -615,7 +615,7 @@ def small_mtu(report: ConnectionReport) -> str | None:
 
 @_rule("note")
 def few_streams(report: ConnectionReport) -> str | None:
-    """The client may open hardly any stream."""
+    """The client may open very few streams."""
     if report.transport_parameters is None or not report.is_client:
         return None
     bidirectional = report.transport_parameter(TransportParameter.INITIAL_MAX_STREAMS_BIDI) or 0
@@ -633,7 +633,7 @@ def few_streams(report: ConnectionReport) -> str | None:
 
 @_rule("note")
 def no_subprotocol(report: ConnectionReport) -> str | None:
-    """An offer was not taken up."""
+    """The server chose none of the offered subprotocols."""
     if not report.is_established or not report.protocols or report.protocol is not None:
         return None
     return f"The server chose none of the offered subprotocols ({', '.join(report.protocols)})."
@@ -641,7 +641,7 @@ def no_subprotocol(report: ConnectionReport) -> str | None:
 
 @_rule("note")
 def ended_by_server(report: ConnectionReport) -> str | None:
-    """The session is over already, and not because of us."""
+    """The session has already ended, and this side did not close it."""
     if not report.is_established or report.end is None or report.end.by == "local":
         return None
     words = report.end.code_name or "no code"
@@ -660,7 +660,7 @@ def _refused(report: ConnectionReport) -> CertificateReport | None:
 
 
 def _unofficial(report: ConnectionReport) -> CertificateReport | None:
-    """A certificate that browsers do not trust anyway; None for one that the system trusts."""
+    """A certificate that browsers do not trust otherwise; None if the system trusts it."""
     if report.tls is None or (report.tls.trust == "system" and not report.tls.refusal):
         return None
     certificate = report.tls.certificate

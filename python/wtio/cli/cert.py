@@ -1,4 +1,4 @@
-"""``python -m wtio cert``: the certificate for development, and what to write where to trust it."""
+"""``python -m wtio cert``: the certificate for development, and how to make clients trust it."""
 
 from __future__ import annotations
 
