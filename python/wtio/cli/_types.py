@@ -1,4 +1,4 @@
-"""Types of argparse that the commands use."""
+"""What the commands need to know about argparse's types."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     import argparse
 
-# add_subparsers returns a class that argparse keeps private.
+# argparse keeps its class private although it is what add_subparsers returns.
 Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
