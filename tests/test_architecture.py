@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md is short, and the layers that it draws are kept."""
+"""ARCHITECTURE.md is short, its layers are kept, and the tests that it and the page of decisions name exist."""
 
 from __future__ import annotations
 
@@ -36,6 +36,14 @@ def test_each_invariant_names_a_test_that_exists(row: str) -> None:
     assert invariant.strip()
     (path, name) = re.findall(r"`([^`]+)::(\w+)`", test)[0]
     assert re.search(rf"\b(def|fn) {name}\(", (TOP / path).read_text(encoding="utf-8")), f"{path} has no {name}"
+
+
+def test_the_tests_that_decisions_name_exist() -> None:
+    named = re.findall(r"`([^`]+)::(\w+)`", (TOP / "docs/decisions.md").read_text(encoding="utf-8"))
+    assert named
+    for path, name in named:
+        file = TOP / path if path.startswith("crates/") else TOP / "tests" / path
+        assert re.search(rf"\b(def|fn) {name}\(", file.read_text(encoding="utf-8")), f"{path} has no {name}"
 
 
 def test_there_are_eight_invariants() -> None:

@@ -28,7 +28,7 @@ def tutorial(tmp_path: Path) -> Path:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
-        (tmp_path / re.fullmatch(r"# (\w+\.py)", code.splitlines()[0])[1]).write_text(code.replace("4433", port))
+        (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code.replace("4433", port))
     return tmp_path
 
 
