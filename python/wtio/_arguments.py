@@ -1,4 +1,4 @@
-"""Checks of arguments at public calls: what is wrong is said at the call, with the argument's name and the way out."""
+"""Checks of the arguments of public calls. Errors are raised at the call, with the argument's name and what to do."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def check_code(name: str, value: object, what: str) -> None:
 
     Args:
         name: Name of the argument.
-        value: What was given.
+        value: Its value.
         what: What kind of code it is, in words.
 
     Raises:
-        TypeError: It is no integer.
+        TypeError: It is not an integer.
         ValueError: It does not fit into 32 bits.
     """
     check_integer(name, value)
@@ -71,11 +71,11 @@ def check_number(name: str, value: object, least: float, most: float, unit: str 
 
 
 def check_text(name: str, value: object, *, optional: bool = False) -> None:
-    """Check text that goes over the wire as UTF-8.
+    """Check text that is sent as UTF-8.
 
     Raises:
-        TypeError: It is no str.
-        ValueError: It has halves of surrogate pairs, which UTF-8 cannot hold.
+        TypeError: It is not a str.
+        ValueError: It contains lone surrogates, which UTF-8 cannot encode.
     """
     if value is None and optional:
         return
@@ -99,10 +99,10 @@ def check_instance(name: str, value: object, kind: type, way: str, *, optional: 
 
     Args:
         name: Name of the argument.
-        value: What was given.
-        kind: What it has to be an instance of.
-        way: How to get one, in words.
-        optional: Whether None will do, too.
+        value: Its value.
+        kind: The class that is required.
+        way: How to get an instance, in words.
+        optional: Whether None is accepted too.
     """
     if not isinstance(value, kind) and not (optional and value is None):
         words = f"wtio.{kind.__name__}" + (" or None" if optional else "")
@@ -110,10 +110,10 @@ def check_instance(name: str, value: object, kind: type, way: str, *, optional: 
 
 
 def strings(name: str, value: Any, what: str = "sequence of str") -> tuple[str, ...]:
-    """Give a collection of str as a tuple.
+    """Return a collection of str as a tuple.
 
     Raises:
-        TypeError: It is one str, no collection, or a member is no str.
+        TypeError: It is a single str or not a collection, or a member is not a str.
     """
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name} must be a {what}, not one {_kind(value)}; write [{value!r}]")
@@ -128,12 +128,12 @@ def strings(name: str, value: Any, what: str = "sequence of str") -> tuple[str, 
 
 
 def check_handler(name: str, value: object) -> None:
-    """Raise TypeError for what is no coroutine function: a task that runs it could only fail, and only then."""
+    """Raise TypeError for anything but a coroutine function, instead of failing later in the task that runs it."""
     if value is None or is_coroutine_function(value):
         return
     given = f"`{getattr(value, '__qualname__', type(value).__qualname__)}`"
     if inspect.iscoroutine(value):
-        value.close()  # or Python warns of it, too
+        value.close()  # otherwise Python warns about it too
         raise TypeError(f"{name} must be a coroutine function, not a coroutine; pass it without calling it")
     if inspect.isasyncgenfunction(value):
         raise TypeError(
@@ -148,7 +148,7 @@ def check_handler(name: str, value: object) -> None:
 
 
 def check_hook(name: str, value: object) -> None:
-    """Raise TypeError for what is no plain function."""
+    """Raise TypeError for anything but a plain function."""
     if value is None:
         return
     if not callable(value):
@@ -158,15 +158,16 @@ def check_hook(name: str, value: object) -> None:
 
 
 def is_coroutine_function(value: object) -> bool:
-    """Whether calling it gives something to await: also partials, methods, and objects with such a ``__call__``."""
+    """Whether calling it returns an awaitable, also for partials, methods, and objects with such a ``__call__``."""
     while isinstance(value, functools.partial):
         value = value.func
     if inspect.iscoroutinefunction(value):
         return True
-    # Of the class: what an instance has by that name is not called.
+    # Look at the class: an attribute of the instance with this name is not called.
     if callable(value) and inspect.iscoroutinefunction(type(value).__call__):
         return True
-    # Compiled functions and mocks bear asyncio's mark; a wrapper made with functools.wraps is what it wraps.
+    # Compiled functions and mocks have asyncio's mark; for a wrapper made with functools.wraps, look at the wrapped
+    # one.
     if getattr(value, "_is_coroutine", None) is getattr(asyncio.coroutines, "_is_coroutine", False):
         return True
     wrapped = getattr(value, "__wrapped__", None)
@@ -174,10 +175,9 @@ def is_coroutine_function(value: object) -> bool:
 
 
 def sealed(cls: _Class) -> _Class:
-    """Let a frozen dataclass with slots say so for every attribute.
+    """Make a frozen dataclass with slots say that it is frozen when any attribute is set.
 
-    The one that dataclasses make stumbles over names that are no fields (before Python 3.14), with words that help
-    nobody.
+    Before Python 3.14, the method that ``dataclass`` makes fails with an obscure error for names that are not fields.
     """
 
     def refuse(self: object, name: str, value: object = None) -> None:

@@ -1,9 +1,9 @@
 """The options of an endpoint as one value, from the public calls down to the engine.
 
-``connect``, ``Client``, ``serve`` and ``testing.Network`` build an ``EndpointOptions`` from their arguments; everything
-below takes it whole. It is checked here and nowhere else, and what follows from options alone is worked out here, too.
-Numbers have their defaults and ranges in ``wtio.config``. What concerns one server or one session, such as
-certificates, addresses and headers, is not an option of an endpoint.
+``connect``, ``Client``, ``serve`` and ``testing.Network`` build an ``EndpointOptions`` from their arguments, and all
+layers below take it whole. It is checked here and nowhere else; values that follow from options alone are computed here
+too. Numbers have their defaults and ranges in ``wtio.config``. Settings of one server or one session, such as
+certificates, addresses and headers, are not options of an endpoint.
 
 The engine reads the value by attribute (crates/python/src/options.rs).
 """
@@ -20,7 +20,7 @@ __all__ = ["EndpointOptions", "SessionCredit"]
 
 
 class SessionCredit(NamedTuple):
-    """What one side of a session with flow control lets the other send at first."""
+    """The initial limits that one side of a session with flow control sets for the other."""
 
     data: int
     """Bytes on all streams together."""
@@ -52,10 +52,10 @@ class EndpointOptions:
     """Who receives: ``"loop"`` (the event loop) or ``"thread"`` (a thread per socket)."""
 
     keep_alive: float | None = field(init=False, repr=False, compare=False)
-    """Interval of PINGs in seconds: ``Timeouts.keep_alive``, but so short that three may get lost before the idle
-    timeout strikes. None sends none."""
+    """Interval of PINGs in seconds: ``Timeouts.keep_alive``, but short enough that three may get lost before the idle
+    timeout. None sends none."""
     session_credit: SessionCredit = field(init=False, repr=False, compare=False)
-    """What the peer may send on a new session, if it speaks session flow control."""
+    """The peer's initial limits on a new session, if it supports session flow control."""
 
     def __post_init__(self) -> None:
         check_instance("limits", self.limits, Limits, "such as wtio.Limits(read_all=None)")
@@ -75,10 +75,10 @@ class EndpointOptions:
         object.__setattr__(self, "session_credit", _session_credit(self.limits))
 
     def peer_streams(self, is_server: bool) -> tuple[int, int]:
-        """Give how many streams (bidirectional, unidirectional) a new connection lets the peer have open at once.
+        """Return how many streams (bidirectional, unidirectional) the peer may have open at once on a new connection.
 
-        Beside those of sessions, HTTP/3 needs streams of its own: a client's CONNECT stream, and a control stream from
-        each side. ``Connection`` adds QPACK streams as they come. At first there must be room for three unidirectional
+        In addition to streams of sessions, HTTP/3 needs a client's CONNECT stream and a control stream from each side.
+        ``Connection`` adds QPACK streams when they are opened. At first there must be room for three unidirectional
         streams (RFC 9114, section 6.2).
         """
         limits = self.limits
@@ -97,6 +97,6 @@ def _session_credit(limits: Limits) -> SessionCredit:
     return SessionCredit(
         data=given(limits.session_receive_window, limits.connection_receive_window),
         bidirectional=given(limits.session_bidirectional_streams, limits.bidirectional_streams),
-        # HTTP/3 makes the connection allow 2. A limit below that is kept by the session instead.
+        # The connection has to allow 2, for HTTP/3. The session enforces a limit below that.
         unidirectional=given(limits.session_unidirectional_streams, streams, 2 if streams >= 2 else 1),
     )

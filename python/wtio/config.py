@@ -1,4 +1,4 @@
-"""Limits and timeouts: every number that can be tuned, with its default, its unit and its effect.
+"""Limits and timeouts: every number that you can tune, with its default, unit and effect.
 
 Sizes are bytes, durations are seconds. Both classes are immutable; ``dataclasses.replace`` makes variants. All
 defaults of the library are here and nowhere else, each with the range of its field. A field may be None if its type
@@ -15,13 +15,13 @@ from typing import Final, NamedTuple, TypeVar
 from wtio._arguments import sealed
 
 LARGEST_LIMIT: Final = 2**60
-"""No size and no count may be larger; QUIC can number no more streams (RFC 9000, section 4.6)."""
+"""Largest size or count; QUIC has no IDs for more streams (RFC 9000, section 4.6)."""
 
 LONGEST_TIMEOUT: Final = 1e9
-"""No duration may be longer, in seconds; QUIC's clocks cannot count much further."""
+"""Longest duration in seconds; QUIC's clocks cannot count much further."""
 
 LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
-"""The QUIC core allows 1024 gaps in one stream; crates/engine/tests/gaps.rs shows for what that is enough."""
+"""Larger ones could exceed the 1024 gaps that the QUIC core allows in one stream; see crates/engine/tests/gaps.rs."""
 
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
@@ -30,12 +30,12 @@ _Checks = tuple[tuple[str, str, bool, Callable[[str, object, bool], None]], ...]
 
 
 class _Range(NamedTuple):
-    """What a size or a count may be."""
+    """The range of a size or a count."""
 
     least: int
     most: int
     beyond: str
-    """How to get what a larger value was meant for, in words."""
+    """What to do instead of choosing a larger value, in words."""
 
     def check(self, name: str, value: object, optional: bool) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
@@ -47,7 +47,7 @@ class _Range(NamedTuple):
 
 
 class _Duration(NamedTuple):
-    """What a number of seconds may be."""
+    """The range of a number of seconds."""
 
     may_be_zero: bool
 
@@ -63,12 +63,12 @@ class _Duration(NamedTuple):
 
 
 def _limit(default: _Size, *, least: int, most: int = LARGEST_LIMIT, beyond: str = "") -> _Size:
-    """Make a field for a size or a count, with its default and its range."""
+    """Make a field for a size or count, with its default and range."""
     return field(default=default, metadata={"range": _Range(least, most, beyond)})
 
 
 def _duration(default: _Seconds, *, may_be_zero: bool = False) -> _Seconds:
-    """Make a field for a number of seconds, with its default and its range."""
+    """Make a field for a number of seconds, with its default and range."""
     return field(default=default, metadata={"range": _Duration(may_be_zero)})
 
 
@@ -97,21 +97,21 @@ class Limits:
     """Sizes and counts. Pass to ``connect`` or ``serve``.
 
     Raises:
-        TypeError: A value is not an int (or None where None means something).
+        TypeError: A value is not an int (or None if None has a meaning).
         ValueError: A value is out of its range; the message names both.
     """
 
     read_all: int | None = _limit(64 * 1024 * 1024, least=0)
     """Most bytes that ``read_all`` collects; None means no limit. Default 64 MiB."""
     line: int = _limit(1024 * 1024, least=1)
-    """Most bytes before the separator in ``readline`` and ``readuntil``, unless given there. Default 1 MiB."""
+    """Most bytes before the separator in ``readline`` and ``readuntil``, unless the call says. Default 1 MiB."""
     bidirectional_streams: int = _limit(128, least=0)
-    """Bidirectional streams that the peer may have open at once on one connection. Default 128. Every connection keeps
-    some 70 bytes for each of them, opened or not."""
+    """Bidirectional streams that the peer may have open at once on one connection. Default 128. Each of them costs
+    every connection some 70 bytes, opened or not."""
     unidirectional_streams: int = _limit(128, least=0)
     """Unidirectional streams that the peer may have open at once on one connection. A peer without session flow
-    control may open 2 even where this is less, for HTTP/3 demands room. Default 128. Every connection keeps some 40
-    bytes for each of them, opened or not. Source: RFC 9114, section 6.2."""
+    control may always open 2: HTTP/3 needs them. Default 128. Each of them costs every connection some 40 bytes,
+    opened or not. Source: RFC 9114, section 6.2."""
     early_streams: int = _limit(64, least=0, most=65_536)
     """Streams kept per connection for a session that is not established yet; further ones are rejected with
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""
@@ -124,53 +124,52 @@ class Limits:
         beyond="for more bytes under way use several streams, each has such a window",
     )
     """Unread bytes that the peer may send on one stream; at most 16 MiB. Default 4 MiB, which lets one stream carry
-    320 Mbit/s over a round trip of 100 ms; several streams have a window each. Each packet that is lost leaves a gap,
-    and more than 1024 of them in one stream end its connection. In 4 MiB of full packets there are never as many at
-    random; in 8 MiB there can be where a fifth is lost, in 16 MiB where more than a tenth is."""
+    320 Mbit/s over a round trip of 100 ms; each of several streams has its own window. Each lost packet leaves a gap,
+    and more than 1024 gaps in one stream end its connection. Random losses never make as many in 4 MiB of full packets;
+    in 8 MiB they can if a fifth is lost, in 16 MiB if more than a tenth is."""
     connection_receive_window: int = _limit(16 * 1024 * 1024, least=1024)
     """Unread bytes that the peer may send on one connection. Default 16 MiB."""
     session_receive_window: int | None = _limit(None, least=1)
-    """Unread bytes that the peer may send on one session, where the peer speaks session flow control. At least 1; None
-    means twice ``connection_receive_window``, so that it holds nobody back. Default None.
+    """Unread bytes that the peer may send on one session, if it supports session flow control. At least 1; None means
+    twice ``connection_receive_window``, so that the connection's limit is reached first. Default None.
     Source: draft-ietf-webtrans-http3-16, section 5."""
     session_bidirectional_streams: int | None = _limit(None, least=0)
-    """Bidirectional streams that the peer may have open at once on one session, where the peer speaks session flow
-    control; ``bidirectional_streams`` holds for all sessions of a connection together. None means twice that. Default
-    None."""
+    """Bidirectional streams that the peer may have open at once on one session, if it supports session flow control;
+    ``bidirectional_streams`` applies to all sessions of a connection together. None means twice that. Default None."""
     session_unidirectional_streams: int | None = _limit(None, least=0)
-    """Unidirectional streams that the peer may have open at once on one session, where the peer speaks session flow
-    control; ``unidirectional_streams`` holds for all sessions of a connection together. None means twice that. Default
-    None."""
+    """Unidirectional streams that the peer may have open at once on one session, if it supports session flow control;
+    ``unidirectional_streams`` applies to all sessions of a connection together. None means twice that. Default None."""
     stream_send_buffer: int = _limit(256 * 1024, least=1, most=2**40)
     """Accepted, unsent bytes per stream above which ``write`` waits. Default 256 KiB."""
     connection_send_buffer: int = _limit(4 * 1024 * 1024, least=1, most=2**40)
-    """Accepted, unsent bytes per connection above which ``write`` waits. Each stream may hold 16 KiB beyond that, so
-    that streams that nobody reads do not stop the others. Default 4 MiB."""
+    """Accepted, unsent bytes per connection above which ``write`` waits. Each stream may hold 16 KiB more, so that
+    streams that nobody reads do not stop the others. Default 4 MiB."""
     datagram_send_buffer: int = _limit(1024 * 1024, least=1500, most=2**40)
-    """Datagram bytes per connection that wait to be sent; beyond, the oldest are dropped. Default 1 MiB."""
+    """Most bytes of datagrams per connection that wait to be sent; the oldest are dropped first. Default 1 MiB."""
     datagram_receive_buffer: int = _limit(1024 * 1024, least=1500, most=2**40)
-    """Datagram bytes per session that wait to be received; beyond, the oldest are dropped. Default 1 MiB."""
+    """Most bytes of datagrams per session that wait to be received; the oldest are dropped first. Default 1 MiB."""
     datagram_receive_count: int = _limit(1024, least=1, most=2**31)
-    """Datagrams per session that wait to be received; beyond, the oldest are dropped. Default 1024."""
+    """Most datagrams per session that wait to be received; the oldest are dropped first. Default 1024."""
     header_size: int = _limit(64 * 1024, least=1024, most=2**24)
     """Most bytes of headers in one request or response, counted as in RFC 9114, section 4.2.2. Default 64 KiB."""
     connections: int = _limit(10_000, least=1, most=2**31)
     """Server: connections at once; further clients are refused. Default 10 000."""
     sessions: int = _limit(10_000, least=1, most=2**31)
-    """Server: sessions at once; further requests are answered with status 429, and so they are while twice as many
-    handlers run, whose sessions may be over. Default 10 000."""
+    """Server: sessions at once. Further requests are answered with status 429, also while twice as many handlers run,
+    including those of ended sessions. Default 10 000."""
     sessions_per_connection: int = _limit(128, least=1, most=2**31)
     """Sessions at once on one connection, and never more than ``sessions``; only connections with session flow control
-    carry several. A server says so to its clients where their draft can be told (drafts 13 and 14, WT_MAX_SESSIONS) and
-    resets further requests with H3_REQUEST_REJECTED; a ``Client`` dials a further connection. Default 128.
+    carry several. A server announces this to its clients if their draft has a way to (drafts 13 and 14,
+    WT_MAX_SESSIONS), and resets further requests with H3_REQUEST_REJECTED; a ``Client`` makes another connection.
+    Default 128.
     Source: draft-ietf-webtrans-http3-16, section 5.1."""
     pending_requests: int = _limit(128, least=1, most=2**31)
-    """Server: requests that wait to be taken by ``async for request in server``; further ones are answered with
-    status 429. Default 128."""
+    """Server: requests that wait for ``async for request in server``; further ones are answered with status 429.
+    Default 128."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
-    """UDP payload size in use until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
+    """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)
-    """Largest UDP payload size that path MTU discovery tries. Default 1452 (Ethernet with IPv6)."""
+    """Largest UDP payload size in bytes that path MTU discovery tries. Default 1452 (Ethernet with IPv6)."""
 
     def __post_init__(self) -> None:
         _check(self, _LIMITS)
@@ -184,26 +183,26 @@ class Timeouts:
     """Durations in seconds. Pass to ``connect`` or ``serve``.
 
     Raises:
-        TypeError: A value is not a number (or None where None means something).
+        TypeError: A value is not a number (or None if None has a meaning).
         ValueError: A value is negative, zero where that makes no sense, not finite, or above 10⁹ (31 years).
     """
 
     connect: float = _duration(10.0)
     """Client: from the call to the established session, name resolution included. Default 10 s."""
     attempt_delay: float = _duration(0.25, may_be_zero=True)
-    """Client: head start of each address of the host before the next is tried at the same time. Default 0.25 s.
+    """Client: head start of each address of the host before the next one is tried as well. Default 0.25 s.
     Source: RFC 8305, section 5."""
     idle: float = _duration(30.0)
-    """Silence after which a connection is given up; the smaller of the two sides' values holds. Default 30 s."""
+    """Silence after which a connection is given up; the smaller of the two sides' values applies. Default 30 s."""
     keep_alive: float | None = _duration(10.0)
-    """Interval of PINGs on a connection without other traffic, so that quiet sessions stay; None sends none and lets
-    ``idle`` end them. Never more than a third of ``idle``. Default 10 s."""
+    """Interval of PINGs on a connection without other traffic, which keep quiet sessions alive; None sends none, so
+    that ``idle`` ends them. Never more than a third of ``idle``. Default 10 s."""
     close: float = _duration(2.0, may_be_zero=True)
-    """Most time that closing a session waits: once for finished streams to be acknowledged (only when leaving
-    ``async with`` or a server's handler), once for the peer's goodbye. Default 2 s."""
+    """Longest time that closing a session waits: once until finished streams are acknowledged (only when leaving
+    ``async with`` or a server's handler), and once for the peer's close. Default 2 s."""
     drain: float = _duration(0.0, may_be_zero=True)
-    """Server: how long ``Server.close`` lets handlers go on after it announced the end (GOAWAY). Default 0 s,
-    not at all."""
+    """Server: how long ``Server.close`` lets handlers go on after it has announced the end (GOAWAY). Default 0 s, not
+    at all."""
     request: float = _duration(30.0)
     """Server: how long a request may wait for ``accept`` or ``reject`` before it is answered with 503. Default 30 s."""
     without_session: float = _duration(30.0)

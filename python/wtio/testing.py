@@ -12,8 +12,8 @@ For tests of applications as well as of this library::
 
         wtio.testing.run(main())
 
-The same seed gives the same losses, delays and reordering. Keys and connection IDs of TLS and QUIC are not seeded by
-it, so packets differ in content between runs, and sometimes by a byte in size.
+The same seed gives the same losses, delays and reordering. Keys and connection IDs of TLS and QUIC do not depend on it,
+so packets differ in content between runs, and sometimes by a byte in size.
 """
 
 from __future__ import annotations
@@ -69,15 +69,15 @@ def run(main: Coroutine[Any, Any, _Result], *, debug: bool | None = None) -> _Re
     """Run a coroutine on a new virtual-time loop, as ``asyncio.run`` does on a real one.
 
     Args:
-        main: What to run.
-        debug: asyncio's debug mode; None leaves it to the environment.
+        main: The coroutine to run.
+        debug: asyncio's debug mode; None (default) leaves it to the environment.
 
     Returns:
-        What ``main`` returns.
+        The result of ``main``.
 
     Raises:
         DeadlockError: Every task waits and nothing is left that could wake one.
-        TypeError: ``main`` is no coroutine, or ``debug`` neither a bool nor None.
+        TypeError: ``main`` is not a coroutine, or ``debug`` is neither a bool nor None.
     """
     if not asyncio.iscoroutine(main):
         way = "; call it: run(main())" if callable(main) else ""
@@ -90,13 +90,13 @@ def run(main: Coroutine[Any, Any, _Result], *, debug: bool | None = None) -> _Re
 
 @cache
 def _certificate() -> DevCertificate:
-    # Its own directory: tests must not depend on what lies in the user's cache.
+    # Its own directory, so that tests do not depend on the user's cache.
     return dev_certificate(("localhost", "127.0.0.1", "::1"), directory=tempfile.mkdtemp(prefix="wtio-testing-"))
 
 
 @cache
 def _certificate_tls() -> ClientTLS:
-    # By authority, as pinned certificates cannot be pooled.
+    # By authority, because pinned certificates do not allow pooling.
     return ClientTLS(cafile=_certificate().certfile)
 
 
@@ -119,12 +119,12 @@ class _SimulatedClient(Client):
 
 
 class Network:
-    """A network in memory. Servers and clients made by it see each other and nobody else.
+    """A network in memory. Its servers and clients can reach each other and nothing else.
 
-    ``localhost`` has the addresses ``::1`` and ``127.0.0.1``; ``add_host`` makes more names. Use it inside ``run``, or
-    on any other VirtualTimeLoop.
+    ``localhost`` has the addresses ``::1`` and ``127.0.0.1``; ``add_host`` adds names. Use it inside ``run``, or on any
+    other VirtualTimeLoop.
 
-    Whatever it does to packets can be changed at any time, for both directions or for one::
+    You can change at any time what it does to packets, for both directions or for one::
 
         network.conditions.loss = 0.1
         network.to_client.update(latency=0.2, bandwidth=50_000)
@@ -153,21 +153,21 @@ class Network:
         bandwidth: float | None = None,
         queue: float = 0.25,
     ) -> None:
-        """Make a network. All but ``seed`` can be changed later, and is explained at ``Conditions``.
+        """Make a network. Everything except ``seed`` can be changed later, and is explained at ``Conditions``.
 
         Args:
-            seed: Of everything random on the way.
+            seed: Seed of everything random on the network. Default 0.
             latency: Seconds in one direction. Default 10 ms.
-            jitter: Up to so many seconds more, at random. Default 0.
-            loss: Share of packets that vanish, 0 … 1. Default 0.
-            reorder: Share of packets that others overtake, 0 … 1. Default 0.
+            jitter: Random extra delay of up to this many seconds. Default 0.
+            loss: Share of packets that are lost, 0 … 1. Default 0.
+            reorder: Share of packets that later ones overtake, 0 … 1. Default 0.
             duplicate: Share of packets that arrive twice, 0 … 1. Default 0.
             corrupt: Share of packets that arrive with one bit flipped, 0 … 1. Default 0.
-            replay: Share of packets behind which an older one arrives once more, 0 … 1. Default 0.
-            ecn: What becomes of packets with ECN marks: ``"pass"`` (default), ``"bleach"``, ``"drop"`` or
+            replay: Share of packets after which an older one arrives once more, 0 … 1. Default 0.
+            ecn: What happens to packets with ECN marks: ``"pass"`` (default), ``"bleach"``, ``"drop"`` or
                 ``"congested"``.
             mtu: Bytes of the largest IP packet that passes. Default 1500.
-            bandwidth: Bytes per second of each sender; None (default) is without limit.
+            bandwidth: Bytes per second of each sender; None (default) means no limit.
             queue: Seconds that packets may wait for ``bandwidth``. Default 0.25 s.
 
         Raises:
@@ -194,9 +194,9 @@ class Network:
 
     @property
     def conditions(self) -> Conditions:
-        """What happens to packets, in both directions: setting an attribute sets it for both.
+        """What happens to packets in both directions. Setting an attribute sets it for both.
 
-        Reading one gives what was last set here, whatever ``to_server`` and ``to_client`` were told since.
+        Reading an attribute returns what was last set here, even if ``to_server`` or ``to_client`` was changed since.
         """
         return self._conditions
 
@@ -212,16 +212,16 @@ class Network:
 
     @property
     def counts(self) -> WireCounts:
-        """What happened to packets so far, in both directions."""
+        """What has happened to packets so far, in both directions."""
         return self._wire.counts
 
     def blackout(self, seconds: float, *, direction: str = "both") -> None:
-        """Let nothing pass for a time, beginning now. Packets that are under way still arrive.
+        """Let no packets pass for a time, beginning now. Packets in flight still arrive.
 
-        ``conditions.blackout = True`` lets nothing pass until it is set to False.
+        ``conditions.blackout = True`` lets none pass until it is set to False.
 
         Args:
-            seconds: How long. While another blackout lasts, the longer one holds.
+            seconds: How long. If another blackout is in effect, the longer one counts.
             direction: ``"both"`` (default), ``"to_server"`` or ``"to_client"``.
 
         Raises:
@@ -240,23 +240,23 @@ class Network:
     def rebind(
         self, address: tuple[str, int] | None = None, *, ip: str | None = None
     ) -> dict[tuple[str, int], tuple[str, int]]:
-        """Let a NAT give clients another address, as routers do that have forgotten a quiet connection.
+        """Let a NAT give clients another address, like a router that has forgotten a quiet connection.
 
-        From now on servers see packets of these clients come from another port, and what they send to the old one
-        vanishes (counted as ``unreachable``). Clients notice nothing. A connection survives that: the server validates
-        the new path and goes on there (RFC 9000, section 9.3).
+        From now on, packets of these clients reach servers from another port, and packets to the old port are lost
+        (counted as ``unreachable``). Clients do not notice. A connection survives this: the server validates the new
+        path and goes on there (RFC 9000, section 9.3).
 
         Args:
-            address: The client, as servers see it now (``session.remote_address`` there); None (default) is every
-                client that has sent something.
-            ip: The new IP address; None (default) keeps it and changes the port alone.
+            address: The client's address as servers see it now (``session.remote_address`` on a server); None (default)
+                means every client that has sent something.
+            ip: The new IP address; None (default) changes only the port.
 
         Returns:
-            The new addresses by the old ones.
+            A mapping from old addresses to new ones.
 
         Raises:
-            TypeError: ``address`` is no pair of a str and an int, or ``ip`` is no str.
-            ValueError: No client is seen at ``address``, or ``ip`` is no IP address, or of the other family.
+            TypeError: ``address`` is not a pair of a str and an int, or ``ip`` is not a str.
+            ValueError: There is no client at ``address``, or ``ip`` is not an IP address, or of the other family.
         """
         if address is not None and not (
             isinstance(address, tuple) and len(address) == 2 and isinstance(address[0], str)
@@ -271,10 +271,10 @@ class Network:
         return self._wire.rebind(address, ip)
 
     def after(self, seconds: float, call: Callable[..., object], *arguments: Any, **named: Any) -> asyncio.TimerHandle:
-        """Call something in so many virtual seconds, such as ``network.after(2, network.blackout, 0.5)``.
+        """Call something after this many virtual seconds, such as ``network.after(2, network.blackout, 0.5)``.
 
         Returns:
-            What ``cancel()`` takes it back with.
+            A handle; its ``cancel()`` takes the call back.
 
         Raises:
             TypeError: ``seconds`` is not a number, or ``call`` cannot be called.
@@ -288,12 +288,12 @@ class Network:
         """Give a name one or more IP addresses.
 
         Args:
-            name: As in URLs.
-            addresses: IPv4 or IPv6 addresses, the best first.
+            name: Host name, as in URLs.
+            addresses: IPv4 or IPv6 addresses, preferred ones first.
 
         Raises:
-            TypeError: An argument is no str.
-            ValueError: ``name`` is no name, or ``addresses`` is empty or holds what is no address.
+            TypeError: An argument is not a str.
+            ValueError: ``name`` is not a host name, or ``addresses`` is empty or contains something else.
         """
         check_text("name", name)
         for address in addresses:
@@ -327,9 +327,9 @@ class Network:
         strict: bool = False,
         io: str = "loop",
     ) -> Server:
-        """As ``wtio.serve``, on this network. Without ``tls`` it has a certificate for ``localhost``.
+        """As ``wtio.serve``, on this network. Without ``tls`` the server has a certificate for ``localhost``.
 
-        ``io`` is checked and has no effect: there are no sockets, and so no threads that receive.
+        ``io`` is checked but has no effect: without sockets, no thread can receive.
         """
         options = EndpointOptions(
             limits=Limits() if limits is None else limits,
@@ -366,9 +366,9 @@ class Network:
         strict: bool = False,
         io: str = "loop",
     ) -> Connector:
-        """As ``wtio.connect``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then.
+        """As ``wtio.connect``, on this network. Without ``tls`` it trusts the default certificate of ``serve``.
 
-        ``io`` is checked and has no effect, as for ``serve``.
+        ``io`` is checked but has no effect, as with ``serve``.
         """
         options = EndpointOptions(
             limits=Limits() if limits is None else limits,
@@ -401,9 +401,9 @@ class Network:
         strict: bool = False,
         io: str = "loop",
     ) -> Client:
-        """As ``wtio.Client``, on this network. Without ``tls`` it trusts the certificate that ``serve`` has then.
+        """As ``wtio.Client``, on this network. Without ``tls`` it trusts the default certificate of ``serve``.
 
-        ``io`` is checked and has no effect, as for ``serve``.
+        ``io`` is checked but has no effect, as with ``serve``.
         """
         options = EndpointOptions(
             limits=Limits() if limits is None else limits,
@@ -430,16 +430,16 @@ def session_pair(
     timeouts: Timeouts | None = None,
     **conditions: Any,
 ) -> AbstractAsyncContextManager[tuple[WebTransportSession, WebTransportSession]]:
-    """Give the two ends of a new session, client first, as an asynchronous context manager.
+    """Make a session and return both of its ends, client first, as an asynchronous context manager.
 
     Args:
-        network: Where; None makes a network of its own.
-        limits: For both sides.
-        timeouts: For both sides.
-        **conditions: Keyword arguments of ``Network``, where ``network`` is None.
+        network: The network to use; None (default) makes a new one.
+        limits: Limits of both sides.
+        timeouts: Timeouts of both sides.
+        **conditions: Keyword arguments of ``Network``, if ``network`` is None.
 
     Raises:
-        TypeError: An argument is of the wrong type, or conditions are given beside a network.
+        TypeError: An argument is of the wrong type, or both a network and conditions are given.
         ValueError: A condition is out of its range.
     """
     check_instance("network", network, Network, "make one with wtio.testing.Network()")

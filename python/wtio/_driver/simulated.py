@@ -1,7 +1,7 @@
 """The driver on a simulated network with virtual time: the same engine, no socket, no waiting.
 
 ``VirtualTimeLoop`` is an asyncio loop whose clock jumps to the next timer whenever nothing is ready. ``Wire`` carries
-UDP payloads between endpoints as call_at timers of that loop, with the damage that its settings ask for.
+UDP payloads between endpoints, as call_at timers of that loop, with the losses and damage that its conditions ask for.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
 
-# The engine's clock must not begin at zero: it subtracts.
+# The engine's clock must not begin at zero, because the engine subtracts from it.
 _EPOCH: Final = 1_000.0
 # How long a loop without any timer waits for another thread before that counts as a deadlock.
 _DEADLOCK_SECONDS: Final = 5.0
-# The most real seconds that a wait may have taken too long and that the clock makes up for afterwards: waits are
-# rounded up to milliseconds, and simulated packets come closer together.
+# The most real seconds of overlong waits that the clock catches up on. Waits are rounded up to milliseconds, and
+# simulated packets are closer together.
 _MOST_SPARE: Final = 0.001
 _FIRST_EPHEMERAL: Final = 49_152
 _LAST_EPHEMERAL: Final = 65_535
@@ -48,23 +48,23 @@ _OVERHEAD_IPV6: Final = 48
 
 
 class DeadlockError(RuntimeError):
-    """Every task of a virtual-time loop waits, and no timer and no packet is left that could wake one."""
+    """Every task of a virtual-time loop waits, and there is no timer or packet left that could wake one."""
 
 
 class _VirtualSelector(selectors.BaseSelector):
-    """Instead of sleeping, moves the clock forward, unless something real is under way that it must not outrun."""
+    """Moves the clock forward instead of sleeping, unless something real is in progress that it must not outrun."""
 
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now = _EPOCH
-        # Reasons for the clock to stand still, and others for it to keep to real time. The loop counts them.
+        # How many reasons there are to stop the clock, and how many to keep it to real time. The loop counts them.
         self.standing = 0
         self.is_held = False
         self.is_asked = False
         self.processes: list[asyncio.SubprocessTransport] = []
-        # Descriptors that somebody watches; the loop's own, through which other threads wake it, is not one of them.
+        # Descriptors that are watched, without the loop's own, through which other threads wake it.
         self.watched = 0
-        # Real seconds that were waited and not yet given to the clock: a wait takes whole milliseconds.
+        # Real seconds that have passed and were not added to the clock yet, because a wait takes whole milliseconds.
         self._spare = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -84,7 +84,7 @@ class _VirtualSelector(selectors.BaseSelector):
         return ready
 
     def _keep_to_real_time(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait as a real loop does, and move the clock by no more than the time that this takes."""
+        """Wait as a real loop does, and move the clock by at most the time that this takes."""
         if timeout is not None and timeout <= self._spare:
             self._spare -= timeout
             self.now += timeout
@@ -98,7 +98,7 @@ class _VirtualSelector(selectors.BaseSelector):
         return ready
 
     def _has_process(self) -> bool:
-        """Whether a child process of the loop runs; without pipes there is no descriptor to tell."""
+        """Whether a child process of the loop runs. Without pipes, no descriptor would show that."""
         if self.processes:
             self.processes = [process for process in self.processes if process.get_returncode() is None]
         return bool(self.processes)
@@ -124,7 +124,7 @@ class _VirtualSelector(selectors.BaseSelector):
 
 
 class _Recorder(Executor):
-    """Passes one job on to an executor, and remembers it."""
+    """Passes a job on to an executor, and keeps it."""
 
     job: Future[Any]
 
@@ -139,29 +139,29 @@ class _Recorder(Executor):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop in which ``sleep(3600)`` takes no time. Its clock counts virtual seconds.
 
-    The clock jumps to the next timer whenever every task waits. It does not outrun what is real:
+    The clock jumps to the next timer whenever every task waits. It does not outrun real things:
 
-    - While a job of ``run_in_executor``, ``asyncio.to_thread`` or ``getaddrinfo`` is not done, in whatever executor,
-      the clock stands still, also when nobody waits for the job any more. A thread that calls into the loop
-      (``call_soon_threadsafe``, ``asyncio.run_coroutine_threadsafe``) may be waiting for timers, though: from then on,
-      until the jobs of that moment are done, the clock keeps to real time.
+    - While a job of ``run_in_executor``, ``asyncio.to_thread`` or ``getaddrinfo`` runs, in any executor, the clock
+      stops, even if nobody waits for the job any more. A thread that calls into the loop (``call_soon_threadsafe``,
+      ``asyncio.run_coroutine_threadsafe``) may be waiting for timers. From then on, until the jobs of that moment are
+      done, the clock keeps to real time.
     - While the loop watches descriptors (``add_reader``, ``add_writer``, sockets, pipes, servers) or has child
       processes, the clock advances at most as fast as real time.
 
-    Threads that the loop did not start wake it, but it cannot know of their work: ``stand_still`` is for these. While
-    the clock stands still, or nothing but real events is left, the loop waits as long as it takes.
+    Threads that the loop did not start can wake it, but it cannot know that they are working; use ``stand_still`` for
+    these. While the clock is stopped, or only real events are left, the loop waits as long as it takes.
     """
 
     def __init__(self) -> None:
         self._virtual = _VirtualSelector()
         self._jobs: set[Future[Any]] = set()
-        # Those that were under way when a thread called into the loop.
+        # Jobs that were running when a thread called into the loop.
         self._asking: set[Future[Any]] = set()
         self._threads: Executor | None = None
         self._has_shut_down_threads = False
         super().__init__(self._virtual)
         self._virtual.watched = 0
-        # asyncio widens timers by the resolution of the real clock; here every instant is exact.
+        # asyncio runs timers early by the resolution of the real clock; here every time is exact.
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
@@ -170,7 +170,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     @contextmanager
     def stand_still(self) -> Iterator[None]:
-        """Keep the clock from moving within a ``with`` block, such as while a thread of one's own works."""
+        """Stop the clock within a ``with`` block, for instance while a thread of your own works."""
         self._virtual.standing += 1
         try:
             yield
@@ -185,7 +185,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Arguments], _Result], *args: *_Arguments
     ) -> asyncio.Future[_Result]:
-        """As of every loop; the clock stands still until the job is done."""
+        """As of every loop; the clock stops until the job is done."""
         if executor is None:
             if self._has_shut_down_threads:
                 # Which says so.
@@ -199,7 +199,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         job = recorder.job
         self._jobs.add(job)
         self._set_pace()
-        # Behind the callback that hands over the result: the clock must not move before that.
+        # After the callback that delivers the result, because the clock must not move before that.
         job.add_done_callback(self._job_done)
         return future
 
@@ -207,7 +207,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[[*_Arguments], object], *args: *_Arguments, context: Context | None = None
     ) -> asyncio.Handle:
         """As of every loop."""
-        # To hand over a job's result is no question. The job itself may not be known yet: it can be that quick.
+        # Delivering a job's result does not count as a call into the loop. A quick job may not be known yet.
         if not self._is_here() and not any(isinstance(argument, Future) and argument.done() for argument in args):
             super().call_soon_threadsafe(self._called_by_thread)
         return super().call_soon_threadsafe(callback, *args, context=context)
@@ -238,7 +238,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             return False
 
     def _job_done(self, job: Future[Any]) -> None:
-        # In whatever thread the job ended, and perhaps after the loop did.
+        # Runs in the thread in which the job ended, possibly after the loop was closed.
         with suppress(RuntimeError):
             super().call_soon_threadsafe(self._forget, job)
 
@@ -258,7 +258,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 @dataclass(slots=True)
 class Conditions:
-    """What the network does to packets. All can be changed while it runs; what is under way is not affected.
+    """What the network does to packets. It can be changed at any time; packets in flight are not affected.
 
     Raises:
         TypeError: A value is of the wrong type.
@@ -268,29 +268,29 @@ class Conditions:
     latency: float = 0.01
     """Seconds in one direction. Default 10 ms."""
     jitter: float = 0.0
-    """Up to so many seconds more, at random; packets do not overtake each other because of it. Default 0."""
+    """Random extra delay of up to this many seconds; packets do not overtake each other because of it. Default 0."""
     loss: float = 0.0
-    """Share of packets that vanish, 0 … 1. Default 0."""
+    """Share of packets that are lost, 0 … 1. Default 0."""
     reorder: float = 0.0
-    """Share of packets that are held back by up to two more latencies, so that others overtake them, 0 … 1.
+    """Share of packets that are delayed by up to two more latencies, so that later ones overtake them, 0 … 1.
     Default 0."""
     duplicate: float = 0.0
     """Share of packets that arrive twice, 0 … 1. Default 0."""
     corrupt: float = 0.0
     """Share of packets that arrive with one bit flipped, 0 … 1, as if UDP's checksum had missed it. Default 0."""
     replay: float = 0.0
-    """Share of packets behind which an older one arrives once more, from whatever age, 0 … 1. Default 0."""
+    """Share of packets after which an older one, of any age, arrives once more, 0 … 1. Default 0."""
     ecn: str = "pass"
-    """What becomes of packets that carry ECN marks (RFC 3168): ``"pass"`` (default) leaves them alone, ``"bleach"``
-    clears the marks, ``"drop"`` drops the packets, ``"congested"`` marks them as having met congestion (CE)."""
+    """What happens to packets with ECN marks (RFC 3168): ``"pass"`` (default) leaves them alone, ``"bleach"`` clears
+    the marks, ``"drop"`` drops the packets, ``"congested"`` marks them as having met congestion (CE)."""
     mtu: int = 1500
-    """Bytes of the largest IP packet that passes; larger ones vanish, without a word to the sender. Default 1500."""
+    """Bytes of the largest IP packet that passes; larger ones are lost, and the sender is not told. Default 1500."""
     bandwidth: float | None = None
-    """Bytes per second that each sender has; None (default) is without limit."""
+    """Bytes per second of each sender; None (default) means no limit."""
     queue: float = 0.25
-    """Seconds that packets may wait for ``bandwidth``; those that would wait longer vanish. Default 0.25 s."""
+    """Seconds that packets may wait for ``bandwidth``; those that would wait longer are lost. Default 0.25 s."""
     blackout: bool = False
-    """True lets nothing pass. Default False. ``Network.blackout`` does so for a time."""
+    """True lets no packets pass. Default False. ``Network.blackout`` does this for a time."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _CONDITIONS:
@@ -299,7 +299,7 @@ class Conditions:
         object.__setattr__(self, name, value)
 
     def update(self, **changes: Any) -> None:
-        """Change several at once: all of them, or none where one is refused.
+        """Change several conditions at once: all of them, or none if one is invalid.
 
         Raises:
             TypeError: A value is of the wrong type, or there is no condition of that name.
@@ -346,40 +346,40 @@ def _check_condition(name: str, value: object) -> None:
 
 @dataclass(slots=True)
 class WireCounts:
-    """What happened to packets so far."""
+    """What has happened to packets so far."""
 
     sent: int = 0
     """Packets that endpoints gave to the network."""
     delivered: int = 0
-    """Packets that arrived, copies and replays included."""
+    """Packets that arrived, including copies and replays."""
     lost: int = 0
-    """Packets that vanished by ``loss``."""
+    """Packets that were lost because of ``loss``."""
     duplicated: int = 0
     """Copies made by ``duplicate``."""
     reordered: int = 0
-    """Packets held back by ``reorder``."""
+    """Packets delayed by ``reorder``."""
     too_large: int = 0
-    """Packets larger than ``mtu``, which vanished."""
+    """Packets that were lost because they are larger than ``mtu``."""
     corrupted: int = 0
     """Packets in which a bit was flipped; copies of one are not counted again."""
     replayed: int = 0
     """Older packets sent once more by ``replay``."""
     blacked_out: int = 0
-    """Packets that vanished in a blackout."""
+    """Packets that were lost in a blackout."""
     overflowed: int = 0
-    """Packets that vanished because the queue for ``bandwidth`` was full."""
+    """Packets that were lost because the queue for ``bandwidth`` was full."""
     ecn_bleached: int = 0
     """Packets that lost their ECN marks."""
     ecn_dropped: int = 0
-    """Packets that vanished because of their ECN marks."""
+    """Packets that were lost because of their ECN marks."""
     ecn_congested: int = 0
     """Packets marked as having met congestion."""
     unreachable: int = 0
-    """Packets for an address at which nobody is (any more)."""
+    """Packets to an address that nobody has (any more)."""
 
     @property
     def in_flight(self) -> int:
-        """Packets that are under way, copies and replays included."""
+        """Packets in flight, including copies and replays."""
         vanished = self.lost + self.too_large + self.blacked_out + self.overflowed + self.ecn_dropped + self.unreachable
         return self.sent + self.duplicated + self.replayed - self.delivered - vanished
 
@@ -389,12 +389,12 @@ _Packet = tuple[_Where, _Where, bytes, int]
 
 
 class Direction(Conditions):
-    """What the network does to packets in one direction, and what happened to them."""
+    """What the network does to packets in one direction, and what has happened to them."""
 
     __slots__ = ("_dark_until", "_history", "counts")
 
     counts: WireCounts
-    """What happened to the packets of this direction so far."""
+    """What has happened to the packets of this direction so far."""
     _dark_until: float
     # At most _HISTORY packets. A new one takes the place of any other, so that some of them are old.
     _history: list[_Packet]
@@ -406,11 +406,11 @@ class Direction(Conditions):
         object.__setattr__(self, "_history", [])
 
     def _darken(self, until: float) -> None:
-        """Let nothing pass before an instant of the loop's clock."""
+        """Let no packets pass before this time of the loop's clock."""
         object.__setattr__(self, "_dark_until", max(until, self._dark_until))
 
     def _is_dark(self, now: float) -> bool:
-        """Whether nothing passes."""
+        """Whether there is a blackout."""
         return self.blackout or now < self._dark_until
 
     def _remember(self, packet: _Packet, chance: float) -> None:
@@ -426,7 +426,7 @@ class Direction(Conditions):
 
 
 class BothDirections(Conditions):
-    """Sets a condition for both directions at once. Reading gives what was last set here."""
+    """Sets a condition for both directions at once. Reading returns what was last set here."""
 
     __slots__ = ("_directions",)
 
@@ -452,12 +452,13 @@ class Wire:
         self._to_server = to_server
         self._to_client = to_client
         self._random = random.Random(seed)
-        # Of its own, so that a seed gives the losses that it gave before there were corruption and replays.
+        # A separate generator, so that corruption and replays do not change the losses of a seed.
         self._random_damage = random.Random(f"{seed}/damage")
         self._drivers: dict[_Where, SimulatedDriver] = {}
         self._busy_until: dict[_Where, float] = {}
         self._last_arrival: dict[tuple[_Where, _Where], float] = {}
-        # Clients that have sent something: where they are, and where servers see them; the two differ once rebound.
+        # Clients that have sent something: their address, and the address that servers see, which differs after a
+        # rebind.
         self._outer: dict[_Where, _Where] = {}
         self._inner: dict[_Where, _Where] = {}
         self._next_port = _FIRST_EPHEMERAL
@@ -470,7 +471,7 @@ class Wire:
         return f"{self.seed}/{self._endpoints}".encode()
 
     def bind(self, driver: SimulatedDriver, ip: str, port: int) -> tuple[str, int]:
-        """Give a driver its address; port 0 is a free one."""
+        """Give a driver its address; port 0 means a free one."""
         if port == 0:
             port = self._free_port()
         where = (ip, port)
@@ -499,7 +500,7 @@ class Wire:
         raise OSError(errno.EADDRINUSE, "Address already in use: the simulated network has no port left")
 
     def rebind(self, address: _Where | None, ip: str | None) -> dict[_Where, _Where]:
-        """Give clients another address in the eyes of servers; returns the new ones by the old ones."""
+        """Let servers see clients at another address; returns a mapping from old addresses to new ones."""
         chosen = [(inner, outer) for inner, outer in self._outer.items() if address is None or outer == address]
         if address is not None and not chosen:
             known = ", ".join(f"{ip} port {port}" for ip, port in self._inner) or "none so far"
@@ -531,7 +532,8 @@ class Wire:
                 self._inner[source] = source
             source = outer
         overhead = _OVERHEAD_IPV6 if ":" in destination[0] else _OVERHEAD_IPV4
-        # Every packet draws the same numbers whatever happens to it, so that one change does not shuffle the rest.
+        # Every packet draws the same random numbers whatever happens to it, so that one change does not affect the
+        # rest.
         lost, late, twice, wait, hold = (self._random.random() for _ in range(5))
         broken, where, again, kept, recalled = (self._random_damage.random() for _ in range(5))
         if len(data) + overhead > direction.mtu:
@@ -568,7 +570,7 @@ class Wire:
             arrival += (0.5 + 1.5 * hold) * max(direction.latency, 0.001)
         else:
             path = (sender, destination)
-            # The loop keeps no order among timers of the same instant, so no two packets of a path share one.
+            # The loop does not keep the order of timers with the same time, so no two packets of a path share one.
             arrival = max(arrival, math.nextafter(self._last_arrival.get(path, 0.0), math.inf))
             self._last_arrival[path] = arrival
         packet = (source, destination, data, ecn)
@@ -593,7 +595,7 @@ class Wire:
 
     def _deliver(self, direction: Direction, packet: _Packet) -> None:
         source, destination, data, ecn = packet
-        # An address that a client has left is nobody's.
+        # An address that a client has left belongs to nobody.
         inner = self._inner.get(destination, destination)
         driver = self._driver_at(inner) if self._outer.get(inner, destination) == destination else None
         if driver is None or driver.is_closed:
@@ -618,7 +620,7 @@ class SimulatedDriver(Driver):
     ) -> None:
         super().__init__(endpoint, loop)
         self._wire = wire
-        # Servers ask for a port, and clients for any.
+        # Servers ask for a certain port, clients for any.
         self.is_server = bool(port) if is_server is None else is_server
         self._address = wire.bind(self, ip, port)
         self._timer: asyncio.TimerHandle | None = None
@@ -636,7 +638,7 @@ class SimulatedDriver(Driver):
         self.endpoint.deliver(self._now(), data, source, destination, ecn)
 
     def flush(self) -> None:
-        """Nothing: all of a turn happens at one and the same time."""
+        """Do nothing: everything in one callback happens at the same virtual time."""
 
     def drive(self, readable: bool = False) -> None:
         now = self._now()
@@ -701,7 +703,7 @@ class SimulatedTransport:
         self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Make an endpoint on the wire."""
-        # There is no socket that a thread could serve, and virtual time is the loop's.
+        # There is no socket that a thread could serve, and the virtual time belongs to the loop.
         if options.io != "loop":
             options = replace(options, io="loop")
         endpoint = _core.Endpoint(options, server_tls=server_tls, seed=self.wire.next_seed())
