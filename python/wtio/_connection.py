@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from wtio import _core
-from wtio._reporting import loss_in_words, session_report
+from wtio._reporting import session_report
 from wtio._waiting import Flag
+from wtio._words import loss_in_words
 from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, cut_reason
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from wtio._driver import Driver, EngineEvent
     from wtio._options import EndpointOptions
+    from wtio.errors import ClosedBy
     from wtio.report import ConnectionReport
 
 # Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
@@ -69,6 +71,8 @@ _RECORDS_PER_SECOND: Final = 100
 _REQUESTS_PER_SECOND: Final = 10
 _BYTES_PER_RECORD: Final = 16
 _MOST_SAVED: Final = 65536
+# Who ended the sessions of a lost connection, by what the engine calls the cause; anything else is the transport.
+_CLOSED_BY: Final[dict[str, ClosedBy]] = {"application": "peer", "local": "local"}
 
 
 class _Pending:
@@ -414,10 +418,10 @@ class Connection:
             return
         self.is_lost = True
         self.loss = (cause, code, reason)
-        words, closed_by = loss_in_words(cause, code, reason, idle=self.timeouts.idle)
+        words = loss_in_words(cause, code, reason, idle=self.timeouts.idle)
         if self._violation is not None:
             words = str(self._violation)
-        info = CloseInfo(None, words, closed_by)
+        info = CloseInfo(None, words, _CLOSED_BY.get(cause, "transport"))
         self._forget_early(list(self._early or ()))
         if self._early_timer is not None:
             self._early_timer.cancel()

@@ -5,7 +5,6 @@ Nothing here runs before somebody asks for a report or an attempt to connect fai
 
 from __future__ import annotations
 
-import errno
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,8 +13,8 @@ from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlsplit
 
 from wtio import _core
-from wtio._driver import ERRNO_HINTS, describe_errno
 from wtio._url import without_query
+from wtio._words import alert_name, errno_name, loss_in_words
 from wtio.errors import (
     ConnectError,
     HandshakeTimeout,
@@ -49,41 +48,10 @@ if TYPE_CHECKING:
 
     from wtio._connection import Connection
     from wtio._driver import Address
-    from wtio.errors import ClosedBy
     from wtio.session import WebTransportSession
     from wtio.tls import ClientTLS
 
 _OFFER_HEADER: Final = "wt-available-protocols"
-# RFC 8446, section 6, and RFC 7301.
-ALERTS: Final = {
-    0: "close_notify",
-    10: "unexpected_message",
-    20: "bad_record_mac",
-    22: "record_overflow",
-    40: "handshake_failure",
-    42: "bad_certificate",
-    43: "unsupported_certificate",
-    44: "certificate_revoked",
-    45: "certificate_expired",
-    46: "certificate_unknown",
-    47: "illegal_parameter",
-    48: "unknown_ca",
-    49: "access_denied",
-    50: "decode_error",
-    51: "decrypt_error",
-    70: "protocol_version",
-    71: "insufficient_security",
-    80: "internal_error",
-    86: "inappropriate_fallback",
-    90: "user_canceled",
-    109: "missing_extension",
-    110: "unsupported_extension",
-    112: "unrecognized_name",
-    113: "bad_certificate_status_response",
-    115: "unknown_psk_identity",
-    116: "certificate_required",
-    120: "no_application_protocol",
-}
 _STEPS: Final[tuple[Step, ...]] = get_args(Step)
 _LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer", "refused": "peer", "local": "local"}
 
@@ -390,10 +358,10 @@ def _loss(connection: Connection, reason: str) -> EndReport:
     elif cause == "idle":
         by = "timeout"
     elif cause == "unreachable":
-        name = errno.errorcode.get(code, f"errno {code}")
+        name = errno_name(code)
     if cause in ("idle", "reset", "version"):
         number, name = None, ""
-    words, _ = loss_in_words(cause, code, said, idle=connection.timeouts.idle)
+    words = loss_in_words(cause, code, said, idle=connection.timeouts.idle)
     if facts is not None and facts.is_refused:
         words = f"the certificate was refused: {said}"
     return EndReport(cause=cause, by=by, code=number, code_name=name, reason=reason or words)
@@ -408,7 +376,7 @@ def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
     if isinstance(error, HandshakeTimeout):
         cause, by = "timeout", "timeout"
     elif connection is None and error.errno is not None:
-        code, name = error.errno, errno.errorcode.get(error.errno, f"errno {error.errno}")
+        code, name = error.errno, errno_name(error.errno)
     elif isinstance(error, NameResolutionError):
         cause = "lookup"
     elif isinstance(error, SessionRejectedError):
@@ -429,11 +397,6 @@ def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
     return EndReport(cause=cause, by=by, code=code, code_name=name, reason=str(error))
 
 
-def alert_name(code: int) -> str:
-    """Name a TLS alert (RFC 8446, section 6)."""
-    return f"{ALERTS.get(code, 'unknown')} (TLS alert {code})"
-
-
 def _transport_parameters(facts: _core.ConnectionFacts | None) -> tuple[ParameterReport, ...] | None:
     if facts is None or (parameters := facts.peer_parameters) is None:
         return None
@@ -450,46 +413,3 @@ def _parameter(identifier: int, raw: bytes) -> ParameterReport:
 
 def _host(url: str) -> str:
     return urlsplit(url).hostname or ""
-
-
-def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> tuple[str, ClosedBy]:
-    """Say why a connection was lost, and who closed it."""
-    said = f": {reason}" if reason else ""
-    match cause:
-        case "application":
-            return f"the peer closed the connection with {describe(code)}{said}", "peer"
-        case "transport":
-            return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}", "transport"
-        case "protocol":
-            return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}", "transport"
-        case "tls":
-            return f"TLS failed with {alert_name(code)}{said}", "transport"
-        case "idle":
-            return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)", "transport"
-        case "reset":
-            return "the peer has forgotten the connection (stateless reset)", "transport"
-        case "version":
-            return "the peer speaks no QUIC version of ours", "transport"
-        case "unreachable":
-            return _unreachable_in_words(code, is_remote=reason == "network"), "transport"
-        case "refused":
-            return f"the server takes no new connection{said}", "transport"
-        case _:
-            return f"this side closed the connection with {describe(code)}{said}", "local"
-
-
-def _unreachable_in_words(number: int, *, is_remote: bool) -> str:
-    words = describe_errno(number)
-    if is_remote:
-        if number == errno.ECONNREFUSED:
-            return f"nothing listens at this UDP port: {words}"
-        return f"the network answers that it cannot deliver there: {words}"
-    hint = ERRNO_HINTS.get(number, "")
-    return f"this machine cannot send there: {words}" + (f"; {hint}" if hint else "")
-
-
-def _transport_error(code: int) -> str:
-    # RFC 9000, section 20.1: 0x100 to 0x1ff carry TLS alerts.
-    if 0x100 <= code <= 0x1FF:
-        return f"TLS alert {code - 0x100}"
-    return describe(code)

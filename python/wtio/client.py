@@ -21,9 +21,10 @@ from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._options import EndpointOptions
-from wtio._reporting import Attempt, Trace, alert_name, failure_report, loss_in_words
+from wtio._reporting import Attempt, Trace, failure_report
 from wtio._url import Target, parse_url, without_secrets
 from wtio._waiting import check_loop
+from wtio._words import NO_APPLICATION_PROTOCOL, alert_name, is_about_certificate, loss_in_words, status_hint
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -59,19 +60,8 @@ _LONGEST_PROTOCOL: Final = 512
 _PATIENCE_IN_PTOS: Final = 4
 # What a peer may add to each (RFC 9000, section 18.2, max_ack_delay), in seconds.
 _ACK_DELAY: Final = 0.025
-# TLS alerts that speak of certificates (RFC 8446, section 6.2).
-_CERTIFICATE_ALERTS: Final = frozenset((41, 42, 43, 44, 45, 46, 48, 49, 51, 113, 114, 116))
-_NO_APPLICATION_PROTOCOL: Final = 120
 # What may be over by the time at which QUIC sends again.
 _PASSING: Final = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
-
-_REJECTION_HINTS: Final = {
-    403: "the server does not allow this origin or client; see the `origin` and `headers` parameters",
-    404: "there is no WebTransport at this path",
-    405: "there is no WebTransport at this path",
-    429: "the server has as many sessions as it wants; try again later",
-    503: "the server is not ready; try again later",
-}
 
 
 def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RESERVED) -> tuple[tuple[str, str], ...]:
@@ -757,10 +747,7 @@ class Connector:
             if event.wire_code is not None:
                 error.__cause__ = RemoteProtocolError(event.reason, error_code=event.wire_code)
             return error
-        hint = _REJECTION_HINTS.get(event.status, "")
-        if 300 <= event.status < 400:
-            where = dict(event.headers).get("location", "elsewhere")
-            hint = f"it redirects to {without_secrets(where)}, which WebTransport never follows"
+        hint = status_hint(event.status, without_secrets(dict(event.headers).get("location", "elsewhere")))
         return SessionRejectedError(
             f"the server rejected the session request to `{url}` with status {event.status}"
             + (f"; {hint}" if hint else ""),
@@ -781,7 +768,7 @@ class Connector:
                 continue
             cause, code, reason = connection.loss or ("local", 0, "")
             if cause != "local":
-                said, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
+                said = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
                 words += f"; {attempt.address.ip}: {said}"
             else:
                 # It was given up only because the time is over.
@@ -809,17 +796,17 @@ class Connector:
         facts = connection.facts()
         ip, port = connection.core.remote_address if facts is None else facts.remote_address
         where = f"`{self._target.authority}` ({ip} port {port})"
-        if cause == "tls" and code == _NO_APPLICATION_PROTOCOL:
+        if cause == "tls" and code == NO_APPLICATION_PROTOCOL:
             return RequirementsNotMetError(
-                f"{where} speaks QUIC but not HTTP/3: {reason or 'TLS alert no_application_protocol'}",
+                f"{where} speaks QUIC but not HTTP/3: {reason or alert_name(code)}",
                 missing=("HTTP/3",),
             )
-        if cause == "tls" and code in _CERTIFICATE_ALERTS:
+        if cause == "tls" and is_about_certificate(code):
             return CertificateError(
                 f"the certificate of {where} is not trusted: {reason or alert_name(code)}; for a private authority "
                 "pass ClientTLS(cafile=...), for a development certificate ClientTLS(certificate_hashes=[...])"
             )
-        words, _ = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
+        words = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
         if cause == "refused" or (cause == "transport" and code == ErrorCodes.CONNECTION_REFUSED):
             return ConnectionRefused(f"{where} refused the connection: {words}")
         if cause == "unreachable":
@@ -828,7 +815,7 @@ class Connector:
             error.errno = code
             return error
         error = ConnectError(f"no connection to {where}: {words}")
-        error.__cause__ = connection._violation
+        error.__cause__ = connection.violation
         return error
 
     def _best(self, failures: list[Exception]) -> ConnectError:

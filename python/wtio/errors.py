@@ -35,6 +35,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from wtio._words import WHO
+
 if TYPE_CHECKING:
     from wtio.report import ConnectionReport
 
@@ -162,8 +164,7 @@ class SessionClosed(WebTransportError, ConnectionError):
     """``"peer"``, ``"local"`` or ``"transport"``."""
 
     def __init__(self, *, code: int | None, reason: str, closed_by: ClosedBy) -> None:
-        who = {"peer": "the peer", "local": "this side", "transport": "the transport"}[closed_by]
-        words = f"session closed by {who}"
+        words = f"session closed by {WHO[closed_by]}"
         if code is not None:
             words += f" with code {code}"
         super().__init__(f"{words}: {reason}" if reason else words)

@@ -8,11 +8,11 @@ nothing.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from wtio._arguments import check_integer, sealed
+from wtio._words import DAY, WHO, date, duration
 
 __all__ = [
     "AddressReport",
@@ -33,7 +33,6 @@ AddressOutcome: TypeAlias = Literal[
 EndedBy: TypeAlias = Literal["peer", "local", "transport", "timeout"]
 Trust: TypeAlias = Literal["system", "authorities", "hashes", "anyone"]
 
-_DAY: Final = 24 * 3600
 HEADING_WIDTH: Final = 14
 
 
@@ -103,7 +102,7 @@ class CertificateReport:
     @property
     def validity_days(self) -> float:
         """Length of its validity in days. Browsers accept at most 14 for a certificate that is trusted by its hash."""
-        return (self.not_after - self.not_before) / _DAY
+        return (self.not_after - self.not_before) / DAY
 
     @property
     def is_self_signed(self) -> bool:
@@ -391,22 +390,5 @@ def _parameter(item: ParameterReport) -> str:
 
 
 def _end(end: EndReport) -> list[str]:
-    who = {"peer": "by the peer", "local": "by this side", "transport": "by the transport", "timeout": "by a timeout"}
-    first = who[end.by] + (f" with {end.code_name}" if end.code_name else "")
+    first = f"by {WHO[end.by]}" + (f" with {end.code_name}" if end.code_name else "")
     return [first, *end.reason.splitlines()]
-
-
-def date(seconds: int) -> str:
-    """Write Unix seconds as a date and time, in UTC."""
-    try:
-        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
-    except (OverflowError, OSError, ValueError):
-        return f"Unix time {seconds}"
-
-
-def duration(seconds: float) -> str:
-    """Write a length of time with one unit that fits."""
-    for size, unit in ((_DAY, "days"), (3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

@@ -31,6 +31,7 @@ from wtio._failures import FailureLog, severity
 from wtio._options import EndpointOptions
 from wtio._url import without_query
 from wtio._waiting import Waiter, check_loop
+from wtio._words import BIND_HINTS
 from wtio.client import HeaderArgument, header_pairs, offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
@@ -620,12 +621,9 @@ class Server:
         return self._transport.open(self._options, ip=ip, port=port, dual_stack=dual_stack, server_tls=tls)
 
     def _bind_error(self, error: OSError, ip: str, port: int) -> OSError:
-        hint = {
-            errno.EADDRINUSE: "; another program uses it: choose another port, or 0 for any free one",
-            errno.EACCES: "; ports below 1024 need a privilege",
-            errno.EADDRNOTAVAIL: "; the address is not one of this machine",
-        }.get(error.errno or 0, "")
-        return OSError(error.errno, f"cannot listen on UDP {ip} port {port}: {error.strerror or error}{hint}")
+        hint = BIND_HINTS.get(error.errno or 0, "")
+        words = f"cannot listen on UDP {ip} port {port}: {error.strerror or error}" + (f"; {hint}" if hint else "")
+        return OSError(error.errno, words)
 
     async def close(self, code: int = 0, reason: str = "server is closing") -> None:
         """Shut down: no new clients, goodbye to the present ones, ports released. Idempotent; bounded in time.

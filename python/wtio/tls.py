@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from wtio import _core
 from wtio._arguments import check_bool, sealed, strings
+from wtio._words import DAY, date
 from wtio.errors import CertificateError
 
 if TYPE_CHECKING:
@@ -34,12 +35,11 @@ __all__ = ["ClientTLS", "DevCertificate", "ServerTLS", "dev_certificate"]
 
 PathArgument = str | os.PathLike[str]
 
-_DAY: Final = 24 * 3600
 # Browsers trust a certificate by its hash only if it is valid for 14 days at most, including the back-dated time.
-_VALIDITY: Final = 13 * _DAY
+_VALIDITY: Final = 13 * DAY
 _BACKDATED: Final = 3600
 # A cached certificate with less than this left is replaced.
-_RENEW_BEFORE: Final = 2 * _DAY
+_RENEW_BEFORE: Final = 2 * DAY
 
 _DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -232,10 +232,10 @@ class ServerTLS:
             raise _cannot_be_used(error, certificate, key) from error
         now = time.time()
         if not_after < now:
-            raise CertificateError(f"the certificate expired on {_date(not_after)}; renew it{named}", path=path)
+            raise CertificateError(f"the certificate expired on {date(not_after)}; renew it{named}", path=path)
         if not_before > now:
             raise CertificateError(
-                f"the certificate is not valid before {_date(not_before)}; check the clock{named}", path=path
+                f"the certificate is not valid before {date(not_before)}; check the clock{named}", path=path
             )
         object.__setattr__(self, "_engine", core)
 
@@ -346,10 +346,6 @@ def _hash(value: bytes | str) -> bytes:
             f"certificate hash {value!r} is no SHA-256: give 32 bytes, 64 hexadecimal digits or 44 characters of base64"
         )
     return digest
-
-
-def _date(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
 @sealed

@@ -7,16 +7,15 @@ back, and passes events to the connection they belong to. ``loop`` does so on an
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wtio import _core
 from wtio._core import collect_woken, run_woken
+from wtio._words import describe_errno, system_error_hint
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
 
     from wtio._options import EndpointOptions
     from wtio._waiting import Waker
-
-# What usually lies behind a failure to send.
-ERRNO_HINTS: Final = {
-    errno.EPERM: "a firewall rule of this machine",
-    errno.EACCES: "a firewall rule or route of this machine forbids it",
-    errno.EMSGSIZE: "a link of this machine carries less than the 1200 bytes that QUIC needs",
-    errno.ENOBUFS: "a queue of this machine's network is full",
-    errno.ENETUNREACH: "it has no route to that network, or no address of that family",
-    errno.EHOSTUNREACH: "its route there leads nowhere, or the next host does not answer",
-    errno.ENETDOWN: "the interface is down",
-    errno.ENOMEM: "the kernel is short of memory for sockets",
-}
 
 _logger = logging.getLogger("wtio.network")
 
@@ -227,7 +214,7 @@ class Driver(ABC):
             port,
             *destination,
             describe_errno(number),
-            f" ({hint})" if (hint := ERRNO_HINTS.get(number)) else "",
+            f" ({hint})" if (hint := system_error_hint(number)) else "",
         )
 
     def _errors_read(self) -> None:  # noqa: B027 - most drivers need not care
@@ -246,8 +233,3 @@ class Driver(ABC):
         for waker in self.endpoint.take_wakers():
             if not waker.done():
                 waker.set_result(None)
-
-
-def describe_errno(number: int) -> str:
-    """Name an error of the system: words and symbol."""
-    return f"{os.strerror(number).lower()} ({errno.errorcode.get(number, f'errno {number}')})"

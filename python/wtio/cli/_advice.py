@@ -6,15 +6,15 @@ connection, so each rule can be tested with a report that was made by hand.
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from wtio._words import ALERTS, DAY, NO_APPLICATION_PROTOCOL, STATUSES, SYSTEM_ERRORS, WHO, date, duration
 from wtio.protocol.settings import Setting
 from wtio.protocol.transport_parameters import TransportParameter
-from wtio.report import CertificateReport, ConnectionReport, date, duration
+from wtio.report import CertificateReport, ConnectionReport
 
 __all__ = ["RULES", "Advice", "advise"]
 
@@ -36,43 +36,10 @@ class Advice:
 _Rule: TypeAlias = Callable[[ConnectionReport], str | None]
 RULES: Final[dict[str, tuple[Kind, _Rule]]] = {}
 
-_DAY: Final = 24 * 3600
 _HASH_DAYS: Final = 14
 _SMALLEST_MTU: Final = 1200  # RFC 9000, section 14
 # Streams that HTTP/3 itself needs: control and two for QPACK (RFC 9114, section 6.2).
 _HTTP3_STREAMS: Final = 3
-_NO_APPLICATION_PROTOCOL: Final = 120
-_ALERT_ADVICE: Final = {
-    40: "no common cipher or signature scheme; look at the server's TLS settings",
-    42: "the server does not take this client's certificate",
-    43: "the server does not take this kind of client certificate",
-    44: "this client's certificate was revoked",
-    45: "this client's certificate has expired",
-    46: "the server does not take this client's certificate",
-    47: "the server found a TLS field impossible; one of the two TLS libraries has a bug, or something in between "
-    "changes packets",
-    48: "the server does not know the authority that issued this client's certificate",
-    49: "the server denies access to this client's certificate",
-    70: "the server does not speak TLS 1.3, which QUIC needs",
-    71: "the server asks for stronger ciphers",
-    80: "the server failed inside; its log may say why",
-    86: "the server suspects a downgrade attack",
-    109: "the server misses a TLS extension; it may not be meant for QUIC",
-    112: "the server knows no host of this name (SNI); connect with the name that its certificate has, not with an "
-    "address",
-    116: "the server asks for a client certificate, which only a program can give it",
-}
-_STATUS_ADVICE: Final = {
-    400: "The server finds the request malformed (400): it may want other headers or an older draft.",
-    401: "The server wants credentials (401): pass them as a header.",
-    404: "There is no WebTransport at this path (404): check the path of the URL.",
-    405: "There is no WebTransport at this path (405): check the path of the URL; the server may serve ordinary "
-    "HTTP/3.",
-    421: "The server is not responsible for this host (421): connect with the name that it is configured for.",
-    429: "The server has as many sessions as it wants (429): try again later, or raise its limit.",
-    501: "The server does not know this kind of request (501): WebTransport may be switched off.",
-    503: "The server is not ready (503): its handler did not answer in time, or it is shutting down.",
-}
 
 
 def advise(report: ConnectionReport) -> list[Advice]:
@@ -98,17 +65,6 @@ def _cause(report: ConnectionReport) -> str:
     return "" if report.is_established or report.end is None else report.end.cause
 
 
-# Why packets cannot leave this machine, or do not get far.
-_UNREACHED: Final = {
-    errno.EPERM: "A firewall rule of this machine forbids it; QUIC needs UDP out to this port, and the answers in.",
-    errno.EACCES: "A rule or route of this machine, or of a router on the way, forbids it.",
-    errno.EMSGSIZE: "The link carries less than the 1200 bytes that QUIC needs in a packet; raise its MTU.",
-    errno.ENETUNREACH: "This machine, or a router on the way, has no route to that network. Is the machine online? For "
-    "an IPv6 address, does it have IPv6?",
-    errno.ENETDOWN: "The network interface is down.",
-}
-
-
 def _outcomes(report: ConnectionReport) -> set[str]:
     return {address.outcome for address in report.addresses if address.outcome not in ("not tried", "given up")}
 
@@ -130,8 +86,9 @@ def port_unreachable(report: ConnectionReport) -> str | None:
     if report.is_established or _outcomes(report) != {"unreachable"}:
         return None
     numbers = {address.errno or 0 for address in report.addresses if address.outcome == "unreachable"}
-    if numbers and numbers <= set(_UNREACHED):
-        return "Nothing gets there. " + " ".join(_UNREACHED[number] for number in sorted(numbers))
+    advice = [fault.advice for number in sorted(numbers) if (fault := SYSTEM_ERRORS.get(number)) and fault.advice]
+    if numbers and len(advice) == len(numbers):
+        return "Nothing gets there. " + " ".join(advice)
     return (
         "Nothing listens there: the network answers that the UDP port or host is unreachable. Start the server, check "
         "the port, and remember that a TCP server on the same port does not help."
@@ -192,7 +149,7 @@ def connection_refused(report: ConnectionReport) -> str | None:
 @_rule("problem")
 def no_http3(report: ConnectionReport) -> str | None:
     """ALPN found nothing in common."""
-    if _cause(report) != "tls" or report.end is None or report.end.code != _NO_APPLICATION_PROTOCOL:
+    if _cause(report) != "tls" or report.end is None or report.end.code != NO_APPLICATION_PROTOCOL:
         return None
     return "The server speaks QUIC, but not HTTP/3: its list of application protocols (ALPN) must contain `h3`."
 
@@ -202,9 +159,10 @@ def other_alert(report: ConnectionReport) -> str | None:
     """TLS failed, but not because this side refused the certificate."""
     if _cause(report) != "tls" or report.end is None or (report.tls is not None and report.tls.refusal):
         return None
-    if report.end.code == _NO_APPLICATION_PROTOCOL:
+    if report.end.code == NO_APPLICATION_PROTOCOL:
         return None
-    meaning = _ALERT_ADVICE.get(report.end.code or 0, "its log may say more")
+    alert = ALERTS.get(report.end.code or 0)
+    meaning = (alert.meaning if alert is not None else "") or "its log may say more"
     return f"The TLS handshake failed with {report.end.code_name}: {meaning}."
 
 
@@ -375,8 +333,10 @@ def rejected(report: ConnectionReport) -> str | None:
     """Any other status outside 2xx."""
     if report.status is None or report.status < 400 or report.status == 403:
         return None
-    other = f"The server rejected the session with status {report.status}; its log or documentation may say why."
-    return _STATUS_ADVICE.get(report.status, other)
+    status = STATUSES.get(report.status)
+    if status is None:
+        return f"The server rejected the session with status {report.status}; its log or documentation may say why."
+    return f"{status.meaning[0].upper()}{status.meaning[1:]} ({report.status}): {status.advice}."
 
 
 @_rule("problem")
@@ -446,7 +406,7 @@ def expires_soon(report: ConnectionReport) -> str | None:
         return None
     left = certificate.not_after - report.made_at
     # Two weeks for the usual 90 days, two days for certificates of two weeks.
-    if not 0 <= left < min(14 * _DAY, certificate.validity_days * _DAY / 6):
+    if not 0 <= left < min(14 * DAY, certificate.validity_days * DAY / 6):
         return None
     return f"The certificate expires in {duration(left)}, on {date(certificate.not_after)}: renew it."
 
@@ -646,7 +606,7 @@ def ended_by_server(report: ConnectionReport) -> str | None:
         return None
     words = report.end.code_name or "no code"
     reason = f": {report.end.reason}" if report.end.reason else ""
-    return f"The session came about, but it was ended at once, by the {report.end.by} with {words}{reason}."
+    return f"The session came about, but it was ended at once, by {WHO[report.end.by]} with {words}{reason}."
 
 
 # -- facts of a report

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from wtio._words import DAY, date
 from wtio.tls import dev_certificate
 
 if TYPE_CHECKING:
@@ -48,11 +49,10 @@ def run(options: argparse.Namespace) -> int:
     if options.only:
         print(facts[options.only])
         return 0
-    days = (certificate.not_after - time.time()) / 86400
-    until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(certificate.not_after))
+    days = (certificate.not_after - time.time()) / DAY
     print(f"file       {facts['file']} (certificate and private key)")
     print(f"names      {', '.join(certificate.names)}")
-    print(f"valid      until {until}, {days:.1f} days from now")
+    print(f"valid      until {date(certificate.not_after)}, {days:.1f} days from now")
     print(f"SHA-256    {facts['hex']}")
     print(f"base64     {facts['base64']}")
     print()

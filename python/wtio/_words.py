@@ -1,0 +1,294 @@
+"""What numbers mean to people: losses, TLS alerts, HTTP statuses, errors of the system, dates.
+
+Errors, reports, logs and ``python -m wtio doctor`` take their words from here, so that one thing is called the same
+everywhere. HTTP/3 and WebTransport codes have their names in ``protocol.codes``. What to do about a failed connection
+as a whole is said by the doctor (``cli._advice``).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from typing import Final, NamedTuple
+
+from wtio.protocol.codes import describe
+
+__all__ = [
+    "ALERTS",
+    "BIND_HINTS",
+    "DAY",
+    "NO_APPLICATION_PROTOCOL",
+    "STATUSES",
+    "SYSTEM_ERRORS",
+    "WHO",
+    "Alert",
+    "Status",
+    "SystemFault",
+    "alert_name",
+    "date",
+    "describe_errno",
+    "duration",
+    "errno_name",
+    "is_about_certificate",
+    "loss_in_words",
+    "status_hint",
+    "system_error_hint",
+]
+
+DAY: Final = 24 * 3600
+"""Seconds of a day."""
+
+WHO: Final = {"peer": "the peer", "local": "this side", "transport": "the transport", "timeout": "a timeout"}
+"""Who ended a session or connection."""
+
+
+# -- TLS alerts
+
+
+class Alert(NamedTuple):
+    """A TLS alert."""
+
+    name: str
+    """Its name in the registry; reserved ones have that of older versions of TLS."""
+    meaning: str = ""
+    """What it says about a handshake that a server ended with it; empty where there is no more to say."""
+    is_about_certificate: bool = False
+    """Whether it speaks of a certificate."""
+
+
+NO_APPLICATION_PROTOCOL: Final = 120
+"""The alert of a server that has no application protocol (ALPN) in common with the client."""
+
+# RFC 8446, section 6, appendix B.2 for the reserved ones, and IANA's registry "TLS Alerts" for those that came later.
+ALERTS: Final = {
+    0: Alert("close_notify"),
+    10: Alert("unexpected_message"),
+    20: Alert("bad_record_mac"),
+    21: Alert("decryption_failed"),
+    22: Alert("record_overflow"),
+    30: Alert("decompression_failure"),
+    40: Alert("handshake_failure", "no common cipher or signature scheme; look at the server's TLS settings"),
+    41: Alert("no_certificate", "the server misses a certificate of this client", True),
+    42: Alert("bad_certificate", "the server does not take this client's certificate", True),
+    43: Alert("unsupported_certificate", "the server does not take this kind of client certificate", True),
+    44: Alert("certificate_revoked", "this client's certificate was revoked", True),
+    45: Alert("certificate_expired", "this client's certificate has expired", True),
+    46: Alert("certificate_unknown", "the server does not take this client's certificate", True),
+    47: Alert(
+        "illegal_parameter",
+        "the server found a TLS field impossible; one of the two TLS libraries has a bug, or something in between "
+        "changes packets",
+    ),
+    48: Alert("unknown_ca", "the server does not know the authority that issued this client's certificate", True),
+    49: Alert("access_denied", "the server denies access to this client's certificate", True),
+    50: Alert("decode_error"),
+    51: Alert("decrypt_error", is_about_certificate=True),
+    52: Alert("too_many_cids_requested"),
+    60: Alert("export_restriction"),
+    70: Alert("protocol_version", "the server does not speak TLS 1.3, which QUIC needs"),
+    71: Alert("insufficient_security", "the server asks for stronger ciphers"),
+    80: Alert("internal_error", "the server failed inside; its log may say why"),
+    86: Alert("inappropriate_fallback", "the server suspects a downgrade attack"),
+    90: Alert("user_canceled"),
+    100: Alert("no_renegotiation"),
+    109: Alert("missing_extension", "the server misses a TLS extension; it may not be meant for QUIC"),
+    110: Alert("unsupported_extension"),
+    111: Alert("certificate_unobtainable"),
+    112: Alert(
+        "unrecognized_name",
+        "the server knows no host of this name (SNI); connect with the name that its certificate has, not with an "
+        "address",
+    ),
+    113: Alert("bad_certificate_status_response", is_about_certificate=True),
+    114: Alert("bad_certificate_hash_value", is_about_certificate=True),
+    115: Alert("unknown_psk_identity"),
+    116: Alert(
+        "certificate_required", "the server asks for a client certificate, which only a program can give it", True
+    ),
+    117: Alert("general_error"),
+    NO_APPLICATION_PROTOCOL: Alert("no_application_protocol"),
+    121: Alert("ech_required"),
+}
+
+
+def alert_name(code: int) -> str:
+    """Name a TLS alert, with its number."""
+    name = ALERTS[code].name if code in ALERTS else "unknown"
+    return f"{name} (TLS alert {code})"
+
+
+def is_about_certificate(code: int) -> bool:
+    """Whether a TLS alert speaks of a certificate."""
+    return code in ALERTS and ALERTS[code].is_about_certificate
+
+
+# -- HTTP statuses
+
+
+class Status(NamedTuple):
+    """What a server means that answers a session request with an HTTP status."""
+
+    meaning: str
+    """What it says, as a clause."""
+    advice: str
+    """What to do about it, or what may be behind it, as a clause."""
+
+
+STATUSES: Final = {
+    400: Status("the server finds the request malformed", "it may want other headers or an older draft"),
+    401: Status("the server wants credentials", "pass them as a header"),
+    403: Status("the server does not allow this origin or client", "see the `origin` and `headers` parameters"),
+    404: Status("there is no WebTransport at this path", "check the path of the URL"),
+    405: Status(
+        "there is no WebTransport at this path", "check the path of the URL; the server may serve ordinary HTTP/3"
+    ),
+    421: Status("the server is not responsible for this host", "connect with the name that it is configured for"),
+    429: Status("the server has as many sessions as it wants", "try again later, or raise its limit"),
+    501: Status("the server does not know this kind of request", "WebTransport may be switched off"),
+    503: Status(
+        "the server is not ready", "its handler did not answer in time, or it is shutting down; try again later"
+    ),
+}
+
+
+def status_hint(status: int, location: str = "elsewhere") -> str:
+    """Say what an HTTP status other than 2xx means for a session request; empty where there is no more to say.
+
+    Args:
+        status: The status.
+        location: Where a redirect leads.
+    """
+    if 300 <= status < 400:
+        return f"it redirects to {location}, which WebTransport never follows"
+    known = STATUSES.get(status)
+    return "" if known is None else f"{known.meaning}; {known.advice}"
+
+
+# -- errors of the system
+
+
+class SystemFault(NamedTuple):
+    """What usually lies behind an error number of the system that says that packets cannot be sent."""
+
+    hint: str
+    """As a clause, for a message that has the number's own words in front."""
+    advice: str = ""
+    """As sentences, for somebody who looks for the cause; also where a router said so. Empty for none."""
+
+
+SYSTEM_ERRORS: Final = {
+    errno.EPERM: SystemFault(
+        "a firewall rule of this machine",
+        "A firewall rule of this machine forbids it; QUIC needs UDP out to this port, and the answers in.",
+    ),
+    errno.EACCES: SystemFault(
+        "a firewall rule or route of this machine forbids it",
+        "A rule or route of this machine, or of a router on the way, forbids it.",
+    ),
+    errno.EMSGSIZE: SystemFault(
+        "a link of this machine carries less than the 1200 bytes that QUIC needs",
+        "The link carries less than the 1200 bytes that QUIC needs in a packet; raise its MTU.",
+    ),
+    errno.ENOBUFS: SystemFault("a queue of this machine's network is full"),
+    errno.ENETUNREACH: SystemFault(
+        "it has no route to that network, or no address of that family",
+        "This machine, or a router on the way, has no route to that network. Is the machine online? For an IPv6 "
+        "address, does it have IPv6?",
+    ),
+    errno.EHOSTUNREACH: SystemFault("its route there leads nowhere, or the next host does not answer"),
+    errno.ENETDOWN: SystemFault("the interface is down", "The network interface is down."),
+    errno.ENOMEM: SystemFault("the kernel is short of memory for sockets"),
+}
+
+BIND_HINTS: Final = {
+    errno.EADDRINUSE: "another program uses it: choose another port, or 0 for any free one",
+    errno.EACCES: "ports below 1024 need a privilege",
+    errno.EADDRNOTAVAIL: "the address is not one of this machine",
+}
+"""What to do where a server cannot have a socket."""
+
+
+def errno_name(number: int) -> str:
+    """Give the symbol of an error number of the system."""
+    return errno.errorcode.get(number, f"errno {number}")
+
+
+def describe_errno(number: int) -> str:
+    """Name an error of the system: words and symbol."""
+    return f"{os.strerror(number).lower()} ({errno_name(number)})"
+
+
+def system_error_hint(number: int) -> str:
+    """Say what usually lies behind an error number of the system; empty where nothing is known."""
+    return SYSTEM_ERRORS[number].hint if number in SYSTEM_ERRORS else ""
+
+
+# -- losses
+
+
+def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> str:
+    """Say why a connection was lost.
+
+    Args:
+        cause: What ended it, as the engine calls it.
+        code: The code that belongs to that: of HTTP/3, QUIC or TLS, or an error number of the system.
+        reason: The other side's words, or ours.
+        idle: This side's ``Timeouts.idle``, in seconds.
+    """
+    said = f": {reason}" if reason else ""
+    match cause:
+        case "application":
+            return f"the peer closed the connection with {describe(code)}{said}"
+        case "transport":
+            return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}"
+        case "protocol":
+            return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}"
+        case "tls":
+            return f"TLS failed with {alert_name(code)}{said}"
+        case "idle":
+            return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)"
+        case "reset":
+            return "the peer has forgotten the connection (stateless reset)"
+        case "version":
+            return "the peer speaks no QUIC version of ours"
+        case "unreachable":
+            return _unreachable_in_words(code, is_remote=reason == "network")
+        case "refused":
+            return f"the server takes no new connection{said}"
+        case _:
+            return f"this side closed the connection with {describe(code)}{said}"
+
+
+def _unreachable_in_words(number: int, *, is_remote: bool) -> str:
+    words = describe_errno(number)
+    if is_remote:
+        if number == errno.ECONNREFUSED:
+            return f"nothing listens at this UDP port: {words}"
+        return f"the network answers that it cannot deliver there: {words}"
+    hint = system_error_hint(number)
+    return f"this machine cannot send there: {words}" + (f"; {hint}" if hint else "")
+
+
+def _transport_error(code: int) -> str:
+    # RFC 9000, section 20.1: 0x100 to 0x1ff carry TLS alerts.
+    return alert_name(code - 0x100) if 0x100 <= code <= 0x1FF else describe(code)
+
+
+# -- dates
+
+
+def date(seconds: int) -> str:
+    """Write Unix seconds as a date and time, in UTC."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+    except (OverflowError, OSError, ValueError):
+        return f"Unix time {seconds}"
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time with one unit that fits."""
+    for size, unit in ((DAY, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
