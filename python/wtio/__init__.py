@@ -5,6 +5,7 @@ Sessions give streams and datagrams. Everything
 public is importable from here. ``wtio.errors`` shows all that can go wrong, ``wtio.config`` all that can be tuned.
 """
 
+from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio.client import Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -35,14 +36,7 @@ from wtio.errors import (
 from wtio.pool import Client
 from wtio.report import ConnectionReport
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
-from wtio.session import (
-    CloseInfo,
-    IncomingDatagrams,
-    IncomingStreams,
-    SessionFacts,
-    SessionStats,
-    WebTransportSession,
-)
+from wtio.session import IncomingDatagrams, IncomingStreams, WebTransportSession
 from wtio.stream import (
     BODY_RAISED_CODE,
     Buffer,

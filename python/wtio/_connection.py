@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 from wtio import _core
+from wtio._facts import CloseInfo
 from wtio._reporting import session_report
 from wtio._waiting import Flag
 from wtio._words import loss_in_words
@@ -44,13 +45,14 @@ from wtio.protocol.events import (
     Stop,
 )
 from wtio.protocol.transport_parameters import read_peer_transport
-from wtio.session import CloseInfo, SessionFacts, WebTransportSession
+from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterable, Iterator
 
     from wtio._driver import Driver, EngineEvent
+    from wtio._facts import SessionFacts
     from wtio._options import EndpointOptions
     from wtio.errors import ClosedBy
     from wtio.report import ConnectionReport

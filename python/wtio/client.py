@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import warnings
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -20,6 +19,8 @@ from wtio._arguments import check_instance, check_text, strings
 from wtio._connection import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
+from wtio._facts import CloseInfo, SessionFacts
+from wtio._headers import HeaderArgument, header_pairs
 from wtio._options import EndpointOptions
 from wtio._reporting import Attempt, Trace, failure_report
 from wtio._url import Target, parse_url, without_secrets
@@ -37,22 +38,20 @@ from wtio.errors import (
     SessionRejectedError,
 )
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import REQUEST_RESERVED
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
-from wtio.session import CloseInfo, SessionFacts, WebTransportSession
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
     from wtio._driver import Driver, Transport
     from wtio.pool import Pool, Spare
+    from wtio.session import WebTransportSession
 
 __all__ = ["Connector", "connect"]
-
-HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 
 _LONGEST_PROTOCOL: Final = 512
 # How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
@@ -62,37 +61,6 @@ _PATIENCE_IN_PTOS: Final = 4
 _ACK_DELAY: Final = 0.025
 # What may be over by the time at which QUIC sends again.
 _PASSING: Final = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
-
-
-def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RESERVED) -> tuple[tuple[str, str], ...]:
-    """Bring headers into the form of the protocol layer: pairs in order, names in lower case.
-
-    Args:
-        headers: What the application gave.
-        reserved: Names that this library writes itself.
-
-    Raises:
-        TypeError: It is neither a mapping nor pairs, or a name or value is not a str.
-        ValueError: A name or value cannot be sent.
-    """
-    pairs: list[tuple[str, str]] = []
-    try:
-        members = tuple(headers.items() if isinstance(headers, Mapping) else headers)
-    except TypeError:
-        raise TypeError(f"headers must be a mapping or a sequence of pairs, not {type(headers).__name__}") from None
-    for pair in members:
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"headers must be pairs of str; one member is of type {type(pair).__name__}")
-        name, value = pair
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"headers must be pairs of str, not ({type(name).__name__}, {type(value).__name__})")
-        if name.startswith(":"):
-            raise ValueError(f"headers: `{name}` is a pseudo-header; wtio sends those itself")
-        pairs.append((name, value))
-    try:
-        return tuple(check_headers(pairs, reserved))
-    except ValueError as error:
-        raise ValueError(f"headers: {error}") from None
 
 
 class Sockets:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Self
 
 from wtio._arguments import check_bool
 from wtio._driver.loop import LoopTransport
+from wtio._headers import header_pairs
 from wtio._options import EndpointOptions
 from wtio.client import (
     Sockets,
     check_client_tls,
     check_own_origin,
-    header_pairs,
     make_connector,
     offered_protocols,
 )
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio._driver import Transport
-    from wtio.client import ClientConnection, Connector, HeaderArgument, _Asked
+    from wtio._headers import HeaderArgument
+    from wtio.client import ClientConnection, Connector, _Asked
 
 __all__ = ["Client"]
 

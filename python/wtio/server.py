@@ -27,12 +27,14 @@ from wtio._arguments import (
 from wtio._buffer import contiguous_bytes
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
+from wtio._facts import SessionFacts
 from wtio._failures import FailureLog, severity
+from wtio._headers import HeaderArgument, Headers, header_pairs
 from wtio._options import EndpointOptions
 from wtio._url import without_query
 from wtio._waiting import Waiter, check_loop
 from wtio._words import BIND_HINTS
-from wtio.client import HeaderArgument, header_pairs, offered_protocols
+from wtio.client import offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
@@ -43,7 +45,7 @@ from wtio.protocol.faults import SessionStateError
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
 from wtio.protocol.settings import DIALECTS
-from wtio.session import Headers, SessionFacts, WebTransportSession
+from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 

@@ -38,7 +38,7 @@ from wtio._driver.simulated import (
     WireCounts,
 )
 from wtio._options import EndpointOptions
-from wtio.client import Connector, HeaderArgument, Sockets, make_connector
+from wtio.client import Connector, Sockets, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.pool import Client
 from wtio.protocol.host import parse_host
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from wtio._headers import HeaderArgument
     from wtio.session import WebTransportSession
 
 __all__ = [
