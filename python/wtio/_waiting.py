@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from wtio._core import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["Flag", "Waiter", "Waiters", "Waker", "check_loop", "refuse_foreign"]
+__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "Waker", "check_loop", "refuse_foreign"]
+
+_Item = TypeVar("_Item")
 
 
 def check_loop(event_loop: asyncio.AbstractEventLoop | None, what: str) -> None:
@@ -59,6 +61,22 @@ class Waker(Protocol):
         """Report that it has happened."""
 
 
+def wake_first(waiters: deque[Waiter]) -> None:
+    """Wake the first waiting task, passing over those that were cancelled."""
+    while waiters:
+        waiter = waiters.popleft()
+        if not waiter.done():
+            waiter.set_result(None)
+            return
+
+
+def wake_all(waiters: Iterable[Waiter]) -> None:
+    """Wake all waiting tasks."""
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+
+
 class Flag:
     """Something that happens once: an ``asyncio.Event`` without ``clear``, at a tenth of its size."""
 
@@ -72,9 +90,8 @@ class Flag:
         """Set the flag and wake every waiting task. Idempotent."""
         self.is_set = True
         waiters, self._waiters = self._waiters, None
-        for waiter in waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        if waiters:
+            wake_all(waiters)
 
     async def wait(self) -> None:
         """Wait until the flag is set; return at once if it is. Cancelling changes nothing."""
@@ -90,6 +107,62 @@ class Flag:
             if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)
             raise
+
+
+class Arrivals(Generic[_Item]):
+    """Items that arrive one by one, and the tasks that wait for them. Each item goes to one task, in order.
+
+    The number of items is not limited here but by the code that puts them in. To take one without losing any when the
+    task is cancelled::
+
+        while not arrivals.items:
+            waiter = arrivals.waiter(loop)
+            try:
+                await waiter
+            except BaseException:
+                arrivals.leave(waiter)
+                raise
+        return arrivals.items.popleft()
+    """
+
+    __slots__ = ("_waiters", "items")
+
+    def __init__(self) -> None:
+        # Items that no task has taken yet, the oldest first.
+        self.items: deque[_Item] = deque()
+        # Waiting tasks in order of their arrival. None until the first one waits, which saves memory.
+        self._waiters: deque[Waiter] | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def put(self, item: _Item) -> None:
+        """Add an item and wake the first waiting task."""
+        self.items.append(item)
+        if self._waiters:
+            wake_first(self._waiters)
+
+    def waiter(self, loop: asyncio.AbstractEventLoop) -> Waiter:
+        """Return a waiter for the next item, to be awaited once."""
+        waiter = Waiter(loop)
+        if self._waiters is None:
+            self._waiters = deque()
+        self._waiters.append(waiter)
+        return waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Remove the waiter of a task that was cancelled."""
+        if self._waiters and waiter in self._waiters:
+            self._waiters.remove(waiter)
+        elif self.items and self._waiters:
+            # The task was woken for an item and cancelled before it took it: another task must.
+            wake_first(self._waiters)
+
+    def wake(self) -> None:
+        """Wake all waiting tasks, because no more items will come."""
+        waiters, self._waiters = self._waiters, None
+        if waiters:
+            wake_all(waiters)
 
 
 class Waiters:
@@ -119,18 +192,12 @@ class Waiters:
 
     def pass_on(self) -> None:
         """Wake the first waiting task."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
+        wake_first(self._waiters)
 
     def wake(self) -> None:
         """Wake all waiting tasks."""
         waiters, self._waiters = self._waiters, deque()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        wake_all(waiters)
 
     async def wait(self, *, again: bool) -> None:
         """Wait for the next report.
