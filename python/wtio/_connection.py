@@ -21,7 +21,8 @@ from weakref import ref
 
 from wtio import _core
 from wtio._facts import CloseInfo
-from wtio._reporting import session_report
+from wtio._reporting import Snapshot, session_report
+from wtio._session_state import SessionState
 from wtio._waiting import Flag
 from wtio._words import loss_in_words
 from wtio.errors import RemoteProtocolError
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from wtio._driver import Driver, EngineEvent
     from wtio._facts import SessionFacts
     from wtio._options import EndpointOptions
+    from wtio._reporting import Trace
     from wtio.errors import ClosedBy
     from wtio.report import ConnectionReport
 
@@ -116,31 +118,42 @@ class _Earnings:
 
 
 class Sessions:
-    """The sessions of one connection by number.
+    """The sessions of one connection by session ID.
 
-    A client's open session belongs to the application alone, which is how a forgotten one is noticed: it is held
-    weakly, and with it what leads to the tasks that wait on it. One that has ended, or was forgotten, is held until the
-    peer has ended it, too. A server holds all of its sessions (``Server.sessions``).
+    A client's open session belongs to the application alone, which is how a forgotten one is noticed: its object is
+    held weakly. What is known of it is not, and leads to the tasks that wait on it. One that has ended, or was
+    forgotten, is held until the peer has ended it, too. A server holds all of its sessions (``Server.sessions``).
     """
 
     __slots__ = ("_entries",)
 
     def __init__(self) -> None:
-        self._entries: dict[int, WebTransportSession | tuple[ref[WebTransportSession], list[Any]]] = {}
+        self._entries: dict[int, tuple[WebTransportSession | ref[WebTransportSession], SessionState]] = {}
 
-    def add(self, session: WebTransportSession) -> None:
+    def add(self, session: WebTransportSession, state: SessionState) -> None:
         """Note a new session."""
-        self._entries[session.session_id] = (ref(session), session._waited_for)
+        self._entries[state.session_id] = (ref(session), state)
 
     def hold(self, session: WebTransportSession) -> None:
         """Keep a session from now on. Any thread may call this, at any time."""
-        if session.session_id in self._entries:
-            self._entries[session.session_id] = session
+        entry = self._entries.get(session.session_id)
+        if entry is not None:
+            self._entries[session.session_id] = (session, entry[1])
 
-    def get(self, number: int) -> WebTransportSession | None:
+    def hold_ended(self, state: SessionState) -> None:
+        """Keep a session that ends, if the application still has it."""
+        entry = self._entries.get(state.session_id)
+        if entry is not None and (session := _object(entry[0])) is not None:
+            self._entries[state.session_id] = (session, state)
+
+    def get(self, number: int) -> SessionState | None:
         """Find a session."""
         entry = self._entries.get(number)
-        return entry[0]() if isinstance(entry, tuple) else entry
+        return None if entry is None else entry[1]
+
+    def states(self) -> list[SessionState]:
+        """Give what is known of each session."""
+        return [state for _, state in self._entries.values()]
 
     def remove(self, number: int) -> bool:
         """Let go of a session; whether it was there."""
@@ -154,10 +167,14 @@ class Sessions:
 
     def __iter__(self) -> Iterator[WebTransportSession]:
         """Iterate over a copy."""
-        for entry in list(self._entries.values()):
-            session = entry[0]() if isinstance(entry, tuple) else entry
+        for held, _ in list(self._entries.values()):
+            session = _object(held)
             if session is not None:
                 yield session
+
+
+def _object(held: WebTransportSession | ref[WebTransportSession]) -> WebTransportSession | None:
+    return held() if isinstance(held, ref) else held
 
 
 class Connection:
@@ -250,7 +267,7 @@ class Connection:
     def unreachable(self, number: int, is_remote: bool) -> None:
         """What a client's handshake begins with cannot be delivered: errno, and whether the network says so."""
 
-    def session_over(self, session: WebTransportSession) -> None:
+    def session_over(self, session: SessionState) -> None:
         """Nothing will happen on a session any more."""
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
@@ -271,14 +288,30 @@ class Connection:
         """What the engine knows of the connection, or knew at its end."""
         return self._final_facts or self.core.facts()
 
+    def snapshot(self) -> Snapshot:
+        """Give what reports say of the connection."""
+        return Snapshot(
+            is_client=self.is_client,
+            engine=self.facts(),
+            dialect=self.h3.dialect,
+            settings_sent=tuple(self.h3.sent_settings),
+            settings_received=self.h3.peer_settings,
+            flow_control=self.h3.flow_control,
+            own_certificates=self.own_certificates(),
+            loop_late_total=self.loop_late_total,
+            idle_timeout=self.timeouts.idle,
+            loss=self.loss,
+            violation=self._violation,
+        )
+
     @property
     def violation(self) -> RemoteProtocolError | None:
         """What the peer did, where we closed the connection because of it."""
         return self._violation
 
-    def report(self, session: WebTransportSession) -> ConnectionReport:
+    def report(self, session: SessionState, trace: Trace | None) -> ConnectionReport:
         """Put a session's report together."""
-        return session_report(self, session)
+        return session_report(self.snapshot(), session.session_id, session.facts, session.close_info, trace)
 
     # -- events of the engine
 
@@ -312,7 +345,7 @@ class Connection:
             if session.is_closed:
                 self._refuse(stream, _GONE)
             else:
-                session._take_stream(stream)
+                session.take_stream(stream)
             return
         # Section 4.6: the session may be on its way, in another packet.
         if not self.h3.check_session_id(number):
@@ -430,12 +463,12 @@ class Connection:
         self._pending = None
         self._control = None
         # From now on every call of every session raises the same error; whoever waits is woken below.
-        ending = deque(self.sessions)
+        ending = deque(self.sessions.states())
         for session in ending:
-            session._note_end(info, self._violation)
+            session.note_end(info, self._violation)
         self._end_some(ending)
 
-    def _end_some(self, ending: deque[WebTransportSession]) -> None:
+    def _end_some(self, ending: deque[SessionState]) -> None:
         """End the sessions of a lost connection, so many per turn of the loop that nobody else waits for long.
 
         Until the last one has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what has
@@ -444,7 +477,7 @@ class Connection:
         try:
             for _ in range(min(len(ending), _ENDS_PER_TURN)):
                 session = ending.popleft()
-                if session._settle_end():
+                if session.settle_end():
                     self.core.end_session(session.session_id, _GONE)
                 self._session_finished(session)
         finally:
@@ -459,17 +492,18 @@ class Connection:
 
     # -- what sessions ask for
 
-    def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
+    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         """Make an established session; what arrived early for it follows."""
         h3 = self.h3
         self.core.add_session(number, self.options, h3.peer_initial_limits if h3.flow_control else None)
-        session = WebTransportSession(self, number, facts)
-        self.sessions.add(session)
+        state = SessionState(self.core, self.loop, self.limits, number, facts)
+        session = WebTransportSession(self, state, trace)
+        self.sessions.add(session, state)
         for stream in self._take_early(number):
-            session._take_stream(stream)
+            state.take_stream(stream)
         return session
 
-    def close_session(self, session: WebTransportSession, code: int, reason: str) -> None:
+    def close_session(self, session: SessionState, code: int, reason: str) -> None:
         """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
         number = session.session_id
         self._bound_end(number)
@@ -480,12 +514,12 @@ class Connection:
         self._pump()
         # The end is noted before the drive, which may already bring the peer's answer: without an end of its own by
         # then, the session would have ended with an answer that has neither code nor reason.
-        self.sessions.hold(session)
-        session._end(CloseInfo(code, cut_reason(reason).decode(), "local"))
+        self.sessions.hold_ended(session)
+        session.end(CloseInfo(code, cut_reason(reason).decode(), "local"))
         self.driver.drive()
         self.core.end_session(number, _GONE)
 
-    def abort_session(self, session: WebTransportSession) -> None:
+    def abort_session(self, session: SessionState) -> None:
         """Reset the CONNECT stream."""
         self._end_session(session, CloseInfo(None, "aborted", "local"))
         self.h3.abort_session(session.session_id, ErrorCodes.H3_REQUEST_CANCELLED)
@@ -494,14 +528,14 @@ class Connection:
     def forget_session(self, session: WebTransportSession) -> None:
         """The application has let go of an open session. Its destructor calls this, on any thread."""
 
-    def drain_session(self, session: WebTransportSession) -> None:
+    def drain_session(self, session: SessionState) -> None:
         """Send WT_DRAIN_SESSION."""
         self.h3.drain_session(session.session_id)
         self._pump()
 
-    async def wait_session_over(self, session: WebTransportSession) -> None:
+    async def wait_session_over(self, session: SessionState) -> None:
         """Wait until the peer has ended its side too, or ``Timeouts.close`` has passed."""
-        await session._over.wait()
+        await session.over.wait()
 
     def close_connection(self, code: int, reason: str) -> None:
         """CONNECTION_CLOSE, after what is queued has been sent as far as it can. Idempotent."""
@@ -524,19 +558,17 @@ class Connection:
 
     # -- the end of sessions
 
-    def _end_session(
-        self, session: WebTransportSession, info: CloseInfo, cause: RemoteProtocolError | None = None
-    ) -> None:
+    def _end_session(self, session: SessionState, info: CloseInfo, cause: RemoteProtocolError | None = None) -> None:
         if not session.is_closed:
-            self.sessions.hold(session)
-            session._end(info, cause)
+            self.sessions.hold_ended(session)
+            session.end(info, cause)
             self.core.end_session(session.session_id, _GONE)
 
     def _bound_end(self, number: int) -> None:
         """Give the peer a bounded time to end a session; then end it without it (trap C2)."""
         session = self.sessions.get(number)
-        if session is not None and session._end_timer is None:
-            session._end_timer = self.loop.call_later(self.timeouts.close, self._expire_session, number)
+        if session is not None and session.end_timer is None:
+            session.end_timer = self.loop.call_later(self.timeouts.close, self._expire_session, number)
 
     def _expire_session(self, number: int) -> None:
         session = self.sessions.get(number)
@@ -547,13 +579,13 @@ class Connection:
         self._pump()
         self._session_finished(session)
 
-    def _session_finished(self, session: WebTransportSession) -> None:
+    def _session_finished(self, session: SessionState) -> None:
         # A timer left running would hold the whole connection in memory until it expires.
-        if session._end_timer is not None:
-            session._end_timer.cancel()
-            session._end_timer = None
+        if session.end_timer is not None:
+            session.end_timer.cancel()
+            session.end_timer = None
         if self.sessions.remove(session.session_id):
-            session._over.set()
+            session.over.set()
             self.session_over(session)
 
     # -- early streams
@@ -677,7 +709,7 @@ class Connection:
                     self.tell(event)
             case SessionDraining(number):
                 if session := self.sessions.get(number):
-                    session._note_draining()
+                    session.note_draining()
             case CapsuleReceived(number, kind, value):
                 if kind == CapsuleType.WT_MAX_DATA:
                     self.core.set_send_limit(number, value)

@@ -1,4 +1,4 @@
-"""Puts connection reports together, from what connection, session and connector know anyway.
+"""Puts connection reports together, from what connection, session and connector know anyway and give as values.
 
 Nothing here runs before somebody asks for a report or an attempt to connect fails.
 """
@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 from urllib.parse import urlsplit
 
 from wtio import _core
@@ -46,9 +46,8 @@ from wtio.report import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from wtio._connection import Connection
     from wtio._driver import Address
-    from wtio.session import WebTransportSession
+    from wtio._facts import CloseInfo, SessionFacts
     from wtio.tls import ClientTLS
 
 _OFFER_HEADER: Final = "wt-available-protocols"
@@ -56,12 +55,44 @@ _STEPS: Final[tuple[Step, ...]] = get_args(Step)
 _LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer", "refused": "peer", "local": "local"}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a report says of a connection: what was known at one moment."""
+
+    is_client: bool
+    engine: _core.ConnectionFacts | None
+    """What the engine knows; None if it has forgotten the connection and nobody asked before."""
+    dialect: Dialect | None
+    """The draft that is spoken; None if none was agreed on."""
+    settings_sent: tuple[tuple[int, int], ...]
+    settings_received: Mapping[int, int] | None
+    """The peer's SETTINGS; None if they did not arrive."""
+    flow_control: bool
+    """Whether session flow control is on."""
+    own_certificates: list[bytes]
+    """The chain that a server shows, in DER, its own certificate first; empty on a client."""
+    loop_late_total: int
+    """See ``SessionStats.loop_late_total``."""
+    idle_timeout: float
+    """``Timeouts.idle`` of this side, in seconds."""
+    loss: tuple[str, int, str] | None
+    """Cause, code and reason of the connection's end, as the engine gives them; None while it is open."""
+    violation: RemoteProtocolError | None
+    """What the peer did, where this side closed the connection because of it."""
+
+
+class Observed(Protocol):
+    """A connection that reports may be about: it says what is known of it whenever it is asked."""
+
+    def snapshot(self) -> Snapshot: ...
+
+
 @dataclass(slots=True)
 class Attempt:
     """One address that a client tried or will try."""
 
     address: Address
-    connection: Connection | None = None
+    connection: Observed | None = None
     failure: str = ""
     """Why there is no connection: the socket or the engine refused."""
     errno: int | None = None
@@ -80,7 +111,7 @@ class Trace:
     attempts: list[Attempt] = field(default_factory=list)
     marks: list[float] = field(default_factory=list)
     """When each step began, on the loop's clock, and last when the session was there."""
-    winner: Connection | None = None
+    winner: Observed | None = None
     """The connection whose handshake was complete first."""
     lost_races: dict[Address, AddressReport] = field(default_factory=dict)
     """Addresses of connections that are not kept."""
@@ -99,14 +130,13 @@ class Trace:
                     attempt.connection = None
 
 
-def session_report(connection: Connection, session: WebTransportSession) -> ConnectionReport:
+def session_report(
+    connection: Snapshot, session_id: int, facts: SessionFacts, info: CloseInfo | None, trace: Trace | None
+) -> ConnectionReport:
     """Report on a session that is or was established."""
-    facts = session.facts
-    trace = session._trace
     end = None
-    if (info := session.close_info) is not None:
-        loss = connection.loss
-        if info.code is None and loss is not None and connection.is_lost and info.closed_by != "local":
+    if info is not None:
+        if info.code is None and connection.loss is not None and info.closed_by != "local":
             end = _loss(connection, info.reason)
         else:
             name = "" if info.code is None else f"application code {info.code}"
@@ -117,7 +147,7 @@ def session_report(connection: Connection, session: WebTransportSession) -> Conn
         trace,
         url=f"https://{facts.authority}{without_query(facts.path)}",
         step="session",
-        session_id=session.session_id,
+        session_id=session_id,
         protocols=protocols,
         protocol=facts.protocol,
         origin=facts.origin,
@@ -127,10 +157,11 @@ def session_report(connection: Connection, session: WebTransportSession) -> Conn
     )
 
 
-def failure_report(trace: Trace, connection: Connection | None, error: ConnectError, now: float) -> ConnectionReport:
+def failure_report(trace: Trace, connection: Observed | None, error: ConnectError, now: float) -> ConnectionReport:
     """Report on an attempt to connect that has just failed, at time ``now`` on the loop's clock."""
+    at_fault = connection or trace.winner
     return _report(
-        connection or trace.winner or _most_telling(trace.attempts),
+        _most_telling(trace.attempts) if at_fault is None else at_fault.snapshot(),
         trace,
         url=trace.url,
         step=trace.step,
@@ -139,23 +170,22 @@ def failure_report(trace: Trace, connection: Connection | None, error: ConnectEr
         protocol=None,
         origin=trace.origin,
         status=error.status if isinstance(error, SessionRejectedError) else None,
-        end=_failure(connection, error),
+        end=_failure(None if connection is None else connection.snapshot(), error),
         times=_times(trace, now),
     )
 
 
-def _most_telling(attempts: Iterable[Attempt]) -> Connection | None:
-    connections = [attempt.connection for attempt in attempts if attempt.connection is not None]
-    return max(connections, key=lambda connection: _received(connection), default=None)
+def _most_telling(attempts: Iterable[Attempt]) -> Snapshot | None:
+    connections = [attempt.connection.snapshot() for attempt in attempts if attempt.connection is not None]
+    return max(connections, key=_received, default=None)
 
 
-def _received(connection: Connection) -> int:
-    facts = connection.facts()
-    return 0 if facts is None else facts.datagrams_received
+def _received(connection: Snapshot) -> int:
+    return 0 if connection.engine is None else connection.engine.datagrams_received
 
 
 def _report(
-    connection: Connection | None,
+    connection: Snapshot | None,
     trace: Trace | None,
     *,
     url: str,
@@ -168,10 +198,10 @@ def _report(
     end: EndReport | None,
     times: PhaseTimes | None,
 ) -> ConnectionReport:
-    core_facts = None if connection is None else connection.facts()
-    h3 = None if connection is None else connection.h3
-    sent = () if h3 is None else tuple(h3.sent_settings)
-    received = None if h3 is None else h3.peer_settings
+    core_facts = None if connection is None else connection.engine
+    sent = () if connection is None else connection.settings_sent
+    received = None if connection is None else connection.settings_received
+    dialect = None if connection is None else connection.dialect
     # Before the handshake is over nothing of it has left.
     has_sent = step not in ("lookup", "handshake")
     most = None if core_facts is None else core_facts.max_datagram_payload
@@ -183,13 +213,13 @@ def _report(
         step=step,
         addresses=_addresses(trace, core_facts),
         times=times or PhaseTimes(),
-        tls=_tls(connection, core_facts, trace),
-        dialect=h3.dialect.value if h3 is not None and h3.dialect is not None else None,
-        dialect_reason=_dialect_reason(dict(sent), received, h3.dialect if h3 is not None else None),
+        tls=_tls(connection, trace),
+        dialect=None if dialect is None else dialect.value,
+        dialect_reason=_dialect_reason(dict(sent), received, dialect),
         settings_sent=tuple(_setting(*pair) for pair in sent) if has_sent else (),
         settings_received=None if received is None else tuple(_setting(*pair) for pair in received.items()),
         transport_parameters=_transport_parameters(core_facts),
-        flow_control=h3 is not None and h3.flow_control,
+        flow_control=connection is not None and connection.flow_control,
         max_datagram_size=None if most is None or not has_sent else max(most - len(varint.encode(session_id // 4)), 0),
         mtu=None if core_facts is None else core_facts.mtu,
         loop_late_total=0 if connection is None else connection.loop_late_total,
@@ -218,18 +248,18 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
     outcome: AddressOutcome
     detail = attempt.failure
     number = attempt.errno
-    facts = None if connection is None else connection.facts()
-    if connection is None or facts is None:
+    known = None if connection is None else connection.snapshot()
+    if known is None or (facts := known.engine) is None:
         outcome = "failed" if detail else "not tried"
     elif connection is trace.winner:
         outcome = "connected"
-    elif connection.loss is not None and connection.loss[0] == "unreachable":
+    elif known.loss is not None and known.loss[0] == "unreachable":
         outcome = "unreachable"
-        number = connection.loss[1]
-        detail = _loss(connection, "").reason
-    elif connection.loss is not None and connection.loss[0] != "local":
+        number = known.loss[1]
+        detail = _loss(known, "").reason
+    elif known.loss is not None and known.loss[0] != "local":
         outcome = "failed" if facts.datagrams_received else "no answer"
-        detail = "its certificate was refused" if facts.is_refused else _loss(connection, "").reason
+        detail = "its certificate was refused" if facts.is_refused else _loss(known, "").reason
     elif trace.winner is not None:
         outcome = "given up"
         detail = "another address was faster"
@@ -256,10 +286,10 @@ def _times(trace: Trace, now: float | None) -> PhaseTimes:
 # -- TLS
 
 
-def _tls(connection: Connection | None, facts: _core.ConnectionFacts | None, trace: Trace | None) -> TLSReport | None:
-    if connection is None or facts is None or not facts.datagrams_received:
+def _tls(connection: Snapshot | None, trace: Trace | None) -> TLSReport | None:
+    if connection is None or (facts := connection.engine) is None or not facts.datagrams_received:
         return None
-    chain = facts.certificates if connection.is_client else connection.own_certificates()
+    chain = facts.certificates if connection.is_client else connection.own_certificates
     certificate = certificate_report(chain[0]) if chain else None
     expected: tuple[str, ...] = ()
     if trace is not None:
@@ -343,10 +373,10 @@ def _dialect_reason(sent: Mapping[int, int], received: Mapping[int, int] | None,
 # -- the end
 
 
-def _loss(connection: Connection, reason: str) -> EndReport:
+def _loss(connection: Snapshot, reason: str) -> EndReport:
     """The end of a connection, in a report's words."""
     cause, code, said = connection.loss or ("local", 0, "")
-    facts = connection.facts()
+    facts = connection.engine
     by: EndedBy = _LOST_BY.get(cause, "transport")
     number: int | None = code
     name = describe(code)
@@ -361,13 +391,13 @@ def _loss(connection: Connection, reason: str) -> EndReport:
         name = errno_name(code)
     if cause in ("idle", "reset", "version"):
         number, name = None, ""
-    words = loss_in_words(cause, code, said, idle=connection.timeouts.idle)
+    words = loss_in_words(cause, code, said, idle=connection.idle_timeout)
     if facts is not None and facts.is_refused:
         words = f"the certificate was refused: {said}"
     return EndReport(cause=cause, by=by, code=number, code_name=name, reason=reason or words)
 
 
-def _failure(connection: Connection | None, error: ConnectError) -> EndReport:
+def _failure(connection: Snapshot | None, error: ConnectError) -> EndReport:
     """Why no session came about."""
     cause = "socket"
     by: EndedBy = "local"

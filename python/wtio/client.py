@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio._driver import Driver, Transport
+    from wtio._session_state import SessionState
     from wtio.pool import Pool, Spare
     from wtio.session import WebTransportSession
 
@@ -123,14 +124,15 @@ def _nobody() -> None:
 class _Asked:
     """A session request under way."""
 
-    __slots__ = ("connection", "facts", "notify", "number", "rejection", "session")
+    __slots__ = ("connection", "facts", "notify", "number", "rejection", "session", "trace")
 
     def __init__(
-        self, connection: ClientConnection, number: int, facts: SessionFacts, notify: Callable[[], None]
+        self, connection: ClientConnection, number: int, facts: SessionFacts, trace: Trace, notify: Callable[[], None]
     ) -> None:
         self.connection = connection
         self.number = number
         self.facts = facts
+        self.trace = trace
         self.notify = notify
         self.session: WebTransportSession | None = None
         self.rejection: SessionRejected | SessionClosed | None = None
@@ -243,7 +245,9 @@ class ClientConnection(Connection):
         self._notify = _nobody
         self.on_settings = None
 
-    def ask(self, facts: SessionFacts, protocols: Sequence[str], notify: Callable[[], None]) -> _Asked | None:
+    def ask(
+        self, facts: SessionFacts, protocols: Sequence[str], trace: Trace, notify: Callable[[], None]
+    ) -> _Asked | None:
         """Send a session request; None while the server allows no stream for it."""
         stream = self.open_request()
         if stream is None:
@@ -253,7 +257,7 @@ class ClientConnection(Connection):
                 future.add_done_callback(self._has_streams)
                 self.core.wait_streams(True, 0, future)
             return None
-        asked = self._asked[stream.id] = _Asked(self, stream.id, facts, notify)
+        asked = self._asked[stream.id] = _Asked(self, stream.id, facts, trace, notify)
         try:
             self.h3.send_connect(
                 stream.id,
@@ -311,6 +315,7 @@ class ClientConnection(Connection):
                         response_headers=tuple(headers),
                         status=status,
                     ),
+                    asked.trace,
                 )
                 asked.notify()
             case SessionRejected(number) | SessionClosed(number):
@@ -337,22 +342,23 @@ class ClientConnection(Connection):
 
     def _close_forgotten(self, session: WebTransportSession) -> None:
         number = session.session_id
-        if session.is_closed:
+        state = self.sessions.get(number)
+        if state is None or state.is_closed:
             return
         if not self.is_lost and self.h3.session_state(number) is not None:
             # Nothing can have come for it but streams that arrived while it was being collected.
             self._forget_early({number})
-            self.close_session(session, 0, "")
+            self.close_session(state, 0, "")
             return
-        self._end_session(session, CloseInfo(None, "it was not closed", "local"))
-        self._session_finished(session)
+        self._end_session(state, CloseInfo(None, "it was not closed", "local"))
+        self._session_finished(state)
 
-    def session_over(self, session: WebTransportSession) -> None:
+    def session_over(self, session: SessionState) -> None:
         # Section 6: a client whose last session has ended on both sides closes the connection.
         if not self.is_used:
             self.close_connection(ErrorCodes.H3_NO_ERROR, "")
 
-    async def wait_session_over(self, session: WebTransportSession) -> None:
+    async def wait_session_over(self, session: SessionState) -> None:
         await super().wait_session_over(session)
         # Until CONNECTION_CLOSE has left, too, for the program may end right after.
         if self._is_closing:
@@ -478,7 +484,6 @@ class Connector:
             raise
         self._mark("")
         self._trace.settle()
-        session._trace = self._trace
         return session
 
     async def _connect(self) -> WebTransportSession:
@@ -648,7 +653,7 @@ class Connector:
         if self._asked is None and connection.is_connected and not rivals and settings and settings.problem is None:
             # What cannot be asked, the task finds out and says.
             with suppress(SessionStateError, ValueError):
-                self._asked = connection.ask(self._request, self._protocols, self._changed.set)
+                self._asked = connection.ask(self._request, self._protocols, self._trace, self._changed.set)
 
     async def _check_requirements(self, connection: ClientConnection) -> None:
         """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
@@ -675,7 +680,7 @@ class Connector:
         try:
             while asked is None or asked.connection is not connection:
                 self._raise_if_lost(connection)
-                asked = connection.ask(self._request, self._protocols, self._changed.set)
+                asked = connection.ask(self._request, self._protocols, self._trace, self._changed.set)
                 if asked is None and await self._wait_for_news(spare, None):
                     return None
             self._step = "waiting for the server's answer to the session request"

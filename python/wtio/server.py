@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
     from wtio import _core
     from wtio._driver import Address, Driver, Transport
+    from wtio._reporting import Trace
+    from wtio._session_state import SessionState
 
 __all__ = ["HttpRequest", "HttpResponse", "Server", "SessionRequest", "serve"]
 
@@ -348,9 +350,9 @@ class ServerConnection(Connection):
                     self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
         self._watch_parked()
 
-    def add_session(self, number: int, facts: SessionFacts) -> WebTransportSession:
+    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         self.server._session_count += 1
-        session = super().add_session(number, facts)
+        session = super().add_session(number, facts, trace)
         self.sessions.hold(session)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -358,7 +360,7 @@ class ServerConnection(Connection):
         self._make_room()
         return session
 
-    def abort_session(self, session: WebTransportSession) -> None:
+    def abort_session(self, session: SessionState) -> None:
         super().abort_session(session)
         # Clients differ in what of a CONNECT stream has to end before a session has: after a reset alone, a page in
         # Chromium waits. CONNECTION_CLOSE is the end for all of them, and is repeated for as long as the client sends.
@@ -380,7 +382,7 @@ class ServerConnection(Connection):
     def own_certificates(self) -> list[bytes]:
         return self.server._tls.certificates
 
-    def session_over(self, session: WebTransportSession) -> None:
+    def session_over(self, session: SessionState) -> None:
         self.server._session_count -= 1
         self._make_room()
         self.watch_idle()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Self
 from wtio._arguments import check_bool, check_code, check_integer, sealed
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import OVER_LIMIT, WAIT
+from wtio._session_state import WIRE_ZERO
 from wtio._waiting import Waiter
 from wtio.errors import (
     BusyError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio import _core
+    from wtio._session_state import SessionState
     from wtio.session import WebTransportSession
 
 __all__ = [
@@ -52,8 +54,6 @@ BODY_RAISED_CODE: Final = int(ErrorCodes.H3_INTERNAL_ERROR)
 """Application error code 0x102 (258). A stream is reset and stopped with it if the body of its ``async with`` raised; a
 session is closed with it if the body of its ``async with`` or its server's handler raised."""
 
-WIRE_ZERO: Final = to_wire(0)
-"""Error code 0 in its form on the wire."""
 _WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
 # The most that QUIC can carry on one stream (RFC 9000, section 4.5).
 _MOST_BYTES: Final = 2**62 - 1
@@ -147,15 +147,18 @@ class _Stream:
         "_reading",
         "_reset_seen",
         "_session",
+        "_state",
         "_stop_seen",
         "_writing",
     )
 
-    def __init__(self, core: _core.Stream, session: WebTransportSession) -> None:
+    def __init__(self, core: _core.Stream, session: WebTransportSession, state: SessionState) -> None:
         # Dropping an unfinished stream resets and stops it without an error code of its own.
         core.abandon_code = WIRE_ZERO
         self._core = core
+        # The application's object, which a stream keeps alive, and what is known of the session.
         self._session = session
+        self._state = state
         # Whether a task waits in a read or a write, so that a second one gets a BusyError.
         self._reading = False
         self._writing = False
@@ -211,7 +214,7 @@ class _Stream:
         send_state, send_code = core.send_state()
         return StreamDiagnostics(
             stream_id=core.id,
-            session_id=self._session.session_id,
+            session_id=self._state.session_id,
             direction=self.direction,
             is_peer_initiated=self.is_peer_initiated,
             receive_state=receive_state,
@@ -229,7 +232,7 @@ class _Stream:
             send_reset_code=from_wire(send_code) if send_state == "reset" else None,
             send_stop_code=from_wire(send_code) if send_state == "stopped" else None,
             send_order=core.priority,
-            dialect=self._session.dialect,
+            dialect=self._state.facts.dialect,
             created_at=stats["created"],
             first_byte_at=stats["first_byte"],
             ended_at=stats["ended"],
@@ -240,9 +243,7 @@ class _Stream:
 
         A code without application meaning belongs to the session, on either side.
         """
-        return state == "gone" or (
-            state in ("reset", "stopped") and self._session.is_closed and from_wire(wire) is None
-        )
+        return state == "gone" or (state in ("reset", "stopped") and self._state.is_closed and from_wire(wire) is None)
 
     def _busy(self, doing: str) -> BusyError:
         return BusyError(
@@ -266,7 +267,7 @@ class _Stream:
     def __repr__(self) -> str:
         core = self._core
         states = f"receive={core.receive_state()[0]} send={core.send_state()[0]}"
-        return f"<{type(self).__name__} {core.id} session={self._session.session_id} {states}>"
+        return f"<{type(self).__name__} {core.id} session={self._state.session_id} {states}>"
 
 
 class WebTransportReceiveStream(_Stream):
@@ -397,7 +398,7 @@ class WebTransportReceiveStream(_Stream):
         if self._reading:
             raise self._busy("read")
         core = self._core
-        limit = self._session._limits.read_all
+        limit = self._state.limits.read_all
         most = -1 if limit is None else limit
         data = core.read_all(most)
         while not isinstance(data, bytes):
@@ -517,7 +518,7 @@ class WebTransportReceiveStream(_Stream):
         if limit != -1 or type(limit) is not int:
             check_integer("limit", limit, -1, _MOST_BYTES)
         core = self._core
-        most = self._session._limits.line if limit == -1 else limit
+        most = self._state.limits.line if limit == -1 else limit
         data = core.read_until(separator, most)
         while not isinstance(data, bytes):
             if data == WAIT:
@@ -571,7 +572,7 @@ class WebTransportReceiveStream(_Stream):
         return chunk
 
     async def _wait_readable(self) -> None:
-        waiter = Waiter(self._session._loop)
+        waiter = Waiter(self._state.loop)
         self._core.wait_readable(waiter)
         self._reading = True
         try:
@@ -610,12 +611,11 @@ class WebTransportReceiveStream(_Stream):
         state, wire = self._core.receive_state()
         if state != "reset" or from_wire(wire) is not None:
             return
-        session = self._session
         if self._reset_seen is None:
-            self._reset_seen = session._loop.time()
+            self._reset_seen = self._state.loop.time()
         self._reading = True
         try:
-            await session._ended_by(self._reset_seen + _END_PATIENCE)
+            await self._state.ended_by(self._reset_seen + _END_PATIENCE)
         finally:
             self._reading = False
 
@@ -623,7 +623,7 @@ class WebTransportReceiveStream(_Stream):
         state, wire = self._core.receive_state()
         number = self._core.id
         if self._ended_with_session(state, wire):
-            return self._session._closed_error()
+            return self._state.closed_error()
         if state == "reset":
             return StreamResetError(
                 f"stream {number} was reset by the peer with {describe(wire)}",
@@ -791,11 +791,11 @@ class WebTransportSendStream(_Stream):
             StreamStoppedError: The peer stopped the stream, so part of the data may never arrive.
             SessionClosed: The session ended first.
         """
-        self._session._core.check_loop()
+        self._state.core.check_loop()
         core = self._core
         state = core.send_state()[0]
         if state == "finished" or (state == "open" and core.unacked):
-            waiter = Waiter(self._session._loop)
+            waiter = Waiter(self._state.loop)
             core.wait_acked(waiter)
             await waiter
             state = core.send_state()[0]
@@ -820,16 +820,16 @@ class WebTransportSendStream(_Stream):
 
         Source: RFC 9000, section 3.5; draft-ietf-webtrans-http3-16, section 4.4.
         """
-        self._session._core.check_loop()
+        self._state.core.check_loop()
         core = self._core
         if core.send_state()[0] in ("open", "finished"):
-            waiter = Waiter(self._session._loop)
+            waiter = Waiter(self._state.loop)
             core.wait_stopped(waiter)
             await waiter
         await self._await_end_after_stop()
         state, wire = core.send_state()
         if self._ended_with_session(state, wire):
-            raise self._session._closed_error()
+            raise self._state.closed_error()
         if state == "stopped":
             return from_wire(wire)
         words = f"this side reset it with {describe(wire)}" if state == "reset" else "all of its data is acknowledged"
@@ -837,7 +837,7 @@ class WebTransportSendStream(_Stream):
 
     def _check_open(self) -> int:
         """What an empty write accepts: 0, or -1 if nothing can be written any more."""
-        self._session._core.check_loop()
+        self._state.core.check_loop()
         return 0 if self._core.send_state()[0] == "open" else -1
 
     async def _write_rest(
@@ -889,7 +889,7 @@ class WebTransportSendStream(_Stream):
             del error
 
     async def _wait_writable(self) -> None:
-        waiter = Waiter(self._session._loop)
+        waiter = Waiter(self._state.loop)
         self._core.wait_writable(waiter)
         await waiter
 
@@ -899,7 +899,7 @@ class WebTransportSendStream(_Stream):
         state, wire = self._core.send_state()
         number = self._core.id
         if self._ended_with_session(state, wire):
-            return self._session._closed_error()
+            return self._state.closed_error()
         if state == "stopped":
             return StreamStoppedError(
                 f"stream {number} cannot be written: the peer stopped receiving with {describe(wire)}",
@@ -915,10 +915,9 @@ class WebTransportSendStream(_Stream):
         state, wire = self._core.send_state()
         if state != "stopped" or from_wire(wire) is not None:
             return
-        session = self._session
         if self._stop_seen is None:
-            self._stop_seen = session._loop.time()
-        await session._ended_by(self._stop_seen + _END_PATIENCE)
+            self._stop_seen = self._state.loop.time()
+        await self._state.ended_by(self._stop_seen + _END_PATIENCE)
 
 
 class WebTransportStream(WebTransportSendStream, WebTransportReceiveStream):

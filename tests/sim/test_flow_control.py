@@ -164,7 +164,7 @@ def test_s7_cancelled_waits_for_credit_leave_nothing_behind() -> None:
                     with pytest.raises(TimeoutError):
                         async with asyncio.timeout(0.01):
                             await wait
-            assert not client._credit_waiters(True)._waiters
+            assert not client._state.credit_waiters(True)._waiters
             incoming = await anext(server.incoming_bidirectional_streams())
             await stream.reset(error_code=1)
             with pytest.raises(wtio.StreamResetError):

@@ -66,7 +66,7 @@ def test_session_shows_no_secret_wherever_it_is_written_down(caplog: pytest.LogC
             check(server, client, connector, *names)
             session.send_datagram(b"go on")
             info = await session.wait_closed()
-            check(session, info, session.report, session._closed_error())
+            check(session, info, session.report, session._state.closed_error())
 
     run(main())
     assert "/room/1" in names[0]

@@ -1,0 +1,298 @@
+"""The inside of a session, which its connection and the application's objects share.
+
+``WebTransportSession`` and its streams are faces over it: they wait here, and raise what this says about the end. The
+connection reports here what arrives and how the session ended. Packets are the engine's, the CONNECT stream is the
+protocol layer's, and how a session is closed is the connection's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from wtio._arguments import check_bool, check_integer
+from wtio._waiting import Arrivals, Flag, Waiter, Waiters
+from wtio.errors import SessionClosed, SessionClosedError, SessionClosedOK, StreamCreditError
+from wtio.protocol.codes import to_wire
+from wtio.protocol.frames import data_stream_header
+
+if TYPE_CHECKING:
+    from wtio import _core
+    from wtio._facts import CloseInfo, SessionFacts
+    from wtio.config import Limits
+
+__all__ = ["WIRE_ZERO", "SessionState"]
+
+WIRE_ZERO: Final = to_wire(0)
+"""Error code 0 as it stands on the wire."""
+
+
+class SessionState:
+    """What is known of one session: what waits for the application, who waits, and how the session ended.
+
+    It refers to neither the session object nor the connection. So a connection may hold it while the application alone
+    decides how long its session lives: who neither holds a session nor waits on it has forgotten it. And a session that
+    has ended goes without the help of the collector.
+
+    It belongs to the event loop, but for what only looks at figures.
+    """
+
+    __slots__ = (
+        "_bidirectional_arrived",
+        "_bidirectional_credit",
+        "_bidirectional_header",
+        "_datagram_waiters",
+        "_final_credit",
+        "_final_datagrams",
+        "_final_remote_address",
+        "_late_datagrams",
+        "_unidirectional_arrived",
+        "_unidirectional_credit",
+        "_unidirectional_header",
+        "cause",
+        "close_info",
+        "core",
+        "drain_requested",
+        "draining",
+        "end_timer",
+        "ended",
+        "facts",
+        "limits",
+        "loop",
+        "over",
+        "session_id",
+    )
+
+    def __init__(
+        self,
+        core: _core.Connection,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        session_id: int,
+        facts: SessionFacts,
+    ) -> None:
+        # The engine's connection, which outlives the session.
+        self.core = core
+        self.loop = loop
+        self.limits = limits
+        # The ID of the CONNECT stream.
+        self.session_id = session_id
+        self.facts = facts
+        # What every data stream of this side begins with.
+        self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
+        self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
+        # The peer's streams that nobody has taken yet: as many as it may have open, for a stream counts as open until
+        # somebody has taken it and seen its end, also one that the peer has reset (``Limits.bidirectional_streams``,
+        # ``unidirectional_streams``). These and the next three are made when they are needed, which most are not in
+        # most sessions.
+        self._bidirectional_arrived: Arrivals[_core.Stream] | None = None
+        self._unidirectional_arrived: Arrivals[_core.Stream] | None = None
+        # Tasks that wait until the peer allows a stream, and until a datagram comes.
+        self._bidirectional_credit: Waiters | None = None
+        self._unidirectional_credit: Waiters | None = None
+        self._datagram_waiters: Waiters | None = None
+        # How the session ended and what was at fault; None while it is open. Set once, by ``note_end``.
+        self.close_info: CloseInfo | None = None
+        self.cause: Exception | None = None
+        # What the engine knew of the session at its end, when it forgets it; set by ``settle_end``. Datagrams are at
+        # most ``Limits.datagram_receive_count``.
+        self._late_datagrams: deque[bytes] | None = None
+        self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
+        self._final_datagrams: dict[str, int] | None = None
+        self._final_remote_address: tuple[str, int] | None = None
+        # Bounds what the peer takes to end the session, too. The connection starts and stops it.
+        self.end_timer: asyncio.TimerHandle | None = None
+        # The session has ended here: set by ``settle_end``.
+        self.ended = Flag()
+        # It has ended on both sides, or the connection waits no longer for that: set by the connection.
+        self.over = Flag()
+        # The peer asked to wind down. The flag is set by the end of the session, too, so that nobody waits for ever;
+        # ``drain_requested`` tells the two apart.
+        self.draining = Flag()
+        self.drain_requested = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the session has ended, for any reason."""
+        return self.close_info is not None
+
+    # -- figures
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """IP address and UDP port of the peer; once the session has ended, its last ones."""
+        return self._final_remote_address or self.core.remote_address
+
+    def datagram_stats(self) -> dict[str, int]:
+        """The engine's figures on this session's datagrams, also after the end."""
+        return self.core.datagram_stats(self.session_id) if self._final_datagrams is None else self._final_datagrams
+
+    def credit(self) -> tuple[int, int, int | None, int | None, int | None]:
+        """The engine's figures on this session's flow control, also after the end."""
+        return self.core.credit(self.session_id) if self._final_credit is None else self._final_credit
+
+    # -- streams of this side
+
+    async def open_stream(self, bidirectional: bool, send_order: int, wait_until_available: bool) -> _core.Stream:
+        """Open a stream, once the peer allows one. The arguments are the application's.
+
+        Raises:
+            SessionClosed: The session has ended.
+            StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
+            ValueError: ``send_order`` does not fit into 32 bits.
+            TypeError: An argument is of the wrong type.
+        """
+        if send_order != 0 or type(send_order) is not int:
+            check_integer("send_order", send_order, -(2**31), 2**31 - 1)
+        if wait_until_available is not True:
+            check_bool("wait_until_available", wait_until_available)
+        header = self._bidirectional_header if bidirectional else self._unidirectional_header
+        if self.close_info is not None:
+            raise self.closed_error()
+        stream = self.core.open_stream(bidirectional, header, self.session_id)
+        if stream is None:
+            if not wait_until_available:
+                kind = "bidirectional" if bidirectional else "unidirectional"
+                raise StreamCreditError(
+                    f"the peer allows no further {kind} stream now; finish others, or let the call wait"
+                )
+            stream = await self._open_later(bidirectional, header)
+        if send_order:
+            stream.priority = send_order
+        return stream
+
+    async def _open_later(self, bidirectional: bool, header: bytes) -> _core.Stream:
+        """Open a stream once the peer allows another one."""
+        waiters = self.credit_waiters(bidirectional)
+        has_waited = False
+        while True:
+            await waiters.wait(again=has_waited)
+            has_waited = True
+            if self.close_info is not None:
+                raise self.closed_error()
+            stream = self.core.open_stream(bidirectional, header, self.session_id)
+            if stream is not None:
+                waiters.pass_on()
+                return stream
+
+    def credit_waiters(self, bidirectional: bool) -> Waiters:
+        """Those who wait until the peer allows a stream."""
+        waiters = self._bidirectional_credit if bidirectional else self._unidirectional_credit
+        if waiters is None:
+            waiters = Waiters(self.loop, partial(self.core.wait_streams, bidirectional, self.session_id))
+            if bidirectional:
+                self._bidirectional_credit = waiters
+            else:
+                self._unidirectional_credit = waiters
+        return waiters
+
+    async def wait_finished_streams(self, patience: float) -> None:
+        """Wait until every finished stream is acknowledged, for ``patience`` seconds at most."""
+        if not self.core.unacked_streams(self.session_id):
+            return
+        acknowledged = Waiter(self.loop)
+        self.core.wait_session_acked(self.session_id, acknowledged)
+        try:
+            async with asyncio.timeout(patience):
+                await acknowledged
+        except TimeoutError:
+            return
+
+    # -- what arrives
+
+    def take_stream(self, stream: _core.Stream) -> None:
+        """A stream of the peer has arrived."""
+        # Also for one that is never taken.
+        stream.abandon_code = WIRE_ZERO
+        # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
+        arrived = self._unidirectional_arrived if stream.id & 2 else self._bidirectional_arrived
+        if arrived is None:
+            arrived = self.arrived(not stream.id & 2)
+        arrived.put(stream)
+
+    def arrived(self, bidirectional: bool) -> Arrivals[_core.Stream]:
+        """Where the peer's streams of one kind wait; made for the first one, or for the first who wants one."""
+        arrived = self._bidirectional_arrived if bidirectional else self._unidirectional_arrived
+        if arrived is None:
+            arrived = Arrivals()
+            if bidirectional:
+                self._bidirectional_arrived = arrived
+            else:
+                self._unidirectional_arrived = arrived
+        return arrived
+
+    def datagram_waiters(self) -> Waiters:
+        """Those who wait for a datagram."""
+        if self._datagram_waiters is None:
+            self._datagram_waiters = Waiters(self.loop, partial(self.core.wait_datagram, self.session_id))
+        return self._datagram_waiters
+
+    def late_datagram(self) -> bytes:
+        """Take a datagram that arrived before the session ended.
+
+        Raises:
+            SessionClosed: None is left.
+        """
+        if not self._late_datagrams:
+            raise self.closed_error()
+        return self._late_datagrams.popleft()
+
+    def note_draining(self) -> None:
+        """The peer asked to wind down."""
+        self.drain_requested = True
+        self.draining.set()
+
+    # -- the end
+
+    async def ended_by(self, deadline: float) -> None:
+        """Wait for the session's end, until the loop's clock shows ``deadline`` at most. Cancelling changes nothing."""
+        if self.close_info is not None or self.loop.time() >= deadline:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.ended.wait()
+        except TimeoutError:
+            return
+
+    def closed_error(self) -> SessionClosed:
+        """The error of this session's end: a fresh object with the same facts every time."""
+        info = self.close_info
+        if info is None:
+            return SessionClosedError(code=None, reason="the connection was lost", closed_by="transport")
+        kind = SessionClosedOK if info.code == 0 else SessionClosedError
+        error = kind(code=info.code, reason=info.reason, closed_by=info.closed_by)
+        error.__cause__ = self.cause
+        return error
+
+    def end(self, info: CloseInfo, cause: Exception | None = None) -> None:
+        """Note the end and wake everybody. The engine's waiters are woken by the connection, which calls this."""
+        self.note_end(info, cause)
+        self.settle_end()
+
+    def note_end(self, info: CloseInfo, cause: Exception | None = None) -> None:
+        """Note how the session ended: every call raises from now on. ``settle_end`` must follow, if not at once."""
+        if self.close_info is None:
+            self.close_info = info
+            self.cause = cause
+
+    def settle_end(self) -> bool:
+        """Keep what is left of the session and wake everybody who waits; whether that had not been done before."""
+        if self.ended.is_set:
+            return False
+        # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
+        late = self.core.receive_datagrams(self.session_id, self.limits.datagram_receive_count)
+        self._late_datagrams = deque(late) if late else None
+        self._final_datagrams = self.core.datagram_stats(self.session_id)
+        self._final_credit = self.core.credit(self.session_id)
+        self._final_remote_address = self.core.remote_address
+        self.ended.set()
+        self.draining.set()
+        for arrived in (self._bidirectional_arrived, self._unidirectional_arrived):
+            if arrived is not None:
+                arrived.wake()
+        for waiters in (self._bidirectional_credit, self._unidirectional_credit, self._datagram_waiters):
+            if waiters is not None:
+                waiters.wake()
+        return True
