@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._arguments import (
@@ -21,18 +20,17 @@ from wtio._arguments import (
     check_instance,
     check_integer,
     check_text,
-    sealed,
     strings,
 )
-from wtio._buffer import contiguous_bytes
 from wtio._connection import Connection
 from wtio._driver.loop import LoopTransport
 from wtio._facts import SessionFacts
 from wtio._failures import FailureLog, severity
-from wtio._headers import HeaderArgument, Headers, header_pairs
+from wtio._headers import Headers, header_pairs
 from wtio._options import EndpointOptions
+from wtio._request import HttpRequest, HttpResponse, RequestState, SessionRequest
 from wtio._url import without_query
-from wtio._waiting import Waiter, check_loop
+from wtio._waiting import Arrivals, check_loop
 from wtio._words import BIND_HINTS
 from wtio.client import offered_protocols
 from wtio.config import Limits, Timeouts
@@ -44,7 +42,6 @@ from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
-from wtio.protocol.settings import DIALECTS
 from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS
@@ -69,246 +66,6 @@ _ANY_ORIGIN: Final = "*"
 _PORT_ATTEMPTS: Final = 16
 
 
-@sealed
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class HttpRequest:
-    """An ordinary HTTP/3 request on the WebTransport port; its body is not read."""
-
-    method: str
-    """Such as ``GET``."""
-    path: str
-    """Path with query."""
-    authority: str
-    """Host and port as the client wrote them."""
-    headers: Headers
-    """All headers but the pseudo-headers, in order, names in lower case."""
-    remote_address: tuple[str, int]
-    """IP address and UDP port of the client."""
-
-    def __repr__(self) -> str:
-        # Logs are passed around: no query and no header, which may hold tokens.
-        host, port = self.remote_address
-        return f"<HttpRequest {self.method} {self.authority}{without_query(self.path)} from {host} port {port}>"
-
-
-@sealed
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """The answer to an ordinary HTTP/3 request. ``content-length`` is added.
-
-    Raises:
-        TypeError: ``status`` is no int, ``headers`` are no pairs of str, or ``body`` is not bytes-like.
-        ValueError: ``status`` is outside 200 to 599, or a header cannot be sent.
-    """
-
-    status: int
-    """200 … 599."""
-    headers: HeaderArgument = field(default=(), repr=False)
-    """Headers in order: a mapping or pairs."""
-    body: bytes = field(default=b"", repr=False)
-    """Sent whole from memory: this is for a health check or a hello page, not for files."""
-
-    def __post_init__(self) -> None:
-        check_integer("status", self.status, 200, 599)
-        header_pairs(self.headers, RESPONSE_RESERVED)
-        contiguous_bytes(self.body, "body")
-
-
-class SessionRequest:
-    """A client's request for a session. Answer it with ``accept`` or ``reject`` within ``Timeouts.request``."""
-
-    __slots__ = (
-        "__weakref__",
-        "_connection",
-        "_event",
-        "_headers",
-        "_is_answered",
-        "_is_gone",
-        "_timer",
-    )
-
-    def __init__(self, connection: ServerConnection, event: SessionRequested) -> None:
-        self._connection = connection
-        self._event = event
-        self._headers = tuple(event.headers)
-        self._is_answered = False
-        self._is_gone = False
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def path(self) -> str:
-        """Path with query, beginning with ``/``."""
-        return self._event.path
-
-    @property
-    def authority(self) -> str:
-        """Host and port as the client wrote them."""
-        return self._event.authority
-
-    @property
-    def headers(self) -> Headers:
-        """The client's headers in order, names in lower case, pseudo-headers left out."""
-        return self._headers
-
-    @property
-    def origin(self) -> str | None:
-        """Value of the Origin header, which browsers always send; None without one."""
-        return self._event.origin
-
-    @property
-    def protocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, most wanted first."""
-        return self._event.protocols
-
-    @property
-    def dialect(self) -> str:
-        """The draft that the client speaks, for instance ``draft02``."""
-        return self._event.dialect.value
-
-    @property
-    def remote_address(self) -> tuple[str, int]:
-        """IP address and UDP port of the client."""
-        return self._connection.core.remote_address
-
-    @property
-    def server_name(self) -> str | None:
-        """The host name that the client asked for in TLS (SNI); None without one."""
-        return self._connection.core.server_name
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the request was accepted, rejected, or answered because its time was up."""
-        return self._is_answered
-
-    async def accept(self, *, protocol: str | None = None, headers: HeaderArgument = ()) -> WebTransportSession:
-        """Establish the session: status 200. Never suspends, so cancelling cannot interrupt it.
-
-        Args:
-            protocol: The subprotocol to speak, one of ``protocols``; None takes the first of the server's own
-                ``protocols`` that the client offers, or none.
-            headers: Further headers of the response, in order: a mapping or pairs.
-
-        Returns:
-            The session. Close it, or use it with ``async with``.
-
-        Raises:
-            LocalProtocolError: The request was answered before.
-            SessionClosed: The client is gone.
-            ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
-            TypeError: An argument is of the wrong type; the request is still unanswered.
-
-        Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
-        """
-        self._connection.core.check_loop()
-        check_text("protocol", protocol, optional=True)
-        return self._accept(protocol, header_pairs(headers, RESPONSE_RESERVED))
-
-    async def reject(self, status: int | None = None, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
-        """Refuse the session. Never suspends, so cancelling cannot interrupt it.
-
-        Args:
-            status: HTTP status, 300 … 599; 403 for a forbidden origin. None (default) says that there is no
-                WebTransport at this path, in the words of the client's draft: 405 in draft 16, 404 in older ones.
-            headers: Further headers of the response, in order: a mapping or pairs.
-            body: Content of the response. Default empty.
-
-        Raises:
-            LocalProtocolError: The request was answered before.
-            ValueError: The status or a header cannot be sent; the request is still unanswered.
-            TypeError: An argument is of the wrong type; the request is still unanswered.
-
-        Source: draft-ietf-webtrans-http3-16, section 3.2.
-        """
-        self._connection.core.check_loop()
-        if status is None:
-            status = DIALECTS[self._event.dialect].not_found_status
-        check_integer("status", status, 300, 599)
-        pairs = header_pairs(headers, RESPONSE_RESERVED)
-        content = bytes(contiguous_bytes(body, "body"))
-        self._check_unanswered()
-        if not self._is_gone:
-            self._reject(status, pairs, content)
-
-    def _accept(self, protocol: str | None, headers: Headers) -> WebTransportSession:
-        self._check_unanswered()
-        if self._is_gone or self._connection.is_lost:
-            raise SessionClosedError(
-                code=None, reason="the client left before the session was accepted", closed_by="peer"
-            )
-        connection = self._connection
-        number = self._event.stream_id
-        if protocol is None:
-            own = connection.server.protocols
-            protocol = next((name for name in own if name in self._event.protocols), None)
-        try:
-            connection.h3.accept(number, headers=headers, protocol=protocol)
-        except SessionStateError as error:
-            raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
-        # The answer is on its way while the session is made here.
-        connection.send_outputs()
-        connection.driver.flush()
-        self._answered()
-        session = connection.add_session(
-            number,
-            SessionFacts(
-                authority=self.authority,
-                path=self.path,
-                origin=self.origin,
-                protocol=protocol,
-                dialect=self.dialect,
-                request_headers=self._headers,
-                response_headers=headers,
-            ),
-        )
-        connection._pump()
-        return session
-
-    def _reject(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
-        self._connection.h3.reject(self._event.stream_id, status, headers=headers, body=body)
-        self._answered()
-        self._connection.forget_request(self._event.stream_id)
-        self._connection._pump()
-        self._connection.watch_idle()
-
-    def _begin_waiting(self) -> None:
-        """Nobody has taken it yet."""
-        connection = self._connection
-        self._timer = connection.loop.call_later(connection.timeouts.request, self._expire)
-
-    def _check_unanswered(self) -> None:
-        if self._is_answered:
-            raise LocalProtocolError(f"the request for `{without_query(self.path)}` was answered before")
-
-    def _answered(self) -> None:
-        self._is_answered = True
-        self._settle()
-
-    def _settle(self) -> None:
-        requests = self._connection.requests
-        if requests.pop(self._event.stream_id, None) is not None and not requests:
-            # A dict keeps the room for what was in it.
-            self._connection.requests = {}
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _gone(self) -> None:
-        """The client does not want it any more, or its connection is lost."""
-        self._is_gone = True
-        self._settle()
-        self._connection.server._drop_request(self)
-
-    def _expire(self) -> None:
-        self._timer = None
-        if not self._is_answered and not self._is_gone:
-            self._connection.server._drop_request(self)
-            self._reject(503)
-
-    def __repr__(self) -> str:
-        host, port = self.remote_address
-        return f"<SessionRequest {self.authority}{without_query(self.path)} from {host} port {port}>"
-
-
 class ServerConnection(Connection):
     """A connection of a server: any number of sessions and ordinary requests."""
 
@@ -326,7 +83,7 @@ class ServerConnection(Connection):
         super().__init__(core, driver, options)
         self.server = server
         # Unanswered ones; they count as sessions of the connection, which bounds them.
-        self.requests: dict[int, SessionRequest] = {}
+        self.requests: dict[int, RequestState] = {}
         self._idle_timer: asyncio.TimerHandle | None = None
         self._parked_timer: asyncio.TimerHandle | None = None
         self._room, _ = options.peer_streams(is_server=True)
@@ -335,20 +92,69 @@ class ServerConnection(Connection):
     def tell(self, event: Event) -> None:
         match event:
             case SessionRequested():
-                request = SessionRequest(self, event)
+                request = RequestState(self, event)
                 self.requests[event.stream_id] = request
                 self.server._take_request(request)
             case RequestReceived():
                 self._answer(event)
             case RequestGone(number) | SessionFinished(number):
                 if gone := self.requests.get(number):
-                    gone._gone()
+                    gone.note_gone()
                     self.forget_request(number)
                 self.watch_idle()
             case SessionStopping(number):
                 if number in self.requests:
                     self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
         self._watch_parked()
+
+    # -- what session requests ask for
+
+    @property
+    def answer_timeout(self) -> float:
+        return self.timeouts.request
+
+    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
+        if protocol is None:
+            protocol = next((name for name in self.server.protocols if name in request.protocols), None)
+        try:
+            self.h3.accept(request.session_id, headers=headers, protocol=protocol)
+        except SessionStateError as error:
+            raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
+        # The answer is on its way while the session is made here.
+        self.send_outputs()
+        self.driver.flush()
+        request.note_answered()
+        session = self.add_session(
+            request.session_id,
+            SessionFacts(
+                authority=request.authority,
+                path=request.path,
+                origin=request.origin,
+                protocol=protocol,
+                dialect=request.dialect.value,
+                request_headers=request.headers,
+                response_headers=headers,
+            ),
+        )
+        self._pump()
+        return session
+
+    def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
+        self.h3.reject(request.session_id, status, headers=headers, body=body)
+        request.note_answered()
+        self.forget_request(request.session_id)
+        self._pump()
+        self.watch_idle()
+
+    def remove_request(self, request: RequestState) -> None:
+        if self.requests.pop(request.session_id, None) is not None and not self.requests:
+            # A dict keeps the room for what was in it.
+            self.requests = {}
+
+    def withdraw_request(self, request: RequestState) -> None:
+        self.server._withdraw_request(request)
+
+    # -- sessions
 
     def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         self.server._session_count += 1
@@ -389,7 +195,7 @@ class ServerConnection(Connection):
 
     def connection_lost(self, cause: str, code: int, reason: str) -> None:
         for request in list(self.requests.values()):
-            request._gone()
+            request.note_gone()
         for timer in (self._idle_timer, self._parked_timer):
             if timer is not None:
                 timer.cancel()
@@ -468,7 +274,6 @@ class Server:
         "_tasks",
         "_tls",
         "_transport",
-        "_waiters",
     )
 
     def __init__(
@@ -498,8 +303,7 @@ class Server:
         self._transport = transport
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drivers: list[Driver] = []
-        self._requests: deque[SessionRequest] = deque()  # at most Limits.pending_requests
-        self._waiters: deque[Waiter] = deque()
+        self._requests: Arrivals[RequestState] = Arrivals()  # at most Limits.pending_requests
         self._tasks: set[asyncio.Task[None]] = set()  # at most twice Limits.sessions
         self._closing: asyncio.Task[None] | None = None
         self._closer: asyncio.Task[Any] | None = None
@@ -682,8 +486,8 @@ class Server:
                 connection.h3.send_goaway()
                 connection._pump()
             while self._requests:
-                self._requests.popleft()._reject(503)
-            self._wake_all()
+                self._requests.items.popleft().reject(503)
+            self._requests.wake()
             tasks = self._tasks - {self._closer}
             if tasks and self.timeouts.drain:
                 await asyncio.wait(tasks, timeout=self.timeouts.drain)
@@ -691,7 +495,7 @@ class Server:
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
             for connection in list(self._connections):
                 for request in list(connection.requests.values()):
-                    request._reject(503)
+                    request.reject(503)
             await self._end_handlers()
             connections = list(self._connections)
             for connection in connections:
@@ -731,38 +535,33 @@ class Server:
             if self._closing is not None:
                 self._raise_failure()
                 raise StopAsyncIteration
-            waiter = Waiter(asyncio.get_running_loop())
-            self._waiters.append(waiter)
+            waiter = self._requests.waiter(asyncio.get_running_loop())
             try:
                 await waiter
             except BaseException:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-                elif self._requests:
-                    self._wake_one()
+                self._requests.leave(waiter)
                 raise
-        return self._requests.popleft()
+        return SessionRequest(self._requests.items.popleft())
 
-    def _take_request(self, request: SessionRequest) -> None:
+    def _take_request(self, request: RequestState) -> None:
         """A client asks for a session."""
         if self._closing is not None:
-            request._reject(503)
+            request.reject(503)
         elif not self._allows_origin(request):
             # Section 3.2: a server must check the origin of browsers; 403 says that it did.
-            request._reject(403)
+            request.reject(403)
         elif self._session_count >= self.limits.sessions or len(self._tasks) >= 2 * self.limits.sessions:
             # Handlers may go on when their clients have left, and clients could come and leave again and again.
-            request._reject(429)
+            request.reject(429)
         elif self._handler is not None:
             self._start_handler(request)
         elif len(self._requests) >= self.limits.pending_requests:
-            request._reject(429)
+            request.reject(429)
         else:
-            request._begin_waiting()
-            self._requests.append(request)
-            self._wake_one()
+            request.begin_waiting()
+            self._requests.put(request)
 
-    def _allows_origin(self, request: SessionRequest) -> bool:
+    def _allows_origin(self, request: RequestState) -> bool:
         origin = request.origin
         if (
             origin is None
@@ -781,10 +580,10 @@ class Server:
         self._has_refused_origin = True
         return False
 
-    def _drop_request(self, request: SessionRequest) -> None:
-        """A request that waits here has become void."""
-        if request in self._requests:
-            self._requests.remove(request)
+    def _withdraw_request(self, request: RequestState) -> None:
+        """A request that may wait here has become void."""
+        with suppress(ValueError):
+            self._requests.items.remove(request)
 
     def _respond(self, request: HttpRequest) -> HttpResponse:
         """Find the answer to an ordinary request."""
@@ -800,9 +599,9 @@ class Server:
                 response = HttpResponse(status=500)
         return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
 
-    def _start_handler(self, request: SessionRequest) -> None:
+    def _start_handler(self, request: RequestState) -> None:
         try:
-            session = request._accept(None, ())
+            session = request.accept()
         except SessionClosed:
             return  # the client left in the same packet
         task = asyncio.get_running_loop().create_task(
@@ -836,17 +635,6 @@ class Server:
         connection = ServerConnection(core, driver, self._options, self)
         self._connections.add(connection)
         return connection
-
-    def _wake_one(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-
-    def _wake_all(self) -> None:
-        while self._waiters:
-            self._wake_one()
 
     def __repr__(self) -> str:
         where = ", ".join(f"{ip} port {port}" for ip, port in self.addresses)

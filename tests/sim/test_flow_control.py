@@ -262,7 +262,7 @@ def test_early_streams_count_against_the_session_limits() -> None:
 
             connecting = asyncio.ensure_future(opened())
             request = await anext(server)
-            connection = request._connection
+            connection = request._state._connection
             # The client opens streams as soon as it has asked (requirement 27), which our own client does not do.
             client = next(iter(_clients()))
             client.core.add_session(0, client.options, None)

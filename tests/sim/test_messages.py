@@ -105,7 +105,7 @@ def test_failure_to_connect_shows_no_secret(answer: int | str) -> None:
             if answer not in ("nobody", "no name"):
                 request = await anext(server)
                 if answer == "gone":
-                    request._connection.close_connection(0x102, "broken")
+                    request._state._connection.close_connection(0x102, "broken")  # type: ignore[attr-defined]
                 elif isinstance(answer, int):
                     await request.reject(answer, headers={"location": URL})
             with pytest.raises(wtio.ConnectError) as caught:

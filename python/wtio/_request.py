@@ -1,0 +1,297 @@
+"""What clients ask of a server: sessions, and ordinary HTTP/3 requests on the same port.
+
+``RequestState`` is what the server and its connection know of a session request, ``SessionRequest`` the application's
+view of it. Which requests are taken is the server's to decide, and what goes over the wire its connection's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from wtio._arguments import check_integer, check_text, sealed
+from wtio._buffer import contiguous_bytes
+from wtio._headers import HeaderArgument, Headers, header_pairs
+from wtio._url import without_query
+from wtio.errors import LocalProtocolError, SessionClosedError
+from wtio.protocol.connection import RESPONSE_RESERVED
+from wtio.protocol.settings import DIALECTS
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from wtio import _core
+    from wtio.protocol.events import SessionRequested
+    from wtio.protocol.settings import Dialect
+    from wtio.session import WebTransportSession
+
+__all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionRequest"]
+
+
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HttpRequest:
+    """An ordinary HTTP/3 request on the WebTransport port; its body is not read."""
+
+    method: str
+    """Such as ``GET``."""
+    path: str
+    """Path with query."""
+    authority: str
+    """Host and port as the client wrote them."""
+    headers: Headers
+    """All headers but the pseudo-headers, in order, names in lower case."""
+    remote_address: tuple[str, int]
+    """IP address and UDP port of the client."""
+
+    def __repr__(self) -> str:
+        # Logs are passed around: no query and no header, which may hold tokens.
+        host, port = self.remote_address
+        return f"<HttpRequest {self.method} {self.authority}{without_query(self.path)} from {host} port {port}>"
+
+
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpResponse:
+    """The answer to an ordinary HTTP/3 request. ``content-length`` is added.
+
+    Raises:
+        TypeError: ``status`` is no int, ``headers`` are no pairs of str, or ``body`` is not bytes-like.
+        ValueError: ``status`` is outside 200 to 599, or a header cannot be sent.
+    """
+
+    status: int
+    """200 … 599."""
+    headers: HeaderArgument = field(default=(), repr=False)
+    """Headers in order: a mapping or pairs."""
+    body: bytes = field(default=b"", repr=False)
+    """Sent whole from memory: this is for a health check or a hello page, not for files."""
+
+    def __post_init__(self) -> None:
+        check_integer("status", self.status, 200, 599)
+        header_pairs(self.headers, RESPONSE_RESERVED)
+        contiguous_bytes(self.body, "body")
+
+
+class Asker(Protocol):
+    """What a session request needs from its connection (``server.ServerConnection``)."""
+
+    core: _core.Connection
+    loop: asyncio.AbstractEventLoop
+    is_lost: bool
+
+    @property
+    def answer_timeout(self) -> float:
+        """``Timeouts.request`` of the server, in seconds."""
+
+    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
+        """Answer with 200 and make the session. Without a ``protocol`` the server's own choice is spoken."""
+
+    def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
+        """Answer with another status."""
+
+    def remove_request(self, request: RequestState) -> None:
+        """Let go of a request that is answered, or that nobody can answer any more."""
+
+    def withdraw_request(self, request: RequestState) -> None:
+        """Take a request back that nobody has taken from the server yet."""
+
+
+class RequestState:
+    """What is known of a session request. The server and its connection act on it, the application through its face."""
+
+    __slots__ = (
+        "_connection",
+        "_timer",
+        "authority",
+        "core",
+        "dialect",
+        "headers",
+        "is_answered",
+        "is_gone",
+        "origin",
+        "path",
+        "protocols",
+        "session_id",
+    )
+
+    def __init__(self, connection: Asker, event: SessionRequested) -> None:
+        self._connection = connection
+        self.core = connection.core
+        # The ID of the CONNECT stream, which will be the session's.
+        self.session_id = event.stream_id
+        # What the client wrote; see ``SessionRequest``.
+        self.authority = event.authority
+        self.path = event.path
+        self.origin = event.origin
+        self.headers: Headers = tuple(event.headers)
+        self.protocols = event.protocols
+        self.dialect: Dialect = event.dialect
+        # Accepted or rejected, by whomever.
+        self.is_answered = False
+        # The client does not want it any more, or its connection is lost.
+        self.is_gone = False
+        # Runs while nobody has taken the request.
+        self._timer: asyncio.TimerHandle | None = None
+
+    def accept(self, protocol: str | None = None, headers: Headers = ()) -> WebTransportSession:
+        """Establish the session.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            SessionClosed: The client is gone.
+            ValueError: ``protocol`` was not offered, or a header cannot be sent.
+        """
+        self._check_unanswered()
+        if self.is_gone or self._connection.is_lost:
+            raise SessionClosedError(
+                code=None, reason="the client left before the session was accepted", closed_by="peer"
+            )
+        return self._connection.accept_request(self, protocol, headers)
+
+    def reject(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
+        """Refuse the session; does nothing where the client is gone.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            ValueError: The status or a header cannot be sent.
+        """
+        self._check_unanswered()
+        if not self.is_gone:
+            self._connection.reject_request(self, status, headers, body)
+
+    def begin_waiting(self) -> None:
+        """Nobody has taken it yet: it is refused if nobody does in time."""
+        self._timer = self._connection.loop.call_later(self._connection.answer_timeout, self._expire)
+
+    def note_answered(self) -> None:
+        """It is accepted or rejected."""
+        self.is_answered = True
+        self._settle()
+
+    def note_gone(self) -> None:
+        """The client does not want it any more, or its connection is lost."""
+        self.is_gone = True
+        self._settle()
+        self._connection.withdraw_request(self)
+
+    def _check_unanswered(self) -> None:
+        if self.is_answered:
+            raise LocalProtocolError(f"the request for `{without_query(self.path)}` was answered before")
+
+    def _settle(self) -> None:
+        self._connection.remove_request(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        if not self.is_answered and not self.is_gone:
+            self._connection.withdraw_request(self)
+            self.reject(503)
+
+
+class SessionRequest:
+    """A client's request for a session. Answer it with ``accept`` or ``reject`` within ``Timeouts.request``."""
+
+    __slots__ = ("__weakref__", "_state")
+
+    def __init__(self, state: RequestState) -> None:
+        self._state = state
+
+    @property
+    def path(self) -> str:
+        """Path with query, beginning with ``/``."""
+        return self._state.path
+
+    @property
+    def authority(self) -> str:
+        """Host and port as the client wrote them."""
+        return self._state.authority
+
+    @property
+    def headers(self) -> Headers:
+        """The client's headers in order, names in lower case, pseudo-headers left out."""
+        return self._state.headers
+
+    @property
+    def origin(self) -> str | None:
+        """Value of the Origin header, which browsers always send; None without one."""
+        return self._state.origin
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """The subprotocols that the client offers, most wanted first."""
+        return self._state.protocols
+
+    @property
+    def dialect(self) -> str:
+        """The draft that the client speaks, for instance ``draft02``."""
+        return self._state.dialect.value
+
+    @property
+    def remote_address(self) -> tuple[str, int]:
+        """IP address and UDP port of the client."""
+        return self._state.core.remote_address
+
+    @property
+    def server_name(self) -> str | None:
+        """The host name that the client asked for in TLS (SNI); None without one."""
+        return self._state.core.server_name
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the request was accepted, rejected, or answered because its time was up."""
+        return self._state.is_answered
+
+    async def accept(self, *, protocol: str | None = None, headers: HeaderArgument = ()) -> WebTransportSession:
+        """Establish the session: status 200. Never suspends, so cancelling cannot interrupt it.
+
+        Args:
+            protocol: The subprotocol to speak, one of ``protocols``; None takes the first of the server's own
+                ``protocols`` that the client offers, or none.
+            headers: Further headers of the response, in order: a mapping or pairs.
+
+        Returns:
+            The session. Close it, or use it with ``async with``.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            SessionClosed: The client is gone.
+            ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
+            TypeError: An argument is of the wrong type; the request is still unanswered.
+
+        Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
+        """
+        self._state.core.check_loop()
+        check_text("protocol", protocol, optional=True)
+        return self._state.accept(protocol, header_pairs(headers, RESPONSE_RESERVED))
+
+    async def reject(self, status: int | None = None, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
+        """Refuse the session. Never suspends, so cancelling cannot interrupt it.
+
+        Args:
+            status: HTTP status, 300 … 599; 403 for a forbidden origin. None (default) says that there is no
+                WebTransport at this path, in the words of the client's draft: 405 in draft 16, 404 in older ones.
+            headers: Further headers of the response, in order: a mapping or pairs.
+            body: Content of the response. Default empty.
+
+        Raises:
+            LocalProtocolError: The request was answered before.
+            ValueError: The status or a header cannot be sent; the request is still unanswered.
+            TypeError: An argument is of the wrong type; the request is still unanswered.
+
+        Source: draft-ietf-webtrans-http3-16, section 3.2.
+        """
+        self._state.core.check_loop()
+        if status is None:
+            status = DIALECTS[self._state.dialect].not_found_status
+        check_integer("status", status, 300, 599)
+        pairs = header_pairs(headers, RESPONSE_RESERVED)
+        content = bytes(contiguous_bytes(body, "body"))
+        self._state.reject(status, pairs, content)
+
+    def __repr__(self) -> str:
+        host, port = self.remote_address
+        return f"<SessionRequest {self.authority}{without_query(self.path)} from {host} port {port}>"
