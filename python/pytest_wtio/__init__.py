@@ -77,7 +77,7 @@ def _synchronous(item: pytest.Function) -> Callable[..., None]:
 
     @functools.wraps(function)
     def on_virtual_time(*arguments: Any, **named: Any) -> None:
-        run: Runner = item._request.getfixturevalue("wtio_run")
+        run: Runner = item._request.getfixturevalue("wtio_run")  # noqa: SLF001 - pytest offers nothing else
         run(function(*arguments, **named))
 
     return on_virtual_time

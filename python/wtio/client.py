@@ -41,7 +41,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
-from wtio.tls import ClientTLS, DevCertificate, ServerTLS
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS, client_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -585,7 +585,7 @@ class Connector:
         names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
         self._mark(f"waiting for the QUIC handshake with {names} (UDP)")
         self._trace.attempts = [Attempt(address) for address in addresses]
-        tls = self._tls._engine
+        tls = client_engine(self._tls)
         waiting = list(addresses)
         failures: list[Exception] = []
         while waiting or not all(attempt.is_lost for attempt in self._attempts):

@@ -44,7 +44,7 @@ from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
 from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
-from wtio.tls import ClientTLS, DevCertificate, ServerTLS
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -374,7 +374,7 @@ class Server:
         if self._drivers:
             return self
         self._loop = asyncio.get_running_loop()
-        tls = self._tls._engine
+        tls = server_engine(self._tls)
         addresses, dual_stack = await self._listening_addresses()
         for attempt in range(_PORT_ATTEMPTS):
             try:

@@ -236,7 +236,7 @@ class Network:
             raise ValueError(f"direction is {direction!r}; it must be 'both', 'to_server' or 'to_client'")
         for name, one in self._directions.items():
             if direction in ("both", name):
-                one._darken(until)
+                self._wire.darken(one, until)
 
     def rebind(
         self, address: tuple[str, int] | None = None, *, ip: str | None = None

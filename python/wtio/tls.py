@@ -327,6 +327,16 @@ class ClientTLS:
         return [_hash(value) for value in self.certificate_hashes]
 
 
+def client_engine(tls: ClientTLS) -> _core.ClientTls:
+    """Give what the engine takes. Applications do not see it, so it is no attribute of the public class."""
+    return tls._engine  # noqa: SLF001 - of this module's own class
+
+
+def server_engine(tls: ServerTLS) -> _core.ServerTls:
+    """Give what the engine takes; see ``client_engine``."""
+    return tls._engine  # noqa: SLF001 - of this module's own class
+
+
 def _hash(value: bytes | str) -> bytes:
     """Read a SHA-256 in any of its usual forms."""
     if isinstance(value, (bytes, bytearray)):

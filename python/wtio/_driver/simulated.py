@@ -391,36 +391,45 @@ _Packet = tuple[_Where, _Where, bytes, int]
 class Direction(Conditions):
     """What the network does to packets in one direction, and what has happened to them."""
 
-    __slots__ = ("_dark_until", "_history", "counts")
+    __slots__ = ("counts",)
 
     counts: WireCounts
     """What has happened to the packets of this direction so far."""
-    _dark_until: float
-    # At most _HISTORY packets. A new one takes the place of any other, so that some of them are old.
-    _history: list[_Packet]
 
     def __init__(self, **conditions: Any) -> None:
         super().__init__(**conditions)
         object.__setattr__(self, "counts", WireCounts())
-        object.__setattr__(self, "_dark_until", -math.inf)
-        object.__setattr__(self, "_history", [])
 
-    def _darken(self, until: float) -> None:
+
+class _Lane:
+    """One direction of a wire: its conditions, and what the wire remembers of it."""
+
+    __slots__ = ("_dark_until", "_history", "direction")
+
+    def __init__(self, direction: Direction) -> None:
+        # The conditions, which the application may change at any time.
+        self.direction = direction
+        # No packets pass before this time of the loop's clock (seconds).
+        self._dark_until = -math.inf
+        # At most _HISTORY packets. A new one takes the place of any other, so that some of them are old.
+        self._history: list[_Packet] = []
+
+    def darken(self, until: float) -> None:
         """Let no packets pass before this time of the loop's clock."""
-        object.__setattr__(self, "_dark_until", max(until, self._dark_until))
+        self._dark_until = max(until, self._dark_until)
 
-    def _is_dark(self, now: float) -> bool:
+    def is_dark(self, now: float) -> bool:
         """Whether there is a blackout."""
-        return self.blackout or now < self._dark_until
+        return self.direction.blackout or now < self._dark_until
 
-    def _remember(self, packet: _Packet, chance: float) -> None:
+    def remember(self, packet: _Packet, chance: float) -> None:
         """Keep a packet for replays."""
         if len(self._history) < _HISTORY:
             self._history.append(packet)
         else:
             self._history[int(chance * _HISTORY)] = packet
 
-    def _recall(self, chance: float) -> _Packet:
+    def recall(self, chance: float) -> _Packet:
         """Any of the packets kept."""
         return self._history[int(chance * len(self._history))]
 
@@ -449,8 +458,8 @@ class Wire:
         self.seed = seed
         self.counts = WireCounts()
         self.names: dict[str, list[str]] = {"localhost": ["::1", "127.0.0.1"]}
-        self._to_server = to_server
-        self._to_client = to_client
+        self._to_server = _Lane(to_server)
+        self._to_client = _Lane(to_client)
         self._random = random.Random(seed)
         # A separate generator, so that corruption and replays do not change the losses of a seed.
         self._random_damage = random.Random(f"{seed}/damage")
@@ -464,6 +473,12 @@ class Wire:
         self._next_port = _FIRST_EPHEMERAL
         self._has_used_all = False
         self._endpoints = 0
+
+    def darken(self, direction: Direction, until: float) -> None:
+        """Let no packets pass in one direction before this time of the loop's clock."""
+        for lane in (self._to_server, self._to_client):
+            if lane.direction is direction:
+                lane.darken(until)
 
     def next_seed(self) -> bytes:
         """A seed for the next endpoint, the same in every run."""
@@ -520,7 +535,8 @@ class Wire:
         """Take a payload from an endpoint and decide its fate."""
         origin = self._driver_at(source)
         to_client = origin is not None and origin.is_server
-        direction = self._to_client if to_client else self._to_server
+        lane = self._to_client if to_client else self._to_server
+        direction = lane.direction
         sender = source
         loop = asyncio.get_event_loop()
         now = loop.time()
@@ -547,7 +563,7 @@ class Wire:
                 return
             start += (len(data) + overhead) / direction.bandwidth
             self._busy_until[sender] = start
-        if direction._is_dark(now):
+        if lane.is_dark(now):
             self._count(direction, "blacked_out")
             return
         if lost < direction.loss:
@@ -579,10 +595,10 @@ class Wire:
             self._count(direction, "duplicated")
             loop.call_at(arrival + direction.latency / 2, self._deliver, direction, packet)
         if direction.replay:
-            direction._remember(packet, kept)
+            lane.remember(packet, kept)
             if again < direction.replay:
                 self._count(direction, "replayed")
-                loop.call_at(arrival + direction.latency / 2, self._deliver, direction, direction._recall(recalled))
+                loop.call_at(arrival + direction.latency / 2, self._deliver, direction, lane.recall(recalled))
 
     def _driver_at(self, where: _Where) -> SimulatedDriver | None:
         ip, port = where

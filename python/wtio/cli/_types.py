@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import argparse
 
-# argparse keeps its class private although it is what add_subparsers returns.
-Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+
+class Subparsers(Protocol):
+    """What ``add_subparsers`` returns; argparse keeps its class private."""
+
+    def add_parser(self, name: str, **options: Any) -> argparse.ArgumentParser: ...
