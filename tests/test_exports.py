@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import importlib.resources
 import inspect
@@ -11,6 +12,7 @@ import pkgutil
 import subprocess
 import sys
 import types
+import typing
 
 import pytest
 
@@ -116,6 +118,14 @@ def test_version_is_a_version() -> None:
 
 def test_package_is_typed() -> None:
     assert importlib.resources.files("wtio").joinpath("py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in wtio.__all__ if not isinstance(getattr(wtio, name), int)])
+def test_annotations_can_be_read_at_run_time(name: str) -> None:
+    # Of functions and data classes: programs that check or convert values look at them.
+    value = getattr(wtio, name)
+    if inspect.isfunction(value) or dataclasses.is_dataclass(value):
+        assert typing.get_type_hints(value)
 
 
 # -- relations

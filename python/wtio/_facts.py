@@ -6,14 +6,11 @@ Values only: they are made by the session and its connection, and do not change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from wtio._arguments import sealed
+from wtio._headers import Headers  # noqa: TC001 - for typing.get_type_hints
 from wtio._url import without_query
-
-if TYPE_CHECKING:
-    from wtio._headers import Headers
-    from wtio.errors import ClosedBy
+from wtio.errors import ClosedBy  # noqa: TC001 - for typing.get_type_hints
 
 __all__ = ["CloseInfo", "SessionFacts", "SessionStats"]
 

@@ -16,6 +16,7 @@ from wtio._url import without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
 from wtio.protocol.connection import RESPONSE_RESERVED
 from wtio.protocol.settings import DIALECTS
+from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from wtio import _core
     from wtio.protocol.events import SessionRequested
     from wtio.protocol.settings import Dialect
-    from wtio.session import WebTransportSession
 
 __all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionRequest"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import warnings
+from collections.abc import Callable, Generator, Sequence  # noqa: TC003 - for typing.get_type_hints
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -41,16 +42,15 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
+from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, client_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
     from types import TracebackType
 
     from wtio._driver import Driver, Transport
     from wtio._session_state import SessionState
     from wtio.pool import Pool, Spare
-    from wtio.session import WebTransportSession
 
 __all__ = ["Connector", "connect"]
 

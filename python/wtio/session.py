@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from wtio._arguments import check_code, check_integer, check_text
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
+from wtio._headers import Headers  # noqa: TC001 - for typing.get_type_hints
 from wtio._incoming import IncomingDatagrams, IncomingStreams
 from wtio._url import without_query
 from wtio.errors import DatagramTooLargeError, WebTransportError
@@ -26,7 +27,6 @@ from wtio.stream import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from wtio._headers import Headers
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
     from wtio.config import Limits, Timeouts

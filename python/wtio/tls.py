@@ -18,18 +18,15 @@ import ssl
 import stat
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from wtio import _core
 from wtio._arguments import check_bool, sealed, strings
 from wtio._words import DAY, date
 from wtio.errors import CertificateError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["ClientTLS", "DevCertificate", "ServerTLS", "dev_certificate"]
 
