@@ -89,8 +89,12 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ),
     (PYTHON, r"^py::LoopTransport\.", SOCKETS),
     (PYTHON, r"/wtio/_driver/", DRIVER),
-    (PYTHON, r"/wtio/(stream|_buffer)\.py$", STREAMS),
-    (PYTHON, r"/wtio/(session|_connection|_reporting|report|client|pool|server)\.py$", SESSIONS),
+    (PYTHON, r"/wtio/(stream|session|_buffer)\.py$", STREAMS),
+    (
+        PYTHON,
+        r"/wtio/(_session_state|_incoming|_request|_connection|_reporting|report|client|pool|server)\.py$",
+        SESSIONS,
+    ),
     # Of the code measured here, only wtio has data classes, whose methods have no file.
     (PYTHON, r"/wtio/|:<string>$", PROTOCOL),
     (PYTHON, r"/benchmarks/", APPLICATION),

@@ -141,7 +141,7 @@ class Sessions:
             self._entries[session.session_id] = (session, entry[1])
 
     def hold_ended(self, state: SessionState) -> None:
-        """Keep a session that ends, if the application still has it."""
+        """Keep the object of a session that ends, unless it is gone already."""
         entry = self._entries.get(state.session_id)
         if entry is not None and (session := _object(entry[0])) is not None:
             self._entries[state.session_id] = (session, state)
@@ -152,7 +152,7 @@ class Sessions:
         return None if entry is None else entry[1]
 
     def states(self) -> list[SessionState]:
-        """Give what is known of each session."""
+        """Return the states of all sessions, as a copy."""
         return [state for _, state in self._entries.values()]
 
     def remove(self, number: int) -> bool:
@@ -289,7 +289,7 @@ class Connection:
         return self._final_facts or self.core.facts()
 
     def snapshot(self) -> Snapshot:
-        """Give what reports say of the connection."""
+        """Return the facts about the connection for a report."""
         return Snapshot(
             is_client=self.is_client,
             engine=self.facts(),

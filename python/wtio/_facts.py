@@ -1,6 +1,6 @@
-"""What a session says of itself: what was agreed at the start, figures on the way, how it ended.
+"""Values that describe a session: what was agreed at the start, its statistics, and how it ended.
 
-Values only: they are made by the session and its connection, and do not change.
+The session and its connection make them; they never change.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Headers as applications give them and as sessions show them."""
+"""Headers: what applications pass, and what sessions show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wtio.protocol.messages import check_headers
 __all__ = ["HeaderArgument", "Headers", "header_pairs"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
-"""What an application may give: a mapping, or pairs in order."""
+"""What an application may pass: a mapping, or pairs in order."""
 
 Headers = tuple[tuple[str, str], ...]
 """Names and values in order, names in lower case."""

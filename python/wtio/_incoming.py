@@ -1,4 +1,4 @@
-"""What a peer sends of its own accord, as iterators: ``async for``."""
+"""The asynchronous iterators over a peer's streams and datagrams."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class IncomingStreams(Generic[_Stream]):
     ) -> None:
         self._state = state
         self._arrived = arrived
-        # Makes the application's object; it also holds the session, which nobody else need do meanwhile.
+        # Makes the application's stream object. It refers to the session, so an iterator keeps its session alive.
         self._make = make
 
     def __aiter__(self) -> AsyncIterator[_Stream]:

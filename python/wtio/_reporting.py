@@ -57,14 +57,15 @@ _LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a report says of a connection: what was known at one moment."""
+    """The facts about a connection at one moment, from which a report is made."""
 
     is_client: bool
     engine: _core.ConnectionFacts | None
-    """What the engine knows; None if it has forgotten the connection and nobody asked before."""
+    """The engine's facts; None if it has forgotten the connection and nobody asked before."""
     dialect: Dialect | None
     """The draft that is spoken; None if none was agreed on."""
     settings_sent: tuple[tuple[int, int], ...]
+    """This side's SETTINGS, in order: identifier and value."""
     settings_received: Mapping[int, int] | None
     """The peer's SETTINGS; None if they did not arrive."""
     flow_control: bool
@@ -82,7 +83,7 @@ class Snapshot:
 
 
 class Observed(Protocol):
-    """A connection that reports may be about: it says what is known of it whenever it is asked."""
+    """A connection that a report may describe."""
 
     def snapshot(self) -> Snapshot: ...
 

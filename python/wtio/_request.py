@@ -1,7 +1,7 @@
-"""What clients ask of a server: sessions, and ordinary HTTP/3 requests on the same port.
+"""Requests of clients: for sessions, and ordinary HTTP/3 requests on the same port.
 
-``RequestState`` is what the server and its connection know of a session request, ``SessionRequest`` the application's
-view of it. Which requests are taken is the server's to decide, and what goes over the wire its connection's.
+``RequestState`` is the state of a session request, which the server, its connection and ``SessionRequest`` share. The
+server decides which requests are accepted, and its connection sends the answers.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class HttpResponse:
 
 
 class Asker(Protocol):
-    """What a session request needs from its connection (``server.ServerConnection``)."""
+    """The connection of a session request (``server.ServerConnection``)."""
 
     core: _core.Connection
     loop: asyncio.AbstractEventLoop
@@ -85,20 +85,20 @@ class Asker(Protocol):
         """``Timeouts.request`` of the server, in seconds."""
 
     def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
-        """Answer with 200 and make the session. Without a ``protocol`` the server's own choice is spoken."""
+        """Answer with 200 and make the session. If ``protocol`` is None, the server chooses one."""
 
     def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
         """Answer with another status."""
 
     def remove_request(self, request: RequestState) -> None:
-        """Let go of a request that is answered, or that nobody can answer any more."""
+        """Forget a request that is answered, or whose client is gone."""
 
     def withdraw_request(self, request: RequestState) -> None:
-        """Take a request back that nobody has taken from the server yet."""
+        """Remove a request from the server's queue, if it is there."""
 
 
 class RequestState:
-    """What is known of a session request. The server and its connection act on it, the application through its face."""
+    """The state of a session request. The application sees it through ``SessionRequest``."""
 
     __slots__ = (
         "_connection",
@@ -118,20 +118,20 @@ class RequestState:
     def __init__(self, connection: Asker, event: SessionRequested) -> None:
         self._connection = connection
         self.core = connection.core
-        # The ID of the CONNECT stream, which will be the session's.
+        # The stream ID of the CONNECT stream. A session that is accepted has the same ID.
         self.session_id = event.stream_id
-        # What the client wrote; see ``SessionRequest``.
+        # What the client sent; see the properties of ``SessionRequest``.
         self.authority = event.authority
         self.path = event.path
         self.origin = event.origin
         self.headers: Headers = tuple(event.headers)
         self.protocols = event.protocols
         self.dialect: Dialect = event.dialect
-        # Accepted or rejected, by whomever.
+        # Whether it was accepted or rejected, by the application or by the server.
         self.is_answered = False
-        # The client does not want it any more, or its connection is lost.
+        # Whether the client has withdrawn it, or its connection is lost.
         self.is_gone = False
-        # Runs while nobody has taken the request.
+        # Rejects a request that waits in the server's queue for too long. None before that, and once it is settled.
         self._timer: asyncio.TimerHandle | None = None
 
     def accept(self, protocol: str | None = None, headers: Headers = ()) -> WebTransportSession:
@@ -150,7 +150,7 @@ class RequestState:
         return self._connection.accept_request(self, protocol, headers)
 
     def reject(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
-        """Refuse the session; does nothing where the client is gone.
+        """Refuse the session. Does nothing if the client is gone.
 
         Raises:
             LocalProtocolError: The request was answered before.
@@ -161,16 +161,16 @@ class RequestState:
             self._connection.reject_request(self, status, headers, body)
 
     def begin_waiting(self) -> None:
-        """Nobody has taken it yet: it is refused if nobody does in time."""
+        """Start the timer of a request that waits in the server's queue."""
         self._timer = self._connection.loop.call_later(self._connection.answer_timeout, self._expire)
 
     def note_answered(self) -> None:
-        """It is accepted or rejected."""
+        """Record that the request was accepted or rejected."""
         self.is_answered = True
         self._settle()
 
     def note_gone(self) -> None:
-        """The client does not want it any more, or its connection is lost."""
+        """Record that the client has withdrawn the request, or that its connection is lost."""
         self.is_gone = True
         self._settle()
         self._connection.withdraw_request(self)

@@ -1,8 +1,8 @@
-"""The inside of a session, which its connection and the application's objects share.
+"""The state of a session, which its connection and the application's objects share.
 
-``WebTransportSession`` and its streams are faces over it: they wait here, and raise what this says about the end. The
-connection reports here what arrives and how the session ended. Packets are the engine's, the CONNECT stream is the
-protocol layer's, and how a session is closed is the connection's.
+The connection reports here what arrives and how the session ended. ``WebTransportSession`` and its streams wait for
+that and raise the session's error. The engine sends and receives packets, the protocol layer reads the CONNECT stream,
+and the connection closes sessions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ WIRE_ZERO: Final = to_wire(0)
 
 
 class SessionState:
-    """What is known of one session: what waits for the application, who waits, and how the session ended.
+    """Everything about one session: what the application has not taken yet, which tasks wait, and how it ended.
 
-    It refers to neither the session object nor the connection. So a connection may hold it while the application alone
-    decides how long its session lives: who neither holds a session nor waits on it has forgotten it. And a session that
-    has ended goes without the help of the collector.
+    It refers neither to the session object nor to the connection. So the connection can keep it without keeping the
+    session object alive, which is how a client notices that the application has forgotten an open session. And it is
+    freed without the garbage collector, because it is not part of a reference cycle.
 
-    It belongs to the event loop, but for what only looks at figures.
+    Only the event loop may use it, except for the figures, which any thread may read.
     """
 
     __slots__ = (
@@ -73,43 +73,44 @@ class SessionState:
         session_id: int,
         facts: SessionFacts,
     ) -> None:
-        # The engine's connection, which outlives the session.
+        # The engine's connection. It stays usable after the session has ended.
         self.core = core
         self.loop = loop
         self.limits = limits
-        # The ID of the CONNECT stream.
+        # The stream ID of the CONNECT stream.
         self.session_id = session_id
         self.facts = facts
-        # What every data stream of this side begins with.
+        # The bytes that every stream opened by this side begins with.
         self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
         self._unidirectional_header = data_stream_header(session_id, bidirectional=False)
-        # The peer's streams that nobody has taken yet: as many as it may have open, for a stream counts as open until
-        # somebody has taken it and seen its end, also one that the peer has reset (``Limits.bidirectional_streams``,
-        # ``unidirectional_streams``). These and the next three are made when they are needed, which most are not in
-        # most sessions.
+        # The peer's streams that the application has not taken yet. At most ``Limits.bidirectional_streams`` and
+        # ``unidirectional_streams``, because a stream counts as open until the application has taken it and seen its
+        # end, even if the peer has reset it. These two and the next three are created when they are first needed;
+        # most sessions need only some of them.
         self._bidirectional_arrived: Arrivals[_core.Stream] | None = None
         self._unidirectional_arrived: Arrivals[_core.Stream] | None = None
-        # Tasks that wait until the peer allows a stream, and until a datagram comes.
+        # Tasks that wait until the peer allows another stream, and until a datagram arrives.
         self._bidirectional_credit: Waiters | None = None
         self._unidirectional_credit: Waiters | None = None
         self._datagram_waiters: Waiters | None = None
-        # How the session ended and what was at fault; None while it is open. Set once, by ``note_end``.
+        # How the session ended, and the exception that caused it, if any. None while it is open. ``note_end`` sets
+        # them once.
         self.close_info: CloseInfo | None = None
         self.cause: Exception | None = None
-        # What the engine knew of the session at its end, when it forgets it; set by ``settle_end``. Datagrams are at
-        # most ``Limits.datagram_receive_count``.
+        # What the engine had of the session at the end, because it forgets ended sessions. ``settle_end`` sets these. At
+        # most ``Limits.datagram_receive_count`` datagrams.
         self._late_datagrams: deque[bytes] | None = None
         self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
         self._final_datagrams: dict[str, int] | None = None
         self._final_remote_address: tuple[str, int] | None = None
-        # Bounds what the peer takes to end the session, too. The connection starts and stops it.
+        # Limits how long the peer may take to end its side, too. The connection starts and stops it.
         self.end_timer: asyncio.TimerHandle | None = None
-        # The session has ended here: set by ``settle_end``.
+        # Set by ``settle_end``: the session has ended on this side.
         self.ended = Flag()
-        # It has ended on both sides, or the connection waits no longer for that: set by the connection.
+        # Set by the connection: the session has ended on both sides, or the peer took too long.
         self.over = Flag()
-        # The peer asked to wind down. The flag is set by the end of the session, too, so that nobody waits for ever;
-        # ``drain_requested`` tells the two apart.
+        # Set when the peer asks to wind the session down, and when the session ends, so that no task waits forever.
+        # ``drain_requested`` is True only in the first case.
         self.draining = Flag()
         self.drain_requested = False
 
@@ -126,17 +127,17 @@ class SessionState:
         return self._final_remote_address or self.core.remote_address
 
     def datagram_stats(self) -> dict[str, int]:
-        """The engine's figures on this session's datagrams, also after the end."""
+        """Return the engine's figures for this session's datagrams. After the end, the last ones."""
         return self.core.datagram_stats(self.session_id) if self._final_datagrams is None else self._final_datagrams
 
     def credit(self) -> tuple[int, int, int | None, int | None, int | None]:
-        """The engine's figures on this session's flow control, also after the end."""
+        """Return the engine's figures for this session's flow control. After the end, the last ones."""
         return self.core.credit(self.session_id) if self._final_credit is None else self._final_credit
 
     # -- streams of this side
 
     async def open_stream(self, bidirectional: bool, send_order: int, wait_until_available: bool) -> _core.Stream:
-        """Open a stream, once the peer allows one. The arguments are the application's.
+        """Open a stream. If the peer allows none now, wait until it does. The arguments come from the application.
 
         Raises:
             SessionClosed: The session has ended.
@@ -178,7 +179,7 @@ class SessionState:
                 return stream
 
     def credit_waiters(self, bidirectional: bool) -> Waiters:
-        """Those who wait until the peer allows a stream."""
+        """Return the tasks that wait until the peer allows another stream."""
         waiters = self._bidirectional_credit if bidirectional else self._unidirectional_credit
         if waiters is None:
             waiters = Waiters(self.loop, partial(self.core.wait_streams, bidirectional, self.session_id))
@@ -203,8 +204,8 @@ class SessionState:
     # -- what arrives
 
     def take_stream(self, stream: _core.Stream) -> None:
-        """A stream of the peer has arrived."""
-        # Also for one that is never taken.
+        """Keep a stream of the peer's for the application."""
+        # For a stream that the application never takes.
         stream.abandon_code = WIRE_ZERO
         # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
         arrived = self._unidirectional_arrived if stream.id & 2 else self._bidirectional_arrived
@@ -213,7 +214,7 @@ class SessionState:
         arrived.put(stream)
 
     def arrived(self, bidirectional: bool) -> Arrivals[_core.Stream]:
-        """Where the peer's streams of one kind wait; made for the first one, or for the first who wants one."""
+        """Return the peer's streams of one kind that the application has not taken yet."""
         arrived = self._bidirectional_arrived if bidirectional else self._unidirectional_arrived
         if arrived is None:
             arrived = Arrivals()
@@ -224,7 +225,7 @@ class SessionState:
         return arrived
 
     def datagram_waiters(self) -> Waiters:
-        """Those who wait for a datagram."""
+        """Return the tasks that wait for a datagram."""
         if self._datagram_waiters is None:
             self._datagram_waiters = Waiters(self.loop, partial(self.core.wait_datagram, self.session_id))
         return self._datagram_waiters
@@ -233,14 +234,14 @@ class SessionState:
         """Take a datagram that arrived before the session ended.
 
         Raises:
-            SessionClosed: None is left.
+            SessionClosed: There is none left.
         """
         if not self._late_datagrams:
             raise self.closed_error()
         return self._late_datagrams.popleft()
 
     def note_draining(self) -> None:
-        """The peer asked to wind down."""
+        """Report that the peer asked to wind the session down."""
         self.drain_requested = True
         self.draining.set()
 
@@ -257,7 +258,7 @@ class SessionState:
             return
 
     def closed_error(self) -> SessionClosed:
-        """The error of this session's end: a fresh object with the same facts every time."""
+        """Return the error that calls raise after the end: a new object with the same attributes each time."""
         info = self.close_info
         if info is None:
             return SessionClosedError(code=None, reason="the connection was lost", closed_by="transport")
@@ -267,21 +268,21 @@ class SessionState:
         return error
 
     def end(self, info: CloseInfo, cause: Exception | None = None) -> None:
-        """Note the end and wake everybody. The engine's waiters are woken by the connection, which calls this."""
+        """End the session and wake all tasks that wait here. The engine wakes those that wait on streams."""
         self.note_end(info, cause)
         self.settle_end()
 
     def note_end(self, info: CloseInfo, cause: Exception | None = None) -> None:
-        """Note how the session ended: every call raises from now on. ``settle_end`` must follow, if not at once."""
+        """Record how the session ended. From now on every call raises. ``settle_end`` must follow, possibly later."""
         if self.close_info is None:
             self.close_info = info
             self.cause = cause
 
     def settle_end(self) -> bool:
-        """Keep what is left of the session and wake everybody who waits; whether that had not been done before."""
+        """Keep what the engine has of the session and wake all waiting tasks. False if that was done before."""
         if self.ended.is_set:
             return False
-        # The engine forgets what it holds of a session that ends; what has arrived belongs to the application.
+        # The engine drops what it has of a session that ends, but the application may still take what had arrived.
         late = self.core.receive_datagrams(self.session_id, self.limits.datagram_receive_count)
         self._late_datagrams = deque(late) if late else None
         self._final_datagrams = self.core.datagram_stats(self.session_id)

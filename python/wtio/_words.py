@@ -1,8 +1,8 @@
-"""What numbers mean to people: losses, TLS alerts, HTTP statuses, errors of the system, dates.
+"""Losses, TLS alerts, HTTP statuses, errors of the system and dates in words.
 
-Errors, reports, logs and ``python -m wtio doctor`` take their words from here, so that one thing is called the same
-everywhere. HTTP/3 and WebTransport codes have their names in ``protocol.codes``. What to do about a failed connection
-as a whole is said by the doctor (``cli._advice``).
+Errors, reports, logs and ``python -m wtio doctor`` take their words from here, so that the same thing is called the
+same everywhere. ``protocol.codes`` names the codes of HTTP/3 and WebTransport. ``cli._advice`` says what to do about a
+failed connection as a whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 DAY: Final = 24 * 3600
-"""Seconds of a day."""
+"""Seconds in a day."""
 
 WHO: Final = {"peer": "the peer", "local": "this side", "transport": "the transport", "timeout": "a timeout"}
 """Who ended a session or connection."""
@@ -50,17 +50,17 @@ class Alert(NamedTuple):
     """A TLS alert."""
 
     name: str
-    """Its name in the registry; reserved ones have that of older versions of TLS."""
+    """Its name in the registry. Alerts that TLS 1.3 reserves keep the name that they had in older versions."""
     meaning: str = ""
-    """What it says about a handshake that a server ended with it; empty where there is no more to say."""
+    """Why a server may have ended a handshake with it, as a clause; empty if the name says it all."""
     is_about_certificate: bool = False
-    """Whether it speaks of a certificate."""
+    """Whether the fault is a certificate, or the lack of one."""
 
 
 NO_APPLICATION_PROTOCOL: Final = 120
-"""The alert of a server that has no application protocol (ALPN) in common with the client."""
+"""Sent by a server that has no application protocol (ALPN) in common with the client."""
 
-# RFC 8446, section 6, appendix B.2 for the reserved ones, and IANA's registry "TLS Alerts" for those that came later.
+# RFC 8446, section 6; its appendix B.2 for the reserved ones; IANA's registry "TLS Alerts" for the later ones.
 ALERTS: Final = {
     0: Alert("close_notify"),
     10: Alert("unexpected_message"),
@@ -119,7 +119,7 @@ def alert_name(code: int) -> str:
 
 
 def is_about_certificate(code: int) -> bool:
-    """Whether a TLS alert speaks of a certificate."""
+    """Whether the fault that a TLS alert names is a certificate, or the lack of one."""
     return code in ALERTS and ALERTS[code].is_about_certificate
 
 
@@ -127,12 +127,12 @@ def is_about_certificate(code: int) -> bool:
 
 
 class Status(NamedTuple):
-    """What a server means that answers a session request with an HTTP status."""
+    """What an HTTP status means as the answer to a session request."""
 
     meaning: str
-    """What it says, as a clause."""
+    """What the server says with it, as a clause."""
     advice: str
-    """What to do about it, or what may be behind it, as a clause."""
+    """What to do about it, or a likely cause, as a clause."""
 
 
 STATUSES: Final = {
@@ -153,11 +153,11 @@ STATUSES: Final = {
 
 
 def status_hint(status: int, location: str = "elsewhere") -> str:
-    """Say what an HTTP status other than 2xx means for a session request; empty where there is no more to say.
+    """Explain an HTTP status other than 2xx in the answer to a session request; empty if it is not in the table.
 
     Args:
         status: The status.
-        location: Where a redirect leads.
+        location: The target of a redirect, as the server gave it.
     """
     if 300 <= status < 400:
         return f"it redirects to {location}, which WebTransport never follows"
@@ -169,12 +169,12 @@ def status_hint(status: int, location: str = "elsewhere") -> str:
 
 
 class SystemFault(NamedTuple):
-    """What usually lies behind an error number of the system that says that packets cannot be sent."""
+    """The usual cause of an error of the system that keeps packets from being sent."""
 
     hint: str
-    """As a clause, for a message that has the number's own words in front."""
+    """The cause as a clause, to follow the system's own words."""
     advice: str = ""
-    """As sentences, for somebody who looks for the cause; also where a router said so. Empty for none."""
+    """The cause as sentences, also true if a router reported the error; empty if nothing more is known."""
 
 
 SYSTEM_ERRORS: Final = {
@@ -206,7 +206,7 @@ BIND_HINTS: Final = {
     errno.EACCES: "ports below 1024 need a privilege",
     errno.EADDRNOTAVAIL: "the address is not one of this machine",
 }
-"""What to do where a server cannot have a socket."""
+"""What to do if a server cannot bind its socket, by error number, as a clause."""
 
 
 def errno_name(number: int) -> str:
@@ -220,7 +220,7 @@ def describe_errno(number: int) -> str:
 
 
 def system_error_hint(number: int) -> str:
-    """Say what usually lies behind an error number of the system; empty where nothing is known."""
+    """Give the usual cause of an error of the system as a clause; empty if it is not known."""
     return SYSTEM_ERRORS[number].hint if number in SYSTEM_ERRORS else ""
 
 
@@ -228,12 +228,12 @@ def system_error_hint(number: int) -> str:
 
 
 def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> str:
-    """Say why a connection was lost.
+    """Explain why a connection was lost.
 
     Args:
-        cause: What ended it, as the engine calls it.
-        code: The code that belongs to that: of HTTP/3, QUIC or TLS, or an error number of the system.
-        reason: The other side's words, or ours.
+        cause: The engine's name for the cause, such as ``"idle"``.
+        code: The code of HTTP/3, QUIC or TLS, or the error number of the system, as the cause has it.
+        reason: The reason given by the peer, or by this side.
         idle: This side's ``Timeouts.idle``, in seconds.
     """
     said = f": {reason}" if reason else ""

@@ -1,7 +1,7 @@
 """A WebTransport session: streams, datagrams and the end, as an application sees them.
 
-A session object is a face over its ``SessionState``, which knows what is queued for the application and how the session
-ended. Packets are the engine's, the CONNECT stream is the protocol layer's, and ``_connection`` joins the three.
+A session object wraps its ``SessionState``, which knows what is queued for the application and how the session ended.
+Packets are the engine's, the CONNECT stream is the protocol layer's, and ``_connection`` joins the three.
 """
 
 from __future__ import annotations

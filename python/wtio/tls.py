@@ -325,12 +325,12 @@ class ClientTLS:
 
 
 def client_engine(tls: ClientTLS) -> _core.ClientTls:
-    """Give what the engine takes. Applications do not see it, so it is no attribute of the public class."""
+    """Return the engine's object. It is not for applications, so it is not a public attribute."""
     return tls._engine  # noqa: SLF001 - of this module's own class
 
 
 def server_engine(tls: ServerTLS) -> _core.ServerTls:
-    """Give what the engine takes; see ``client_engine``."""
+    """Return the engine's object; see ``client_engine``."""
     return tls._engine  # noqa: SLF001 - of this module's own class
 
 
