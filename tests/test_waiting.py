@@ -13,7 +13,7 @@ import pytest
 
 import wtio
 from wtio import testing
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio._core import Waiter, collect_woken, run_woken
 
 if TYPE_CHECKING:

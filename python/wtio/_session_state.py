@@ -97,8 +97,8 @@ class SessionState:
         # them once.
         self.close_info: CloseInfo | None = None
         self.cause: Exception | None = None
-        # What the engine had of the session at the end, because it forgets ended sessions. ``settle_end`` sets these. At
-        # most ``Limits.datagram_receive_count`` datagrams.
+        # What the engine had of the session at the end, because it forgets ended sessions. ``settle_end`` sets these.
+        # There are at most ``Limits.datagram_receive_count`` datagrams.
         self._late_datagrams: deque[bytes] | None = None
         self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
         self._final_datagrams: dict[str, int] | None = None

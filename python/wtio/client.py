@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from wtio import _core
 from wtio._arguments import check_instance, check_text, strings
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._facts import CloseInfo, SessionFacts

@@ -22,7 +22,7 @@ from wtio._arguments import (
     check_text,
     strings,
 )
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio._driver.loop import LoopTransport
 from wtio._facts import SessionFacts
 from wtio._failures import FailureLog, severity

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._options import EndpointOptions

@@ -13,7 +13,7 @@ import pytest
 
 import wtio
 from wtio import _core, testing
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes, from_wire

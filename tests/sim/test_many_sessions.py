@@ -15,7 +15,7 @@ from tests.protocol.raw import RawPeer, RawStream, raw_client, settle
 
 import wtio
 from wtio import testing
-from wtio._connection import _ENDS_PER_TURN, Connection
+from wtio._connection.base import _ENDS_PER_TURN, Connection
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.testing import Network

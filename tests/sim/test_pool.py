@@ -11,7 +11,7 @@ import pytest
 
 import wtio
 from wtio import testing
-from wtio._connection import Connection
+from wtio._connection.base import Connection
 from wtio.testing import Network
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 import wtio
 from wtio import testing
-from wtio._connection import Sessions
+from wtio._connection.base import Sessions
 from wtio.testing import Network, session_pair
 
 HOSTILE: dict[str, Any] = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitter": 0.01}
