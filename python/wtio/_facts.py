@@ -21,9 +21,9 @@ class CloseInfo:
     """How a session ended."""
 
     code: int | None
-    """Application close code, 0 … 2^32-1; 0 after a plain end; None where the session ended without one."""
+    """Application close code, 0 … 2^32-1; 0 after a plain end; None if the session ended without one."""
     reason: str
-    """The application's reason, at most 1024 bytes of UTF-8; words of ours where the connection was lost."""
+    """The application's reason, at most 1024 bytes of UTF-8, or a description of wtio's if the connection was lost."""
     closed_by: ClosedBy
     """``"peer"``, ``"local"`` or ``"transport"`` (the connection was lost, or a side broke the protocol)."""
 
@@ -40,18 +40,18 @@ class SessionFacts:
     origin: str | None
     """Value of the Origin header, which browsers always send; None without one."""
     protocol: str | None
-    """The subprotocol that the server chose; None for none."""
+    """The subprotocol that the server chose; None without one."""
     dialect: str
-    """The family of drafts that is spoken: ``draft02``, ``draft07``, ``draft13`` or ``draft15``."""
+    """The group of drafts in use: ``draft02``, ``draft07``, ``draft13`` or ``draft15``."""
     request_headers: Headers
-    """The client's headers in order, names in lower case, pseudo-headers left out."""
+    """The client's headers in order, names in lower case, without pseudo-headers."""
     response_headers: Headers
-    """The server's headers in order, names in lower case, pseudo-headers left out."""
+    """The server's headers in order, names in lower case, without pseudo-headers."""
     status: int = 200
     """HTTP status of the server's answer, 200 … 299."""
 
     def __repr__(self) -> str:
-        # Logs are passed around: no query and no header, which may hold tokens.
+        # Without query and headers, which may contain tokens: logs are passed around.
         where = f"{self.authority}{without_query(self.path)}"
         return f"<SessionFacts {where} {self.dialect} protocol={self.protocol} origin={self.origin}>"
 
@@ -59,7 +59,7 @@ class SessionFacts:
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStats:
-    """A snapshot of numbers: of the connection, and of this session's datagrams. Sizes are bytes, times seconds."""
+    """A snapshot of figures of the connection and of this session. Sizes are bytes, times are seconds."""
 
     rtt: float
     """Smoothed round-trip time."""
@@ -96,11 +96,11 @@ class SessionStats:
     stream_bytes_received: int
     """Payload of this session's streams that the peer sent, up to the furthest byte or the end of each stream."""
     send_credit: int | None
-    """Payload bytes that the peer's session flow control allows now; None where the session has none."""
+    """Payload bytes that the peer's session flow control allows now; None without session flow control."""
     bidirectional_stream_credit: int | None
-    """Bidirectional streams that the peer's session flow control allows now; None where the session has none."""
+    """Bidirectional streams that the peer's session flow control allows now; None without session flow control."""
     unidirectional_stream_credit: int | None
-    """Unidirectional streams that the peer's session flow control allows now; None where the session has none."""
+    """Unidirectional streams that the peer's session flow control allows now; None without session flow control."""
     loop_late_total: int
     """How often the event loop left packets or timers of this socket waiting for some milliseconds, because a handler
     or another callback held it, so that a thread had to acknowledge and retransmit in its place. Counted per socket,

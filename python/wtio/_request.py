@@ -40,12 +40,12 @@ class HttpRequest:
     authority: str
     """Host and port as the client wrote them."""
     headers: Headers
-    """All headers but the pseudo-headers, in order, names in lower case."""
+    """All headers in order, names in lower case, without pseudo-headers."""
     remote_address: tuple[str, int]
     """IP address and UDP port of the client."""
 
     def __repr__(self) -> str:
-        # Logs are passed around: no query and no header, which may hold tokens.
+        # Without query and headers, which may contain tokens: logs are passed around.
         host, port = self.remote_address
         return f"<HttpRequest {self.method} {self.authority}{without_query(self.path)} from {host} port {port}>"
 
@@ -56,7 +56,7 @@ class HttpResponse:
     """The answer to an ordinary HTTP/3 request. ``content-length`` is added.
 
     Raises:
-        TypeError: ``status`` is no int, ``headers`` are no pairs of str, or ``body`` is not bytes-like.
+        TypeError: ``status`` is not an int, ``headers`` are not pairs of str, or ``body`` is not bytes-like.
         ValueError: ``status`` is outside 200 to 599, or a header cannot be sent.
     """
 
@@ -65,7 +65,7 @@ class HttpResponse:
     headers: HeaderArgument = field(default=(), repr=False)
     """Headers in order: a mapping or pairs."""
     body: bytes = field(default=b"", repr=False)
-    """Sent whole from memory: this is for a health check or a hello page, not for files."""
+    """The content, sent from memory. It is meant for a health check or a small page, not for files."""
 
     def __post_init__(self) -> None:
         check_integer("status", self.status, 200, 599)
@@ -138,7 +138,7 @@ class RequestState:
         """Establish the session.
 
         Raises:
-            LocalProtocolError: The request was answered before.
+            LocalProtocolError: The request has already been answered.
             SessionClosed: The client is gone.
             ValueError: ``protocol`` was not offered, or a header cannot be sent.
         """
@@ -153,7 +153,7 @@ class RequestState:
         """Refuse the session. Does nothing if the client is gone.
 
         Raises:
-            LocalProtocolError: The request was answered before.
+            LocalProtocolError: The request has already been answered.
             ValueError: The status or a header cannot be sent.
         """
         self._check_unanswered()
@@ -212,7 +212,7 @@ class SessionRequest:
 
     @property
     def headers(self) -> Headers:
-        """The client's headers in order, names in lower case, pseudo-headers left out."""
+        """The client's headers in order, names in lower case, without pseudo-headers."""
         return self._state.headers
 
     @property
@@ -222,12 +222,12 @@ class SessionRequest:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """The subprotocols that the client offers, most wanted first."""
+        """The subprotocols that the client offers, preferred ones first."""
         return self._state.protocols
 
     @property
     def dialect(self) -> str:
-        """The draft that the client speaks, for instance ``draft02``."""
+        """The group of drafts that the client uses, for instance ``draft02``."""
         return self._state.dialect.value
 
     @property
@@ -242,14 +242,14 @@ class SessionRequest:
 
     @property
     def is_answered(self) -> bool:
-        """Whether the request was accepted, rejected, or answered because its time was up."""
+        """Whether the request was accepted, rejected, or answered because ``Timeouts.request`` was over."""
         return self._state.is_answered
 
     async def accept(self, *, protocol: str | None = None, headers: HeaderArgument = ()) -> WebTransportSession:
         """Establish the session: status 200. Never suspends, so cancelling cannot interrupt it.
 
         Args:
-            protocol: The subprotocol to speak, one of ``protocols``; None takes the first of the server's own
+            protocol: The subprotocol to use, one of ``protocols``; None takes the first of the server's own
                 ``protocols`` that the client offers, or none.
             headers: Further headers of the response, in order: a mapping or pairs.
 
@@ -257,7 +257,7 @@ class SessionRequest:
             The session. Close it, or use it with ``async with``.
 
         Raises:
-            LocalProtocolError: The request was answered before.
+            LocalProtocolError: The request has already been answered.
             SessionClosed: The client is gone.
             ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
             TypeError: An argument is of the wrong type; the request is still unanswered.
@@ -278,7 +278,7 @@ class SessionRequest:
             body: Content of the response. Default empty.
 
         Raises:
-            LocalProtocolError: The request was answered before.
+            LocalProtocolError: The request has already been answered.
             ValueError: The status or a header cannot be sent; the request is still unanswered.
             TypeError: An argument is of the wrong type; the request is still unanswered.
 

@@ -118,7 +118,7 @@ class Sockets:
 
 
 def _nobody() -> None:
-    """Whom a connection tells of its progress when nobody waits for it."""
+    """Placeholder callback: nobody is waiting."""
 
 
 class _Asked:
@@ -854,31 +854,34 @@ def connect(
 ) -> Connector:
     """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
 
-    All addresses of the host are tried, the next one after a head start of ``Timeouts.attempt_delay`` (default
-    0.25 s); the first complete handshake wins. The session has a connection of its own. Leaving ``async with`` closes
-    both: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised; a body's exception is never masked.
-    Cancelling closes whatever was open already.
+    All addresses of the host are tried, each ``Timeouts.attempt_delay`` (default 0.25 s) after the one before; the
+    first complete handshake wins. The session has its own connection. Leaving ``async with`` closes both, with code 0,
+    or with ``BODY_RAISED_CODE`` (0x102) if the body raised; an exception of the body is never masked. Cancelling closes
+    everything that was opened.
 
     Args:
-        url: ``https://host[:port][/path][?query]``; the default port is 443. The host is read as browsers do (WHATWG
-            URL Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
-        tls: Whom to trust; None trusts the authorities of the system.
+        url: ``https://host[:port][/path][?query]``; the default port is 443. The host is read as in browsers (WHATWG
+        URL
+            Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
+        tls: What to trust; None trusts the authorities of the system.
         headers: Further headers of the request, in order: a mapping or pairs.
-        protocols: Subprotocols to offer, most wanted first; the choice is ``session.protocol``.
-        origin: Value of the Origin header; None sends none, as befits programs that are no browsers.
-        timeouts: Durations in seconds; None is ``Timeouts()``. ``Timeouts.connect`` (default 10 s) bounds all of this.
-        limits: Sizes in bytes and counts; None is ``Limits()``.
-        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells losses by chance from a full queue),
+        protocols: Subprotocols to offer, preferred ones first; the choice is ``session.protocol``.
+        origin: Value of the Origin header. None (default) sends no Origin header, which is right for anything but a
+            browser.
+        timeouts: Durations in seconds; None means ``Timeouts()``. ``Timeouts.connect`` (default 10 s) limits all of
+            this together.
+        limits: Sizes in bytes and counts; None means ``Limits()``.
+        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells random losses from a full queue),
             ``"cubic"``, ``"newreno"`` or ``"bbr"`` (experimental). See docs/congestion.md.
-        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
-            hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
-            waits until the header is acknowledged; strict peers cannot be reached without them.
-        strict: For conformance tests: speak draft 16 alone and hold the server to its letter; one that falls short is
-            a RequirementsNotMetError. False (default) speaks every draft and lets a server lack what can be done
-            without.
-        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"``, the event loop, or ``"thread"``,
-            a thread per socket that never waits for Python. A thread serves the peer evenly where handlers compute for
-            long; where they do not, it makes every answer slower. Default ``"loop"``; see docs/late-loops.md.
+        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), which deliver the
+            header of a stream together with its reset. Default True. Without them, or if the peer does not support
+            them, a reset waits until the header is acknowledged. Strict peers require them.
+        strict: For conformance tests: speak only draft 16, and require the server to follow it to the letter, or raise
+            RequirementsNotMetError. False (default) speaks every draft, and requires from a server only what a session
+            needs.
+        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"`` (default), the event loop, or
+            ``"thread"``, a thread per socket that never waits for Python. A thread serves the peer evenly if handlers
+            often compute for long; otherwise it makes every answer slower. See docs/late-loops.md.
 
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
@@ -887,11 +890,11 @@ def connect(
         TypeError: An argument is of the wrong type. Raised at once.
         NameResolutionError: The host has no address.
         CertificateError: The server's certificate is not trusted.
-        ConnectionRefused: The server takes no new connection, or nothing listens at its port.
-        RequirementsNotMetError: The server speaks no HTTP/3 or no WebTransport.
+        ConnectionRefused: The server accepts no new connection, or nothing listens at its port.
+        RequirementsNotMetError: The server does not support HTTP/3 or WebTransport.
         SessionRejectedError: The server answered with a status other than 2xx.
         HandshakeTimeout: The time is up.
-        ConnectError: The base of all these but ValueError and TypeError, and what any other failure raises.
+        ConnectError: Base of all these except ValueError and TypeError. Any other failure raises it directly.
 
     Source: draft-ietf-webtrans-http3-16, section 3.
     """
@@ -973,8 +976,8 @@ def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple
     """Check subprotocols.
 
     Raises:
-        TypeError: It is no sequence of str.
-        ValueError: One cannot be sent, or comes twice where that is not allowed.
+        TypeError: It is not a sequence of str.
+        ValueError: One cannot be sent, or is given twice although that is not allowed.
 
     Source: W3C WebTransport, section 5.2.
     """

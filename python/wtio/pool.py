@@ -238,7 +238,7 @@ class Spare:
 
 
 class Client:
-    """Sessions that share sockets and, where asked for, connections.
+    """Sessions that share sockets and, on request, connections.
 
     Use it as a context manager::
 
@@ -246,10 +246,10 @@ class Client:
             async with client.connect("https://example.org/chat", allow_pooling=True) as session:
                 ...
 
-    All of its connections use one UDP socket per address family, one set of trust settings and no threads or tasks of
-    their own, so a thousand quiet sessions cost little. A client belongs to the event loop of its first session: on
-    another one, or from another thread, opening sessions and ``close`` raise RuntimeError. Leaving ``async with``
-    closes it.
+    All of its connections use one UDP socket per address family and one set of trust settings. They have no threads or
+    tasks of their own, so a thousand quiet sessions cost little. A client belongs to the event loop of its first
+    session. On another loop or thread, opening sessions and ``close`` raise RuntimeError. Leaving ``async with`` closes
+    it.
     """
 
     __slots__ = ("__weakref__", "_headers", "_origin", "_pool", "_protocols", "_sockets", "_tls")
@@ -271,19 +271,19 @@ class Client:
         """Make a client. No socket is opened before the first session.
 
         Args:
-            tls: Whom to trust; None trusts the authorities of the system.
+            tls: What to trust; None trusts the authorities of the system.
             headers: Headers of every request, in front of those given to ``connect``.
-            protocols: Subprotocols to offer where ``connect`` names none.
-            origin: Value of the Origin header where ``connect`` names none; None sends none.
-            timeouts: Durations in seconds; None is ``Timeouts()``.
-            limits: Sizes in bytes and counts; None is ``Limits()``.
-            congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells losses by chance from a full queue),
+            protocols: Subprotocols to offer if ``connect`` does not give any.
+            origin: Value of the Origin header if ``connect`` does not give one; None (default) sends none.
+            timeouts: Durations in seconds; None means ``Timeouts()``.
+            limits: Sizes in bytes and counts; None means ``Limits()``.
+            congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells random losses from a full queue),
                 ``"cubic"``, ``"newreno"`` or ``"bbr"`` (experimental). See docs/congestion.md.
-            reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
-                hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
-                waits until the header is acknowledged; strict peers cannot be reached without them.
+            reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), which deliver the
+                header of a stream together with its reset. Default True. Without them, or if the peer does not support
+                them, a reset waits until the header is acknowledged. Strict peers require them.
             strict: As for ``wtio.connect``.
-            io: As for ``wtio.connect``; with ``"thread"`` there is a thread per address family.
+            io: As for ``wtio.connect``. With ``"thread"``, there is one thread per address family.
 
         Raises:
             ValueError: A header, subprotocol or origin cannot be sent, or ``congestion`` or ``io`` is unknown.
@@ -341,21 +341,21 @@ class Client:
         """Open a session: ``async with client.connect(url) as session``, or ``session = await client.connect(url)``.
 
         As ``wtio.connect``, with the client's options and sockets. With pooling, sessions to the same host and port
-        share a connection as long as the server allows more sessions on it, which takes session flow control on both
-        sides; otherwise they get a connection each. A server that is going away gets no new sessions on the old
-        connection. A shared connection closes with its last session; the end of one session does not touch the others.
-        Cancelling gives up this session only, also while several wait for the same handshake.
+        share a connection as long as the server allows more sessions on it, which requires session flow control on both
+        sides; otherwise each gets its own connection. If the server is going away, its connection gets no new sessions.
+        A shared connection is closed with its last session; the end of one session does not affect the others.
+        Cancelling gives up only this session, even while several wait for the same handshake.
 
         Args:
             url: ``https://host[:port][/path][?query]``; the default port is 443.
             headers: Further headers of the request, in order: a mapping or pairs.
-            protocols: Subprotocols to offer, most wanted first; None offers the client's.
+            protocols: Subprotocols to offer, preferred ones first; None offers the client's.
             origin: Value of the Origin header; None sends the client's.
-            allow_pooling: Whether the session may share its connection with others that may, too. Default False.
+            allow_pooling: Whether the session may share its connection with others that allow it too. Default False.
 
         Raises:
-            ValueError: Pooling together with ``ClientTLS(certificate_hashes=...)``, as in browsers, or a header or
-                subprotocol that cannot be sent.
+            ValueError: Pooling is combined with ``ClientTLS(certificate_hashes=...)``, which browsers do not allow
+                either, or a header or subprotocol cannot be sent.
             TypeError: An argument is of the wrong type.
             LocalProtocolError: The client was closed.
             ConnectError: As ``wtio.connect``, which lists its kinds.
@@ -383,8 +383,8 @@ class Client:
     async def close(self) -> None:
         """Close all sessions with code 0, then connections and sockets. Idempotent.
 
-        Takes as long as the slowest ``WebTransportSession.close``. Sessions that are being opened fail with
-        ConnectError. Cancelling closes what is left at once, without waiting for anybody's goodbye.
+        Takes as long as the slowest ``WebTransportSession.close``. Sessions that are being opened raise ConnectError.
+        Cancelling closes what is left at once, without waiting for the peers' closes.
         """
         self._sockets.check_loop()
         self._sockets.is_closed = True

@@ -1,6 +1,6 @@
 """The server: sockets, requests, handlers and the orderly end.
 
-``serve`` opens the sockets. Each request for a session goes to the handler, or waits to be taken with
+``serve`` opens the sockets. Each request for a session is accepted and given to the handler, or waits for
 ``async for request in server``. Ordinary HTTP/3 requests on the same port are answered by a small hook.
 """
 
@@ -245,10 +245,10 @@ class ServerConnection(Connection):
 
 
 class Server:
-    """A running server: what ``serve`` gives. ``async for request in server`` takes requests where no handler does.
+    """A running server, made by ``serve``. Without a handler, ``async for request in server`` takes requests.
 
-    A server belongs to the event loop that started it: elsewhere its methods, and those of its requests, raise
-    RuntimeError. Properties may be read from any thread.
+    A server belongs to the event loop that started it. On another loop or thread, its methods and those of its requests
+    raise RuntimeError. Properties can be read from any thread.
     """
 
     __slots__ = (
@@ -315,7 +315,7 @@ class Server:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Subprotocols that this server speaks, most wanted first."""
+        """Subprotocols that this server supports, preferred ones first."""
         return self._protocols
 
     @property
@@ -330,13 +330,13 @@ class Server:
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
-        """IP address and UDP port of every socket, with the actual port where 0 was asked for."""
+        """IP address and UDP port of every socket, with the actual port if 0 was given."""
         return [driver.local_address for driver in self._drivers]
 
     @property
     def sessions(self) -> list[WebTransportSession]:
-        """All sessions that are open now. The server holds them until they end; ``close`` closes them."""
-        # Copies, so that other threads may ask, too.
+        """All sessions that are open now. The server keeps them until they end; ``close`` closes them."""
+        # Copies, so that other threads can call this too.
         return [
             session
             for connection in list(self._connections)
@@ -434,20 +434,20 @@ class Server:
         return OSError(error.errno, words)
 
     async def close(self, code: int = 0, reason: str = "server is closing") -> None:
-        """Shut down: no new clients, goodbye to the present ones, ports released. Idempotent; bounded in time.
+        """Shut down: refuse new clients, close all sessions, release the ports. Idempotent; takes bounded time.
 
-        Clients get GOAWAY first. Handlers then have ``Timeouts.drain`` (default 0 s) to finish on their own; after
-        that every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers that
-        are still running after another ``Timeouts.close`` are cancelled, and requests without an answer get status 503.
-        Cancelling does not stop the shutdown, only the waiting for it.
+        Clients get GOAWAY first. Handlers then have ``Timeouts.drain`` (default 0 s) to finish on their own. After
+        that, every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers that
+        still run after another ``Timeouts.close`` are cancelled, and unanswered requests get status 503. Cancelling
+        stops the wait, but not the shutdown.
 
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
-            reason: Reason for all sessions, cut to 1024 bytes of UTF-8.
+            reason: Reason for all sessions, cut to 1024 bytes of UTF-8. Default none.
 
         Raises:
             ValueError: ``code`` is outside 32 bits.
-            TypeError: ``code`` is no int, or ``reason`` no str.
+            TypeError: ``code`` is not an int, or ``reason`` is not a str.
         """
         check_code("code", code, "close code")
         check_text("reason", reason)
@@ -459,10 +459,10 @@ class Server:
         await asyncio.shield(self._closing)
 
     async def wait_closed(self) -> None:
-        """Wait until the server has been closed by somebody. Cancelling changes nothing.
+        """Wait until the server is closed. Cancelling changes nothing.
 
         Raises:
-            RuntimeError: The server closed itself, because its QUIC engine failed: a defect of wtio.
+            RuntimeError: The server closed itself because its QUIC engine failed, which is a bug in wtio.
         """
         self._check_loop()
         await self._closed.wait()
@@ -521,9 +521,9 @@ class Server:
     # -- requests
 
     def __aiter__(self) -> AsyncIterator[SessionRequest]:
-        """Iterate over the requests for sessions, where there is no handler. Ends when the server is closed.
+        """Iterate over the requests for sessions, if there is no handler. Ends when the server is closed.
 
-        Any number of tasks may iterate; each request goes to one. Cancelling loses none.
+        Any number of tasks may iterate; each request goes to one of them. Cancelling loses none.
         """
         return self
 
@@ -659,54 +659,54 @@ def serve(
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
-    ``server = await wtio.serve(...)`` starts it, too; then call ``server.close()``. With a handler every request is
-    accepted and the handler runs in a task of its own; when it returns, its session is closed with code 0, and when it
+    ``server = await wtio.serve(...)`` starts it too; then call ``server.close()``. With a handler, every request is
+    accepted, and the handler runs in a task of its own. When it returns, its session is closed with code 0; if it
     raises, with ``BODY_RAISED_CODE`` (0x102) and the reason "internal error". Without a handler, take requests with
     ``async for request in server``.
 
-    What a handler raised is logged (logger ``wtio.server``), as ERROR and with its traceback. What only says what the
-    client did (StreamResetError, StreamStoppedError, ReadLimitError, an IncompleteReadError of a stream) is one line of
-    level INFO instead, and what did not fit the way to the client (DatagramTooLargeError, StreamCreditError) one of
-    level WARNING. In a minute, three errors that passed the same lines are written, and one of each of the others;
-    what comes behind is counted. The end of its own session is no reason to log.
+    Exceptions of handlers are logged (logger ``wtio.server``) as ERROR, with traceback. Exceptions that the client
+    caused (StreamResetError, StreamStoppedError, ReadLimitError, an IncompleteReadError of a stream) are one line of
+    level INFO instead, and those that the path to the client caused (DatagramTooLargeError, StreamCreditError) one of
+    level WARNING. Each minute, three errors from the same lines of code are logged, and one of each other class;
+    further ones are counted. A handler that ends because its session ended is not logged.
 
-    Leaving ``async with`` is ``Server.close``.
+    Leaving ``async with`` calls ``Server.close``.
 
     Args:
         handler: ``async def handler(session)``, or None to iterate over requests.
-        host: Name or address, or several of them; a name is bound at all of its addresses. None, ``""`` or ``"::"``
-            listen on all addresses of IPv4 and IPv6.
-        port: UDP port; 0 takes a free one, the same at all addresses (see ``Server.addresses``). Default 443.
+        host: Name or address, or several of them; the server listens on all addresses of a name. None, ``""`` and
+            ``"::"`` mean all addresses of IPv4 and IPv6.
+        port: UDP port; 0 chooses a free one, the same on all addresses (see ``Server.addresses``). Default 443.
         tls: Certificate and key.
-        protocols: Subprotocols that the handler speaks, most wanted first; the first that the client offers is chosen.
-        origins: Origins of web pages that may connect beside the server's own, such as ``https://example.org``, or
-            ``chrome-extension://…`` for an extension; ``"null"`` stands for pages without an origin, from files and
-            sandboxes; ``"*"`` allows all. There are no patterns. The server's own is ``https://`` with host and port
-            of the session's URL; servers on a loopback host are used by pages of every loopback host, too. Others get
-            status 403. Requests without Origin, which no browser makes, are let through. Default none.
-        http: Answers ordinary HTTP/3 requests: a plain function from HttpRequest to HttpResponse. None, also as its
-            result, is status 405 with ``allow: CONNECT``.
-        timeouts: Durations in seconds; None is ``Timeouts()``.
-        limits: Sizes in bytes and counts; None is ``Limits()``.
-        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells losses by chance from a full queue),
+        protocols: Subprotocols of the handler, preferred ones first. The first one that the client offers is chosen.
+        origins: Origins of web pages that may connect in addition to the server's own, such as ``https://example.org``,
+            or ``chrome-extension://…`` for an extension; ``"null"`` allows pages without an origin, from files and
+            sandboxes; ``"*"`` allows all. There are no patterns. The server's own origin is ``https://`` with host and
+            port of the session's URL; for a server on a loopback host, every loopback host counts. Other pages get
+            status 403. Requests without Origin are accepted; browsers always send one. Default none.
+        http: A plain function from HttpRequest to HttpResponse that answers ordinary HTTP/3 requests. Without it, or if
+            it returns None, they get status 405 with ``allow: CONNECT``.
+        timeouts: Durations in seconds; None means ``Timeouts()``.
+        limits: Sizes in bytes and counts; None means ``Limits()``.
+        congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells random losses from a full queue),
             ``"cubic"``, ``"newreno"`` or ``"bbr"`` (experimental). See docs/congestion.md.
-        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
-            hides the header of its stream. Default True. Without them, or with a peer that lacks them, a reset
-            waits until the header is acknowledged; strict peers cannot be reached without them.
-        strict: For conformance tests: speak draft 16 alone and hold clients to its letter. Requests of a client that
-            falls short, such as today's browsers, are reset with H3_MESSAGE_ERROR, and any ``:protocol`` but
-            ``webtransport-h3`` gets status 501. False (default) speaks every draft and lets a client lack what can be
-            done without.
-        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"``, the event loop, or ``"thread"``,
-            a thread per socket that never waits for Python. A thread serves the peer evenly where handlers compute for
-            long; where they do not, it makes every answer slower. Default ``"loop"``; see docs/late-loops.md.
+        reset_stream_at: Offer and use reliable resets (draft-ietf-quic-reliable-stream-reset), which deliver the
+            header of a stream together with its reset. Default True. Without them, or if the peer does not support
+            them, a reset waits until the header is acknowledged. Strict peers require them.
+        strict: For conformance tests: speak only draft 16, and require clients to follow it to the letter. Requests of
+            other clients, such as today's browsers, are reset with H3_MESSAGE_ERROR, and any ``:protocol`` other than
+            ``webtransport-h3`` gets status 501. False (default) speaks every draft, and requires from a client only
+            what a session needs.
+        io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"`` (default), the event loop, or
+            ``"thread"``, a thread per socket that never waits for Python. A thread serves the peer evenly if handlers
+            often compute for long; otherwise it makes every answer slower. See docs/late-loops.md.
 
     Returns:
         The server, which starts with ``async with`` or ``await``.
 
     Raises:
-        OSError: A socket cannot be had, for instance because the port is taken; raised at the start. The message names
-            address and port.
+        OSError: A socket cannot be opened, for instance because the port is in use; raised at the start. The message
+            names address and port.
         CertificateError: Certificate and key cannot be used.
         ValueError: An argument is out of its range.
         TypeError: An argument is of the wrong type.

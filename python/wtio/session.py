@@ -61,16 +61,16 @@ class Link(Protocol):
 class WebTransportSession:
     """A WebTransport session. Made by ``wtio.connect``, ``wtio.serve`` and ``SessionRequest.accept``.
 
-    When it ends, every pending call raises the same error, SessionClosedOK or SessionClosedError, and so does every
-    later one. ``async with session`` closes it: with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised
-    anything else than this session's own end.
+    When it ends, every pending call and every later one raises the same error, SessionClosedOK or SessionClosedError.
+    ``async with session`` closes it, with code 0, or with ``BODY_RAISED_CODE`` (0x102) if the body raised anything
+    other than the end of this session.
 
-    A client's session that is let go of while it is open, with no task that waits on it, is closed with code 0 and
-    gives a ResourceWarning. A server holds its sessions itself.
+    If a client drops the last reference to an open session and no task waits on it, the session is closed with code 0
+    and gives a ResourceWarning. A server keeps its sessions itself.
 
-    A session belongs to its event loop, and so do its streams: where another loop runs, or on another thread, whatever
-    changes something or waits raises RuntimeError. Properties, ``stats`` and ``report`` may be read from any thread. It
-    does not survive ``os.fork``: in the child its engine is dead.
+    A session and its streams belong to its event loop. On another loop or thread, calls that wait or change something
+    raise RuntimeError. Properties, ``stats`` and ``report`` can be read from any thread. A session does not survive
+    ``os.fork``: its engine does not work in the child.
 
     Source: draft-ietf-webtrans-http3-16.
     """
@@ -107,19 +107,19 @@ class WebTransportSession:
 
     @property
     def remote_address(self) -> tuple[str, int]:
-        """IP address and UDP port of the peer; once the session has ended, its last ones."""
+        """IP address and UDP port of the peer; after the end of the session, the last ones."""
         return self._state.remote_address
 
     @property
     def facts(self) -> SessionFacts:
-        """Everything agreed when the session was established, in one immutable object."""
+        """What was agreed when the session was established, as one immutable object."""
         return self._state.facts
 
     @property
     def report(self) -> ConnectionReport:
-        """Everything known of the connection now: a new value each time, also after the end. ``str()`` makes it text.
+        """What is known about the connection now: a new value each time, also after the end. ``str()`` makes it text.
 
-        It is put together when it is asked for, which takes some tenths of a millisecond.
+        It is put together on request, which takes some tenths of a millisecond.
         """
         return self._link.report(self._state, self._trace)
 
@@ -140,12 +140,12 @@ class WebTransportSession:
 
     @property
     def protocol(self) -> str | None:
-        """The subprotocol that the server chose; None for none."""
+        """The subprotocol that the server chose; None without one."""
         return self._state.facts.protocol
 
     @property
     def dialect(self) -> str:
-        """The family of drafts that is spoken, whose members cannot be told apart.
+        """The group of drafts in use. Drafts of one group cannot be told apart.
 
         ``draft02`` (drafts 00 to 05), ``draft07`` (07 to 12), ``draft13`` (13 and 14) or ``draft15`` (15 and later).
         """
@@ -153,17 +153,17 @@ class WebTransportSession:
 
     @property
     def request_headers(self) -> Headers:
-        """The client's headers in order, names in lower case, pseudo-headers left out."""
+        """The client's headers in order, names in lower case, without pseudo-headers."""
         return self._state.facts.request_headers
 
     @property
     def response_headers(self) -> Headers:
-        """The server's headers in order, names in lower case, pseudo-headers left out."""
+        """The server's headers in order, names in lower case, without pseudo-headers."""
         return self._state.facts.response_headers
 
     @property
     def is_closed(self) -> bool:
-        """Whether the session has ended, on whatever way."""
+        """Whether the session has ended, for any reason."""
         return self._state.close_info is not None
 
     @property
@@ -191,19 +191,19 @@ class WebTransportSession:
     ) -> WebTransportStream:
         """Open a stream that carries bytes both ways.
 
-        Waits only while the peer allows no further stream. The peer sees the stream with its first bytes. Cancelling
-        opens none.
+        Waits only while the peer allows no further stream. The peer sees the stream when its first bytes arrive.
+        Cancelling opens none.
 
         Args:
-            send_order: Priority: streams with a higher number send first. Default 0.
+            send_order: Priority: streams with a higher number are sent first. Default 0.
             wait_until_available: False raises StreamCreditError instead of waiting.
 
         Returns:
-            The new stream. Dropping the last reference to it resets and stops what is unfinished, with code 0.
+            The new stream. Dropping the last reference to an unfinished stream resets and stops it with code 0.
 
         Raises:
             SessionClosed: The session has ended.
-            StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
+            StreamCreditError: The peer allows no further stream now, and ``wait_until_available`` is False.
             ValueError: ``send_order`` does not fit into 32 bits.
             TypeError: An argument is of the wrong type.
 
@@ -215,10 +215,10 @@ class WebTransportSession:
     async def create_unidirectional_stream(
         self, *, send_order: int = 0, wait_until_available: bool = True
     ) -> WebTransportSendStream:
-        """Open a stream that carries bytes to the peer only. In all else as ``create_bidirectional_stream``.
+        """Open a stream that carries bytes only to the peer. Otherwise as ``create_bidirectional_stream``.
 
         Args:
-            send_order: Priority: streams with a higher number send first. Default 0.
+            send_order: Priority: streams with a higher number are sent first. Default 0.
             wait_until_available: False raises StreamCreditError instead of waiting.
 
         Returns:
@@ -226,7 +226,7 @@ class WebTransportSession:
 
         Raises:
             SessionClosed: The session has ended.
-            StreamCreditError: The peer allows no further stream now, and waiting was not wanted.
+            StreamCreditError: The peer allows no further stream now, and ``wait_until_available`` is False.
             ValueError: ``send_order`` does not fit into 32 bits.
             TypeError: An argument is of the wrong type.
 
@@ -238,8 +238,8 @@ class WebTransportSession:
     def incoming_bidirectional_streams(self) -> IncomingStreams[WebTransportStream]:
         """Iterate over the bidirectional streams that the peer opens: ``async for stream in …``.
 
-        The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
-        ends, streams that had arrived come first, then SessionClosed is raised.
+        The iterator waits for the next stream; cancelling loses none. Several tasks may iterate. When the session ends,
+        it first returns the streams that had arrived, and then raises SessionClosed.
         """
         state = self._state
         make = partial(WebTransportStream, session=self, state=state)
@@ -248,8 +248,8 @@ class WebTransportSession:
     def incoming_unidirectional_streams(self) -> IncomingStreams[WebTransportReceiveStream]:
         """Iterate over the unidirectional streams that the peer opens: ``async for stream in …``.
 
-        The iterator waits for the next stream; cancelling that loses none. Several tasks may iterate. When the session
-        ends, streams that had arrived come first, then SessionClosed is raised.
+        The iterator waits for the next stream; cancelling loses none. Several tasks may iterate. When the session ends,
+        it first returns the streams that had arrived, and then raises SessionClosed.
         """
         state = self._state
         make = partial(WebTransportReceiveStream, session=self, state=state)
@@ -260,15 +260,15 @@ class WebTransportSession:
     def send_datagram(self, data: Buffer) -> None:
         """Send a datagram: unreliable, unordered, not flow-controlled. Never waits.
 
-        What does not fit into the queue (``Limits.datagram_send_buffer``, default 1 MiB) pushes out the oldest, and
-        ``stats`` counts it.
+        If the queue is full (``Limits.datagram_send_buffer``, default 1 MiB), the oldest datagrams are dropped, and
+        ``stats`` counts them.
 
         Args:
             data: Bytes-like and contiguous, at most ``max_datagram_size`` bytes, possibly empty. Copied.
 
         Raises:
-            DatagramTooLargeError: ``data`` exceeds what the path carries now; has ``size`` and ``limit``.
-            TypeError: ``data`` is text, no buffer, or not contiguous.
+            DatagramTooLargeError: ``data`` is larger than the path allows now; has ``size`` and ``limit``.
+            TypeError: ``data`` is text, not a buffer, or not contiguous.
             SessionClosed: The session has ended.
 
         Source: RFC 9221; RFC 9297, section 2.1; draft-ietf-webtrans-http3-16, section 4.5.
@@ -282,7 +282,7 @@ class WebTransportSession:
     async def receive_datagram(self) -> bytes:
         """Return the oldest datagram that has arrived, waiting for one.
 
-        Does not suspend if one is there. Cancelling loses none. Several tasks may wait; each datagram goes to one.
+        Does not suspend if one has arrived. Cancelling loses none. Several tasks may wait; each datagram goes to one.
         Unread datagrams beyond ``Limits.datagram_receive_count`` (default 1024) or ``Limits.datagram_receive_buffer``
         (default 1 MiB) are dropped, oldest first. Those that arrived before the end of the session are delivered.
 
@@ -306,7 +306,7 @@ class WebTransportSession:
                 return data
 
     def incoming_datagrams(self) -> IncomingDatagrams:
-        """Iterate over the datagrams that arrive: ``async for data in …``; as ``receive_datagram``."""
+        """Iterate over the datagrams that arrive: ``async for data in …``. Otherwise as ``receive_datagram``."""
         return IncomingDatagrams(self.receive_datagram)
 
     # -- the end
@@ -314,18 +314,18 @@ class WebTransportSession:
     async def close(self, code: int = 0, reason: str = "") -> None:
         """End the session with a code and a reason for the peer.
 
-        Streams that were finished are delivered first; all others are reset. Takes at most twice ``Timeouts.close``
-        (default 2 s each): once until finished streams are acknowledged, once until the peer has said goodbye too.
-        Pending calls on this session raise SessionClosed. On a session that has ended already nothing changes: the
-        first code and reason hold. Cancelling sends the goodbye at once and does not wait for an answer.
+        Finished streams are delivered first; all others are reset. Takes at most twice ``Timeouts.close`` (default 2 s
+        each): once until finished streams are acknowledged, and once until the peer has closed the session too. Pending
+        calls on this session raise SessionClosed. On a session that has already ended, nothing changes: the first code
+        and reason stay. Cancelling sends the close at once and does not wait for an answer.
 
         Args:
             code: Application close code, 0 … 2^32-1. Default 0.
-            reason: Words for the peer; cut to 1024 bytes of UTF-8, at a character. Default none.
+            reason: Text for the peer, cut to 1024 bytes of UTF-8 between characters. Default none.
 
         Raises:
             ValueError: ``code`` is outside 32 bits.
-            TypeError: ``code`` is no int, or ``reason`` no str.
+            TypeError: ``code`` is not an int, or ``reason`` is not a str.
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
@@ -342,9 +342,9 @@ class WebTransportSession:
         await self._link.wait_session_over(state)
 
     async def abort(self) -> None:
-        """End the session at once and without a goodbye: the peer gets a reset of the CONNECT stream.
+        """End the session at once, without a close code: the CONNECT stream is reset.
 
-        A connection that carries no other session is closed with it. Data in flight is given up. Does nothing on a
+        If the connection carries no other session, it is closed too. Data in flight is given up. Does nothing on a
         session that has ended. Never waits, so cancelling cannot interrupt it.
 
         Source: draft-ietf-webtrans-http3-16, section 6.
@@ -376,7 +376,7 @@ class WebTransportSession:
             raise self._state.closed_error()
 
     async def wait_closed(self) -> CloseInfo:
-        """Wait until the session has ended, on whatever way, and say how. Never raises for it.
+        """Wait until the session has ended, for any reason, and return how. The end itself raises nothing here.
 
         Cancelling changes nothing.
         """
@@ -392,7 +392,7 @@ class WebTransportSession:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The body's own exception is never masked: close() raises nothing but a cancellation.
+        # This never masks the body's exception, because close() raises nothing but a cancellation.
         if error is None or self.is_closed:
             await self.close()
         else:
@@ -401,7 +401,7 @@ class WebTransportSession:
     # -- more
 
     def stats(self) -> SessionStats:
-        """Return a snapshot of the connection's and this session's numbers. Never fails, also after the end."""
+        """Return a snapshot of the connection's and this session's numbers. Never fails, even after the end."""
         connection = self._core.stats()
         datagrams = self._state.datagram_stats()
         credit = self._state.credit()
@@ -430,7 +430,7 @@ class WebTransportSession:
         )
 
     def export_keying_material(self, label: bytes, context: bytes = b"", *, length: int) -> bytes:
-        """Derive secret bytes that both sides of this session, and nobody else, can derive.
+        """Derive secret bytes that only the two sides of this session can derive.
 
         Args:
             label: What the bytes are for, at most 255 bytes.
@@ -442,7 +442,7 @@ class WebTransportSession:
 
         Raises:
             ValueError: An argument is out of its range.
-            TypeError: ``label`` or ``context`` is not bytes-like, or ``length`` is no int.
+            TypeError: ``label`` or ``context`` is not bytes-like, or ``length`` is not an int.
             SessionClosed: The session has ended.
 
         Source: draft-ietf-webtrans-http3-16, section 4.8.
