@@ -507,9 +507,9 @@ class Connection:
         """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
         number = session.session_id
         self._bound_end(number)
-        # Trap C1: the capsule and the end of the stream, and nothing that would make a peer discard them. They leave in
-        # a packet of their own: resets in the same packet come in front of them, and Chromium's tab may crash when its
-        # streams are reset before it learns that the session is over.
+        # Only the capsule and the end of the stream: with a STOP_SENDING beside it, browsers drop the capsule. They
+        # leave in a packet of their own: resets in the same packet come in front of them, and Chromium's tab may crash
+        # when its streams are reset before it learns that the session is over.
         self.h3.close_session(number, code, reason)
         self._pump()
         # The end is noted before the drive, which may already bring the peer's answer: without an end of its own by
@@ -565,7 +565,7 @@ class Connection:
             self.core.end_session(session.session_id, _GONE)
 
     def _bound_end(self, number: int) -> None:
-        """Give the peer a bounded time to end a session; then end it without it (trap C2)."""
+        """Give the peer a bounded time to end a session, then end it without the peer."""
         session = self.sessions.get(number)
         if session is not None and session.end_timer is None:
             session.end_timer = self.loop.call_later(self.timeouts.close, self._expire_session, number)
