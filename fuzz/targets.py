@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from fuzz.reference import reference_item, reference_list, reference_records
 from wtio.protocol import capsules, codes, fields, frames, huffman, messages, qpack, settings, varint
 from wtio.protocol.connection import H3Connection
-from wtio.protocol.events import (
+from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import (
     CloseConnection,
     ConnectionFailed,
     Event,
@@ -26,8 +28,6 @@ from wtio.protocol.events import (
     SessionFinished,
     Stop,
 )
-from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
-from wtio.protocol.limits import ProtocolLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from wtio import _core
-    from wtio.protocol.events import SessionRequested
+    from wtio.protocol.outbox import SessionRequested
     from wtio.protocol.settings import Dialect
 
 __all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionRequest"]

@@ -39,9 +39,9 @@ from wtio.errors import (
     SessionRejectedError,
 )
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.events import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
+from wtio.protocol.outbox import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, client_engine
 

@@ -37,11 +37,11 @@ from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import RESPONSE_RESERVED
-from wtio.protocol.events import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
-from wtio.protocol.events import SessionClosed as RequestGone
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
+from wtio.protocol.outbox import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
+from wtio.protocol.outbox import SessionClosed as RequestGone
 from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine

@@ -7,19 +7,9 @@ from typing import Any, TypeVar
 
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
-from wtio.protocol.connection import (
-    CloseConnection,
-    Event,
-    FreeStream,
-    H3Connection,
-    Output,
-    Reset,
-    Role,
-    Send,
-    SessionRequested,
-    Stop,
-)
+from wtio.protocol.connection import H3Connection
 from wtio.protocol.frames import FrameType, encode_record
+from wtio.protocol.outbox import CloseConnection, Event, FreeStream, Output, Reset, Role, Send, SessionRequested, Stop
 from wtio.protocol.qpack import decode_field_section, encode_field_section
 from wtio.protocol.settings import decode_settings, encode_settings
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import _MOST_REMEMBERED, ProtocolLimits
+from wtio.protocol.connection import _MOST_REMEMBERED
 from wtio.protocol.frames import encode_record
+from wtio.protocol.limits import ProtocolLimits
 
 from .pair import CHROMIUM, CLIENT_CONTROL, GREASE, Side, connect, data, headers, requested_server, server
 

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import (
+from wtio.protocol.faults import SessionStateError
+from wtio.protocol.frames import encode_record
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import (
     CloseConnection,
     GoawayReceived,
-    ProtocolLimits,
     Send,
     SessionAccepted,
     SessionClosed,
     SessionDraining,
     SessionFinished,
     SessionRequested,
-    SessionStateError,
     SessionStopping,
 )
-from wtio.protocol.frames import encode_record
 from wtio.protocol.session import EXPORTER_LABEL, LIVE, TRANSITIONS, Effect, Input, Session, State, exporter_context
 
 from .pair import (

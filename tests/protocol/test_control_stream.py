@@ -4,8 +4,8 @@ import pytest
 
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import ConnectionFailed, Role, SettingsReceived
 from wtio.protocol.frames import encode_record
+from wtio.protocol.outbox import ConnectionFailed, Role, SettingsReceived
 
 from .pair import (
     CLIENT_CONTROL,

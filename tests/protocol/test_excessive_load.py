@@ -11,9 +11,9 @@ import pytest
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_limit
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import ConnectionFailed
 from wtio.protocol.frames import encode_record
 from wtio.protocol.limits import SMALL_FRAME, ProtocolLimits
+from wtio.protocol.outbox import ConnectionFailed
 
 from .pair import (
     CHROMIUM,

@@ -5,8 +5,9 @@ import pytest
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_limit
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import CapsuleReceived, H3Connection, SessionClosed, SessionRequested
+from wtio.protocol.connection import H3Connection
 from wtio.protocol.frames import encode_record
+from wtio.protocol.outbox import CapsuleReceived, SessionClosed, SessionRequested
 from wtio.protocol.settings import Dialect
 
 from .pair import (

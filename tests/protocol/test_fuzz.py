@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
-from wtio.protocol.connection import (
+from wtio.protocol.faults import SessionStateError
+from wtio.protocol.frames import FrameType, encode_record
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import (
     CloseConnection,
     ConnectionFailed,
-    ProtocolLimits,
     Reset,
     Role,
     Send,
     SessionClosed,
     SessionFinished,
     SessionRequested,
-    SessionStateError,
     Stop,
 )
-from wtio.protocol.frames import FrameType, encode_record
 
 from .pair import (
     CHROMIUM,

@@ -17,8 +17,8 @@ from wtio._connection.base import Connection
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes, from_wire
-from wtio.protocol.events import Output, Send
 from wtio.protocol.frames import encode_record
+from wtio.protocol.outbox import Output, Send
 from wtio.testing import Network, session_pair
 
 from .pair import CHROMIUM, DRAFT15_CLIENT, DRAFT15_SERVER, close, data, headers

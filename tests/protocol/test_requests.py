@@ -6,8 +6,10 @@ import pytest
 
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import (
-    ProtocolLimits,
+from wtio.protocol.faults import SessionStateError
+from wtio.protocol.frames import encode_record
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import (
     RequestReceived,
     Send,
     SessionAccepted,
@@ -15,10 +17,8 @@ from wtio.protocol.connection import (
     SessionFinished,
     SessionRejected,
     SessionRequested,
-    SessionStateError,
     SessionStopping,
 )
-from wtio.protocol.frames import encode_record
 from wtio.protocol.settings import Dialect
 
 from .pair import (

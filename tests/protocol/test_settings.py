@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import Role, Send, SessionRequested, SettingsReceived
 from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.outbox import Role, Send, SessionRequested, SettingsReceived
 from wtio.protocol.settings import (
     DIALECTS,
     Dialect,

@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import SessionRequested, SettingsReceived
+from wtio.protocol.outbox import SessionRequested, SettingsReceived
 from wtio.protocol.settings import Dialect
 from wtio.protocol.transport_parameters import PeerTransport
 

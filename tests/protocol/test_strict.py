@@ -7,7 +7,7 @@ import pytest
 import wtio
 from wtio import testing
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import SessionRequested, SettingsReceived
+from wtio.protocol.outbox import SessionRequested, SettingsReceived
 from wtio.protocol.settings import Dialect
 from wtio.protocol.transport_parameters import (
     PeerTransport,

@@ -18,6 +18,7 @@ from wtio import testing
 from wtio._connection.base import _ENDS_PER_TURN, Connection
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.limits import ProtocolLimits
 from wtio.testing import Network
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def test_a_session_costs_the_protocol_the_same_however_many_there_are() -> None:
 def test_a_parked_request_costs_the_same_however_many_there_are() -> None:
     cost = {}
     for count in (200, 400):
-        limits = wtio.protocol.connection.ProtocolLimits(max_parked_requests=count)
+        limits = ProtocolLimits(max_parked_requests=count)
         side = server(None, limits=limits, max_sessions=count)
         with counted() as counter:
             for number in range(0, 4 * count, 4):

@@ -29,8 +29,9 @@ from wtio.errors import RemoteProtocolError
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, cut_reason
 from wtio.protocol.codes import ErrorCodes, describe
-from wtio.protocol.connection import H3Connection, ProtocolLimits
-from wtio.protocol.events import (
+from wtio.protocol.connection import H3Connection
+from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import (
     CapsuleReceived,
     CloseConnection,
     Event,

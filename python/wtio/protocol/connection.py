@@ -22,7 +22,17 @@ from wtio.protocol.capsules import (
     encode_close,
 )
 from wtio.protocol.codes import ErrorCodes, describe
-from wtio.protocol.events import (
+from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
+from wtio.protocol.fields import (
+    parse_string_item,
+    parse_string_list,
+    serialize_string,
+    serialize_string_list,
+    serialize_token,
+)
+from wtio.protocol.frames import FrameType, Handling, RecordReader, StreamType, encode_record
+from wtio.protocol.limits import DEFAULT_LIMITS, Earnings, ProtocolLimits
+from wtio.protocol.outbox import (
     CapsuleReceived,
     CloseConnection,
     ConnectionFailed,
@@ -45,16 +55,6 @@ from wtio.protocol.events import (
     SettingsReceived,
     Stop,
 )
-from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
-from wtio.protocol.fields import (
-    parse_string_item,
-    parse_string_list,
-    serialize_string,
-    serialize_string_list,
-    serialize_token,
-)
-from wtio.protocol.frames import FrameType, Handling, RecordReader, StreamType, encode_record
-from wtio.protocol.limits import DEFAULT_LIMITS, Earnings, ProtocolLimits
 from wtio.protocol.request import RequestStream
 from wtio.protocol.session import LIVE, Effect, Input, Session, State
 from wtio.protocol.settings import (
@@ -74,32 +74,7 @@ from wtio.protocol.unidirectional import PeerStreams
 if TYPE_CHECKING:
     from wtio.protocol.transport_parameters import PeerTransport
 
-__all__ = [
-    "CapsuleReceived",
-    "CloseConnection",
-    "ConnectionFailed",
-    "Event",
-    "FreeStream",
-    "GoawayReceived",
-    "H3Connection",
-    "Headers",
-    "Output",
-    "ProtocolLimits",
-    "RequestReceived",
-    "Reset",
-    "Role",
-    "Send",
-    "SessionAccepted",
-    "SessionClosed",
-    "SessionDraining",
-    "SessionFinished",
-    "SessionRejected",
-    "SessionRequested",
-    "SessionStateError",
-    "SessionStopping",
-    "SettingsReceived",
-    "Stop",
-]
+__all__ = ["REQUEST_RESERVED", "RESPONSE_RESERVED", "H3Connection"]
 
 
 # Both are taken in every dialect, unless strict: which one a client sends follows its own reading of the drafts.

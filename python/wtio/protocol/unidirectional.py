@@ -5,10 +5,10 @@ from typing import Final, Protocol
 
 from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.events import Output, Reset, Stop
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader, StreamType
 from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import Output, Reset, Stop
 from wtio.protocol.settings import decode_settings
 
 __all__ = ["PeerStreams"]
