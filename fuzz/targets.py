@@ -24,8 +24,8 @@ from wtio.protocol.outbox import (
     Reset,
     Role,
     Send,
-    SessionClosed,
     SessionFinished,
+    SessionTerminated,
     Stop,
 )
 
@@ -493,7 +493,7 @@ def _check_story(h3: H3Connection, told: list[Event | Output]) -> None:
     assert h3.closed == bool(closes)
     for close in closes:
         assert len(close.reason) < 300
-    for kind in (SessionClosed, SessionFinished):
+    for kind in (SessionTerminated, SessionFinished):
         ended = [item.stream_id for item in told if isinstance(item, kind)]
         assert len(set(ended)) == len(ended)
     sealed: set[int | Role] = set()

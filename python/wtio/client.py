@@ -41,7 +41,7 @@ from wtio.errors import (
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.messages import check_headers
-from wtio.protocol.outbox import Event, SessionAccepted, SessionClosed, SessionRejected, SettingsReceived
+from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, client_engine
 
@@ -135,7 +135,7 @@ class _Asked:
         self.trace = trace
         self.notify = notify
         self.session: WebTransportSession | None = None
-        self.rejection: SessionRejected | SessionClosed | None = None
+        self.rejection: SessionRejected | SessionTerminated | None = None
 
 
 class ClientConnection(Connection):
@@ -318,7 +318,7 @@ class ClientConnection(Connection):
                     asked.trace,
                 )
                 asked.notify()
-            case SessionRejected(number) | SessionClosed(number):
+            case SessionRejected(number) | SessionTerminated(number):
                 if asked := self._asked.pop(number, None):
                     asked.rejection = event
                     self.forget_request(number)
@@ -713,9 +713,9 @@ class Connector:
             return False
         return await spare.wait(asked, self._changed)
 
-    def _rejection(self, event: SessionRejected | SessionClosed) -> ConnectError:
+    def _rejection(self, event: SessionRejected | SessionTerminated) -> ConnectError:
         url = self._target.url
-        if isinstance(event, SessionClosed):
+        if isinstance(event, SessionTerminated):
             error = ConnectError(f"the session request to `{url}` was not answered: {event.reason or 'it was reset'}")
             if event.wire_code is not None:
                 error.__cause__ = RemoteProtocolError(event.reason, error_code=event.wire_code)

@@ -40,8 +40,14 @@ from wtio.protocol.connection import RESPONSE_RESERVED
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
-from wtio.protocol.outbox import Event, RequestReceived, SessionFinished, SessionRequested, SessionStopping
-from wtio.protocol.outbox import SessionClosed as RequestGone
+from wtio.protocol.outbox import (
+    Event,
+    RequestReceived,
+    SessionFinished,
+    SessionRequested,
+    SessionStopping,
+    SessionTerminated,
+)
 from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine
@@ -97,7 +103,7 @@ class ServerConnection(Connection):
                 self.server._take_request(request)
             case RequestReceived():
                 self._answer(event)
-            case RequestGone(number) | SessionFinished(number):
+            case SessionTerminated(number) | SessionFinished(number):
                 if gone := self.requests.get(number):
                     gone.note_gone()
                     self.forget_request(number)

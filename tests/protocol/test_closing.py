@@ -17,11 +17,11 @@ from wtio.protocol.outbox import (
     GoawayReceived,
     Send,
     SessionAccepted,
-    SessionClosed,
     SessionDraining,
     SessionFinished,
     SessionRequested,
     SessionStopping,
+    SessionTerminated,
 )
 from wtio.protocol.session import EXPORTER_LABEL, LIVE, TRANSITIONS, Effect, Input, Session, State, exporter_context
 
@@ -45,7 +45,7 @@ from .pair import (
 )
 
 OPENED = [open_client, open_server]
-ended_cleanly = SessionClosed(0, 0, "", clean=True, by="peer", wire_code=None)
+ended_cleanly = SessionTerminated(0, 0, "", clean=True, by="peer", wire_code=None)
 
 
 def open_pair() -> Pair:
@@ -73,9 +73,11 @@ def test_close_code_and_reason_reach_the_peer(code: int, reason: str) -> None:
     pair = open_pair()
     pair.client.h3.close_session(0, code, reason)
     pair.exchange()
-    assert pair.server.of(SessionClosed) == [SessionClosed(0, code, reason, clean=True, by="peer", wire_code=None)]
+    assert pair.server.of(SessionTerminated) == [
+        SessionTerminated(0, code, reason, clean=True, by="peer", wire_code=None)
+    ]
     # R85: the receiver ends its side too, and both are done with the stream.
-    assert pair.client.of(SessionClosed) == []
+    assert pair.client.of(SessionTerminated) == []
     assert pair.client.of(SessionFinished) == pair.server.of(SessionFinished) == [SessionFinished(0)]
     assert pair.client.is_free(0)
     assert pair.server.is_free(0)
@@ -86,7 +88,7 @@ def test_c3_r82_long_reason_is_cut_and_the_peer_takes_it() -> None:
     pair = open_pair()
     pair.server.h3.close_session(0, 1, "日" * 1000)
     pair.exchange()
-    assert pair.client.of(SessionClosed)[0].reason == "日" * 341
+    assert pair.client.of(SessionTerminated)[0].reason == "日" * 341
 
 
 @pytest.mark.parametrize("opened", OPENED)
@@ -174,7 +176,7 @@ def test_c4_r87_end_without_capsule_is_code_0_without_reason(opened: Any) -> Non
 def test_c4_reset_is_abnormal(opened: Any) -> None:
     side = opened()
     [closed, finished] = side.reset(0, ErrorCodes.H3_REQUEST_CANCELLED)
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert (closed.clean, closed.by, closed.wire_code) == (False, "peer", ErrorCodes.H3_REQUEST_CANCELLED)
     assert finished == SessionFinished(0)
     assert side.resets(0) == [ErrorCodes.H3_REQUEST_CANCELLED]
@@ -183,7 +185,7 @@ def test_c4_reset_is_abnormal(opened: Any) -> None:
 @pytest.mark.parametrize("opened", OPENED)
 def test_r85_receiver_of_close_ends_its_side_at_once(opened: Any) -> None:
     side = opened()
-    assert side.receive(0, close(5, "é")) == [SessionClosed(0, 5, "é", clean=True, by="peer", wire_code=None)]
+    assert side.receive(0, close(5, "é")) == [SessionTerminated(0, 5, "é", clean=True, by="peer", wire_code=None)]
     assert side.ended(0)
     assert side.h3.session_state(0) == "ending"
     assert side.h3.sessions == 0
@@ -203,7 +205,7 @@ def test_c4_r86_data_after_close_resets_with_message_error(opened: Any, rest: by
         side.receive(0, close(5, "x"))
         for byte in rest:
             side.receive(0, bytes((byte,)))
-    assert side.of(SessionClosed) == [SessionClosed(0, 5, "x", clean=True, by="peer", wire_code=None)]
+    assert side.of(SessionTerminated) == [SessionTerminated(0, 5, "x", clean=True, by="peer", wire_code=None)]
     assert side.resets(0) == side.stops(0) == [ErrorCodes.H3_MESSAGE_ERROR]
     assert side.close_code is None
     assert side.of(SessionFinished) == [SessionFinished(0)]
@@ -229,7 +231,7 @@ def test_r86_a_frame_that_goes_on_behind_the_close_resets_before_the_rest_has_ar
 def test_frames_that_carry_nothing_may_follow_the_close(opened: Any) -> None:
     side = opened()
     events = side.receive(0, close() + data(b"") + encode_record(GREASE, b"x"), True)
-    assert [type(event) for event in events] == [SessionClosed, SessionFinished]
+    assert [type(event) for event in events] == [SessionTerminated, SessionFinished]
     assert side.resets(0) == []
 
 
@@ -240,7 +242,7 @@ def test_r89_close_split_over_data_frames_and_packets(opened: Any) -> None:
     stream = b"".join(data(capsule[index : index + 1]) for index in range(len(capsule)))
     for byte in stream:
         side.receive(0, bytes((byte,)))
-    assert side.of(SessionClosed) == [SessionClosed(0, 9, "späte", clean=True, by="peer", wire_code=None)]
+    assert side.of(SessionTerminated) == [SessionTerminated(0, 9, "späte", clean=True, by="peer", wire_code=None)]
 
 
 @pytest.mark.parametrize("opened", OPENED)
@@ -250,7 +252,7 @@ def test_r89_close_split_over_data_frames_and_packets(opened: Any) -> None:
 def test_c3_r83_r89_bad_close_capsule_is_message_error(opened: Any, value: bytes) -> None:
     side = opened()
     [closed, _] = side.receive(0, data(encode_record(0x2843, value)))
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert (closed.clean, closed.by, closed.wire_code) == (False, "local", ErrorCodes.H3_MESSAGE_ERROR)
     assert side.resets(0) == side.stops(0) == [ErrorCodes.H3_MESSAGE_ERROR]
     assert side.close_code is None
@@ -260,7 +262,7 @@ def test_c3_r83_r89_bad_close_capsule_is_message_error(opened: Any, value: bytes
 def test_r82_reason_of_1024_bytes_is_taken(opened: Any) -> None:
     side = opened()
     side.receive(0, data(encode_record(0x2843, bytes(4) + b"a" * 1024)))
-    assert len(side.of(SessionClosed)[0].reason) == 1024
+    assert len(side.of(SessionTerminated)[0].reason) == 1024
 
 
 @pytest.mark.parametrize("opened", OPENED)
@@ -268,7 +270,7 @@ def test_r82_reason_of_1024_bytes_is_taken(opened: Any) -> None:
 def test_r89_capsule_cut_short_by_the_end_is_message_error(opened: Any, piece: bytes) -> None:
     side = opened()
     [closed, _] = side.receive(0, data(piece), True)
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert closed.wire_code == ErrorCodes.H3_MESSAGE_ERROR
 
 
@@ -279,7 +281,7 @@ def test_stop_before_the_close_capsule_does_not_hide_it(opened: Any) -> None:
     assert side.resets(0) == [ErrorCodes.WT_SESSION_GONE]
     assert side.stop(0, ErrorCodes.WT_SESSION_GONE) == []
     events = side.receive(0, close(4, "why"), True)
-    assert events == [SessionClosed(0, 4, "why", clean=True, by="peer", wire_code=None), SessionFinished(0)]
+    assert events == [SessionTerminated(0, 4, "why", clean=True, by="peer", wire_code=None), SessionFinished(0)]
     assert side.resets(0) == [ErrorCodes.WT_SESSION_GONE]
     assert not side.ended(0)
 
@@ -289,8 +291,8 @@ def test_stop_before_the_answer_does_not_hide_the_close_that_follows() -> None:
     side = connecting_client()
     assert side.stop(0, ErrorCodes.WT_SESSION_GONE) == []
     events = side.receive(0, headers((":status", "200")) + close(7, "no"), end=True)
-    assert [type(event) for event in events] == [SessionAccepted, SessionStopping, SessionClosed, SessionFinished]
-    assert side.of(SessionClosed) == [SessionClosed(0, 7, "no", clean=True, by="peer", wire_code=None)]
+    assert [type(event) for event in events] == [SessionAccepted, SessionStopping, SessionTerminated, SessionFinished]
+    assert side.of(SessionTerminated) == [SessionTerminated(0, 7, "no", clean=True, by="peer", wire_code=None)]
     assert side.is_free(0)
 
 
@@ -380,8 +382,8 @@ def test_r53_r54_goaway_drains_all_sessions_and_forbids_new_ones() -> None:
 def test_request_that_goaway_excludes_is_over() -> None:
     side = connecting_client()
     events = side.receive(SERVER_CONTROL, encode_record(0x7, varint.encode(0)))
-    assert [type(event) for event in events] == [GoawayReceived, SessionClosed, SessionFinished]
-    assert isinstance(events[1], SessionClosed)
+    assert [type(event) for event in events] == [GoawayReceived, SessionTerminated, SessionFinished]
+    assert isinstance(events[1], SessionTerminated)
     assert (events[1].by, events[1].wire_code) == ("peer", ErrorCodes.H3_REQUEST_REJECTED)
     assert side.resets(0) == [ErrorCodes.H3_REQUEST_CANCELLED]
 

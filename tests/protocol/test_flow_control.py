@@ -7,7 +7,7 @@ from wtio.protocol.capsules import CapsuleType, encode_limit
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import H3Connection
 from wtio.protocol.frames import encode_record
-from wtio.protocol.outbox import CapsuleReceived, SessionClosed, SessionRequested
+from wtio.protocol.outbox import CapsuleReceived, SessionRequested, SessionTerminated
 from wtio.protocol.settings import Dialect
 
 from .pair import (
@@ -106,7 +106,7 @@ def test_r69_r72_limit_that_does_not_grow_is_flow_control_error(kind: CapsuleTyp
         side = controlled_server()
         for value in values:
             side.receive(0, limit(kind, value))
-        assert side.of(SessionClosed)[0].wire_code == ErrorCodes.WT_FLOW_CONTROL_ERROR
+        assert side.of(SessionTerminated)[0].wire_code == ErrorCodes.WT_FLOW_CONTROL_ERROR
         assert side.resets(0) == side.stops(0) == [ErrorCodes.WT_FLOW_CONTROL_ERROR]
         assert side.close_code is None
 

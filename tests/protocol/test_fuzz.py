@@ -17,9 +17,9 @@ from wtio.protocol.outbox import (
     Reset,
     Role,
     Send,
-    SessionClosed,
     SessionFinished,
     SessionRequested,
+    SessionTerminated,
     Stop,
 )
 
@@ -179,7 +179,7 @@ def check(side: Side, actions: list[Callable[[Side], object]]) -> None:
     assert not closes or side.outputs[-1] is closes[0]
     # One end of each session, and at most one reason for it.
     requested = {event.stream_id for event in side.of(SessionRequested)}
-    closed = [event.stream_id for event in side.of(SessionClosed)]
+    closed = [event.stream_id for event in side.of(SessionTerminated)]
     finished = [event.stream_id for event in side.of(SessionFinished)]
     assert len(set(closed)) == len(closed)
     assert len(set(finished)) == len(finished)

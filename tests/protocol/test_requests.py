@@ -13,11 +13,11 @@ from wtio.protocol.outbox import (
     RequestReceived,
     Send,
     SessionAccepted,
-    SessionClosed,
     SessionFinished,
     SessionRejected,
     SessionRequested,
     SessionStopping,
+    SessionTerminated,
 )
 from wtio.protocol.settings import Dialect
 
@@ -542,7 +542,7 @@ def test_client_gives_up_a_response_that_is_too_large() -> None:
     side = connecting_client()
     side.receive(0, b"\x01" + varint.encode(2**40))
     assert side.resets(0) == [ErrorCodes.H3_EXCESSIVE_LOAD]
-    assert side.of(SessionClosed)[0].wire_code == ErrorCodes.H3_EXCESSIVE_LOAD
+    assert side.of(SessionTerminated)[0].wire_code == ErrorCodes.H3_EXCESSIVE_LOAD
 
 
 def test_x2_incomplete_frames_over_all_streams_are_bounded() -> None:
@@ -664,7 +664,7 @@ def test_c6_what_was_never_requested_cannot_be_answered(stream_id: int) -> None:
 def test_c6_request_that_the_client_cancelled_cannot_be_answered() -> None:
     side = requested_server()
     events = side.reset(0, ErrorCodes.H3_REQUEST_CANCELLED)
-    assert [type(event) for event in events] == [SessionClosed, SessionFinished]
+    assert [type(event) for event in events] == [SessionTerminated, SessionFinished]
     assert side.is_free(0)
     with pytest.raises(SessionStateError):
         side.h3.accept(0)
@@ -700,15 +700,15 @@ def test_r26_capsules_before_the_answer_are_held_until_it() -> None:
     side = requested_server()
     assert side.receive(0, data(encode_record(0x17, bytes(1000))) + DRAIN + close(7, "already"), True) == []
     events = side.run(lambda: side.h3.accept(0))
-    assert [type(event).__name__ for event in events] == ["SessionDraining", "SessionClosed", "SessionFinished"]
-    assert events[1] == SessionClosed(0, 7, "already", clean=True, by="peer", wire_code=None)
+    assert [type(event).__name__ for event in events] == ["SessionDraining", "SessionTerminated", "SessionFinished"]
+    assert events[1] == SessionTerminated(0, 7, "already", clean=True, by="peer", wire_code=None)
     assert side.ended(0)
 
 
 def test_r26_end_before_the_answer_is_held_until_it() -> None:
     side = requested_server()
     assert side.receive(0, b"", True) == []
-    assert [type(event) for event in side.run(lambda: side.h3.accept(0))] == [SessionClosed, SessionFinished]
+    assert [type(event) for event in side.run(lambda: side.h3.accept(0))] == [SessionTerminated, SessionFinished]
 
 
 @pytest.mark.parametrize("code", [b"\xff", b"\xc3"])
@@ -716,7 +716,7 @@ def test_r26_broken_reason_before_the_answer_shows_when_the_session_is_accepted(
     side = requested_server()
     side.receive(0, data(encode_record(0x2843, bytes(4) + code)))
     [closed, _] = side.run(lambda: side.h3.accept(0))
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert closed.wire_code == ErrorCodes.H3_MESSAGE_ERROR
     assert side.resets(0) == [ErrorCodes.H3_MESSAGE_ERROR]
 
@@ -731,7 +731,7 @@ def test_r26_capsules_of_a_parked_request_are_held() -> None:
     side = server(None)
     side.receive(0, connect() + DRAIN + close(3, "x"), True)
     side.receive(CLIENT_CONTROL, control_stream([(0x33, 1), (0x2C7CF000, 1)]))
-    assert side.run(lambda: side.h3.accept(0))[1] == SessionClosed(0, 3, "x", clean=True, by="peer", wire_code=None)
+    assert side.run(lambda: side.h3.accept(0))[1] == SessionTerminated(0, 3, "x", clean=True, by="peer", wire_code=None)
 
 
 def test_x3_held_capsules_are_bounded() -> None:
@@ -745,7 +745,7 @@ def test_x3_held_capsules_are_bounded() -> None:
 def test_r26_broken_capsule_before_the_answer_ends_the_request() -> None:
     side = requested_server()
     [closed, finished] = side.receive(0, close() + data(b"x"))
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert (closed.by, closed.wire_code) == ("local", ErrorCodes.H3_MESSAGE_ERROR)
     assert finished == SessionFinished(0)
 
@@ -798,7 +798,7 @@ def test_interim_responses_are_skipped_and_bounded() -> None:
 def test_malformed_response_is_message_error(fields: list[tuple[str, str]]) -> None:
     side = connecting_client()
     [closed, _] = side.receive(0, headers(*fields))
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert (closed.by, closed.wire_code, closed.clean) == ("local", ErrorCodes.H3_MESSAGE_ERROR, False)
     assert side.resets(0) == side.stops(0) == [ErrorCodes.H3_MESSAGE_ERROR]
 
@@ -812,14 +812,14 @@ def test_data_before_the_response_is_unexpected() -> None:
 def test_end_before_the_response_is_message_error() -> None:
     side = connecting_client()
     [closed, _] = side.receive(0, b"", True)
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert closed.wire_code == ErrorCodes.H3_MESSAGE_ERROR
 
 
 def test_reset_instead_of_a_response_ends_the_session() -> None:
     side = connecting_client()
     [closed, finished] = side.reset(0, ErrorCodes.H3_REQUEST_REJECTED)
-    assert isinstance(closed, SessionClosed)
+    assert isinstance(closed, SessionTerminated)
     assert (closed.clean, closed.by, closed.wire_code) == (False, "peer", ErrorCodes.H3_REQUEST_REJECTED)
     assert finished == SessionFinished(0)
 
@@ -837,7 +837,7 @@ def test_session_accepted_on_a_stopped_stream_is_ending_already() -> None:
     events = side.receive(0, headers((":status", "200")))
     assert events == [SessionAccepted(0, 200, [], None), SessionStopping(0, ErrorCodes.WT_SESSION_GONE)]
     assert side.resets(0) == [ErrorCodes.WT_SESSION_GONE]
-    assert side.receive(0, close(5, "at once"), True)[0] == SessionClosed(
+    assert side.receive(0, close(5, "at once"), True)[0] == SessionTerminated(
         0, 5, "at once", clean=True, by="peer", wire_code=None
     )
 
@@ -853,7 +853,7 @@ def test_r32_h14_choice_that_was_not_offered_is_alpn_error() -> None:
     for offered in (["a"], []):
         side = connecting_client(protocols=offered)
         [closed, _] = side.receive(0, headers((":status", "200"), ("wt-protocol", '"z"')))
-        assert isinstance(closed, SessionClosed)
+        assert isinstance(closed, SessionTerminated)
         assert closed.wire_code == ErrorCodes.WT_ALPN_ERROR
         assert side.resets(0) == side.stops(0) == [ErrorCodes.WT_ALPN_ERROR]
         assert not side.of(SessionAccepted)
@@ -868,7 +868,7 @@ def test_r30_r33_absent_or_malformed_choice_is_none_unless_one_is_required(field
     assert side.of(SessionAccepted)[0].protocol is None
     strict = connecting_client(protocols=["a", "b"], require_protocol=True)
     strict.receive(0, headers((":status", "200"), *fields))
-    assert strict.of(SessionClosed)[0].wire_code == ErrorCodes.WT_ALPN_ERROR
+    assert strict.of(SessionTerminated)[0].wire_code == ErrorCodes.WT_ALPN_ERROR
 
 
 # -- draft 09 calls the headers of the subprotocols by other names

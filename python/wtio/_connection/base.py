@@ -40,10 +40,10 @@ from wtio.protocol.outbox import (
     Reset,
     Role,
     Send,
-    SessionClosed,
     SessionDraining,
     SessionFinished,
     SessionStopping,
+    SessionTerminated,
     Stop,
 )
 from wtio.protocol.transport_parameters import read_peer_transport
@@ -682,7 +682,7 @@ class Connection:
 
     def _tell(self, event: Event) -> None:
         match event:
-            case SessionClosed(number, code, reason, clean, by, wire_code):
+            case SessionTerminated(number, code, reason, clean, by, wire_code):
                 session = self.sessions.get(number)
                 if session is None:
                     self.tell(event)

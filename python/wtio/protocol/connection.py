@@ -46,12 +46,12 @@ from wtio.protocol.outbox import (
     Role,
     Send,
     SessionAccepted,
-    SessionClosed,
     SessionDraining,
     SessionFinished,
     SessionRejected,
     SessionRequested,
     SessionStopping,
+    SessionTerminated,
     SettingsReceived,
     Stop,
 )
@@ -301,7 +301,7 @@ class H3Connection:
     ) -> None:
         """Client: ask for a session on a fresh bidirectional stream. Only after ``SettingsReceived``.
 
-        ``SessionAccepted``, ``SessionRejected`` or ``SessionClosed`` follows.
+        ``SessionAccepted``, ``SessionRejected`` or ``SessionTerminated`` follows.
 
         Args:
             stream_id: The stream, which becomes the session's id.
@@ -604,7 +604,7 @@ class H3Connection:
                 stream.session,
                 Input.RESET,
                 code=ErrorCodes.H3_REQUEST_CANCELLED,
-                report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
+                report=SessionTerminated(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
             )
             if is_unanswered:
                 self._count_refused()
@@ -629,7 +629,7 @@ class H3Connection:
                 stream.session,
                 Input.STOP,
                 code=code,
-                report=SessionClosed(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
+                report=SessionTerminated(stream_id, 0, reason, clean=False, by="peer", wire_code=code),
             )
             if is_unanswered:
                 self._count_refused()
@@ -679,7 +679,7 @@ class H3Connection:
                     session,
                     Input.FAULT,
                     code=ErrorCodes.H3_REQUEST_CANCELLED,
-                    report=SessionClosed(
+                    report=SessionTerminated(
                         stream.stream_id,
                         0,
                         "the server is going away and did not process the request",
@@ -789,7 +789,7 @@ class H3Connection:
             stream,
             session,
             Input.END,
-            report=SessionClosed(stream.stream_id, 0, "", clean=True, by="peer", wire_code=None),
+            report=SessionTerminated(stream.stream_id, 0, "", clean=True, by="peer", wire_code=None),
         )
 
     def _discard(self, stream: RequestStream, count: int) -> None:
@@ -807,7 +807,7 @@ class H3Connection:
             stream.session,
             Input.FAULT,
             code=fault.code,
-            report=SessionClosed(stream.stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code),
+            report=SessionTerminated(stream.stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code),
         )
         if not self.is_client:
             self._count_refused()
@@ -1016,7 +1016,7 @@ class H3Connection:
                 stream,
                 session,
                 Input.CLOSE_CAPSULE,
-                report=SessionClosed(stream.stream_id, code, reason, clean=True, by="peer", wire_code=None),
+                report=SessionTerminated(stream.stream_id, code, reason, clean=True, by="peer", wire_code=None),
             )
         elif capsule_type == CapsuleType.WT_DRAIN_SESSION:
             if session.is_draining:
@@ -1078,7 +1078,7 @@ class H3Connection:
         *,
         payload: bytes = b"",
         code: int = ErrorCodes.H3_NO_ERROR,
-        report: SessionClosed | None = None,
+        report: SessionTerminated | None = None,
     ) -> None:
         """Move a session on and do what the table says.
 

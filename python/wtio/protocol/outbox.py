@@ -24,12 +24,12 @@ __all__ = [
     "Role",
     "Send",
     "SessionAccepted",
-    "SessionClosed",
     "SessionDraining",
     "SessionFinished",
     "SessionRejected",
     "SessionRequested",
     "SessionStopping",
+    "SessionTerminated",
     "SettingsReceived",
     "Stop",
 ]
@@ -190,7 +190,7 @@ class SessionRejected:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionClosed:
+class SessionTerminated:
     """A session ended in a way that the application did not ask for; at most once per session.
 
     Does not come after ``close_session``, ``abort_session``, ``reject``, ``SessionRejected`` or when the whole
@@ -217,7 +217,7 @@ class SessionClosed:
 class SessionStopping:
     """The peer sent STOP_SENDING on the CONNECT stream: it is ending the session, nothing can be sent there.
 
-    Its close code and reason, or its reset, are likely on their way, and ``SessionClosed`` follows with them.
+    Its close code and reason, or its reset, are likely on their way, and ``SessionTerminated`` follows with them.
     A peer that leaves it at that should be given a bounded time and then ``abort_session``.
     """
 
@@ -281,7 +281,7 @@ Event: TypeAlias = (
     | RequestReceived
     | SessionAccepted
     | SessionRejected
-    | SessionClosed
+    | SessionTerminated
     | SessionStopping
     | SessionFinished
     | SessionDraining
