@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fuzz.reference import reference_item, reference_list, reference_records
 from wtio.protocol import capsules, codes, fields, frames, huffman, messages, qpack, settings, varint
 from wtio.protocol.connection import H3Connection
+from wtio.protocol.dialects import Dialect, negotiate
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.limits import ProtocolLimits
 from wtio.protocol.outbox import (
@@ -260,9 +261,9 @@ def fuzz_settings(data: bytes) -> None:
         written = settings.encode_settings(decoded.items())
         assert len(written) <= len(data)
         assert settings.decode_settings(written, is_client=is_client) == decoded
-        local = dict(settings.local_settings(is_client, dialects=tuple(settings.Dialect)))
-        dialect = settings.negotiate(local, decoded)
-        assert dialect is None or decoded[settings.DIALECTS[dialect].setting] > 0
+        local = dict(settings.local_settings(is_client, dialects=tuple(Dialect)))
+        dialect = negotiate(local, decoded)
+        assert dialect is None or decoded[dialect.row.setting] > 0
         for strict in (False, True):
             problem = settings.peer_problem(decoded, dialect, is_client=is_client, strict=strict)
             assert problem is None or len(problem) < 200
@@ -457,7 +458,7 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
         initial_max_streams_bidi=window,
         initial_max_streams_uni=window,
         max_sessions=1 + (flags >> 6),
-        dialects=tuple(settings.Dialect),
+        dialects=tuple(Dialect),
         strict=bool(flags & 32),
     )
     h3.start()

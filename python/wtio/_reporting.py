@@ -25,8 +25,8 @@ from wtio.errors import (
 )
 from wtio.protocol import messages, varint
 from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.dialects import PROTOCOL_FIELDS, Dialect, Setting, announced_dialects
 from wtio.protocol.fields import parse_string_list
-from wtio.protocol.settings import DIALECTS, Dialect, Setting
 from wtio.protocol.transport_parameters import TransportParameter, parameter_name, parameter_value
 from wtio.report import (
     AddressOutcome,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from wtio._facts import CloseInfo, SessionFacts
     from wtio.tls import ClientTLS
 
-_OFFER_HEADER: Final = "wt-available-protocols"
 _STEPS: Final[tuple[Step, ...]] = get_args(Step)
 _LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer", "refused": "peer", "local": "local"}
 
@@ -353,11 +352,11 @@ def _setting(identifier: int, value: int) -> SettingReport:
 
 def _offered(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """What a client's request offers as subprotocols."""
-    return tuple(parse_string_list(messages.values_of(list(headers), _OFFER_HEADER), tokens=True) or ())
+    return tuple(parse_string_list(messages.values_of(list(headers), PROTOCOL_FIELDS.offer), tokens=True) or ())
 
 
 def _announced(settings: Mapping[int, int]) -> list[str]:
-    return [row.dialect.value for row in DIALECTS.values() if settings.get(row.setting, 0) > 0]
+    return [dialect.value for dialect in announced_dialects(settings)]
 
 
 def _dialect_reason(sent: Mapping[int, int], received: Mapping[int, int] | None, dialect: Dialect | None) -> str:

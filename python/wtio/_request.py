@@ -15,15 +15,14 @@ from wtio._headers import HeaderArgument, Headers, header_pairs
 from wtio._url import without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
 from wtio.protocol.connection import RESPONSE_RESERVED
-from wtio.protocol.settings import DIALECTS
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 
 if TYPE_CHECKING:
     import asyncio
 
     from wtio import _core
+    from wtio.protocol.dialects import Dialect
     from wtio.protocol.outbox import SessionRequested
-    from wtio.protocol.settings import Dialect
 
 __all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionRequest"]
 
@@ -286,7 +285,7 @@ class SessionRequest:
         """
         self._state.core.check_loop()
         if status is None:
-            status = DIALECTS[self._state.dialect].not_found_status
+            status = self._state.dialect.row.not_found_status
         check_integer("status", status, 300, 599)
         pairs = header_pairs(headers, RESPONSE_RESERVED)
         content = bytes(contiguous_bytes(body, "body"))

@@ -15,7 +15,7 @@ import trustme
 
 import wtio
 from wtio import _core
-from wtio.protocol.settings import Setting
+from wtio.protocol.dialects import Setting
 
 from .support import opened
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wtio.cli._advice import RULES, advise
-from wtio.protocol.settings import Setting
+from wtio.protocol.dialects import Setting
 from wtio.protocol.transport_parameters import TransportParameter
 from wtio.report import (
     AddressReport,

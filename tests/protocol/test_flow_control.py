@@ -6,9 +6,9 @@ from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_limit
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connection import H3Connection
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.frames import encode_record
 from wtio.protocol.outbox import CapsuleReceived, SessionRequested, SessionTerminated
-from wtio.protocol.settings import Dialect
 
 from .pair import (
     CLIENT_CONTROL,

@@ -6,6 +6,7 @@ import pytest
 
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.frames import encode_record
 from wtio.protocol.limits import ProtocolLimits
@@ -19,7 +20,6 @@ from wtio.protocol.outbox import (
     SessionStopping,
     SessionTerminated,
 )
-from wtio.protocol.settings import Dialect
 
 from .pair import (
     CHROMIUM,

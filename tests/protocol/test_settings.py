@@ -5,17 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.dialects import Dialect, Setting, negotiate
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.outbox import Role, Send, SessionRequested, SettingsReceived
-from wtio.protocol.settings import (
-    DIALECTS,
-    Dialect,
-    Setting,
-    decode_settings,
-    encode_settings,
-    local_settings,
-    negotiate,
-)
+from wtio.protocol.settings import decode_settings, encode_settings, local_settings
 
 from .pair import (
     CHROMIUM,
@@ -247,7 +240,7 @@ def test_every_dialect_connects_to_itself(dialect: Dialect) -> None:
     pair.client.h3.send_connect(0, authority="a", path="/")
     pair.exchange()
     [request] = pair.server.of(SessionRequested)
-    assert request.protocol_token == DIALECTS[dialect].token
+    assert request.protocol_token == dialect.row.token
     assert (("sec-webtransport-http3-draft02", "1") in request.headers) == (dialect is Dialect.D02)
     pair.server.h3.accept(0)
     pair.exchange()
@@ -262,7 +255,7 @@ def test_default_sides_speak_the_newest_dialect() -> None:
 
 @pytest.mark.parametrize(("dialect", "status"), [("D02", 404), ("D07", 404), ("D13", 404), ("D15", 405)])
 def test_r20_status_for_a_resource_without_webtransport(dialect: str, status: int) -> None:
-    assert DIALECTS[Dialect[dialect]].not_found_status == status
+    assert Dialect[dialect].row.not_found_status == status
 
 
 def test_r12_h6_connect_before_settings_is_parked() -> None:

@@ -11,8 +11,8 @@ from itertools import product
 import pytest
 
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.outbox import SessionRequested, SettingsReceived
-from wtio.protocol.settings import Dialect
 from wtio.protocol.transport_parameters import PeerTransport
 
 from .pair import CLIENT_CONTROL, SERVER_CONTROL, Side, client, connect, control_stream, sent_fields, server

@@ -7,8 +7,8 @@ import pytest
 import wtio
 from wtio import testing
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.outbox import SessionRequested, SettingsReceived
-from wtio.protocol.settings import Dialect
 from wtio.protocol.transport_parameters import (
     PeerTransport,
     TransportParameter,

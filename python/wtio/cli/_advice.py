@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from wtio._words import ALERTS, DAY, NO_APPLICATION_PROTOCOL, STATUSES, SYSTEM_ERRORS, WHO, date, duration
-from wtio.protocol.settings import Setting
+from wtio.protocol.dialects import STRICT_DIALECT, Dialect, Setting
 from wtio.protocol.transport_parameters import TransportParameter
 from wtio.report import CertificateReport, ConnectionReport
 
@@ -284,7 +284,7 @@ def no_extended_connect(report: ConnectionReport) -> str | None:
         or report.setting(Setting.ENABLE_CONNECT_PROTOCOL) == 1
     ):
         return None
-    if _dialects(report) == {Setting.ENABLE_WEBTRANSPORT}:
+    if not any(Setting.ENABLE_CONNECT_PROTOCOL in dialect.row.server_settings for dialect in _dialects(report)):
         return None
     return "The server announces WebTransport but not extended CONNECT: it must send ENABLE_CONNECT_PROTOCOL (0x8) = 1."
 
@@ -427,12 +427,25 @@ def name_not_checked(report: ConnectionReport) -> str | None:
 # -- others: what other clients want
 
 
-@_rule("others")
-def not_for_chrome_and_firefox(report: ConnectionReport) -> str | None:
-    """Draft 02 is not announced."""
-    if report.settings_received is None or report.setting(Setting.ENABLE_WEBTRANSPORT) == 1 or not _dialects(report):
-        return None
-    return "Chrome, Edge and Firefox cannot connect: they want ENABLE_WEBTRANSPORT (0x2b603742) = 1 in the SETTINGS."
+def _add_left_out(name: str) -> None:
+    """Add the rule for clients that need a dialect, in whichever row of ``Dialect`` it is.
+
+    Its place among the other rules is its place in the advice.
+    """
+    rows = [dialect.row for dialect in Dialect if dialect.row.left_out.advice == name]
+    wanted = " or ".join(f"{row.setting.name} (0x{row.setting:x})" for row in rows)
+    value = "= 1" if all("client" in row.flag_readers for row in rows) else "of at least 1"
+    text = f"{rows[0].left_out.words} {wanted} {value} in the SETTINGS."
+
+    def rule(report: ConnectionReport) -> str | None:
+        if report.settings_received is None or not _dialects(report):
+            return None
+        return None if any(report.setting(row.setting) for row in rows) else text
+
+    RULES[name] = ("others", rule)
+
+
+_add_left_out("not_for_chrome_and_firefox")
 
 
 @_rule("others")
@@ -450,17 +463,7 @@ def not_for_new_firefox(report: ConnectionReport) -> str | None:
     return f"Newer versions of Firefox cannot connect: they want {' and '.join(lacks)} as well."
 
 
-@_rule("others")
-def not_for_safari(report: ConnectionReport) -> str | None:
-    """Neither draft 07 nor draft 13 is announced."""
-    if report.settings_received is None or not _dialects(report):
-        return None
-    if _dialects(report) & {Setting.WEBTRANSPORT_MAX_SESSIONS, Setting.WT_MAX_SESSIONS}:
-        return None
-    return (
-        "Safari cannot connect: it wants WEBTRANSPORT_MAX_SESSIONS (0xc671706a) or WT_MAX_SESSIONS (0x14e9cd29) of at "
-        "least 1 in the SETTINGS."
-    )
+_add_left_out("not_for_safari")
 
 
 @_rule("others")
@@ -480,15 +483,10 @@ def incomplete_flow_control(report: ConnectionReport) -> str | None:
     )
 
 
-@_rule("others")
-def no_draft_15(report: ConnectionReport) -> str | None:
-    """The newest draft is not announced."""
-    if report.settings_received is None or not _dialects(report) or Setting.WT_ENABLED in _dialects(report):
-        return None
-    return (
-        "Clients that speak only drafts 15 and 16 (webtransport-go, pywebtransport) cannot connect: they want "
-        "WT_ENABLED (0x2c7cf000) = 1 in the SETTINGS."
-    )
+# Clients that need one of the newer dialects.
+for _dialect in Dialect:
+    if _dialect.row.left_out.advice not in RULES:
+        _add_left_out(_dialect.row.left_out.advice)
 
 
 @_rule("others")
@@ -497,8 +495,8 @@ def no_reset_stream_at(report: ConnectionReport) -> str | None:
     if report.transport_parameters is None or not _dialects(report) or _offers_reset(report):
         return None
     return (
-        "Strict clients of draft 16 cannot connect: they want the transport parameter reset_stream_at (0x1d). Without "
-        "it a reset may also reach the peer later."
+        f"Strict clients of draft {STRICT_DIALECT.row.drafts[-1]} cannot connect: they want the transport parameter "
+        "reset_stream_at (0x1d). Without it a reset may also reach the peer later."
     )
 
 
@@ -652,15 +650,9 @@ def _covers(certificate: CertificateReport, host: str) -> bool:
     return host in certificate.names
 
 
-def _dialects(report: ConnectionReport) -> set[Setting]:
-    """Settings by which the peer announces WebTransport."""
-    every = (
-        Setting.ENABLE_WEBTRANSPORT,
-        Setting.WEBTRANSPORT_MAX_SESSIONS,
-        Setting.WT_MAX_SESSIONS,
-        Setting.WT_ENABLED,
-    )
-    return {setting for setting in every if report.setting(setting)}
+def _dialects(report: ConnectionReport) -> list[Dialect]:
+    """The dialects that the peer announces."""
+    return [dialect for dialect in Dialect if report.setting(dialect.row.setting)]
 
 
 def _has_datagram_setting(report: ConnectionReport) -> bool:

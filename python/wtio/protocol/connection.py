@@ -22,6 +22,18 @@ from wtio.protocol.capsules import (
     encode_close,
 )
 from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.dialects import (
+    DEFAULT_DIALECTS,
+    MARKS,
+    PROTOCOL_FIELDS,
+    STRICT_DIALECT,
+    TOKENS,
+    Dialect,
+    DialectRow,
+    Setting,
+    dialect_of_request,
+    negotiate,
+)
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.fields import (
     parse_string_item,
@@ -57,18 +69,7 @@ from wtio.protocol.outbox import (
 )
 from wtio.protocol.request import RequestStream
 from wtio.protocol.session import LIVE, Effect, Input, Session, State
-from wtio.protocol.settings import (
-    DEFAULT_DIALECTS,
-    DIALECTS,
-    DRAFT02_REQUEST_HEADER,
-    DRAFT02_RESPONSE_HEADER,
-    Dialect,
-    DialectRow,
-    Setting,
-    announce,
-    negotiate,
-    peer_problem,
-)
+from wtio.protocol.settings import announce, peer_problem
 from wtio.protocol.unidirectional import PeerStreams
 
 if TYPE_CHECKING:
@@ -77,15 +78,10 @@ if TYPE_CHECKING:
 __all__ = ["REQUEST_RESERVED", "RESPONSE_RESERVED", "H3Connection"]
 
 
-# Both are taken in every dialect, unless strict: which one a client sends follows its own reading of the drafts.
-_TOKENS: Final = frozenset(row.token for row in DIALECTS.values())
-_OFFER_HEADER: Final = "wt-available-protocols"
-_CHOICE_HEADER: Final = "wt-protocol"
-# Draft 09 had other names for them. They are read, and answered to whoever used them, but never offered.
-_DRAFT09_OFFER_HEADER: Final = "webtransport-subprotocols-available"
-_DRAFT09_CHOICE_HEADER: Final = "webtransport-subprotocol"
-REQUEST_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_REQUEST_HEADER, "host", "content-length"))
-RESPONSE_RESERVED: Final = frozenset((_OFFER_HEADER, _CHOICE_HEADER, DRAFT02_RESPONSE_HEADER, "content-length"))
+# Header fields that this layer writes itself.
+_FIELDS: Final = (PROTOCOL_FIELDS.offer, PROTOCOL_FIELDS.choice, "content-length")
+REQUEST_RESERVED: Final = frozenset((*_FIELDS, *(mark.request[0] for mark in MARKS), "host"))
+RESPONSE_RESERVED: Final = frozenset((*_FIELDS, *(mark.answer[0] for mark in MARKS)))
 _Arguments = TypeVarTuple("_Arguments")
 _MOST_REMEMBERED: Final = 512  # finished streams whose late input must not look like a new request
 # States of a server's session that its client may still take back without anything to show for it.
@@ -161,14 +157,14 @@ class H3Connection:
             initial_max_streams_bidi: Session flow control: bidirectional streams the peer may open.
             initial_max_streams_uni: Session flow control: unidirectional streams the peer may open.
             max_sessions: Sessions at once on this connection. Dialects with a limit of their own lower it to 1.
-            dialects: Dialects to announce; ``None`` is ``DEFAULT_DIALECTS``, or draft 15 alone with ``strict``.
+            dialects: Dialects to announce; ``None`` is ``DEFAULT_DIALECTS``, or ``STRICT_DIALECT`` if strict.
             strict: Hold the peer to the letter of its dialect. By default a peer may lack what can be done without:
                 reset_stream_at, a client's WebTransport setting, the final number of the datagram setting, the
                 ``:protocol`` of its dialect.
             earnings: What the peer has earned beyond the constants in ``limits``; ``None`` is nothing.
         """
         if dialects is None:
-            dialects = (Dialect.D15,) if strict else DEFAULT_DIALECTS
+            dialects = (STRICT_DIALECT,) if strict else DEFAULT_DIALECTS
         self.is_client = is_client
         self.limits = limits
         self.strict = strict
@@ -265,7 +261,7 @@ class H3Connection:
         """Sessions that this connection may carry at once; 0 until the dialect is known, and where there is none."""
         if self._dialect is None or self._problem is not None:
             return 0
-        return self._session_limit(DIALECTS[self._dialect])
+        return self._session_limit(self._dialect.row)
 
     @property
     def goaway_received(self) -> bool:
@@ -329,8 +325,8 @@ class H3Connection:
             (":path", path),
             (":protocol", row.token),
         ]
-        if row.legacy_headers:
-            fields.append((DRAFT02_REQUEST_HEADER, "1"))
+        if row.mark is not None:
+            fields.append(row.mark.request)
         own = messages.check_headers(headers, REQUEST_RESERVED)
         if origin is not None:
             if messages.values_of(own, "origin"):
@@ -338,7 +334,7 @@ class H3Connection:
             fields += messages.check_headers((("origin", origin),))
         if protocols:
             _check_protocols(protocols)
-            fields.append((_OFFER_HEADER, serialize_string_list(protocols)))
+            fields.append((PROTOCOL_FIELDS.offer, serialize_string_list(protocols)))
         fields += own
         self._check_size(fields)
         stream = self._open_request(stream_id)
@@ -367,13 +363,11 @@ class H3Connection:
         fields = [(":status", "200")]
         request = stream.request
         # Draft 02, section 3.3; harmless elsewhere, so it goes to whoever sent the request's counterpart.
-        if request and messages.values_of(request.headers, DRAFT02_REQUEST_HEADER):
-            fields.append((DRAFT02_RESPONSE_HEADER, "draft02"))
+        fields += [mark.answer for mark in MARKS if request and messages.values_of(request.headers, mark.request[0])]
         if protocol is not None:
-            if session.offered_in_draft09:
-                fields.append((_DRAFT09_CHOICE_HEADER, serialize_token(protocol)))
-            else:
-                fields.append((_CHOICE_HEADER, serialize_string(protocol)))
+            names = session.protocol_fields
+            write = serialize_token if names.choice_is_token else serialize_string
+            fields.append((names.choice, write(protocol)))
         if headers:  # our own few fields go out even to a peer that announces a senseless limit
             fields += messages.check_headers(headers, RESPONSE_RESERVED)
             self._check_size(fields)
@@ -646,7 +640,7 @@ class H3Connection:
             settings, self._dialect, is_client=self.is_client, strict=self.strict, transport=self.peer_transport
         )
         if self._dialect is not None:
-            takes_part = DIALECTS[self._dialect].takes_part_in_flow_control
+            takes_part = self._dialect.row.takes_part_in_flow_control
             self._flow_control = takes_part(local) and takes_part(settings)
         self._events.append(SettingsReceived(settings, self._dialect, self._problem))
         for stream in list(self._requests.values()):
@@ -851,7 +845,7 @@ class H3Connection:
                 )
             )
             return
-        if request.protocol not in _TOKENS:
+        if request.protocol not in TOKENS:
             self.reject(stream.stream_id, 501)  # RFC 9220, section 3
             self._count_refused()
             return
@@ -869,20 +863,21 @@ class H3Connection:
         if self._problem is not None:
             # Section 3.1: with settings that do not allow it, the request is malformed.
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, self._problem)
-        dialect = self._dialect or self._dialect_of(request)
-        if dialect not in self._dialects or (self.strict and request.protocol != DIALECTS[dialect].token):
+        dialect = self._dialect or dialect_of_request(request.protocol, request.headers)
+        if dialect is None or dialect not in self._dialects or (self.strict and request.protocol != dialect.row.token):
             self._step(stream, session, Input.SETTINGS)
             self.reject(stream.stream_id, 501)  # RFC 9220, section 3
             self._count_refused()
             return
-        row = DIALECTS[dialect]
+        row = dialect.row
         if self.sessions >= self._session_limit(row):
             raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "no more sessions on this connection")
         self._dialect = dialect
-        offers = messages.values_of(request.headers, _OFFER_HEADER)
-        if not offers and row.draft09_protocols:
-            offers = messages.values_of(request.headers, _DRAFT09_OFFER_HEADER)
-            session.offered_in_draft09 = bool(offers)
+        offers: list[str] = []
+        for names in row.protocol_fields:
+            if offers := messages.values_of(request.headers, names.offer):
+                session.protocol_fields = names
+                break
         # Section 3.3: a malformed list counts as none.
         session.offered = tuple(parse_string_list(offers, tokens=row.tokens_as_protocols) or ())
         session.announced = True
@@ -902,15 +897,6 @@ class H3Connection:
                 dialect,
             )
         )
-
-    @staticmethod
-    def _dialect_of(request: messages.Request) -> Dialect:
-        """Tell the dialect of a client that announced none from its request."""
-        if request.protocol == DIALECTS[Dialect.D15].token:
-            return Dialect.D15
-        if messages.values_of(request.headers, DRAFT02_REQUEST_HEADER):
-            return Dialect.D02
-        return Dialect.D07
 
     def _pending(self, stream_id: int, event: Input) -> tuple[RequestStream, Session]:
         """Find a session that waits for the application's decision."""
@@ -947,7 +933,7 @@ class H3Connection:
             raise SessionStateError(f"no WebTransport with this server: {self._problem}", "unfit")
         if self._goaway_received is not None:
             raise SessionStateError("the server is going away; connect anew", "draining")
-        row = DIALECTS[self._dialect]
+        row = self._dialect.row
         limit = self._session_limit(row)
         if self.sessions >= limit:
             raise SessionStateError(f"this connection carries {limit} session(s) at most", "full")
@@ -975,10 +961,12 @@ class H3Connection:
 
     def _choice(self, stream: RequestStream, headers: Headers) -> str | None:
         """Return the subprotocol that the server chose (draft 16, section 3.3)."""
-        row = DIALECTS[self._dialect or Dialect.D15]
-        values = messages.values_of(headers, _CHOICE_HEADER)
-        if not values and row.draft09_protocols:
-            values = messages.values_of(headers, _DRAFT09_CHOICE_HEADER)
+        assert self._dialect is not None  # or the request would not have been sent
+        row = self._dialect.row
+        values: list[str] = []
+        for names in row.protocol_fields:
+            if values := messages.values_of(headers, names.choice):
+                break
         # Anything but one string counts as absent; what was not asked for is not looked at.
         choice = parse_string_item(values[0], tokens=row.tokens_as_protocols) if len(values) == 1 else None
         if choice is not None and choice not in stream.protocols:
@@ -1035,7 +1023,7 @@ class H3Connection:
         if place is None:
             return
         last = (session.limits or {}).get(capsule_type, self.peer_initial_limits[place])
-        must_grow = self._dialect is not None and DIALECTS[self._dialect].equal_limit_is_error
+        must_grow = self._dialect is not None and self._dialect.row.equal_limit_is_error
         if limit < last or (must_grow and limit == last):
             raise StreamFault(
                 ErrorCodes.WT_FLOW_CONTROL_ERROR,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from wtio.protocol.settings import Dialect
+from wtio.protocol.dialects import Dialect
 
 __all__ = [
     "CapsuleReceived",

@@ -30,6 +30,7 @@ Three rules are easy to get wrong:
 from enum import Enum
 from typing import Final
 
+from wtio.protocol.dialects import PROTOCOL_FIELDS
 from wtio.protocol.faults import SessionStateError
 
 __all__ = ["EXPORTER_LABEL", "LIVE", "TRANSITIONS", "Effect", "Input", "Session", "State", "exporter_context"]
@@ -157,7 +158,7 @@ class Session:
         announced: Whether the application knows of the session.
         is_draining: Whether a request to wind down was reported.
         offered: Subprotocols that the client offered.
-        offered_in_draft09: Whether it did so under the header's name of draft 09.
+        protocol_fields: The header fields in which it did so.
         limits: Last value of each flow-control limit that the peer announced, by capsule type; None if it
             announced none.
         stop_code: Code of the peer's STOP_SENDING; None without one.
@@ -170,7 +171,7 @@ class Session:
         "is_draining",
         "limits",
         "offered",
-        "offered_in_draft09",
+        "protocol_fields",
         "state",
         "stop_code",
         "was_reset",
@@ -184,7 +185,7 @@ class Session:
         self.is_draining = False
         self.has_sent_drain = False
         self.offered = offered
-        self.offered_in_draft09 = False
+        self.protocol_fields = PROTOCOL_FIELDS
         self.limits: dict[int, int] | None = None
         self.stop_code: int | None = None
 

@@ -1,195 +1,29 @@
-"""HTTP/3 settings and the table of WebTransport dialects.
+"""The SETTINGS of both sides: what we announce, how the frame is written and read, and what comes of the peer's.
 
-One connection speaks one dialect: the newest draft that both sides announced. The data path is the same in all
-of them; what differs is in ``DIALECTS``, one row per dialect, and nowhere else.
+``Terms`` holds what was agreed on one connection. What each draft demands of the settings is in ``dialects``.
 """
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
 from functools import lru_cache
 from typing import Final
 
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.dialects import DEFAULT_DIALECTS, Dialect, Setting
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
-    "DEFAULT_DIALECTS",
-    "DIALECTS",
     "GREASE_SETTING",
     "Announcement",
-    "Dialect",
-    "DialectRow",
-    "Setting",
     "announce",
     "decode_settings",
     "encode_settings",
     "local_settings",
-    "negotiate",
     "peer_problem",
 ]
-
-DRAFT02_REQUEST_HEADER: Final = "sec-webtransport-http3-draft02"
-DRAFT02_RESPONSE_HEADER: Final = "sec-webtransport-http3-draft"
-
-
-class Setting(IntEnum):
-    """Identifiers of the settings that this implementation sends or reads."""
-
-    QPACK_MAX_TABLE_CAPACITY = 0x01
-    MAX_FIELD_SECTION_SIZE = 0x06
-    QPACK_BLOCKED_STREAMS = 0x07
-    ENABLE_CONNECT_PROTOCOL = 0x08  # RFC 9220
-    H3_DATAGRAM = 0x33  # RFC 9297
-    H3_DATAGRAM_DRAFT04 = 0xFFD277
-    ENABLE_WEBTRANSPORT = 0x2B603742  # D02
-    WEBTRANSPORT_MAX_SESSIONS = 0xC671706A  # D07
-    WT_MAX_SESSIONS = 0x14E9CD29  # D13
-    WT_ENABLED = 0x2C7CF000  # D15
-    WT_INITIAL_MAX_DATA = 0x2B61
-    WT_INITIAL_MAX_STREAMS_UNI = 0x2B64
-    WT_INITIAL_MAX_STREAMS_BIDI = 0x2B65
-
-
-class Dialect(StrEnum):
-    """The drafts of WebTransport over HTTP/3 that can be told apart on the wire, oldest first."""
-
-    D02 = "draft02"
-    """Drafts 00 to 05: what Chromium and Firefox speak."""
-    D07 = "draft07"
-    """Drafts 07 to 12."""
-    D13 = "draft13"
-    """Drafts 13 and 14: session flow control; what Safari speaks."""
-    D15 = "draft15"
-    """Drafts 15 and 16, which share their setting."""
-
-
-_INITIAL = (Setting.WT_INITIAL_MAX_DATA, Setting.WT_INITIAL_MAX_STREAMS_UNI, Setting.WT_INITIAL_MAX_STREAMS_BIDI)
-
-
-def _never(_: Mapping[int, int]) -> bool:
-    return False
-
-
-def _any_initial_limit(settings: Mapping[int, int]) -> bool:
-    return any(settings.get(setting, 0) > 0 for setting in _INITIAL)
-
-
-def _sessions_or_initial_limit(settings: Mapping[int, int]) -> bool:
-    # Draft 14: a side takes part with more than one session or with any initial limit.
-    return settings.get(Setting.WT_MAX_SESSIONS, 0) > 1 or _any_initial_limit(settings)
-
-
-@dataclass(frozen=True, slots=True)
-class DialectRow:
-    """What one dialect asks for. Everything that tells the dialects apart is a column here."""
-
-    dialect: Dialect
-    setting: Setting
-    """The setting that announces it."""
-    token: str
-    """What a client writes into ``:protocol``. A server accepts either token in every dialect."""
-    server_settings: tuple[Setting, ...]
-    """Settings other than the datagram setting that a client insists on finding at 1 in a server's SETTINGS."""
-    legacy_headers: bool
-    """A client sends ``sec-webtransport-http3-draft02: 1``."""
-    reset_stream_at: bool
-    """Both sides must take RESET_STREAM_AT; only ``strict`` connections insist on it."""
-    tokens_as_protocols: bool
-    """Subprotocol headers may carry tokens beside strings (drafts up to 12)."""
-    draft09_protocols: bool
-    """A peer may call the subprotocol headers by their names of draft 09."""
-    protocol_mismatch_closes: bool
-    """A chosen subprotocol that was not offered ends the session (draft 15); otherwise it is ignored."""
-    takes_part_in_flow_control: Callable[[Mapping[int, int]], bool]
-    """Session flow control is on if this is true of the settings of both sides."""
-    equal_limit_is_error: bool
-    """A limit that does not grow ends the session (draft 16); otherwise only one that shrinks."""
-    session_setting: Setting | None
-    """The server's setting that says how many sessions a connection may carry at once."""
-    one_session_without_flow_control: bool
-    """Without session flow control a connection carries at most one session at a time."""
-    not_found_status: int
-    """Status for a resource without WebTransport."""
-
-
-# draft-ietf-webtrans-http3: -02 (D02), -07 (D07), -14 (D13), -16 (D15); newest last, as negotiation goes from the end.
-DIALECTS: Final[dict[Dialect, DialectRow]] = {
-    row.dialect: row
-    for row in (
-        DialectRow(
-            dialect=Dialect.D02,
-            setting=Setting.ENABLE_WEBTRANSPORT,
-            token="webtransport",
-            server_settings=(),  # draft 02: 0x2b603742 implies extended CONNECT
-            legacy_headers=True,
-            reset_stream_at=False,
-            tokens_as_protocols=True,
-            draft09_protocols=False,
-            protocol_mismatch_closes=False,
-            takes_part_in_flow_control=_never,
-            equal_limit_is_error=False,
-            session_setting=None,
-            one_session_without_flow_control=False,
-            not_found_status=404,
-        ),
-        DialectRow(
-            dialect=Dialect.D07,
-            setting=Setting.WEBTRANSPORT_MAX_SESSIONS,
-            token="webtransport",
-            server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
-            legacy_headers=False,
-            reset_stream_at=False,  # draft 10 has it, draft 07 does not, and they look the same
-            tokens_as_protocols=True,
-            draft09_protocols=True,
-            protocol_mismatch_closes=False,
-            takes_part_in_flow_control=_never,
-            equal_limit_is_error=False,
-            session_setting=Setting.WEBTRANSPORT_MAX_SESSIONS,
-            one_session_without_flow_control=False,
-            not_found_status=404,
-        ),
-        DialectRow(
-            dialect=Dialect.D13,
-            setting=Setting.WT_MAX_SESSIONS,
-            token="webtransport",
-            server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
-            legacy_headers=False,
-            reset_stream_at=True,
-            tokens_as_protocols=False,
-            draft09_protocols=False,
-            protocol_mismatch_closes=False,
-            takes_part_in_flow_control=_sessions_or_initial_limit,
-            equal_limit_is_error=False,
-            session_setting=Setting.WT_MAX_SESSIONS,
-            one_session_without_flow_control=True,
-            not_found_status=404,
-        ),
-        DialectRow(
-            dialect=Dialect.D15,
-            setting=Setting.WT_ENABLED,
-            token="webtransport-h3",
-            server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
-            legacy_headers=False,
-            reset_stream_at=True,
-            tokens_as_protocols=False,
-            draft09_protocols=False,
-            protocol_mismatch_closes=True,
-            takes_part_in_flow_control=_any_initial_limit,
-            equal_limit_is_error=True,
-            session_setting=None,
-            one_session_without_flow_control=True,
-            not_found_status=405,
-        ),
-    )
-}
-"""The dialects, oldest first."""
-
-DEFAULT_DIALECTS: Final = tuple(DIALECTS)
-"""What both sides announce."""
 
 # Four bytes for the identifier and one for the value, so that no packet differs in size.
 GREASE_SETTING: Final = (0x1F * random.randrange(0x400, 0x1000000) + 0x21, random.randrange(64))
@@ -233,16 +67,10 @@ def local_settings(
     if not is_client:
         settings.append((Setting.ENABLE_CONNECT_PROTOCOL, 1))
     settings += [(Setting.H3_DATAGRAM, 1), (Setting.H3_DATAGRAM_DRAFT04, 1)]
-    values = {
-        # Chromium and Firefox close the connection on anything but 1.
-        Dialect.D02: 1,
-        # Deployed D07 peers have no flow control, so no number but 1 can be kept.
-        Dialect.D07: 1,
-        # Safari refuses a number above 1 unless the three limits come with it.
-        Dialect.D13: max_sessions if flow_control else 1,
-        Dialect.D15: 1,
-    }
-    settings += [(row.setting, values[row.dialect]) for row in DIALECTS.values() if row.dialect in dialects]
+    for dialect in Dialect:
+        if dialect in dialects:
+            value = dialect.row.announced_value(max_sessions if flow_control else 1)
+            settings.append((dialect.row.setting, value))
     if flow_control:
         settings += [
             (Setting.WT_INITIAL_MAX_DATA, initial_max_data),
@@ -293,10 +121,12 @@ def announce(
 
 
 # RFC 9114, section 7.2.4.1: identifiers of HTTP/2 settings without a meaning in HTTP/3.
-_FORBIDDEN = frozenset((0x00, 0x02, 0x03, 0x04, 0x05))
-# RFC 9220 with RFC 8441, section 3; RFC 9297, section 2.1.1; draft 02, section 3.1: 0 or 1, nothing else.
-_BOOLEAN = frozenset((Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM, Setting.ENABLE_WEBTRANSPORT))
-
+_FORBIDDEN: Final = frozenset((0x00, 0x02, 0x03, 0x04, 0x05))
+# Settings that must be 0 or 1 (RFC 9220 with RFC 8441, section 3; RFC 9297, section 2.1.1), and those announcements of
+# dialects for which a client, or a server, checks this, too.
+_BOOLEAN: Final = (Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM)
+_CLIENT_BOOLEAN: Final = (*_BOOLEAN, *(d.row.setting for d in Dialect if "client" in d.row.flag_readers))
+_SERVER_BOOLEAN: Final = (*_BOOLEAN, *(d.row.setting for d in Dialect if "server" in d.row.flag_readers))
 
 # A frame of the largest size holds thousands, and a dict of them takes fifty times its bytes.
 _MOST_UNKNOWN: Final = 256
@@ -332,29 +162,16 @@ def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
             raise ConnectionFault(ErrorCodes.H3_SETTINGS_ERROR, f"setting 0x{identifier[0]:x} is not allowed in HTTP/3")
         settings[identifier[0]] = value[0]
         offset = value[1]
-    for setting in _BOOLEAN:
+    for setting in _CLIENT_BOOLEAN if is_client else _SERVER_BOOLEAN:
         if settings.get(setting, 0) > 1:
             raise ConnectionFault(
                 ErrorCodes.H3_SETTINGS_ERROR, f"setting {setting.name} is {settings[setting]}, not 0 or 1"
             )
-    # Draft 16, section 3.1: only the client checks; to a server any value above 0 counts.
-    if is_client and settings.get(Setting.WT_ENABLED, 0) > 1:
-        raise ConnectionFault(
-            ErrorCodes.H3_SETTINGS_ERROR, f"setting WT_ENABLED is {settings[Setting.WT_ENABLED]}, not 0 or 1"
-        )
     unknown = [setting for setting in settings if setting not in _KNOWN]
     if len(unknown) > _MOST_UNKNOWN:
         dropped = frozenset(unknown[_MOST_UNKNOWN:])
         return {setting: value for setting, value in settings.items() if setting not in dropped}
     return settings
-
-
-def negotiate(local: Mapping[int, int], peer: Mapping[int, int]) -> Dialect | None:
-    """Return the newest dialect that both sides announced, or ``None``."""
-    for row in reversed(DIALECTS.values()):
-        if local.get(row.setting, 0) > 0 and peer.get(row.setting, 0) > 0:
-            return row.dialect
-    return None
 
 
 def peer_problem(
@@ -385,7 +202,7 @@ def peer_problem(
         if is_client or strict:
             return f"the {whose} announced no version of WebTransport that this side speaks"
     elif is_client:
-        for setting in DIALECTS[dialect].server_settings:
+        for setting in dialect.row.server_settings:
             if peer.get(setting, 0) != 1:
                 return f"the server announced WebTransport but not {setting.name} (0x{setting:x})"
     spellings = (Setting.H3_DATAGRAM,) if strict else (Setting.H3_DATAGRAM, Setting.H3_DATAGRAM_DRAFT04)
@@ -395,6 +212,6 @@ def peer_problem(
         return None
     if not transport.max_datagram_frame_size and (is_client or strict):
         return f"the {whose} takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
-    if strict and dialect is not None and DIALECTS[dialect].reset_stream_at and not transport.reset_stream_at:
+    if strict and dialect is not None and dialect.row.reset_stream_at and not transport.reset_stream_at:
         return f"the {whose} takes no RESET_STREAM_AT frames (reset_stream_at), which {dialect.value} demands"
     return None
