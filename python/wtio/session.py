@@ -17,6 +17,7 @@ from wtio._incoming import IncomingDatagrams, IncomingStreams
 from wtio._url import without_query
 from wtio.errors import DatagramTooLargeError, WebTransportError
 from wtio.protocol import varint
+from wtio.protocol.session import EXPORTER_LABEL, exporter_context
 from wtio.stream import (
     BODY_RAISED_CODE,
     WebTransportReceiveStream,
@@ -449,15 +450,11 @@ class WebTransportSession:
         """
         label = bytes(contiguous_bytes(label, "label"))
         context = bytes(contiguous_bytes(context, "context"))
-        if len(label) > 255 or len(context) > 255:
-            raise ValueError(f"label ({len(label)} bytes) and context ({len(context)} bytes) may have 255 bytes each")
+        scope = exporter_context(self._id, label, context)
         check_integer("length", length, 1, 4096)
         if self._state.close_info is not None:
             raise self._state.closed_error()
-        scope = self._id.to_bytes(8, "big")
-        for part in (label, context):
-            scope += len(part).to_bytes(1, "big") + part
-        return self._core.export_keying_material(b"EXPORTER-WebTransport", scope, length)
+        return self._core.export_keying_material(EXPORTER_LABEL, scope, length)
 
     def __del__(self) -> None:
         # Unset if it was never made.

@@ -219,7 +219,6 @@ def exporter_context(session_id: int, label: bytes, context: bytes = b"") -> byt
 
     Source: draft-ietf-webtrans-http3-16, section 4.8.
     """
-    for name, value in (("label", label), ("context", context)):
-        if len(value) > 255:
-            raise ValueError(f"exporter {name} of {len(value)} bytes exceeds 255")
+    if len(label) > 255 or len(context) > 255:
+        raise ValueError(f"label ({len(label)} bytes) and context ({len(context)} bytes) may have 255 bytes each")
     return session_id.to_bytes(8, "big") + bytes((len(label),)) + label + bytes((len(context),)) + context
