@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.reference import reference_item, reference_list, reference_records
@@ -112,9 +113,9 @@ def fuzz_frames(data: bytes) -> None:
         kinds.append(handling(kind, length))
         return kinds[-1]
 
-    reader = frames.RecordReader(classify)
+    reader = frames.RecordReader()
     for piece in pieces(data, size):
-        for kind, value in reader.feed(piece):
+        for kind, value in reader.feed(piece, classify):
             if seen and seen[-1][0] == len(kinds):
                 # Another piece of a streamed value.
                 seen[-1] = (len(kinds), kind, seen[-1][2] + value)
@@ -211,12 +212,11 @@ def fuzz_capsules(data: bytes) -> None:
 def _read_capsules(data: bytes, flow_control: bool, size: int) -> list[tuple[int, Any]]:
     """The capsules in ``data`` with what they say; at the end the error, where there is one."""
     found: list[tuple[int, Any]] = []
-    reader = frames.RecordReader(
-        lambda kind, length: capsules.classify_capsule(kind, length, flow_control=flow_control)
-    )
+    reader = frames.RecordReader()
+    classify = partial(capsules.classify_capsule, flow_control=flow_control)
     try:
         for piece in pieces(data, size):
-            for kind, value in reader.feed(piece):
+            for kind, value in reader.feed(piece, classify):
                 if kind == capsules.CapsuleType.WT_CLOSE_SESSION:
                     found.append((kind, capsules.decode_close(value)))
                 elif kind in capsules.FLOW_CONTROL_CAPSULES:
@@ -472,8 +472,8 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
                 parts = list(pieces(data, size))
                 for index, part in enumerate(parts):
                     h3.receive_data(stream_id, part, end and index == len(parts) - 1)
-                    told += [*h3.take_events(), *h3.take_outputs()]
-                    assert h3._buffered <= _LIMITS.max_buffered
+                    told += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
+                    assert h3._requests.buffered <= _LIMITS.max_buffered
                 if end:
                     finished.add(stream_id)
             case _Signal(run):
@@ -481,7 +481,7 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
             case _Call(run):
                 with contextlib.suppress(SessionStateError, ValueError):
                     run(h3)
-        told += [*h3.take_events(), *h3.take_outputs()]
+        told += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
         assert sum(len(item.data) for item in told[before:] if isinstance(item, Send)) <= _MOST_SAID
     _check_story(h3, told)
     # The order of events and outputs relative to each other depends on when they are taken.

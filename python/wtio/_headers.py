@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from wtio.protocol.connection import REQUEST_RESERVED
+from wtio.protocol.handshake import REQUEST_RESERVED
 from wtio.protocol.messages import check_headers
 
 __all__ = ["HeaderArgument", "Headers", "header_pairs"]

@@ -14,7 +14,7 @@ from wtio._buffer import contiguous_bytes
 from wtio._headers import HeaderArgument, Headers, header_pairs
 from wtio._url import without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
-from wtio.protocol.connection import RESPONSE_RESERVED
+from wtio.protocol.handshake import RESPONSE_RESERVED
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 
 if TYPE_CHECKING:

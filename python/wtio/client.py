@@ -40,6 +40,7 @@ from wtio.errors import (
 )
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.handshake import REQUEST_RESERVED
 from wtio.protocol.messages import check_headers
 from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints

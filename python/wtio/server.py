@@ -36,8 +36,8 @@ from wtio.client import offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import RESPONSE_RESERVED
 from wtio.protocol.faults import SessionStateError
+from wtio.protocol.handshake import RESPONSE_RESERVED
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
 from wtio.protocol.outbox import (

@@ -75,8 +75,8 @@ class Side:
 
     def collect(self) -> list[Event]:
         """Drain the connection; return the new events."""
-        self.outputs += self.h3.take_outputs()
-        events = self.h3.take_events()
+        self.outputs += self.h3.outbox.take_outputs()
+        events = self.h3.outbox.take_events()
         self.events += events
         return events
 

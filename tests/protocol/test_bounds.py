@@ -5,22 +5,22 @@ from __future__ import annotations
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.connection import _MOST_REMEMBERED
 from wtio.protocol.frames import encode_record
 from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.outbox import MOST_FREED
 
 from .pair import CHROMIUM, CLIENT_CONTROL, GREASE, Side, connect, data, headers, requested_server, server
 
 
 def test_finished_requests_are_remembered_up_to_a_bound() -> None:
     side = server(CHROMIUM)
-    for number in range(2 * _MOST_REMEMBERED):
+    for number in range(2 * MOST_FREED):
         side.receive(4 * number, connect(token="webtransport"))
         side.run(lambda number=number: side.h3.accept(4 * number))  # type: ignore[misc]
         side.receive(4 * number, b"", True)
-    assert len(side.h3._remembered or ()) == _MOST_REMEMBERED
-    assert not side.h3._requests
-    assert not side.h3._buffered
+    assert len(side.h3.outbox._freed or ()) == MOST_FREED
+    assert not list(side.h3._requests)
+    assert not side.h3._requests.buffered
 
 
 def test_streams_of_the_peer_are_forgotten_when_they_are_over() -> None:
@@ -63,7 +63,9 @@ def test_capsules_ahead_of_the_answer_are_bounded() -> None:
 
 
 def held(side: Side) -> int:
-    return len(side.h3._requests[0].held or ())
+    session = side.h3._sessions.get(0)
+    assert session
+    return len(session.held or ())
 
 
 def test_nothing_is_kept_of_a_record_that_is_skipped() -> None:
@@ -77,5 +79,7 @@ def test_nothing_is_kept_of_a_record_that_is_skipped() -> None:
         side.receive(0, bytes(50_000))
         side.receive(CLIENT_CONTROL, bytes(50_000))
     assert side.close_code is None
-    assert side.h3._requests[0].buffered() == side.h3._buffered == 0
+    session = side.h3._sessions.get(0)
+    assert session
+    assert session.stream.buffered + session.buffered == side.h3._requests.buffered == 0
     assert side.h3._peer_streams._control.buffered == 0

@@ -11,7 +11,7 @@ from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.frames import encode_record
-from wtio.protocol.limits import ProtocolLimits
+from wtio.protocol.limits import DEFAULT_LIMITS, Allowance, ProtocolLimits
 from wtio.protocol.outbox import (
     CloseConnection,
     GoawayReceived,
@@ -23,6 +23,7 @@ from wtio.protocol.outbox import (
     SessionStopping,
     SessionTerminated,
 )
+from wtio.protocol.request import RequestStream
 from wtio.protocol.session import EXPORTER_LABEL, LIVE, TRANSITIONS, Effect, Input, Session, State, exporter_context
 
 from .pair import (
@@ -106,7 +107,7 @@ def test_c6_second_close_does_nothing(opened: Any) -> None:
     count = len(side.outputs)
     side.run(lambda: side.h3.close_session(0, 2, "second"))
     side.run(lambda: side.h3.drain_session(0))
-    side.run(lambda: side.h3.send_capsule(0, 0x17, b""))
+    side.run(lambda: side.h3.send_capsule(0, encode_record(0x17, b"")))
     assert len(side.outputs) == count
 
 
@@ -495,7 +496,8 @@ def test_every_live_state_can_be_left() -> None:
 
 
 def test_step_that_the_table_lacks_changes_nothing() -> None:
-    session = Session(State.OPEN)
+    stream = RequestStream(0, True, DEFAULT_LIMITS, Allowance(DEFAULT_LIMITS, None))
+    session = Session(stream, State.OPEN)
     with pytest.raises(SessionStateError) as caught:
         session.step(Input.ACCEPT)
     assert caught.value.state == "open"

@@ -163,8 +163,8 @@ def test_limits_travel_between_our_own_sides() -> None:
         pair.exchange()
         pair.server.h3.accept(stream_id)
     pair.exchange()
-    pair.server.h3.send_capsule(4, CapsuleType.WT_MAX_STREAMS_UNI, varint.encode(8))
-    pair.client.h3.send_capsule(0, CapsuleType.WT_DATA_BLOCKED, varint.encode(5))
+    pair.server.h3.send_capsule(4, encode_limit(CapsuleType.WT_MAX_STREAMS_UNI, 8))
+    pair.client.h3.send_capsule(0, encode_limit(CapsuleType.WT_DATA_BLOCKED, 5))
     pair.exchange()
     assert pair.client.of(CapsuleReceived) == [CapsuleReceived(4, CapsuleType.WT_MAX_STREAMS_UNI, 8)]
     assert pair.server.of(CapsuleReceived) == [CapsuleReceived(0, CapsuleType.WT_DATA_BLOCKED, 5)]

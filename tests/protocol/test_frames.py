@@ -18,8 +18,9 @@ def cut(stream: bytes, places: list[int]) -> list[bytes]:
 @given(records, st.lists(st.integers(0, 400), max_size=12))
 def test_records_survive_any_split(written: list[tuple[int, bytes]], places: list[int]) -> None:
     stream = b"".join(encode_record(kind, value) for kind, value in written)
-    reader = RecordReader(lambda kind, length: Handling.COLLECT)
-    assert [record for piece in cut(stream, places) for record in reader.feed(piece)] == written
+    reader = RecordReader()
+    read = [record for piece in cut(stream, places) for record in reader.feed(piece, lambda *_: Handling.COLLECT)]
+    assert read == written
     assert reader.at_boundary
     assert reader.buffered == 0
 
@@ -27,19 +28,19 @@ def test_records_survive_any_split(written: list[tuple[int, bytes]], places: lis
 @given(records, st.lists(st.integers(0, 400), max_size=12))
 def test_streamed_values_are_passed_on_and_never_kept(written: list[tuple[int, bytes]], places: list[int]) -> None:
     stream = b"".join(encode_record(kind, value) for kind, value in written)
-    reader = RecordReader(lambda kind, length: Handling.STREAM)
+    reader = RecordReader()
     received = b""
     for piece in cut(stream, places):
-        received += b"".join(value for _, value in reader.feed(piece))
+        received += b"".join(value for _, value in reader.feed(piece, lambda *_: Handling.STREAM))
         assert reader.buffered < 16
     assert received == b"".join(value for _, value in written)
 
 
 def test_x1_skipped_value_of_any_length_is_not_kept() -> None:
-    reader = RecordReader(lambda kind, length: Handling.SKIP)
-    assert list(reader.feed(varint.encode(99) + varint.encode(2**62 - 1))) == []
+    reader = RecordReader()
+    assert list(reader.feed(varint.encode(99) + varint.encode(2**62 - 1), lambda *_: Handling.SKIP)) == []
     for _ in range(100):
-        assert list(reader.feed(bytes(65536))) == []
+        assert list(reader.feed(bytes(65536), lambda *_: Handling.SKIP)) == []
         assert reader.buffered == 0
     assert not reader.at_boundary
 
@@ -51,9 +52,9 @@ def test_head_is_judged_before_any_value_is_kept() -> None:
         seen.append((kind, length))
         raise ValueError("no")
 
-    reader = RecordReader(classify)
+    reader = RecordReader()
     with pytest.raises(ValueError, match="no"):
-        list(reader.feed(varint.encode(1) + varint.encode(2**40)))
+        list(reader.feed(varint.encode(1) + varint.encode(2**40), classify))
     assert seen == [(1, 2**40)]
     assert reader.buffered == 0
 
@@ -65,7 +66,7 @@ def test_next_head_is_judged_after_the_record_before_it_was_handled() -> None:
         order.append(f"judge {kind}")
         return Handling.COLLECT
 
-    for kind, _ in RecordReader(classify).feed(encode_record(1, b"x") + encode_record(2, b"")):
+    for kind, _ in RecordReader().feed(encode_record(1, b"x") + encode_record(2, b""), classify):
         order.append(f"handle {kind}")
     assert order == ["judge 1", "handle 1", "judge 2", "handle 2"]
 

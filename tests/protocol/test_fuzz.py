@@ -171,8 +171,8 @@ def check(side: Side, actions: list[Callable[[Side], object]]) -> None:
         side.collect()
         said = sum(len(output.data) for output in side.outputs[before:] if isinstance(output, Send))
         assert said <= LARGEST_OUTPUT * 4
-        assert side.h3._buffered <= LIMITS.max_buffered
-        assert side.h3._buffered >= sum(stream.counted for stream in side.h3._requests.values())
+        assert side.h3._requests.buffered <= LIMITS.max_buffered
+        assert side.h3._requests.buffered >= sum(stream.counted for stream in side.h3._requests)
     # One end of the connection, with nothing after it.
     closes = side.of(CloseConnection)
     assert len(closes) == len(side.of(ConnectionFailed)) <= 1

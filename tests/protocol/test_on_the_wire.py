@@ -991,7 +991,7 @@ def test_x3_c2_capsules_for_a_peer_that_never_reads_are_bounded() -> None:
             session = await (await requested(server, peer)).accept()
             (connection,) = server._connections
             for _ in range(1000):
-                connection.h3.send_capsule(0, 0x17, bytes(1000))
+                connection.h3.send_capsule(0, encode_record(0x17, bytes(1000)))
                 connection._pump()
             assert "does not read" in (await session.wait_closed()).reason
             await settle()

@@ -26,8 +26,7 @@ from wtio._session_state import SessionState
 from wtio._waiting import Flag
 from wtio._words import loss_in_words
 from wtio.errors import RemoteProtocolError
-from wtio.protocol import varint
-from wtio.protocol.capsules import CapsuleType, cut_reason
+from wtio.protocol.capsules import CapsuleType, cut_reason, encode_limit
 from wtio.protocol.codes import ErrorCodes, describe
 from wtio.protocol.connection import H3Connection
 from wtio.protocol.limits import ProtocolLimits
@@ -409,21 +408,21 @@ class Connection:
         self._pump()
 
     def _credit_due(self, event: EngineEvent) -> None:
-        self.h3.send_capsule(event[2], CapsuleType.WT_MAX_DATA, varint.encode(event[3]))
+        self.h3.send_capsule(event[2], encode_limit(CapsuleType.WT_MAX_DATA, event[3]))
         self._pump()
 
     def _streams_due(self, event: EngineEvent) -> None:
         kind = CapsuleType.WT_MAX_STREAMS_BIDI if event[3] else CapsuleType.WT_MAX_STREAMS_UNI
-        self.h3.send_capsule(event[2], kind, varint.encode(event[4]))
+        self.h3.send_capsule(event[2], encode_limit(kind, event[4]))
         self._pump()
 
     def _credit_blocked(self, event: EngineEvent) -> None:
-        self.h3.send_capsule(event[2], CapsuleType.WT_DATA_BLOCKED, varint.encode(event[3]))
+        self.h3.send_capsule(event[2], encode_limit(CapsuleType.WT_DATA_BLOCKED, event[3]))
         self._pump()
 
     def _streams_blocked(self, event: EngineEvent) -> None:
         kind = CapsuleType.WT_STREAMS_BLOCKED_BIDI if event[3] else CapsuleType.WT_STREAMS_BLOCKED_UNI
-        self.h3.send_capsule(event[2], kind, varint.encode(event[4]))
+        self.h3.send_capsule(event[2], encode_limit(kind, event[4]))
         self._pump()
 
     def _credit_exceeded(self, event: EngineEvent) -> None:
@@ -633,7 +632,7 @@ class Connection:
             return
         self._is_pumping = True
         try:
-            while events := self.h3.take_events():
+            while events := self.h3.outbox.take_events():
                 for event in events:
                     self._tell(event)
                     self.send_outputs()
@@ -642,7 +641,7 @@ class Connection:
 
     def send_outputs(self) -> None:
         """Carry out what the HTTP/3 layer wants done; its events wait."""
-        outputs = self.h3.take_outputs()
+        outputs = self.h3.outbox.take_outputs()
         for output, following in zip_longest(outputs, outputs[1:]):
             if (
                 isinstance(output, Send)

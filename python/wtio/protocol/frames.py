@@ -65,17 +65,11 @@ class Handling(Enum):
 
 
 class RecordReader:
-    """Cuts a byte stream into type-length-value records.
+    """Cuts a byte stream into type-length-value records."""
 
-    ``classify(type, length)`` is called as soon as type and length of a record are complete, before any of its value is
-    stored. It says what to do with the value, or raises to refuse the record. It must not COLLECT a value that is too
-    large to store.
-    """
+    __slots__ = ("_buffer", "_handling", "_head", "_left", "_type")
 
-    __slots__ = ("_buffer", "_classify", "_handling", "_head", "_left", "_type")
-
-    def __init__(self, classify: Callable[[int, int], Handling]) -> None:
-        self._classify = classify
+    def __init__(self) -> None:
         self._head = b""  # an incomplete type and length: at most 15 bytes
         self._handling: Handling | None = None
         self._type = 0
@@ -101,8 +95,12 @@ class RecordReader:
         number = varint.decode(self._head)
         return number is None or number[0] == FrameType.WT_STREAM
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def feed(self, data: bytes, classify: Callable[[int, int], Handling]) -> Iterator[tuple[int, bytes]]:
         """Take bytes; yield (type, value) for each collected value and for each piece of a streamed one.
+
+        ``classify(type, length)`` is called as soon as type and length of a record are complete, before any of its
+        value is stored. It says what to do with the value, or raises to refuse the record. It must not COLLECT a value
+        that is too large to store. The reader does not keep it, so it may be a method of the reader's owner.
 
         The iterator is lazy, so that the caller can act on a record before the next one is classified. It must be
         exhausted, or bytes are lost.
@@ -114,7 +112,7 @@ class RecordReader:
         size = len(data)
         while offset < size:
             if self._handling is None:
-                offset = self._begin(data, offset)
+                offset = self._begin(data, offset, classify)
                 if self._handling is None:
                     continue
                 if not self._left:
@@ -142,7 +140,7 @@ class RecordReader:
                     self._buffer = None
                 yield self._type, piece
 
-    def _begin(self, data: bytes, offset: int) -> int:
+    def _begin(self, data: bytes, offset: int, classify: Callable[[int, int], Handling]) -> int:
         """Read the head of a record at ``offset``; returns the offset after it, or the end if it is incomplete."""
         kind = varint.decode(data, offset)
         length = varint.decode(data, kind[1]) if kind else None
@@ -151,5 +149,5 @@ class RecordReader:
             return len(data)
         self._type = kind[0]
         self._left = length[0]
-        self._handling = self._classify(kind[0], length[0])
+        self._handling = classify(kind[0], length[0])
         return length[1]

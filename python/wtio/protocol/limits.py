@@ -1,9 +1,12 @@
-"""Bounds on what a peer can make us keep or do."""
+"""Bounds on what a peer can make us keep or do, and the account of what it may repeat."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-__all__ = ["DEFAULT_LIMITS", "SMALL_FRAME", "Earnings", "ProtocolLimits"]
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.faults import ConnectionFault
+
+__all__ = ["DEFAULT_LIMITS", "SMALL_FRAME", "Allowance", "Earnings", "ProtocolLimits"]
 
 SMALL_FRAME: Final = 64
 """DATA frames below this size cost more to read than their bytes are worth; larger ones pay for themselves."""
@@ -41,7 +44,7 @@ class ProtocolLimits:
 
 
 class Earnings(Protocol):
-    """What entitles a peer to more than the two constants above. Time and traffic are known to the driver alone.
+    """What entitles a peer to more than the last two of these limits. Time and traffic are known to the driver alone.
 
     Asked when an allowance is used up, so it may take a moment.
     """
@@ -54,3 +57,40 @@ class Earnings(Protocol):
 
 
 DEFAULT_LIMITS: Final = ProtocolLimits()
+
+
+class Allowance:
+    """How much a peer may still repeat that has no effect (RFC 9114, section 10.5)."""
+
+    __slots__ = ("_earnings", "_idle_left", "_refused_left")
+
+    def __init__(self, limits: ProtocolLimits, earnings: Earnings | None) -> None:
+        # What the peer has earned beyond the limits; None is nothing.
+        self._earnings = earnings
+        # Records without effect, and refused requests, that the peer may still send.
+        self._idle_left = limits.max_idle_records
+        self._refused_left = limits.max_refused_requests
+
+    def count_idle(self) -> None:
+        """Count a frame or capsule without effect.
+
+        Raises:
+            ConnectionFault: H3_EXCESSIVE_LOAD: it was one too many.
+        """
+        self._idle_left -= 1
+        if self._idle_left < 0:
+            self._idle_left += self._earnings.records() if self._earnings else 0
+            if self._idle_left < 0:
+                raise ConnectionFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many frames or capsules without effect")
+
+    def count_refused(self) -> None:
+        """Count a request or stream that came to nothing.
+
+        Raises:
+            ConnectionFault: H3_EXCESSIVE_LOAD: it was one too many.
+        """
+        self._refused_left -= 1
+        if self._refused_left < 0:
+            self._refused_left += self._earnings.requests() if self._earnings else 0
+            if self._refused_left < 0:
+                raise ConnectionFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many requests or streams that were refused")

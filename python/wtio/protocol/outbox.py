@@ -1,16 +1,18 @@
-"""What comes out of ``H3Connection``: outputs for the driver, events for the application.
+"""What comes out of ``H3Connection``: outputs for the driver, events for the application, and the box they wait in.
 
-Outputs are orders that must be carried out in their sequence; events are facts. All are immutable.
+Outputs are orders that must be carried out in their sequence; events are facts. All are immutable. Every part of the
+protocol puts its own into the connection's ``Outbox``, which knows none of them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from wtio.protocol.dialects import Dialect
 
 __all__ = [
+    "MOST_FREED",
     "CapsuleReceived",
     "CloseConnection",
     "ConnectionFailed",
@@ -18,6 +20,7 @@ __all__ = [
     "FreeStream",
     "GoawayReceived",
     "Headers",
+    "Outbox",
     "Output",
     "RequestReceived",
     "Reset",
@@ -33,6 +36,9 @@ __all__ = [
     "SettingsReceived",
     "Stop",
 ]
+
+MOST_FREED: Final = 512
+"""Freed streams that are remembered, so that what still arrives on them does not look like a new request."""
 
 Headers: TypeAlias = list[tuple[str, str]]
 """Header fields in their order, names in lower case, pseudo-headers left out. Bytes above 127 are Latin-1."""
@@ -289,3 +295,60 @@ Event: TypeAlias = (
     | CapsuleReceived
     | ConnectionFailed
 )
+
+
+class Outbox:
+    """Outputs and events of one connection, each in their order, until they are taken."""
+
+    __slots__ = ("_events", "_freed", "_outputs")
+
+    def __init__(self) -> None:
+        # Both are taken after every call of the connection, so they hold what one call has to say.
+        self._outputs: list[Output] = []
+        self._events: list[Event] = []
+        # The streams freed last, oldest first, at most MOST_FREED. Most connections free none before they end.
+        self._freed: dict[int, None] | None = None
+
+    def send(self, stream: int | Role, data: bytes, end: bool = False) -> None:
+        """Queue bytes of a stream, with ``end`` the last ones."""
+        self._outputs.append(Send(stream, data, end))
+
+    def reset(self, stream_id: int, code: int) -> None:
+        """Queue RESET_STREAM with a wire code."""
+        self._outputs.append(Reset(stream_id, int(code)))
+
+    def stop(self, stream_id: int, code: int) -> None:
+        """Queue STOP_SENDING with a wire code."""
+        self._outputs.append(Stop(stream_id, int(code)))
+
+    def free(self, stream_id: int) -> None:
+        """Let the driver forget a stream, and remember for a while that its input means nothing any more."""
+        self._outputs.append(FreeStream(stream_id))
+        if self._freed is None:
+            self._freed = {}
+        self._freed[stream_id] = None
+        if len(self._freed) > MOST_FREED:
+            del self._freed[next(iter(self._freed))]
+
+    def is_freed(self, stream_id: int) -> bool:
+        """Whether a stream was freed lately."""
+        return self._freed is not None and stream_id in self._freed
+
+    def close(self, code: int, reason: str) -> None:
+        """Queue the end of the connection, for the driver and for the application."""
+        self._outputs.append(CloseConnection(int(code), reason))
+        self._events.append(ConnectionFailed(int(code), reason))
+
+    def report(self, event: Event) -> None:
+        """Queue an event."""
+        self._events.append(event)
+
+    def take_outputs(self) -> list[Output]:
+        """Return the outputs queued since the last call, oldest first."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def take_events(self) -> list[Event]:
+        """Return the events queued since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events

@@ -1,18 +1,21 @@
-"""One request stream: where its reader stands, and which frames may come next."""
+"""Request streams: which frames may come next, the body of an ordinary request, and the account of what is kept.
 
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+A request stream whose request asks for a session goes on as that session, in ``connect_streams``; its frames are read
+here all the same.
+"""
 
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from wtio.protocol import messages, qpack
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.faults import ConnectionFault, StreamFault
 from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader
-from wtio.protocol.limits import SMALL_FRAME, ProtocolLimits
-from wtio.protocol.qpack import FieldSectionTooLargeError
+from wtio.protocol.limits import SMALL_FRAME, Allowance, ProtocolLimits
+from wtio.protocol.messages import Fields
+from wtio.protocol.outbox import Outbox
 
-if TYPE_CHECKING:
-    from wtio.protocol import messages
-    from wtio.protocol.session import Session
-
-__all__ = ["RequestStream"]
+__all__ = ["RequestStream", "Requests"]
 
 _NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
     FrameType.CANCEL_PUSH,
@@ -24,73 +27,115 @@ _NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
 }
 
 
-class Owner(Protocol):
-    """What a request stream needs from its connection (``H3Connection``)."""
-
-    is_client: bool
-    limits: ProtocolLimits
-
-    def _count_idle(self) -> None: ...
-
-
 class RequestStream:
-    """A request stream: where its reader stands, and the session or ordinary request on it."""
+    """A request stream: where its reader stands."""
 
     __slots__ = (
-        "_owner",
-        "announced_body",
-        "body",
-        "capsules",
+        "_allowance",
+        "_announced_body",
+        "_body",
+        "_is_client",
+        "_max_field_section_size",
+        "_reader",
         "counted",
         "discarded",
-        "held",
-        "held_end",
-        "interim",
+        "has_ended",
         "is_barren",
         "is_discarding",
         "is_over",
         "method",
         "phase",
-        "protocols",
-        "reader",
-        "request",
-        "require_protocol",
-        "responded",
-        "saw_close",
-        "session",
         "stream_id",
     )
 
-    def __init__(self, stream_id: int, owner: Owner) -> None:
+    def __init__(self, stream_id: int, is_client: bool, limits: ProtocolLimits, allowance: Allowance) -> None:
         self.stream_id = stream_id
-        self._owner = owner
-        self.reader = RecordReader(self._classify)
-        self.capsules: RecordReader | None = None
-        self.session: Session | None = None
-        # Header section awaited, then body, then nothing after the trailers.
+        self._is_client = is_client  # we are the client
+        self._max_field_section_size = limits.max_field_section_size
+        self._allowance = allowance  # the connection's
+        self._reader = RecordReader()
+        # What comes next: the header section, then the body, then nothing after the trailers.
         self.phase: Literal["head", "body", "end"] = "head"
-        self.request: messages.Request | None = None  # server: kept while the session is parked
-        self.method = ""
-        self.protocols: tuple[str, ...] = ()  # client: what was offered
-        self.require_protocol = False
-        self.interim = 0
+        self.method = ""  # of the request, once it is known
         self.is_barren = False  # the DATA frame that is being read is small, and has not completed a capsule
-        # Server: capsules from before the session was accepted, at most ``max_held_capsules``.
-        self.held: list[tuple[int, bytes]] | None = None
-        self.held_end = False
-        self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
-        self.is_discarding = False  # we have ended our side; what comes is only counted
-        self.is_over = False
-        self.discarded = 0
-        self.counted = 0  # bytes of this stream in the connection's account of buffers
-        self.responded = False  # ordinary request: we have answered
-        self.announced_body: int | None = None  # content-length
-        self.body = 0
+        self.has_ended = False  # the peer has sent its end, which is not acted on yet
+        self.is_discarding = False  # we have ended our side; what comes is only counted, in ``discarded``
+        self.is_over = False  # freed: nothing on it means anything any more
+        self.discarded = 0  # bytes
+        self.counted = 0  # bytes of this stream in the account of ``Requests``
+        # Of an ordinary request: its content-length, and bytes of its body so far.
+        self._announced_body: int | None = None
+        self._body = 0
 
+    @property
     def buffered(self) -> int:
-        """Bytes that this stream keeps."""
-        kept = self.reader.buffered + sum(len(value) for _, value in self.held or ())
-        return kept + self.capsules.buffered if self.capsules else kept
+        """Bytes kept of an incomplete frame."""
+        return self._reader.buffered
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the bytes so far end with a complete frame."""
+        return self._reader.at_boundary
+
+    def read(self, data: bytes) -> Iterator[Fields | bytes]:
+        """Take bytes; yield each header section, decoded, and each piece of the body.
+
+        Trailers are checked and dropped. The iterator is lazy: what was yielded takes effect before the next frame is
+        judged.
+
+        Raises:
+            ConnectionFault: A frame ends the connection.
+            StreamFault: The trailers are malformed, or a header section but a request's is larger than we take.
+            FieldSectionTooLargeError: The header section of a request is larger than we take.
+        """
+        try:
+            for frame_type, payload in self._reader.feed(data, self._classify):
+                if frame_type == FrameType.DATA:
+                    yield payload
+                    continue
+                fields = qpack.decode_field_section(payload, max_size=self._max_field_section_size)
+                if self.phase == "head":
+                    yield fields
+                else:
+                    self.phase = "end"
+                    messages.check_trailers(fields)
+        except qpack.FieldSectionTooLargeError:
+            if not self._is_client and self.phase == "head":
+                raise
+            words = f"headers exceed {self._max_field_section_size} bytes"
+            raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, words) from None  # RFC 9114, section 4.2.2
+
+    def begin_body(self, content_length: int | None = None) -> None:
+        """Note that the body follows; of an ordinary request with its content-length."""
+        self.phase = "body"
+        self._announced_body = content_length
+
+    def take_body(self, data: bytes) -> None:
+        """Count and drop a piece of an ordinary request's body.
+
+        Raises:
+            StreamFault: It is longer than announced.
+        """
+        self._body += len(data)
+        if self._announced_body is not None and self._body > self._announced_body:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is longer than content-length")
+
+    def check_end(self) -> None:
+        """Check that the peer may end its side now.
+
+        Raises:
+            ConnectionFault: It ended inside a frame.
+            StreamFault: It ended before there was a whole message.
+        """
+        if not self._reader.at_boundary:
+            if self.phase == "head" and self._reader.may_be_data_stream:
+                raise StreamFault(ErrorCodes.H3_REQUEST_INCOMPLETE, "stream ends inside its first number")
+            raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "stream ends inside a frame")  # RFC 9114, section 7.1
+        if self.phase == "head":
+            code = ErrorCodes.H3_MESSAGE_ERROR if self._is_client else ErrorCodes.H3_REQUEST_INCOMPLETE
+            raise StreamFault(code, "stream ends before a complete header section")
+        if self._announced_body is not None and self._body != self._announced_body:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is shorter than content-length")
 
     def _classify(self, frame_type: int, length: int) -> Handling:
         """Refuse frames that may not come on a request stream here (RFC 9114, sections 4.1, 4.4 and 7.2)."""
@@ -101,22 +146,102 @@ class RequestStream:
                     "DATA before HEADERS" if self.phase == "head" else "DATA after trailers",
                 )
             if self.is_barren:
-                self._owner._count_idle()
+                self._allowance.count_idle()
             self.is_barren = length < SMALL_FRAME
             return Handling.STREAM
         if frame_type == FrameType.HEADERS:
             # Section 4.4: on a CONNECT stream only DATA follows the header section.
-            if self.phase == "end" or (self.phase == "body" and (self.session or self.method == "CONNECT")):
+            if self.phase == "end" or (self.phase == "body" and self.method == "CONNECT"):
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "HEADERS after the last header section")
-            if length > self._owner.limits.max_field_section_size:
-                raise FieldSectionTooLargeError
+            if length > self._max_field_section_size:
+                raise qpack.FieldSectionTooLargeError
             return Handling.COLLECT
         if frame_type == FrameType.WT_STREAM:
             # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
-        if frame_type == FrameType.PUSH_PROMISE and self._owner.is_client:
+        if frame_type == FrameType.PUSH_PROMISE and self._is_client:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
         if frame_type in _NEVER_ON_REQUEST_STREAMS or frame_type == FrameType.PUSH_PROMISE:
             raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, f"frame of type {frame_type} on a request stream")
-        self._owner._count_idle()
+        self._allowance.count_idle()
         return Handling.SKIP
+
+
+class Requests:
+    """The request streams of one connection that are not over, in the order in which they began."""
+
+    __slots__ = ("_allowance", "_is_client", "_limits", "_outbox", "_streams", "buffered", "next_id")
+
+    def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
+        self._is_client = is_client  # we are the client
+        self._limits = limits
+        # Parts of the connection: what may be repeated, and where outputs go.
+        self._allowance = allowance
+        self._outbox = outbox
+        # Never more than the peer, or we, may have open at once.
+        self._streams: dict[int, RequestStream] = {}
+        self.buffered = 0  # bytes that all of them keep, as far as ``account`` has been told
+        self.next_id = 0  # above every request stream that there was
+
+    def open(self, stream_id: int) -> RequestStream:
+        """Begin a stream."""
+        stream = self._streams[stream_id] = RequestStream(stream_id, self._is_client, self._limits, self._allowance)
+        self.next_id = max(self.next_id, stream_id + 4)
+        return stream
+
+    def get(self, stream_id: int) -> RequestStream | None:
+        """Find a stream."""
+        return self._streams.get(stream_id)
+
+    def is_fresh(self, stream_id: int) -> bool:
+        """Whether a stream that a client opens has not been in use."""
+        return not stream_id % 4 and stream_id not in self._streams and not self._outbox.is_freed(stream_id)
+
+    def __iter__(self) -> Iterator[RequestStream]:
+        """Iterate over a copy: streams may end on the way."""
+        return iter(list(self._streams.values()))
+
+    def account(self, stream: RequestStream, kept: int) -> None:
+        """Note how many bytes are kept for a stream.
+
+        Raises:
+            ConnectionFault: H3_EXCESSIVE_LOAD: it is too much over all streams.
+        """
+        self.buffered += kept - stream.counted
+        stream.counted = kept
+        if self.buffered > self._limits.max_buffered:
+            raise ConnectionFault(
+                ErrorCodes.H3_EXCESSIVE_LOAD, f"incomplete frames exceed {self._limits.max_buffered} bytes"
+            )
+
+    def free(self, stream: RequestStream) -> None:
+        """Forget a stream that is over on both sides, or of which nothing more is wanted."""
+        stream.is_over = True
+        self.buffered -= stream.counted
+        del self._streams[stream.stream_id]
+        self._outbox.free(stream.stream_id)
+
+    def refuse(self, stream: RequestStream, code: int) -> None:
+        """Reset and stop a stream without a session."""
+        self._outbox.reset(stream.stream_id, code)
+        self._outbox.stop(stream.stream_id, code)
+        self.free(stream)
+        self._allowance.count_refused()
+
+    def abandon(self, stream: RequestStream) -> None:
+        """Give up an ordinary request that the client has reset."""
+        self._outbox.reset(stream.stream_id, ErrorCodes.H3_REQUEST_CANCELLED)
+        self.free(stream)
+        self._allowance.count_refused()
+
+    def answer(self, stream: RequestStream, payload: bytes) -> None:
+        """Answer a request on a stream without a session, and end it."""
+        self._outbox.send(stream.stream_id, payload, end=True)
+        if not stream.has_ended:
+            # RFC 9114, section 4.1: the rest of the request is not needed.
+            self._outbox.stop(stream.stream_id, ErrorCodes.H3_NO_ERROR)
+        self.free(stream)
+
+    def clear(self) -> None:
+        """Forget all streams: the connection is over."""
+        self._streams.clear()

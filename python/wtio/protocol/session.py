@@ -27,11 +27,20 @@ Three rules are easy to get wrong:
   cannot occur in PARKED and REQUESTED (draft-ietf-webtrans-http3-16, section 3.2).
 """
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
+from wtio.protocol.capsules import CapsuleType
+from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.dialects import PROTOCOL_FIELDS
-from wtio.protocol.faults import SessionStateError
+from wtio.protocol.faults import SessionStateError, StreamFault
+from wtio.protocol.request import RequestStream
+
+if TYPE_CHECKING:
+    from wtio.protocol.frames import RecordReader
+    from wtio.protocol.messages import Request
 
 __all__ = ["EXPORTER_LABEL", "LIVE", "TRANSITIONS", "Effect", "Input", "Session", "State", "exporter_context"]
 
@@ -147,47 +156,60 @@ TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Effect, ...]]]] 
 LIVE: Final = frozenset((State.REQUESTED, State.CONNECTING, State.OPEN, State.STOPPED))
 """States in which a session counts against the limit of its connection."""
 
+_NO_LIMITS: Final[Mapping[int, int]] = MappingProxyType({})
+
 
 class Session:
-    """One session: its state, and what must be remembered of it.
-
-    Attributes:
-        state: Where the session stands.
-        can_send: Whether our direction of the CONNECT stream is still open.
-        was_reset: Whether we have reset our direction.
-        announced: Whether the application knows of the session.
-        is_draining: Whether a request to wind down was reported.
-        offered: Subprotocols that the client offered.
-        protocol_fields: The header fields in which it did so.
-        limits: Last value of each flow-control limit that the peer announced, by capsule type; None if it
-            announced none.
-        stop_code: Code of the peer's STOP_SENDING; None without one.
-    """
+    """One session: its state, and what must be remembered of it. What its effects do is in ``connect_streams``."""
 
     __slots__ = (
         "announced",
         "can_send",
+        "capsules",
         "has_sent_drain",
+        "held",
+        "interim",
         "is_draining",
         "limits",
         "offered",
         "protocol_fields",
+        "request",
+        "saw_close",
         "state",
         "stop_code",
+        "stream",
         "was_reset",
     )
 
-    def __init__(self, state: State, offered: tuple[str, ...] = ()) -> None:
+    def __init__(self, stream: RequestStream, state: State) -> None:
+        self.stream = stream  # the CONNECT stream
         self.state = state
-        self.can_send = True
-        self.was_reset = False
-        self.announced = False
-        self.is_draining = False
+        self.can_send = True  # our direction of the stream is open
+        self.was_reset = False  # we have reset our direction
+        self.stop_code: int | None = None  # of the peer's STOP_SENDING
+        self.announced = False  # the application knows of the session
+        self.is_draining = False  # a request to wind down was reported
         self.has_sent_drain = False
-        self.offered = offered
-        self.protocol_fields = PROTOCOL_FIELDS
-        self.limits: dict[int, int] | None = None
-        self.stop_code: int | None = None
+
+        # The handshake.
+        self.offered: tuple[str, ...] = ()  # subprotocols that the client offered
+        self.protocol_fields = PROTOCOL_FIELDS  # the header fields in which it did so
+        self.request: Request | None = None  # server: kept until the session is accepted
+        self.interim = 0  # client: responses before the final one
+
+        # Capsules.
+        self.capsules: RecordReader | None = None  # made with the first byte of a capsule
+        self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
+        # Server: capsules from before the session was accepted, at most ``max_held_capsules``.
+        self.held: list[tuple[int, bytes]] | None = None
+        # The ledger: the last value of each limit that the peer has raised, by capsule type. Replaced, never changed.
+        self.limits: Mapping[int, int] = _NO_LIMITS
+
+    @property
+    def buffered(self) -> int:
+        """Bytes kept of capsules: of an incomplete one, and of those that are held."""
+        kept = sum(len(value) for _, value in self.held or ())
+        return kept + self.capsules.buffered if self.capsules else kept
 
     def step(self, event: Input) -> tuple[Effect, ...]:
         """Move to the next state and return what is to be done.
@@ -200,6 +222,28 @@ class Session:
             raise SessionStateError(f"{event.value} is impossible: the session is {self.state.value}", self.state.value)
         self.state, effects = transition
         return effects
+
+    def raise_limit(self, capsule_type: int, limit: int, initial: int, *, must_grow: bool) -> None:
+        """Note a limit of the peer's.
+
+        Args:
+            capsule_type: The capsule that carries it.
+            limit: Its new value.
+            initial: Its value before the first capsule.
+            must_grow: Refuse also a limit that stays the same.
+
+        Raises:
+            StreamFault: WT_FLOW_CONTROL_ERROR: the limit does not grow.
+
+        Source: draft-ietf-webtrans-http3-16, sections 5.6.2 and 5.6.4.
+        """
+        last = self.limits.get(capsule_type, initial)
+        if limit < last or (must_grow and limit == last):
+            raise StreamFault(
+                ErrorCodes.WT_FLOW_CONTROL_ERROR,
+                f"{CapsuleType(capsule_type).name} goes from {last} to {limit}; limits only grow",
+            )
+        self.limits = {**self.limits, capsule_type: limit}
 
 
 EXPORTER_LABEL: Final = b"EXPORTER-WebTransport"

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from wtio.protocol import varint
+from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.dialects import DEFAULT_DIALECTS, Dialect, Setting
+from wtio.protocol.dialects import DEFAULT_DIALECTS, STRICT_DIALECT, Dialect, DialectRow, Setting, negotiate
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
     "GREASE_SETTING",
     "Announcement",
+    "Terms",
     "announce",
     "decode_settings",
     "encode_settings",
@@ -215,3 +216,101 @@ def peer_problem(
     if strict and dialect is not None and dialect.row.reset_stream_at and not transport.reset_stream_at:
         return f"the {whose} takes no RESET_STREAM_AT frames (reset_stream_at), which {dialect.value} demands"
     return None
+
+
+class Terms:
+    """What both sides of a connection have announced, and what that comes to."""
+
+    __slots__ = (
+        "_dialects",
+        "_max_sessions",
+        "dialect",
+        "flow_control",
+        "is_client",
+        "may_control_flow",
+        "ours",
+        "problem",
+        "strict",
+        "theirs",
+    )
+
+    def __init__(
+        self,
+        *,
+        is_client: bool,
+        max_field_section_size: int,
+        initial_max_data: int,
+        initial_max_streams_bidi: int,
+        initial_max_streams_uni: int,
+        max_sessions: int,
+        dialects: Collection[Dialect] | None,
+        strict: bool,
+    ) -> None:
+        if dialects is None:
+            dialects = (STRICT_DIALECT,) if strict else DEFAULT_DIALECTS
+        self.is_client = is_client  # we are the client
+        self.strict = strict  # the peer is held to the letter of its dialect
+        self._dialects = dialects  # those that we speak
+        self._max_sessions = max_sessions  # at once, as far as we are concerned
+        self.ours = announce(
+            is_client,
+            max_field_section_size,
+            initial_max_data,
+            initial_max_streams_bidi,
+            initial_max_streams_uni,
+            max_sessions,
+            tuple(dialects),
+        )
+        # Whether session flow control is on if the peer wants it, too.
+        self.may_control_flow = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
+
+        # From here on: set by ``take``, when the peer's SETTINGS have arrived.
+        self.theirs: Mapping[int, int] | None = None
+        # The dialect of the connection. A server whose client announced none learns it from the first request.
+        self.dialect: Dialect | None = None
+        # Why there can be no WebTransport with this peer, in words.
+        self.problem: str | None = None
+        # Whether session flow control is on.
+        self.flow_control = False
+
+    def take(self, settings: Mapping[int, int], transport: PeerTransport | None) -> None:
+        """Take the peer's settings, and judge them together with its transport parameters (None: not known)."""
+        local = self.ours.values
+        self.theirs = settings
+        self.dialect = dialect = negotiate(local, settings)
+        self.problem = peer_problem(
+            settings, dialect, is_client=self.is_client, strict=self.strict, transport=transport
+        )
+        if dialect is not None:
+            takes_part = dialect.row.takes_part_in_flow_control
+            self.flow_control = takes_part(local) and takes_part(settings)
+
+    def allows_request(self, dialect: Dialect, token: str) -> bool:
+        """Whether a client may ask in this dialect, with this ``:protocol``."""
+        return dialect in self._dialects and (not self.strict or token == dialect.row.token)
+
+    def session_limit(self, row: DialectRow) -> int:
+        """Return how many sessions the connection may carry at once in a dialect (draft 16, section 5.1)."""
+        if row.one_session_without_flow_control and not self.flow_control:
+            return min(self._max_sessions, 1)
+        if row.session_setting is None:
+            return self._max_sessions
+        server = self.theirs if self.is_client else self.ours.values
+        return min(self._max_sessions, (server or {}).get(row.session_setting, 1))
+
+    @property
+    def initial_limits(self) -> tuple[int, int, int]:
+        """Initial session limits of the peer's: bytes, bidirectional streams, unidirectional streams."""
+        settings = self.theirs or {}
+        return (
+            settings.get(Setting.WT_INITIAL_MAX_DATA, 0),
+            settings.get(Setting.WT_INITIAL_MAX_STREAMS_BIDI, 0),
+            settings.get(Setting.WT_INITIAL_MAX_STREAMS_UNI, 0),
+        )
+
+    def check_size(self, fields: list[tuple[str, str]]) -> None:
+        """Raise ValueError for a header section that is larger than the peer takes (RFC 9114, section 4.2.2)."""
+        limit = (self.theirs or {}).get(Setting.MAX_FIELD_SECTION_SIZE)
+        size = qpack.field_section_size(fields)
+        if limit is not None and size > limit:
+            raise ValueError(f"headers of {size} bytes exceed the peer's limit of {limit}")

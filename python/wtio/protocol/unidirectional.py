@@ -1,17 +1,20 @@
-"""The peer's unidirectional streams: control, QPACK, and those that mean nothing to us."""
+"""The peer's streams without a request: control, QPACK, and those that mean nothing to us.
 
-from collections.abc import Mapping
-from typing import Final, Protocol
+What the control stream says is handed on; what becomes of it is decided in ``connection``.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordReader, StreamType
-from wtio.protocol.limits import ProtocolLimits
-from wtio.protocol.outbox import Output, Reset, Stop
+from wtio.protocol.limits import Allowance, ProtocolLimits
+from wtio.protocol.outbox import Outbox
 from wtio.protocol.settings import decode_settings
 
-__all__ = ["PeerStreams"]
+__all__ = ["Goaway", "PeerStreams"]
 
 _NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType.HEADERS, FrameType.PUSH_PROMISE}
 # RFC 9218, section 7.2. A session has no priority of its own: the application says what goes first (``send_order``).
@@ -22,53 +25,66 @@ _ENCODER_STREAM: Final = qpack.EncoderStream()  # has no state
 _CRITICAL: Final = frozenset((StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER))
 
 
+class Goaway(NamedTuple):
+    """The peer's GOAWAY."""
+
+    identifier: int
+    """A server's first request that it will not process; a client's push."""
+
+
 class _PeerStream:
     """A unidirectional stream of the peer's, or a stray bidirectional one; at first its type is not known."""
 
     __slots__ = ("head", "stream_type")
 
     def __init__(self) -> None:
-        self.head = b""
-        self.stream_type: int | None = None
-
-
-class Owner(Protocol):
-    """What reading these streams needs from the connection (``H3Connection``)."""
-
-    is_client: bool
-    limits: ProtocolLimits
-
-    def _count_idle(self) -> None: ...
-    def _count_refused(self) -> None: ...
-    def _emit(self, output: Output) -> None: ...
-    def _forget(self, stream_id: int) -> None: ...
-    def _take_settings(self, settings: Mapping[int, int]) -> None: ...
-    def _take_goaway(self, identifier: int) -> None: ...
+        self.head = b""  # an incomplete type: at most 7 bytes
+        self.stream_type: int | None = None  # None until the type is complete, and for a stray stream
 
 
 class PeerStreams:
     """Reads all streams of the peer that carry no request."""
 
-    __slots__ = ("_control", "_decoder_stream", "_has_settings", "_is_client", "_max_push_id", "_owner", "_streams")
+    __slots__ = (
+        "_allowance",
+        "_control",
+        "_decoder_stream",
+        "_has_settings",
+        "_is_client",
+        "_max_push_id",
+        "_max_settings_size",
+        "_outbox",
+        "_streams",
+    )
 
-    def __init__(self, owner: Owner) -> None:
-        self._owner = owner
-        self._is_client = owner.is_client
+    def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
+        self._is_client = is_client  # we are the client
+        self._max_settings_size = limits.max_settings_size
+        # Parts of the connection: what may be repeated, and where outputs go.
+        self._allowance = allowance
+        self._outbox = outbox
         # Those that last, and those whose type is incomplete: never more than the peer may have open at once.
         self._streams: dict[int, _PeerStream] = {}
-        self._control = RecordReader(self._classify_control_frame)
+        self._control = RecordReader()
+        # Most peers have no such stream: it is made with the first byte.
         self._decoder_stream: qpack.DecoderStream | None = None
-        self._has_settings = False
-        self._max_push_id = -1
+        self._has_settings = False  # the peer's SETTINGS have come
+        self._max_push_id = -1  # the last MAX_PUSH_ID of a client, which must not shrink
 
-    def receive(self, stream_id: int, data: bytes, end: bool) -> None:
-        """Take bytes of a unidirectional stream; ConnectionFault for what ends the connection."""
+    def receive(self, stream_id: int, data: bytes, end: bool) -> Iterator[Mapping[int, int] | Goaway]:
+        """Take bytes of a unidirectional stream; yield the settings and each GOAWAY on the control stream.
+
+        The iterator is lazy and must be run to its end: a message takes effect before the next frame is read.
+
+        Raises:
+            ConnectionFault: The bytes end the connection.
+        """
         stream = self._streams.setdefault(stream_id, _PeerStream())
         if stream.stream_type is None:
             data = stream.head + data
             number = varint.decode(data)
             if number is None:
-                stream.head = data  # at most 7 bytes
+                stream.head = data
             else:
                 stream.stream_type, offset = number
                 data = data[offset:]
@@ -76,14 +92,16 @@ class PeerStreams:
         # A type that is not critical has been forgotten by _begin.
         if stream_id in self._streams and stream.stream_type is not None:
             if stream.stream_type == StreamType.CONTROL:
-                for frame_type, payload in self._control.feed(data):
-                    self._control_frame(frame_type, payload)
+                for frame_type, payload in self._control.feed(data, self._classify_control_frame):
+                    message = self._control_frame(frame_type, payload)
+                    if message is not None:
+                        yield message
             elif stream.stream_type == StreamType.QPACK_ENCODER:
                 _ENCODER_STREAM.feed(data)
             else:
                 if self._decoder_stream is None:
                     self._decoder_stream = qpack.DecoderStream()
-                self._decoder_stream.feed(data, self._owner._count_idle)
+                self._decoder_stream.feed(data, self._allowance.count_idle)
         if end:
             self.end(stream_id)
 
@@ -100,9 +118,9 @@ class PeerStreams:
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
         # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
-        self._owner._emit(Stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR))
+        self._outbox.stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR)
         self._forget(stream_id)
-        self._owner._count_refused()
+        self._allowance.count_refused()
 
     def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
         """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
@@ -114,10 +132,10 @@ class PeerStreams:
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
         # What ends inside the head of a data stream was abandoned before it meant anything.
         if number or end:
-            self._owner._emit(Reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
-            self._owner._emit(Stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED))
+            self._outbox.reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
+            self._outbox.stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self._forget(stream_id)
-            self._owner._count_refused()
+            self._allowance.count_refused()
 
     def end(self, stream_id: int) -> None:
         """Take the end or the reset of a stream; of one that is not known, too."""
@@ -130,7 +148,7 @@ class PeerStreams:
 
     def _forget(self, stream_id: int) -> None:
         del self._streams[stream_id]
-        self._owner._forget(stream_id)
+        self._outbox.free(stream_id)
 
     # -- control stream
 
@@ -139,10 +157,10 @@ class PeerStreams:
         if frame_type == FrameType.SETTINGS:
             if self._has_settings:
                 raise ConnectionFault(ErrorCodes.H3_FRAME_UNEXPECTED, "second SETTINGS frame")
-            if length > self._owner.limits.max_settings_size:
+            if length > self._max_settings_size:
                 raise ConnectionFault(
                     ErrorCodes.H3_EXCESSIVE_LOAD,
-                    f"SETTINGS frame of {length} bytes exceeds {self._owner.limits.max_settings_size}",
+                    f"SETTINGS frame of {length} bytes exceeds {self._max_settings_size}",
                 )
             return Handling.COLLECT
         if not self._has_settings:
@@ -166,31 +184,31 @@ class PeerStreams:
             # Of the frame only the id at its head is looked at, so a long one need not be kept.
             if length <= _MOST_PRIORITY:
                 return Handling.COLLECT
-        self._owner._count_idle()
+        self._allowance.count_idle()
         return Handling.SKIP
 
-    def _control_frame(self, frame_type: int, payload: bytes) -> None:
+    def _control_frame(self, frame_type: int, payload: bytes) -> Mapping[int, int] | Goaway | None:
+        """Read a frame; return what the connection has to know of it, if anything."""
         if frame_type == FrameType.SETTINGS:
             self._has_settings = True
-            self._owner._take_settings(decode_settings(payload, is_client=self._is_client))
-            return
+            return decode_settings(payload, is_client=self._is_client)
         number = varint.decode(payload)
         if frame_type in _PRIORITY_UPDATES:
             if number is None:
                 raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "PRIORITY_UPDATE frame without an id")
             if frame_type == FrameType.PRIORITY_UPDATE_PUSH or number[0] % 4:
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"PRIORITY_UPDATE for {number[0]}, which is no request")
-            self._owner._count_idle()
-            return
+            self._allowance.count_idle()
+            return None
         if number is None or number[1] != len(payload):
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
         if frame_type == FrameType.GOAWAY:
-            self._owner._take_goaway(number[0])
-        elif frame_type == FrameType.CANCEL_PUSH:
+            return Goaway(number[0])
+        if frame_type == FrameType.CANCEL_PUSH:
             # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
-        else:
-            if number[0] < self._max_push_id:  # section 7.2.7
-                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
-            self._max_push_id = number[0]
-            self._owner._count_idle()
+        if number[0] < self._max_push_id:  # section 7.2.7
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
+        self._max_push_id = number[0]
+        self._allowance.count_idle()
+        return None

@@ -1,0 +1,477 @@
+"""The sessions of one connection: each step that one takes is carried out here, and its capsules are read here.
+
+``session`` says as a table what may happen to a session and what that brings about; ``ConnectStreams`` does it. What
+arrives, and requests that may become sessions, come from ``connection``.
+"""
+
+from functools import partial
+from typing import Final
+
+from wtio.protocol import messages
+from wtio.protocol.capsules import (
+    FLOW_CONTROL_CAPSULES,
+    CapsuleType,
+    classify_capsule,
+    decode_close,
+    decode_limit,
+)
+from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.dialects import TOKENS, DialectRow, dialect_of_request
+from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
+from wtio.protocol.frames import FrameType, Handling, RecordReader, encode_record
+from wtio.protocol.handshake import headers_frame, read_choice, read_offer, rejection
+from wtio.protocol.limits import Allowance, ProtocolLimits
+from wtio.protocol.messages import Fields
+from wtio.protocol.outbox import (
+    CapsuleReceived,
+    GoawayReceived,
+    Outbox,
+    SessionAccepted,
+    SessionDraining,
+    SessionFinished,
+    SessionRejected,
+    SessionRequested,
+    SessionStopping,
+    SessionTerminated,
+)
+from wtio.protocol.request import Requests, RequestStream
+from wtio.protocol.session import LIVE, Effect, Input, Session, State
+from wtio.protocol.settings import Terms
+
+__all__ = ["ConnectStreams"]
+
+# States of a server's session that its client may still take back without anything to show for it.
+_UNANSWERED: Final = frozenset((State.PARKED, State.REQUESTED))
+# The limits among the flow-control capsules, and their initial value's place in ``Terms.initial_limits``.
+_LIMIT_CAPSULES: Final[dict[int, int]] = {
+    CapsuleType.WT_MAX_DATA: 0,
+    CapsuleType.WT_MAX_STREAMS_BIDI: 1,
+    CapsuleType.WT_MAX_STREAMS_UNI: 2,
+}
+
+
+class ConnectStreams:
+    """The sessions of one connection, by their CONNECT streams."""
+
+    __slots__ = ("_allowance", "_limits", "_outbox", "_requests", "_sessions", "_terms", "goaway", "live", "parked")
+
+    def __init__(
+        self, limits: ProtocolLimits, terms: Terms, allowance: Allowance, outbox: Outbox, requests: Requests
+    ) -> None:
+        self._limits = limits
+        # Parts of the connection: what was agreed, what may be repeated, where outputs go, and all request streams.
+        self._terms = terms
+        self._allowance = allowance
+        self._outbox = outbox
+        self._requests = requests
+        # Those whose streams are not over, so never more than there are request streams.
+        self._sessions: dict[int, Session] = {}
+        self.live = 0  # sessions that count against the limit: waiting for an answer or open
+        self.parked = 0  # requests that wait for the client's SETTINGS
+        self.goaway: int | None = None  # what the peer's last GOAWAY named: it takes no more requests
+
+    def get(self, stream_id: int) -> Session | None:
+        """Find a session."""
+        return self._sessions.get(stream_id)
+
+    def clear(self) -> None:
+        """Forget all sessions: the connection is over."""
+        self._sessions.clear()
+        self.live = self.parked = 0
+
+    # -- requests (server)
+
+    def take_request(self, stream: RequestStream, request: messages.Request) -> None:
+        """Take an extended CONNECT; one for a session waits until the client's settings are known.
+
+        Raises:
+            StreamFault: The request is refused.
+        """
+        if request.protocol not in TOKENS:
+            self._requests.answer(stream, headers_frame(rejection(501)))  # RFC 9220, section 3
+            self._allowance.count_refused()
+            return
+        if request.scheme.lower() != "https":
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "WebTransport needs the scheme https")  # section 3.2
+        session = self._begin(stream, State.PARKED)
+        session.request = request
+        if self._terms.theirs is not None:
+            self._admit(session, request)
+        elif self.parked > self._limits.max_parked_requests:
+            raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "too many requests before SETTINGS")
+
+    def admit_parked(self) -> None:
+        """Go on with the requests that have waited for the client's settings."""
+        for session in self._in_order():
+            if session.state is State.PARKED and session.request is not None:
+                try:
+                    self._admit(session, session.request)
+                except StreamFault as fault:
+                    self.fail(session, fault)
+
+    def expire_parked(self) -> int:
+        """Refuse the requests that still wait for the client's settings; returns their number."""
+        if not self.parked:
+            return 0
+        parked = [session for session in self._in_order() if session.state is State.PARKED]
+        for session in parked:
+            self._step(session, Input.ABORT, code=ErrorCodes.H3_REQUEST_REJECTED)
+        return len(parked)
+
+    def _admit(self, session: Session, request: messages.Request) -> None:
+        """Let a request go to the application, now that the client's settings are known."""
+        terms = self._terms
+        if terms.problem is not None:
+            # Section 3.1: with settings that do not allow it, the request is malformed.
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, terms.problem)
+        dialect = terms.dialect or dialect_of_request(request.protocol, request.headers)
+        if dialect is None or not terms.allows_request(dialect, request.protocol):
+            self._step(session, Input.SETTINGS)
+            self.reject(session, headers_frame(rejection(501)))  # RFC 9220, section 3
+            self._allowance.count_refused()
+            return
+        if self.live >= terms.session_limit(dialect.row):
+            raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "no more sessions on this connection")
+        terms.dialect = dialect
+        session.offered, session.protocol_fields = read_offer(dialect.row, request.headers)
+        session.announced = True
+        self._step(session, Input.SETTINGS)
+        origins = messages.values_of(request.headers, "origin")
+        self._outbox.report(
+            SessionRequested(
+                session.stream.stream_id,
+                request.method,
+                request.scheme,
+                request.authority,
+                request.path,
+                request.protocol,
+                request.headers,
+                origins[0] if origins else None,
+                session.offered,
+                dialect,
+            )
+        )
+
+    def pending(self, stream_id: int, event: Input) -> Session:
+        """Find a session that waits for the application's decision.
+
+        Raises:
+            SessionStateError: It does not; ``event`` is what cannot happen now.
+        """
+        session = self._sessions.get(stream_id)
+        if session is None:
+            raise SessionStateError(f"{event.value} is impossible: stream {stream_id} has no session", "finished")
+        if session.state is not State.REQUESTED:
+            session.step(event)  # raises
+        return session
+
+    def accept(self, session: Session, payload: bytes) -> None:
+        """Send an answer that opens a session, then act on what the client sent before."""
+        session.request = None
+        self._step(session, Input.ACCEPT, payload=payload)
+        held, session.held = session.held, None
+        try:
+            for capsule_type, value in held or ():
+                self._take_capsule(session, capsule_type, value)
+            if session.stream.has_ended:
+                self.end(session)
+        except StreamFault as fault:
+            self.fail(session, fault)
+
+    def reject(self, session: Session, payload: bytes) -> None:
+        """Send an answer that refuses a session, and end its stream."""
+        self._step(session, Input.REJECT, payload=payload)
+        if session.stream.has_ended:
+            self._step(session, Input.END)
+
+    # -- requests (client)
+
+    def check_may_connect(self) -> DialectRow:
+        """Return the row of the dialect in which a session may be requested now.
+
+        Raises:
+            SessionStateError: None may.
+        """
+        terms = self._terms
+        if terms.theirs is None:
+            # Draft 16, section 3.1.
+            raise SessionStateError("the server's SETTINGS have not arrived", "connecting")
+        if terms.problem is not None or terms.dialect is None:
+            raise SessionStateError(f"no WebTransport with this server: {terms.problem}", "unfit")
+        if self.goaway is not None:
+            raise SessionStateError("the server is going away; connect anew", "draining")
+        row = terms.dialect.row
+        limit = terms.session_limit(row)
+        if self.live >= limit:
+            raise SessionStateError(f"this connection carries {limit} session(s) at most", "full")
+        return row
+
+    def connect(self, stream: RequestStream, payload: bytes, offered: tuple[str, ...]) -> None:
+        """Send a request for a session that offers these subprotocols."""
+        stream.method = "CONNECT"
+        session = self._begin(stream, State.CONNECTING)
+        session.offered = offered
+        session.announced = True
+        self._outbox.send(stream.stream_id, payload)
+
+    def take_response(self, session: Session, fields: Fields) -> None:
+        """Take an answer to our request, interim or final.
+
+        Raises:
+            StreamFault: It is malformed, one too many, or chooses what it may not.
+        """
+        status, headers = messages.read_response(fields)
+        if status < 200:
+            session.interim += 1
+            if session.interim > self._limits.max_informational:
+                raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many interim responses")
+            return
+        stream_id = session.stream.stream_id
+        session.stream.begin_body()
+        if status >= 300:
+            self._outbox.report(SessionRejected(stream_id, status, headers))
+            self._step(session, Input.REFUSAL, code=ErrorCodes.H3_REQUEST_CANCELLED)
+            return
+        assert self._terms.dialect is not None  # or no request would have been sent
+        protocol = read_choice(self._terms.dialect.row, session.offered, headers)
+        self._step(session, Input.SUCCESS)
+        self._outbox.report(SessionAccepted(stream_id, status, headers, protocol))
+        if session.stop_code is not None:
+            # A server that closes at once may say so in the packet of its answer, where STOP_SENDING comes first; its
+            # code and reason follow.
+            self._step(session, Input.STOP, code=session.stop_code)
+
+    # -- what the application does
+
+    def close(self, session: Session, capsule: bytes) -> None:
+        """Send this WT_CLOSE_SESSION and the end of the stream, or cancel a session that is not open yet."""
+        payload = encode_record(FrameType.DATA, capsule) if session.state is State.OPEN else b""
+        self._step(session, Input.CLOSE, payload=payload, code=ErrorCodes.H3_REQUEST_CANCELLED)
+
+    def abort(self, session: Session, wire_code: int) -> None:
+        """Reset and stop the stream."""
+        self._step(session, Input.ABORT, code=wire_code)
+
+    def send_capsule(self, session: Session, capsule: bytes) -> None:
+        """Send a capsule, if the session is open."""
+        if session.state is State.OPEN:
+            self._outbox.send(session.stream.stream_id, encode_record(FrameType.DATA, capsule))
+
+    # -- what the peer does
+
+    def take_body(self, session: Session, data: bytes) -> None:
+        """Take a piece of the byte stream of capsules.
+
+        Raises:
+            StreamFault: A capsule is malformed, or comes where none may.
+        """
+        if session.saw_close:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+        stream = session.stream
+        if session.capsules is None:
+            session.capsules = RecordReader()
+        for capsule_type, value in session.capsules.feed(data, partial(self._classify, session)):
+            stream.is_barren = False
+            self._take_capsule(session, capsule_type, value)
+        # A frame that goes on behind the capsule is enough: its rest may come when our answer has left already.
+        if session.saw_close and not (session.capsules.at_boundary and stream.at_boundary):
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+
+    def _classify(self, session: Session, capsule_type: int, length: int) -> Handling:
+        if session.saw_close:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
+        # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
+        terms = self._terms
+        flow_control = terms.flow_control if terms.theirs is not None else terms.may_control_flow
+        handling = classify_capsule(capsule_type, length, flow_control=flow_control)
+        if handling is Handling.SKIP:
+            self._allowance.count_idle()
+        return handling
+
+    def _take_capsule(self, session: Session, capsule_type: int, value: bytes) -> None:
+        stream_id = session.stream.stream_id
+        if capsule_type == CapsuleType.WT_CLOSE_SESSION:
+            session.saw_close = True
+        if session.state in _UNANSWERED:
+            if session.held is None:
+                session.held = []
+            if len(session.held) >= self._limits.max_held_capsules:
+                raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many capsules before the session is accepted")
+            session.held.append((capsule_type, value))
+        elif capsule_type == CapsuleType.WT_CLOSE_SESSION:
+            code, reason = decode_close(value)
+            self._step(
+                session,
+                Input.CLOSE_CAPSULE,
+                report=SessionTerminated(stream_id, code, reason, clean=True, by="peer", wire_code=None),
+            )
+        elif capsule_type == CapsuleType.WT_DRAIN_SESSION:
+            if session.is_draining:
+                self._allowance.count_idle()
+            self._drain(session)
+        elif capsule_type in FLOW_CONTROL_CAPSULES and self._terms.flow_control:
+            # A limit that grows by one each time costs as much as one that does not grow.
+            self._allowance.count_idle()
+            limit = decode_limit(capsule_type, value)
+            place = _LIMIT_CAPSULES.get(capsule_type)
+            if place is not None:
+                dialect = self._terms.dialect
+                must_grow = dialect is not None and dialect.row.equal_limit_is_error
+                session.raise_limit(capsule_type, limit, self._terms.initial_limits[place], must_grow=must_grow)
+            self._outbox.report(CapsuleReceived(stream_id, capsule_type, limit))
+
+    def end(self, session: Session) -> None:
+        """Take the end of the peer's side.
+
+        Raises:
+            StreamFault: It comes inside a capsule.
+        """
+        if session.capsules and not session.capsules.at_boundary:
+            raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "stream ends inside a capsule")  # RFC 9297, section 3.3
+        if session.state in _UNANSWERED:
+            session.stream.has_ended = True
+            return
+        stream_id = session.stream.stream_id
+        report = SessionTerminated(stream_id, 0, "", clean=True, by="peer", wire_code=None)
+        self._step(session, Input.END, report=report)
+
+    def discard(self, session: Session, size: int, end: bool) -> None:
+        """Count what comes on a stream that we have ended; a peer that does not stop is told to."""
+        if end:
+            self._step(session, Input.END)
+            return
+        session.stream.discarded += size
+        if session.stream.discarded > self._limits.max_discard:
+            self._step(session, Input.FAULT, code=ErrorCodes.H3_NO_ERROR)
+
+    def take_reset(self, session: Session, code: int) -> None:
+        """Take the peer's RESET_STREAM."""
+        reason = f"the peer reset the CONNECT stream with {describe(code)}"
+        self._leave(session, Input.RESET, ErrorCodes.H3_REQUEST_CANCELLED, reason, code)
+
+    def take_stop(self, session: Session, code: int) -> None:
+        """Take the peer's STOP_SENDING."""
+        session.stop_code = code
+        self._leave(session, Input.STOP, code, f"the peer stopped the CONNECT stream with {describe(code)}", code)
+
+    def _leave(self, session: Session, event: Input, code: int, reason: str, wire_code: int) -> None:
+        """The peer gives up the stream, or a part of it. ``code`` is the one of our reset."""
+        is_unanswered = session.state in _UNANSWERED
+        stream_id = session.stream.stream_id
+        report = SessionTerminated(stream_id, 0, reason, clean=False, by="peer", wire_code=wire_code)
+        self._step(session, event, code=code, report=report)
+        if is_unanswered:
+            self._allowance.count_refused()
+
+    def fail(self, session: Session, fault: StreamFault) -> None:
+        """End a session because the peer broke a rule."""
+        stream_id = session.stream.stream_id
+        report = SessionTerminated(stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code)
+        self._step(session, Input.FAULT, code=fault.code, report=report)
+        if not self._terms.is_client:
+            self._allowance.count_refused()
+
+    def take_goaway(self, identifier: int) -> None:
+        """Note that the peer takes no more requests (RFC 9114, section 5.2; draft 16, section 4.7).
+
+        Raises:
+            ConnectionFault: The identifier is an impossible one.
+        """
+        if self._terms.is_client and identifier % 4:
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY names {identifier}, which is no request stream")
+        last, self.goaway = self.goaway, identifier
+        if last is not None:
+            if identifier > last:
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"GOAWAY grows from {last} to {identifier}")
+            self._allowance.count_idle()
+            if identifier == last:
+                return
+        self._outbox.report(GoawayReceived(identifier))
+        for session in self._in_order():
+            if session.state not in LIVE:
+                continue
+            stream_id = session.stream.stream_id
+            if session.state is State.CONNECTING and stream_id >= identifier:
+                # The server has not processed it and never will.
+                report = SessionTerminated(
+                    stream_id,
+                    0,
+                    "the server is going away and did not process the request",
+                    clean=False,
+                    by="peer",
+                    wire_code=ErrorCodes.H3_REQUEST_REJECTED,
+                )
+                self._step(session, Input.FAULT, code=ErrorCodes.H3_REQUEST_CANCELLED, report=report)
+            else:
+                self._drain(session)
+
+    def _drain(self, session: Session) -> None:
+        if not session.is_draining:
+            session.is_draining = True
+            self._outbox.report(SessionDraining(session.stream.stream_id))
+
+    # -- steps
+
+    def _in_order(self) -> list[Session]:
+        """The sessions in the order in which their streams began."""
+        return [session for stream in self._requests if (session := self._sessions.get(stream.stream_id))]
+
+    def _begin(self, stream: RequestStream, state: State) -> Session:
+        session = self._sessions[stream.stream_id] = Session(stream, state)
+        self._count(state, 1)
+        return session
+
+    def _step(
+        self,
+        session: Session,
+        event: Input,
+        *,
+        payload: bytes = b"",
+        code: int = ErrorCodes.H3_NO_ERROR,
+        report: SessionTerminated | None = None,
+    ) -> None:
+        """Move a session on and do what the table says.
+
+        ``payload`` is for SEND and FINISH, ``code`` for RESET and STOP, ``report`` for REPORT.
+        """
+        stream_id = session.stream.stream_id
+        outbox = self._outbox
+        before = session.state
+        effects = session.step(event)
+        if session.state is not before:
+            self._count(before, -1)
+            self._count(session.state, 1)
+        for effect in effects:
+            match effect:
+                case Effect.SEND:
+                    outbox.send(stream_id, payload)
+                case Effect.FINISH:
+                    if session.can_send:
+                        session.can_send = False
+                        outbox.send(stream_id, payload, end=True)
+                case Effect.RESET:
+                    # Also after the end was sent: what is still on its way need not arrive any more.
+                    if not session.was_reset:
+                        session.can_send = False
+                        session.was_reset = True
+                        outbox.reset(stream_id, code)
+                case Effect.STOP:
+                    outbox.stop(stream_id, code)
+                case Effect.REPORT:
+                    if report is not None:
+                        outbox.report(report)
+                case Effect.REPORT_STOP:
+                    outbox.report(SessionStopping(stream_id, int(code)))
+                case Effect.FREE:
+                    del self._sessions[stream_id]
+                    self._requests.free(session.stream)
+                    if session.announced:
+                        outbox.report(SessionFinished(stream_id))
+        if session.state is State.CLOSING:
+            session.stream.is_discarding = True
+
+    def _count(self, state: State, change: int) -> None:
+        if state in LIVE:
+            self.live += change
+        elif state is State.PARKED:
+            self.parked += change
