@@ -9,6 +9,8 @@ import operator
 from dataclasses import FrozenInstanceError
 from typing import Any, TypeVar
 
+from wtio.protocol.codes import MAX_APPLICATION_CODE
+
 __all__ = [
     "check_bool",
     "check_choice",
@@ -24,8 +26,6 @@ __all__ = [
 ]
 
 _Class = TypeVar("_Class", bound=type)
-
-MAX_CODE = 2**32 - 1
 
 
 def check_bool(name: str, value: object) -> None:
@@ -57,8 +57,8 @@ def check_code(name: str, value: object, what: str) -> None:
         ValueError: It does not fit into 32 bits.
     """
     check_integer(name, value)
-    if not 0 <= operator.index(value) <= MAX_CODE:  # type: ignore[arg-type]
-        raise ValueError(f"{what} {value} is outside 0 to {MAX_CODE} (32 bits); see `{name}`")
+    if not 0 <= operator.index(value) <= MAX_APPLICATION_CODE:  # type: ignore[arg-type]
+        raise ValueError(f"{what} {value} is outside 0 to {MAX_APPLICATION_CODE} (32 bits); see `{name}`")
 
 
 def check_number(name: str, value: object, least: float, most: float, unit: str = "") -> None:

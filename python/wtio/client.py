@@ -40,7 +40,7 @@ from wtio.errors import (
 )
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
-from wtio.protocol.handshake import REQUEST_RESERVED
+from wtio.protocol.handshake import check_protocols
 from wtio.protocol.messages import check_headers
 from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Connector", "connect"]
 
-_LONGEST_PROTOCOL: Final = 512
 # How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
 # back for the second.
 _PATIENCE_IN_PTOS: Final = 4
@@ -983,9 +982,5 @@ def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple
     Source: W3C WebTransport, section 5.2.
     """
     offered = strings("protocols", protocols)
-    for protocol in offered:
-        if not (1 <= len(protocol) <= _LONGEST_PROTOCOL and protocol.isascii() and protocol.isprintable()):
-            raise ValueError(f"protocols: {protocol!r} must be 1 to {_LONGEST_PROTOCOL} printable characters of ASCII")
-    if unique and len(set(offered)) != len(offered):
-        raise ValueError(f"protocols: {list(offered)} contain a duplicate")
+    check_protocols(offered, unique=unique)
     return offered

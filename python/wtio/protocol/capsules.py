@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Final
 
 from wtio.protocol import varint
-from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.codes import MAX_APPLICATION_CODE, ErrorCodes
 from wtio.protocol.faults import StreamFault
 from wtio.protocol.frames import Handling, encode_record
 
@@ -127,8 +127,8 @@ def encode_close(code: int, reason: str) -> bytes:
     Raises:
         ValueError: ``code`` is outside 32 bits.
     """
-    if not 0 <= code <= 0xFFFFFFFF:
-        raise ValueError(f"close code {code} is outside 0 to {0xFFFFFFFF} (32 bits)")
+    if not 0 <= code <= MAX_APPLICATION_CODE:
+        raise ValueError(f"close code {code} is outside 0 to {MAX_APPLICATION_CODE} (32 bits)")
     return encode_record(CapsuleType.WT_CLOSE_SESSION, code.to_bytes(4, "big") + cut_reason(reason))
 
 

@@ -6,14 +6,15 @@ A malformed message is an error of its stream, H3_MESSAGE_ERROR (RFC 9114, secti
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import StreamFault
 
-__all__ = ["Request", "check_headers", "check_trailers", "read_request", "read_response", "values_of"]
+__all__ = ["Fields", "Request", "check_headers", "check_trailers", "read_request", "read_response", "values_of"]
 
-Fields = list[tuple[str, str]]
+Fields: TypeAlias = list[tuple[str, str]]
+"""Fields of a header section in their order, names in lower case. Bytes above 127 are Latin-1."""
 
 _NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")
 # RFC 9110, section 5.5 (field-content): visible characters, with spaces or tabs between but not around them.

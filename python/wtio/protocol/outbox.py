@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final, Literal, TypeAlias
 
 from wtio.protocol.dialects import Dialect
+from wtio.protocol.messages import Fields
 
 __all__ = [
     "MOST_FREED",
@@ -19,7 +20,6 @@ __all__ = [
     "Event",
     "FreeStream",
     "GoawayReceived",
-    "Headers",
     "Outbox",
     "Output",
     "RequestReceived",
@@ -39,9 +39,6 @@ __all__ = [
 
 MOST_FREED: Final = 512
 """Freed streams that are remembered, so that what still arrives on them does not look like a new request."""
-
-Headers: TypeAlias = list[tuple[str, str]]
-"""Header fields in their order, names in lower case, pseudo-headers left out. Bytes above 127 are Latin-1."""
 
 
 class Role(Enum):
@@ -142,7 +139,7 @@ class SessionRequested:
     authority: str
     path: str
     protocol_token: str
-    headers: Headers
+    headers: Fields
     origin: str | None
     protocols: tuple[str, ...]
     dialect: Dialect
@@ -164,7 +161,7 @@ class RequestReceived:
     stream_id: int
     method: str
     path: str
-    headers: Headers
+    headers: Fields
     scheme: str
     authority: str
 
@@ -182,7 +179,7 @@ class SessionAccepted:
 
     stream_id: int
     status: int
-    headers: Headers
+    headers: Fields
     protocol: str | None
 
 
@@ -192,7 +189,7 @@ class SessionRejected:
 
     stream_id: int
     status: int
-    headers: Headers
+    headers: Fields
 
 
 @dataclass(frozen=True, slots=True)

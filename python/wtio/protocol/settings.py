@@ -13,6 +13,7 @@ from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.dialects import DEFAULT_DIALECTS, STRICT_DIALECT, Dialect, DialectRow, Setting, negotiate
 from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.messages import Fields
 from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
@@ -308,7 +309,7 @@ class Terms:
             settings.get(Setting.WT_INITIAL_MAX_STREAMS_UNI, 0),
         )
 
-    def check_size(self, fields: list[tuple[str, str]]) -> None:
+    def check_size(self, fields: Fields) -> None:
         """Raise ValueError for a header section that is larger than the peer takes (RFC 9114, section 4.2.2)."""
         limit = (self.theirs or {}).get(Setting.MAX_FIELD_SECTION_SIZE)
         size = qpack.field_section_size(fields)
