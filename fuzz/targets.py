@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fuzz.reference import reference_item, reference_list, reference_records
 from wtio.protocol import capsules, codes, fields, frames, huffman, messages, qpack, settings, varint
 from wtio.protocol.connection import H3Connection
-from wtio.protocol.dialects import Dialect, negotiate
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.limits import ProtocolLimits
 from wtio.protocol.outbox import (
@@ -261,13 +261,13 @@ def fuzz_settings(data: bytes) -> None:
         written = settings.encode_settings(decoded.items())
         assert len(written) <= len(data)
         assert settings.decode_settings(written, is_client=is_client) == decoded
-        local = dict(settings.local_settings(is_client, dialects=tuple(Dialect)))
-        dialect = negotiate(local, decoded)
-        assert dialect is None or decoded[dialect.row.setting] > 0
         for strict in (False, True):
-            problem = settings.peer_problem(decoded, dialect, is_client=is_client, strict=strict)
-            assert problem is None or len(problem) < 200
-            assert not (is_client and dialect is None and problem is None)
+            local = settings.LocalTerms(dialects=tuple(Dialect), strict=strict)
+            terms = settings.Terms(is_client, local, _LIMITS.max_field_section_size)
+            terms.take(decoded, None)
+            assert terms.dialect is None or decoded[terms.dialect.row.setting] > 0
+            assert terms.problem is None or len(terms.problem) < 200
+            assert not (is_client and terms.dialect is None and terms.problem is None)
 
 
 def fuzz_messages(data: bytes) -> None:
@@ -453,13 +453,15 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
     window = 9 if flags & 2 else 0
     h3 = H3Connection(
         is_client=bool(flags & 1),
+        local=settings.LocalTerms(
+            initial_max_data=window,
+            initial_max_streams_bidi=window,
+            initial_max_streams_uni=window,
+            max_sessions=1 + (flags >> 6),
+            dialects=tuple(Dialect),
+            strict=bool(flags & 32),
+        ),
         limits=_LIMITS,
-        initial_max_data=window,
-        initial_max_streams_bidi=window,
-        initial_max_streams_uni=window,
-        max_sessions=1 + (flags >> 6),
-        dialects=tuple(Dialect),
-        strict=bool(flags & 32),
     )
     h3.start()
     told: list[Event | Output] = []

@@ -27,8 +27,6 @@ PUBLIC = {
     "testing.py: Network.connect",
     "testing.py: Network.client",
 }
-# The protocol knows no endpoints. Of all options it is given this one alone.
-PROTOCOL = {"protocol/connection.py: H3Connection.__init__", "protocol/settings.py: peer_problem"}
 
 
 def options(limits: wtio.Limits | None = None, timeouts: wtio.Timeouts | None = None, **others: Any) -> EndpointOptions:
@@ -62,7 +60,7 @@ def test_nothing_below_the_public_calls_takes_an_option_by_itself() -> None:
             names = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
             if names & {"congestion", "reset_stream_at", "strict", "io"}:
                 found.add(f"{path.relative_to(PRODUCT)}: {name}")
-    assert found - PROTOCOL == PUBLIC
+    assert found == PUBLIC
 
 
 @pytest.mark.parametrize("function", [_core.Endpoint, _core.Connection.add_session])

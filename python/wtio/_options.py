@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from wtio._arguments import check_bool, check_choice, check_instance, sealed
 from wtio.config import LARGEST_LIMIT, Limits, Timeouts
+from wtio.protocol.settings import LocalTerms
 
 __all__ = ["EndpointOptions", "SessionCredit"]
 
@@ -56,6 +57,8 @@ class EndpointOptions:
     timeout. None sends none."""
     session_credit: SessionCredit = field(init=False, repr=False, compare=False)
     """The peer's initial limits on a new session, if it supports session flow control."""
+    local_terms: LocalTerms = field(init=False, repr=False, compare=False)
+    """What HTTP/3 announces to peers and demands of them."""
 
     def __post_init__(self) -> None:
         check_instance("limits", self.limits, Limits, "such as wtio.Limits(read_all=None)")
@@ -72,7 +75,19 @@ class EndpointOptions:
             )
         # The only way to set a field of a frozen class.
         object.__setattr__(self, "keep_alive", _keep_alive(self.timeouts))
-        object.__setattr__(self, "session_credit", _session_credit(self.limits))
+        credit = _session_credit(self.limits)
+        object.__setattr__(self, "session_credit", credit)
+        object.__setattr__(
+            self,
+            "local_terms",
+            LocalTerms(
+                initial_max_data=credit.data,
+                initial_max_streams_bidi=credit.bidirectional,
+                initial_max_streams_uni=credit.unidirectional,
+                max_sessions=min(self.limits.sessions, self.limits.sessions_per_connection),
+                strict=self.strict,
+            ),
+        )
 
     def peer_streams(self, is_server: bool) -> tuple[int, int]:
         """Return how many streams (bidirectional, unidirectional) the peer may have open at once on a new connection.

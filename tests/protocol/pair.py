@@ -1,17 +1,19 @@
 """Two ways to exercise the protocol: one side against bytes written by hand, and both sides against each other."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.connection import H3Connection
+from wtio.protocol.dialects import Dialect
 from wtio.protocol.frames import FrameType, encode_record
+from wtio.protocol.limits import DEFAULT_LIMITS, Earnings, ProtocolLimits
 from wtio.protocol.outbox import CloseConnection, Event, FreeStream, Output, Reset, Role, Send, SessionRequested, Stop
 from wtio.protocol.qpack import decode_field_section, encode_field_section
-from wtio.protocol.settings import decode_settings, encode_settings
+from wtio.protocol.settings import LocalTerms, decode_settings, encode_settings
 
 Some = TypeVar("Some")
 
@@ -139,9 +141,21 @@ def sent_settings(side: Side) -> Mapping[int, int]:
     return decode_settings(stream[length[1] : length[0] + length[1]], is_client=not side.h3.is_client)
 
 
+def connection(
+    *,
+    is_client: bool,
+    limits: ProtocolLimits = DEFAULT_LIMITS,
+    earnings: Earnings | None = None,
+    dialects: Collection[Dialect] | None = None,
+    **local: Any,
+) -> H3Connection:
+    terms = LocalTerms(dialects=None if dialects is None else tuple(dialects), **local)
+    return H3Connection(is_client=is_client, local=terms, limits=limits, earnings=earnings)
+
+
 def server(settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT, **options: Any) -> Side:
     """A server, and a client that has sent these settings (None: nothing yet)."""
-    side = Side(H3Connection(is_client=False, **options))
+    side = Side(connection(is_client=False, **options))
     side.h3.start()
     side.collect()
     if settings is not None:
@@ -151,7 +165,7 @@ def server(settings: Sequence[tuple[int, int]] | None = DRAFT15_CLIENT, **option
 
 def client(settings: Sequence[tuple[int, int]] | None = DRAFT15_SERVER, **options: Any) -> Side:
     """A client, and a server that has sent these settings (None: nothing yet)."""
-    side = Side(H3Connection(is_client=True, **options))
+    side = Side(connection(is_client=True, **options))
     side.h3.start()
     side.collect()
     if settings is not None:
@@ -192,8 +206,8 @@ class Pair:
     """A client and a server that are wired to each other."""
 
     def __init__(self, *, client_options: dict[str, Any] | None = None, **server_options: Any) -> None:
-        self.client = Side(H3Connection(is_client=True, **(client_options or {})))
-        self.server = Side(H3Connection(is_client=False, **server_options))
+        self.client = Side(connection(is_client=True, **(client_options or {})))
+        self.server = Side(connection(is_client=False, **server_options))
         self._carried = {id(self.client): 0, id(self.server): 0}
         self.client.h3.start()
         self.server.h3.start()

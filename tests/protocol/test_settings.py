@@ -8,7 +8,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.dialects import Dialect, Setting, negotiate
 from wtio.protocol.faults import ConnectionFault
 from wtio.protocol.outbox import Role, Send, SessionRequested, SettingsReceived
-from wtio.protocol.settings import decode_settings, encode_settings, local_settings
+from wtio.protocol.settings import LocalTerms, decode_settings, encode_settings, local_settings
 
 from .pair import (
     CHROMIUM,
@@ -73,16 +73,18 @@ def test_no_setting_with_a_meaning_is_a_reserved_one() -> None:
 
 
 def test_h3_more_than_one_session_is_announced_only_with_all_limits() -> None:
-    quiet = dict(local_settings(False, dialects=tuple(Dialect), max_sessions=9))
+    quiet = dict(local_settings(False, LocalTerms(dialects=tuple(Dialect), max_sessions=9)))
     assert quiet[0x14E9CD29] == 1
     loud = dict(
         local_settings(
             False,
-            dialects=tuple(Dialect),
-            max_sessions=9,
-            initial_max_data=1,
-            initial_max_streams_bidi=2,
-            initial_max_streams_uni=3,
+            LocalTerms(
+                dialects=tuple(Dialect),
+                max_sessions=9,
+                initial_max_data=1,
+                initial_max_streams_bidi=2,
+                initial_max_streams_uni=3,
+            ),
         )
     )
     assert (loud[0x14E9CD29], loud[0x2B61], loud[0x2B65], loud[0x2B64]) == (9, 1, 2, 3)

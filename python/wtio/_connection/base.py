@@ -215,17 +215,12 @@ class Connection:
         self.loop = driver.loop
         # The endpoint's options, and the two parts of them that are used all over.
         self.options = options
-        self.limits = limits = options.limits
+        self.limits = options.limits
         self.timeouts = options.timeouts
-        credit = options.session_credit
         self.h3 = H3Connection(
             is_client=self.is_client,
-            limits=_protocol_limits(limits.header_size),
-            initial_max_data=credit.data,
-            initial_max_streams_bidi=credit.bidirectional,
-            initial_max_streams_uni=credit.unidirectional,
-            max_sessions=min(limits.sessions, limits.sessions_per_connection),
-            strict=options.strict,
+            local=options.local_terms,
+            limits=_protocol_limits(options.limits.header_size),
             earnings=_Earnings(core, driver.loop),
         )
         # Those that are not over on both sides, at most as many as there may be CONNECT streams.

@@ -282,7 +282,7 @@ class ConnectStreams:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
         # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
         terms = self._terms
-        flow_control = terms.flow_control if terms.theirs is not None else terms.may_control_flow
+        flow_control = terms.flow_control if terms.theirs is not None else terms.local.flow_control
         handling = classify_capsule(capsule_type, length, flow_control=flow_control)
         if handling is Handling.SKIP:
             self._allowance.count_idle()

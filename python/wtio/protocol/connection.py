@@ -8,7 +8,7 @@ frames of those with one to ``Requests``, and whatever concerns a session to ``C
 the connection, so nothing refers in a circle.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
@@ -25,7 +25,7 @@ from wtio.protocol.outbox import Outbox, RequestReceived, Role, SettingsReceived
 from wtio.protocol.qpack import FieldSectionTooLargeError
 from wtio.protocol.request import Requests, RequestStream
 from wtio.protocol.session import Input, State
-from wtio.protocol.settings import Terms
+from wtio.protocol.settings import DEFAULT_TERMS, LocalTerms, Terms
 from wtio.protocol.unidirectional import Goaway, PeerStreams
 
 if TYPE_CHECKING:
@@ -81,44 +81,24 @@ class H3Connection:
         self,
         *,
         is_client: bool,
+        local: LocalTerms = DEFAULT_TERMS,
         limits: ProtocolLimits = DEFAULT_LIMITS,
-        initial_max_data: int = 0,
-        initial_max_streams_bidi: int = 0,
-        initial_max_streams_uni: int = 0,
-        max_sessions: int = 1000,
-        dialects: Collection[Dialect] | None = None,
-        strict: bool = False,
         earnings: Earnings | None = None,
     ) -> None:
         """Set up a connection; nothing is sent before ``start``.
 
         Args:
             is_client: Whether we are the client.
+            local: What we announce and demand.
             limits: Bounds on what the peer can make us keep.
-            initial_max_data: Session flow control: bytes the peer may send on a new session. All three 0: off.
-            initial_max_streams_bidi: Session flow control: bidirectional streams the peer may open.
-            initial_max_streams_uni: Session flow control: unidirectional streams the peer may open.
-            max_sessions: Sessions at once on this connection. Dialects with a limit of their own lower it to 1.
-            dialects: Dialects to announce; ``None`` is ``DEFAULT_DIALECTS``, or ``STRICT_DIALECT`` if strict.
-            strict: Hold the peer to the letter of its dialect. By default a peer may lack what can be done without:
-                reset_stream_at, a client's WebTransport setting, the final number of the datagram setting, the
-                ``:protocol`` of its dialect.
             earnings: What the peer has earned beyond the constants in ``limits``; ``None`` is nothing.
         """
         self.is_client = is_client
         self.closed = False
         self.peer_transport: PeerTransport | None = None
         self._goaway_sent: int | None = None  # first request that we refuse
-        self._terms = Terms(
-            is_client=is_client,
-            max_field_section_size=limits.max_field_section_size,
-            initial_max_data=initial_max_data,
-            initial_max_streams_bidi=initial_max_streams_bidi,
-            initial_max_streams_uni=initial_max_streams_uni,
-            max_sessions=max_sessions,
-            dialects=dialects,
-            strict=strict,
-        )
+        # The parts, each of which is given those that it works with.
+        self._terms = Terms(is_client, local, limits.max_field_section_size)
         self.outbox = Outbox()
         self._allowance = Allowance(limits, earnings)
         self._peer_streams = PeerStreams(is_client, limits, self._allowance, self.outbox)

@@ -1,6 +1,7 @@
 """The SETTINGS of both sides: what we announce, how the frame is written and read, and what comes of the peer's.
 
-``Terms`` holds what was agreed on one connection. What each draft demands of the settings is in ``dialects``.
+``LocalTerms`` is what a side wants, ``Terms`` what comes of it on one connection. What the drafts demand of settings is
+in ``dialects``.
 """
 
 import random
@@ -17,14 +18,15 @@ from wtio.protocol.messages import Fields
 from wtio.protocol.transport_parameters import PeerTransport
 
 __all__ = [
+    "DEFAULT_TERMS",
     "GREASE_SETTING",
     "Announcement",
+    "LocalTerms",
     "Terms",
     "announce",
     "decode_settings",
     "encode_settings",
     "local_settings",
-    "peer_problem",
 ]
 
 # Four bytes for the identifier and one for the value, so that no packet differs in size.
@@ -35,32 +37,56 @@ Source: RFC 9114, section 7.2.4.1.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTerms:
+    """What one side announces on its connections, and what it demands of its peers."""
+
+    initial_max_data: int = 0
+    """Bytes of stream payload that the peer may send on a new session before it is given more.
+
+    With this and the two stream counts 0, session flow control stays off."""
+    initial_max_streams_bidi: int = 0
+    """Bidirectional streams that the peer may open on a new session."""
+    initial_max_streams_uni: int = 0
+    """Unidirectional streams that the peer may open on a new session."""
+    max_sessions: int = 1000
+    """Sessions at once on one connection. Without session flow control, some dialects lower it to 1."""
+    dialects: tuple[Dialect, ...] | None = None
+    """Dialects to announce; None is ``DEFAULT_DIALECTS``, or ``STRICT_DIALECT`` if strict."""
+    strict: bool = False
+    """Hold the peer to the letter of its dialect.
+
+    Otherwise it may lack what can be done without: reset_stream_at, a client's WebTransport setting, the final number
+    of the datagram setting, the ``:protocol`` of its dialect."""
+
+    @property
+    def flow_control(self) -> bool:
+        """Whether session flow control is on if the peer supports it."""
+        return any((self.initial_max_data, self.initial_max_streams_bidi, self.initial_max_streams_uni))
+
+    @property
+    def announced_dialects(self) -> tuple[Dialect, ...]:
+        """Dialects to announce."""
+        if self.dialects is not None:
+            return self.dialects
+        return (STRICT_DIALECT,) if self.strict else DEFAULT_DIALECTS
+
+
+DEFAULT_TERMS: Final = LocalTerms()
+
+
 def local_settings(
-    is_client: bool,
-    *,
-    max_field_section_size: int = 65536,
-    initial_max_data: int = 0,
-    initial_max_streams_bidi: int = 0,
-    initial_max_streams_uni: int = 0,
-    max_sessions: int = 1,
-    dialects: Collection[Dialect] = DEFAULT_DIALECTS,
+    is_client: bool, local: LocalTerms = DEFAULT_TERMS, max_field_section_size: int = 65536
 ) -> list[tuple[int, int]]:
     """Return the settings that we announce, in the order in which they are sent.
 
     Args:
         is_client: Whether we are the client.
-        max_field_section_size: Largest header section that we take, in bytes as RFC 9114, section 4.2.2, counts.
-        initial_max_data: Bytes of stream payload that the peer may send on a new session before it is given
-            more. With this and the two stream counts 0, session flow control stays off.
-        initial_max_streams_bidi: Bidirectional streams that the peer may open on a new session.
-        initial_max_streams_uni: Unidirectional streams that the peer may open on a new session.
-        max_sessions: Sessions that a server carries at once on one connection, where session flow control
-            is on; without it one is announced.
-        dialects: Dialects to announce.
+        local: What we announce.
+        max_field_section_size: Largest header section that we accept, in bytes as RFC 9114, section 4.2.2, counts.
 
     Source: draft-ietf-webtrans-http3-16, sections 3.1, 5.5.3 and 7.1.
     """
-    flow_control = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
     settings: list[tuple[int, int]] = [
         (Setting.QPACK_MAX_TABLE_CAPACITY, 0),
         (Setting.MAX_FIELD_SECTION_SIZE, max_field_section_size),
@@ -70,14 +96,14 @@ def local_settings(
         settings.append((Setting.ENABLE_CONNECT_PROTOCOL, 1))
     settings += [(Setting.H3_DATAGRAM, 1), (Setting.H3_DATAGRAM_DRAFT04, 1)]
     for dialect in Dialect:
-        if dialect in dialects:
-            value = dialect.row.announced_value(max_sessions if flow_control else 1)
+        if dialect in local.announced_dialects:
+            value = dialect.row.announced_value(local.max_sessions if local.flow_control else 1)
             settings.append((dialect.row.setting, value))
-    if flow_control:
+    if local.flow_control:
         settings += [
-            (Setting.WT_INITIAL_MAX_DATA, initial_max_data),
-            (Setting.WT_INITIAL_MAX_STREAMS_UNI, initial_max_streams_uni),
-            (Setting.WT_INITIAL_MAX_STREAMS_BIDI, initial_max_streams_bidi),
+            (Setting.WT_INITIAL_MAX_DATA, local.initial_max_data),
+            (Setting.WT_INITIAL_MAX_STREAMS_UNI, local.initial_max_streams_uni),
+            (Setting.WT_INITIAL_MAX_STREAMS_BIDI, local.initial_max_streams_bidi),
         ]
     return settings
 
@@ -99,25 +125,9 @@ class Announcement:
 
 
 @lru_cache(maxsize=64)
-def announce(
-    is_client: bool,
-    max_field_section_size: int,
-    initial_max_data: int,
-    initial_max_streams_bidi: int,
-    initial_max_streams_uni: int,
-    max_sessions: int,
-    dialects: tuple[Dialect, ...],
-) -> Announcement:
+def announce(is_client: bool, local: LocalTerms, max_field_section_size: int) -> Announcement:
     """``local_settings`` with a reserved one at the end; the same object for the same arguments."""
-    settings = local_settings(
-        is_client,
-        max_field_section_size=max_field_section_size,
-        initial_max_data=initial_max_data,
-        initial_max_streams_bidi=initial_max_streams_bidi,
-        initial_max_streams_uni=initial_max_streams_uni,
-        max_sessions=max_sessions,
-        dialects=dialects,
-    )
+    settings = local_settings(is_client, local, max_field_section_size)
     settings.append(GREASE_SETTING)
     return Announcement(tuple(settings), dict(settings), encode_settings(settings))
 
@@ -176,94 +186,15 @@ def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
     return settings
 
 
-def peer_problem(
-    peer: Mapping[int, int],
-    dialect: Dialect | None,
-    *,
-    is_client: bool,
-    strict: bool = False,
-    transport: PeerTransport | None = None,
-) -> str | None:
-    """Say why the peer's settings make WebTransport impossible, or ``None`` if they do not.
-
-    A server without a common dialect is no use to a client. A client without one is: from draft 09 on it need
-    not announce anything, so a server goes by the token of each request. Only a server announces extended
-    CONNECT.
-
-    Args:
-        peer: The peer's settings.
-        dialect: The newest common dialect.
-        is_client: Whether we are the client.
-        strict: Insist on everything that the dialect demands, also on what can be done without.
-        transport: The peer's transport parameters; ``None`` where they are not known, then they are not judged.
-
-    Source: draft-ietf-webtrans-http3-16, section 3.1.
-    """
-    whose = "server" if is_client else "client"
-    if dialect is None:
-        if is_client or strict:
-            return f"the {whose} announced no version of WebTransport that this side speaks"
-    elif is_client:
-        for setting in dialect.row.server_settings:
-            if peer.get(setting, 0) != 1:
-                return f"the server announced WebTransport but not {setting.name} (0x{setting:x})"
-    spellings = (Setting.H3_DATAGRAM,) if strict else (Setting.H3_DATAGRAM, Setting.H3_DATAGRAM_DRAFT04)
-    if not any(peer.get(setting, 0) for setting in spellings):
-        return f"the {whose} did not announce {Setting.H3_DATAGRAM.name} (0x{Setting.H3_DATAGRAM:x})"
-    if transport is None:
-        return None
-    if not transport.max_datagram_frame_size and (is_client or strict):
-        return f"the {whose} takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
-    if strict and dialect is not None and dialect.row.reset_stream_at and not transport.reset_stream_at:
-        return f"the {whose} takes no RESET_STREAM_AT frames (reset_stream_at), which {dialect.value} demands"
-    return None
-
-
 class Terms:
     """What both sides of a connection have announced, and what that comes to."""
 
-    __slots__ = (
-        "_dialects",
-        "_max_sessions",
-        "dialect",
-        "flow_control",
-        "is_client",
-        "may_control_flow",
-        "ours",
-        "problem",
-        "strict",
-        "theirs",
-    )
+    __slots__ = ("dialect", "flow_control", "is_client", "local", "ours", "problem", "theirs")
 
-    def __init__(
-        self,
-        *,
-        is_client: bool,
-        max_field_section_size: int,
-        initial_max_data: int,
-        initial_max_streams_bidi: int,
-        initial_max_streams_uni: int,
-        max_sessions: int,
-        dialects: Collection[Dialect] | None,
-        strict: bool,
-    ) -> None:
-        if dialects is None:
-            dialects = (STRICT_DIALECT,) if strict else DEFAULT_DIALECTS
+    def __init__(self, is_client: bool, local: LocalTerms, max_field_section_size: int) -> None:
         self.is_client = is_client  # we are the client
-        self.strict = strict  # the peer is held to the letter of its dialect
-        self._dialects = dialects  # those that we speak
-        self._max_sessions = max_sessions  # at once, as far as we are concerned
-        self.ours = announce(
-            is_client,
-            max_field_section_size,
-            initial_max_data,
-            initial_max_streams_bidi,
-            initial_max_streams_uni,
-            max_sessions,
-            tuple(dialects),
-        )
-        # Whether session flow control is on if the peer wants it, too.
-        self.may_control_flow = any((initial_max_data, initial_max_streams_bidi, initial_max_streams_uni))
+        self.local = local
+        self.ours = announce(is_client, local, max_field_section_size)
 
         # From here on: set by ``take``, when the peer's SETTINGS have arrived.
         self.theirs: Mapping[int, int] | None = None
@@ -276,28 +207,58 @@ class Terms:
 
     def take(self, settings: Mapping[int, int], transport: PeerTransport | None) -> None:
         """Take the peer's settings, and judge them together with its transport parameters (None: not known)."""
-        local = self.ours.values
+        ours = self.ours.values
         self.theirs = settings
-        self.dialect = dialect = negotiate(local, settings)
-        self.problem = peer_problem(
-            settings, dialect, is_client=self.is_client, strict=self.strict, transport=transport
-        )
+        self.dialect = dialect = negotiate(ours, settings)
+        self.problem = self._find_problem(settings, dialect, transport)
         if dialect is not None:
             takes_part = dialect.row.takes_part_in_flow_control
-            self.flow_control = takes_part(local) and takes_part(settings)
+            self.flow_control = takes_part(ours) and takes_part(settings)
+
+    def _find_problem(
+        self, settings: Mapping[int, int], dialect: Dialect | None, transport: PeerTransport | None
+    ) -> str | None:
+        """Say why the peer's settings make WebTransport impossible, or ``None`` if they do not.
+
+        A server without a common dialect is no use to a client. A client without one is: from draft 09 on it need not
+        announce anything, so a server goes by the token of each request. Only a server announces extended CONNECT.
+
+        Source: draft-ietf-webtrans-http3-16, section 3.1.
+        """
+        is_client = self.is_client
+        strict = self.local.strict
+        whose = "server" if is_client else "client"
+        if dialect is None:
+            if is_client or strict:
+                return f"the {whose} announced no version of WebTransport that this side speaks"
+        elif is_client:
+            for setting in dialect.row.server_settings:
+                if settings.get(setting, 0) != 1:
+                    return f"the server announced WebTransport but not {setting.name} (0x{setting:x})"
+        spellings = (Setting.H3_DATAGRAM,) if strict else (Setting.H3_DATAGRAM, Setting.H3_DATAGRAM_DRAFT04)
+        if not any(settings.get(setting, 0) for setting in spellings):
+            return f"the {whose} did not announce {Setting.H3_DATAGRAM.name} (0x{Setting.H3_DATAGRAM:x})"
+        if transport is None:
+            return None
+        if not transport.max_datagram_frame_size and (is_client or strict):
+            return f"the {whose} takes no QUIC DATAGRAM frames (max_datagram_frame_size)"
+        if strict and dialect is not None and dialect.row.reset_stream_at and not transport.reset_stream_at:
+            return f"the {whose} takes no RESET_STREAM_AT frames (reset_stream_at), which {dialect.value} demands"
+        return None
 
     def allows_request(self, dialect: Dialect, token: str) -> bool:
         """Whether a client may ask in this dialect, with this ``:protocol``."""
-        return dialect in self._dialects and (not self.strict or token == dialect.row.token)
+        return dialect in self.local.announced_dialects and (not self.local.strict or token == dialect.row.token)
 
     def session_limit(self, row: DialectRow) -> int:
         """Return how many sessions the connection may carry at once in a dialect (draft 16, section 5.1)."""
+        most = self.local.max_sessions
         if row.one_session_without_flow_control and not self.flow_control:
-            return min(self._max_sessions, 1)
+            return min(most, 1)
         if row.session_setting is None:
-            return self._max_sessions
+            return most
         server = self.theirs if self.is_client else self.ours.values
-        return min(self._max_sessions, (server or {}).get(row.session_setting, 1))
+        return min(most, (server or {}).get(row.session_setting, 1))
 
     @property
     def initial_limits(self) -> tuple[int, int, int]:
