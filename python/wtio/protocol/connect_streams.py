@@ -1,7 +1,7 @@
-"""The sessions of one connection: each step that one takes is carried out here, and its capsules are read here.
+"""The sessions of one connection: how they begin, what their capsules say, and how they end.
 
-``session`` says as a table what may happen to a session and what that brings about; ``ConnectStreams`` does it. What
-arrives, and requests that may become sessions, come from ``connection``.
+``session`` has the table: what may happen to a session, and the effects. ``ConnectStreams`` carries the effects out. It
+is called by ``connection`` for all that applications and peers do, and never decides about the connection itself.
 """
 
 from functools import partial
@@ -40,9 +40,9 @@ from wtio.protocol.settings import Terms
 
 __all__ = ["ConnectStreams"]
 
-# States of a server's session that its client may still take back without anything to show for it.
+# States in which a server has not answered yet. A client that gives up here has cost us work for nothing.
 _UNANSWERED: Final = frozenset((State.PARKED, State.REQUESTED))
-# The limits among the flow-control capsules, and their initial value's place in ``Terms.initial_limits``.
+# The flow-control capsules that carry limits, and the index of each initial value in ``Terms.initial_limits``.
 _LIMIT_CAPSULES: Final[dict[int, int]] = {
     CapsuleType.WT_MAX_DATA: 0,
     CapsuleType.WT_MAX_STREAMS_BIDI: 1,
@@ -51,7 +51,7 @@ _LIMIT_CAPSULES: Final[dict[int, int]] = {
 
 
 class ConnectStreams:
-    """The sessions of one connection, by their CONNECT streams."""
+    """The sessions of one connection by their CONNECT streams."""
 
     __slots__ = ("_allowance", "_limits", "_outbox", "_requests", "_sessions", "_terms", "goaway", "live", "parked")
 
@@ -59,30 +59,30 @@ class ConnectStreams:
         self, limits: ProtocolLimits, terms: Terms, allowance: Allowance, outbox: Outbox, requests: Requests
     ) -> None:
         self._limits = limits
-        # Parts of the connection: what was agreed, what may be repeated, where outputs go, and all request streams.
+        # The connection's: what was agreed, what the peer may still repeat, where outputs go, all request streams.
         self._terms = terms
         self._allowance = allowance
         self._outbox = outbox
         self._requests = requests
-        # Those whose streams are not over, so never more than there are request streams.
+        # By the ID of their stream, until it is freed. Never more than there are request streams.
         self._sessions: dict[int, Session] = {}
         self.live = 0  # sessions that count against the limit: waiting for an answer or open
         self.parked = 0  # requests that wait for the client's SETTINGS
-        self.goaway: int | None = None  # what the peer's last GOAWAY named: it takes no more requests
+        self.goaway: int | None = None  # identifier in the peer's last GOAWAY; from then on it takes no requests
 
     def get(self, stream_id: int) -> Session | None:
         """Find a session."""
         return self._sessions.get(stream_id)
 
     def clear(self) -> None:
-        """Forget all sessions: the connection is over."""
+        """Remove all sessions, because the connection is over."""
         self._sessions.clear()
         self.live = self.parked = 0
 
     # -- requests (server)
 
     def take_request(self, stream: RequestStream, request: messages.Request) -> None:
-        """Take an extended CONNECT; one for a session waits until the client's settings are known.
+        """Take an extended CONNECT. If it asks for a session, it waits until the client's settings are known.
 
         Raises:
             StreamFault: The request is refused.
@@ -101,7 +101,7 @@ class ConnectStreams:
             raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "too many requests before SETTINGS")
 
     def admit_parked(self) -> None:
-        """Go on with the requests that have waited for the client's settings."""
+        """Continue with the requests that were waiting for the client's settings."""
         for session in self._in_order():
             if session.state is State.PARKED and session.request is not None:
                 try:
@@ -110,7 +110,7 @@ class ConnectStreams:
                     self.fail(session, fault)
 
     def expire_parked(self) -> int:
-        """Refuse the requests that still wait for the client's settings; returns their number."""
+        """Refuse the requests that still wait for the client's settings; return their number."""
         if not self.parked:
             return 0
         parked = [session for session in self._in_order() if session.state is State.PARKED]
@@ -119,7 +119,7 @@ class ConnectStreams:
         return len(parked)
 
     def _admit(self, session: Session, request: messages.Request) -> None:
-        """Let a request go to the application, now that the client's settings are known."""
+        """Report a request to the application, or refuse it, now that the client's settings are known."""
         terms = self._terms
         if terms.problem is not None:
             # Section 3.1: with settings that do not allow it, the request is malformed.
@@ -153,10 +153,10 @@ class ConnectStreams:
         )
 
     def pending(self, stream_id: int, event: Input) -> Session:
-        """Find a session that waits for the application's decision.
+        """Find a session that waits for the application's answer, which is ``event``.
 
         Raises:
-            SessionStateError: It does not; ``event`` is what cannot happen now.
+            SessionStateError: There is no such session.
         """
         session = self._sessions.get(stream_id)
         if session is None:
@@ -166,7 +166,7 @@ class ConnectStreams:
         return session
 
     def accept(self, session: Session, payload: bytes) -> None:
-        """Send an answer that opens a session, then act on what the client sent before."""
+        """Send an answer that opens a session, then act on the capsules that the client sent ahead."""
         session.request = None
         self._step(session, Input.ACCEPT, payload=payload)
         held, session.held = session.held, None
@@ -179,7 +179,7 @@ class ConnectStreams:
             self.fail(session, fault)
 
     def reject(self, session: Session, payload: bytes) -> None:
-        """Send an answer that refuses a session, and end its stream."""
+        """Send an answer that refuses a session, and end the stream."""
         self._step(session, Input.REJECT, payload=payload)
         if session.stream.has_ended:
             self._step(session, Input.END)
@@ -187,10 +187,10 @@ class ConnectStreams:
     # -- requests (client)
 
     def check_may_connect(self) -> DialectRow:
-        """Return the row of the dialect in which a session may be requested now.
+        """Return the row of the connection's dialect, if a session may be requested now.
 
         Raises:
-            SessionStateError: None may.
+            SessionStateError: No session may be requested.
         """
         terms = self._terms
         if terms.theirs is None:
@@ -207,7 +207,7 @@ class ConnectStreams:
         return row
 
     def connect(self, stream: RequestStream, payload: bytes, offered: tuple[str, ...]) -> None:
-        """Send a request for a session that offers these subprotocols."""
+        """Send a request for a session; ``offered`` are the subprotocols that it offers."""
         stream.method = "CONNECT"
         session = self._begin(stream, State.CONNECTING)
         session.offered = offered
@@ -215,10 +215,10 @@ class ConnectStreams:
         self._outbox.send(stream.stream_id, payload)
 
     def take_response(self, session: Session, fields: Fields) -> None:
-        """Take an answer to our request, interim or final.
+        """Take a response to our request, interim or final.
 
         Raises:
-            StreamFault: It is malformed, one too many, or chooses what it may not.
+            StreamFault: It is malformed, one interim response too many, or chooses a subprotocol that we did not offer.
         """
         status, headers = messages.read_response(fields)
         if status < 200:
@@ -237,14 +237,14 @@ class ConnectStreams:
         self._step(session, Input.SUCCESS)
         self._outbox.report(SessionAccepted(stream_id, status, headers, protocol))
         if session.stop_code is not None:
-            # A server that closes at once may say so in the packet of its answer, where STOP_SENDING comes first; its
+            # A server that closes at once may do so in the packet of its answer. QUIC puts STOP_SENDING first; close
             # code and reason follow.
             self._step(session, Input.STOP, code=session.stop_code)
 
     # -- what the application does
 
     def close(self, session: Session, capsule: bytes) -> None:
-        """Send this WT_CLOSE_SESSION and the end of the stream, or cancel a session that is not open yet."""
+        """Send ``capsule`` (WT_CLOSE_SESSION) and end the stream; cancel a session that is not open yet."""
         payload = encode_record(FrameType.DATA, capsule) if session.state is State.OPEN else b""
         self._step(session, Input.CLOSE, payload=payload, code=ErrorCodes.H3_REQUEST_CANCELLED)
 
@@ -260,10 +260,10 @@ class ConnectStreams:
     # -- what the peer does
 
     def take_body(self, session: Session, data: bytes) -> None:
-        """Take a piece of the byte stream of capsules.
+        """Take a piece of the stream of capsules.
 
         Raises:
-            StreamFault: A capsule is malformed, or comes where none may.
+            StreamFault: A capsule is malformed, or follows WT_CLOSE_SESSION.
         """
         if session.saw_close:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
@@ -273,14 +273,14 @@ class ConnectStreams:
         for capsule_type, value in session.capsules.feed(data, partial(self._classify, session)):
             stream.is_barren = False
             self._take_capsule(session, capsule_type, value)
-        # A frame that goes on behind the capsule is enough: its rest may come when our answer has left already.
+        # An incomplete frame after the capsule is wrong already. Its rest may arrive after our answer has left.
         if session.saw_close and not (session.capsules.at_boundary and stream.at_boundary):
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
 
     def _classify(self, session: Session, capsule_type: int, length: int) -> Handling:
         if session.saw_close:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
-        # Before the client's SETTINGS it is not known whether flow control is on: its capsules are held.
+        # Before the client's SETTINGS we do not know whether flow control is on, so its capsules are held.
         terms = self._terms
         flow_control = terms.flow_control if terms.theirs is not None else terms.local.flow_control
         handling = classify_capsule(capsule_type, length, flow_control=flow_control)
@@ -310,7 +310,7 @@ class ConnectStreams:
                 self._allowance.count_idle()
             self._drain(session)
         elif capsule_type in FLOW_CONTROL_CAPSULES and self._terms.flow_control:
-            # A limit that grows by one each time costs as much as one that does not grow.
+            # Growing limits count as well: a peer could raise one by 1 each time.
             self._allowance.count_idle()
             limit = decode_limit(capsule_type, value)
             place = _LIMIT_CAPSULES.get(capsule_type)
@@ -321,10 +321,10 @@ class ConnectStreams:
             self._outbox.report(CapsuleReceived(stream_id, capsule_type, limit))
 
     def end(self, session: Session) -> None:
-        """Take the end of the peer's side.
+        """Take the end of the peer's side of the stream.
 
         Raises:
-            StreamFault: It comes inside a capsule.
+            StreamFault: The stream ended inside a capsule.
         """
         if session.capsules and not session.capsules.at_boundary:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "stream ends inside a capsule")  # RFC 9297, section 3.3
@@ -336,7 +336,7 @@ class ConnectStreams:
         self._step(session, Input.END, report=report)
 
     def discard(self, session: Session, size: int, end: bool) -> None:
-        """Count what comes on a stream that we have ended; a peer that does not stop is told to."""
+        """Count what arrives after we have ended the session. After ``max_discard`` bytes the peer is told to stop."""
         if end:
             self._step(session, Input.END)
             return
@@ -355,7 +355,7 @@ class ConnectStreams:
         self._leave(session, Input.STOP, code, f"the peer stopped the CONNECT stream with {describe(code)}", code)
 
     def _leave(self, session: Session, event: Input, code: int, reason: str, wire_code: int) -> None:
-        """The peer gives up the stream, or a part of it. ``code`` is the one of our reset."""
+        """The peer reset or stopped the stream, with ``wire_code``; ``code`` is that of our own reset."""
         is_unanswered = session.state in _UNANSWERED
         stream_id = session.stream.stream_id
         report = SessionTerminated(stream_id, 0, reason, clean=False, by="peer", wire_code=wire_code)
@@ -430,7 +430,7 @@ class ConnectStreams:
         code: int = ErrorCodes.H3_NO_ERROR,
         report: SessionTerminated | None = None,
     ) -> None:
-        """Move a session on and do what the table says.
+        """Move a session to its next state and carry out the effects.
 
         ``payload`` is for SEND and FINISH, ``code`` for RESET and STOP, ``report`` for REPORT.
         """
@@ -450,7 +450,7 @@ class ConnectStreams:
                         session.can_send = False
                         outbox.send(stream_id, payload, end=True)
                 case Effect.RESET:
-                    # Also after the end was sent: what is still on its way need not arrive any more.
+                    # Also after the end was sent: data that is still on its way is not needed any more.
                     if not session.was_reset:
                         session.can_send = False
                         session.was_reset = True

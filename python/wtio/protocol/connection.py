@@ -1,11 +1,11 @@
 """One HTTP/3 connection that carries WebTransport sessions, without any input or output of its own.
 
-Bytes of raw streams go in, outputs and events come out: both wait in ``H3Connection.outbox``, which is to be emptied
-after every call. WebTransport data streams and datagrams never pass through here.
+The driver hands in bytes of raw streams, and after every call empties ``H3Connection.outbox``, which collects outputs
+and events. WebTransport data streams and datagrams never pass through here.
 
-``H3Connection`` only routes: the peer's SETTINGS to ``Terms``, its streams without a request to ``PeerStreams``, the
-frames of those with one to ``Requests``, and whatever concerns a session to ``ConnectStreams``. None of the parts knows
-the connection, so nothing refers in a circle.
+``H3Connection`` only routes: the peer's SETTINGS to ``Terms``, its control and QPACK streams to ``PeerStreams``, frames
+of request streams to ``Requests``, everything about sessions to ``ConnectStreams``. None of these parts refers back to
+the connection, so that a session and a connection are freed without the garbage collector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ _Method = Callable[Concatenate["H3Connection", _Arguments], None]
 
 
 def _closes(method: _Method[_Arguments]) -> _Method[_Arguments]:
-    """Make a method close the connection for a fault of the peer's, and do nothing on a closed one."""
+    """Make a method close the connection if the peer breaks a rule, and do nothing on a closed connection."""
 
     @wraps(method)
     def guarded(self: "H3Connection", /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
@@ -59,9 +59,9 @@ class H3Connection:
         is_client: Whether we are the client.
         closed: Whether the connection is over: ``CloseConnection`` was queued. From then on ``send_connect``,
             ``accept`` and ``reject`` raise SessionStateError; other calls do nothing.
-        outbox: Where outputs and events gather; to be emptied after every call.
-        peer_transport: What the peer's transport parameters say; to be set before the peer's SETTINGS are handed in.
-            ``None`` where they are not known; then they are not judged.
+        outbox: Collects outputs and events. The driver empties it after every call.
+        peer_transport: What the peer's transport parameters say. The driver sets it before it hands in the peer's
+            SETTINGS. ``None``: they are not known, and nothing is demanded of them.
     """
 
     __slots__ = (
@@ -91,13 +91,13 @@ class H3Connection:
             is_client: Whether we are the client.
             local: What we announce and demand.
             limits: Bounds on what the peer can make us keep.
-            earnings: What the peer has earned beyond the constants in ``limits``; ``None`` is nothing.
+            earnings: What the peer has earned beyond the constants in ``limits``; ``None``: nothing.
         """
         self.is_client = is_client
         self.closed = False
         self.peer_transport: PeerTransport | None = None
-        self._goaway_sent: int | None = None  # first request that we refuse
-        # The parts, each of which is given those that it works with.
+        self._goaway_sent: int | None = None  # identifier in our GOAWAY: a server refuses requests from there on
+        # Each part receives only the parts that it works with.
         self._terms = Terms(is_client, local, limits.max_field_section_size)
         self.outbox = Outbox()
         self._allowance = Allowance(limits, earnings)
@@ -109,9 +109,9 @@ class H3Connection:
 
     @property
     def dialect(self) -> Dialect | None:
-        """The dialect of this connection; ``None`` until it is known, or where there is none in common.
+        """The dialect of this connection; ``None`` until it is known, or if the two sides have none in common.
 
-        A server whose client announced none learns it from the first CONNECT.
+        If a client announces none, the server learns it from the first CONNECT.
         """
         return self._terms.dialect
 
@@ -147,7 +147,7 @@ class H3Connection:
 
     @property
     def session_limit(self) -> int:
-        """Sessions that this connection may carry at once; 0 until the dialect is known, and where there is none."""
+        """Sessions that this connection may carry at once; 0 until the dialect is known, and if there is none."""
         terms = self._terms
         return 0 if terms.dialect is None or terms.problem is not None else terms.session_limit(terms.dialect.row)
 
@@ -157,7 +157,7 @@ class H3Connection:
         return self._sessions.goaway is not None
 
     def session_state(self, stream_id: int) -> str | None:
-        """Name of a session's state (see ``wtio.protocol.session``), or ``None`` for one not known or finished."""
+        """Name of a session's state (see ``wtio.protocol.session``), or ``None`` if it is unknown or finished."""
         session = self._sessions.get(stream_id)
         return session.state.value if session else None
 
@@ -166,8 +166,8 @@ class H3Connection:
     def start(self) -> None:
         """Queue our control stream with SETTINGS. Call once, when connected.
 
-        There are no QPACK streams of ours: without a dynamic table on either side they would stay empty (RFC 9204,
-        section 4.2), and cost every connection two streams.
+        We open no QPACK streams. Without a dynamic table on either side they would stay empty (RFC 9204, section 4.2)
+        and cost every connection two streams.
         """
         settings = encode_record(FrameType.SETTINGS, self._terms.ours.payload)
         self.outbox.send(Role.CONTROL, varint.encode(StreamType.CONTROL) + settings)
@@ -216,7 +216,7 @@ class H3Connection:
     def accept(self, stream_id: int, *, headers: Sequence[tuple[str, str]] = (), protocol: str | None = None) -> None:
         """Server: answer a session request with 200.
 
-        What the client sent ahead (capsules, even its close) becomes events of this call.
+        Capsules that the client sent ahead, even its close, are reported as events of this call.
 
         Args:
             stream_id: The session.
@@ -236,7 +236,7 @@ class H3Connection:
             self._terms.check_size(fields)
         try:
             self._sessions.accept(session, headers_frame(fields))
-        except ConnectionFault as fault:  # in what the client sent ahead
+        except ConnectionFault as fault:  # in the capsules that the client sent ahead
             self.fail(fault.code, fault.reason)
 
     def reject(
@@ -277,8 +277,8 @@ class H3Connection:
     def close_session(self, stream_id: int, code: int, reason: str) -> None:
         """Send WT_CLOSE_SESSION and the end of the stream. No-op on a session that is closing or closed.
 
-        A session that is not open yet is cancelled instead. ``SessionFinished`` follows when the peer has ended
-        its side too; a peer may never do so, so bound the wait and then call ``abort_session``.
+        A session that is not open yet is cancelled instead. ``SessionFinished`` follows when the peer has ended its
+        side too. A peer may never do so: bound the wait, then call ``abort_session``.
 
         Args:
             stream_id: The session.
@@ -309,13 +309,13 @@ class H3Connection:
     def send_capsule(self, stream_id: int, capsule: bytes) -> None:
         """Send a capsule on an open session. No-op on a session that is not open.
 
-        A client could send capsules before the answer (draft 16, section 3.2); this one does not.
+        A client may send capsules before the answer (draft 16, section 3.2), but this one does not.
         """
         if session := self._sessions.get(stream_id):
             self._sessions.send_capsule(session, capsule)
 
     def send_goaway(self) -> None:
-        """Tell the peer that we take no new requests. Requests it sends from now on are refused."""
+        """Send GOAWAY: we take no new requests, and refuse those that the peer still sends."""
         if self.closed or self._goaway_sent is not None:
             return
         # RFC 9114, section 5.2: a server names the first request it will not process; a client names a push.
@@ -323,9 +323,9 @@ class H3Connection:
         self.outbox.send(Role.CONTROL, encode_record(FrameType.GOAWAY, varint.encode(self._goaway_sent)))
 
     def fail(self, code: int, reason: str) -> None:
-        """Close the connection for an error that another layer detected, such as H3_DATAGRAM_ERROR.
+        """Close the connection because of an error that another layer detected, such as H3_DATAGRAM_ERROR.
 
-        Queues ``CloseConnection`` and ``ConnectionFailed``, as an error detected here does.
+        Queues ``CloseConnection`` and ``ConnectionFailed``, as for errors detected here.
         """
         if not self.closed:
             self.closed = True
@@ -334,7 +334,7 @@ class H3Connection:
             self.outbox.close(code, reason)
 
     def expire_parked(self) -> int:
-        """Server: refuse the session requests that still wait for the client's SETTINGS; returns their number."""
+        """Server: refuse the session requests that still wait for the client's SETTINGS; return their number."""
         return self._sessions.expire_parked()
 
     # -- what the peer did
@@ -346,7 +346,7 @@ class H3Connection:
         if kind == 0:
             stream = self._requests.get(stream_id)
             if stream is None:
-                # A client knows all its request streams; what else arrives belongs to one that is over.
+                # A client has opened all its request streams itself, so an unknown one is over.
                 if self.is_client or self.outbox.is_freed(stream_id):
                     return
                 stream = self._requests.open(stream_id)
@@ -390,15 +390,14 @@ class H3Connection:
 
     @_closes
     def note_refused(self) -> None:
-        """Count a stream of the peer's that the driver turned away. Never raises."""
+        """Count a stream of the peer that the driver refused. Never raises."""
         self._allowance.count_refused()
 
     def check_session_id(self, session_id: int) -> bool:
         """Check the session ID of a data stream or datagram.
 
-        Queues CloseConnection(H3_ID_ERROR) for an ID that can never be a session: not a client-initiated
-        bidirectional stream or, on a client, one that we have not asked for. An ID of a session that ended is
-        not an error.
+        Queues CloseConnection(H3_ID_ERROR) if no session can have this ID: it is not a client-initiated bidirectional
+        stream, or on a client it was never requested. The ID of a session that has ended is no error.
 
         Returns:
             Whether the ID is possible.
@@ -416,7 +415,7 @@ class H3Connection:
     # -- request streams
 
     def _receive_request(self, stream: RequestStream, data: bytes, end: bool) -> None:
-        """Hand on what the frames of a request stream say, and account for what is kept of them."""
+        """Pass on the header sections and body of a request stream, and count what is kept of them."""
         sessions = self._sessions
         session = sessions.get(stream.stream_id)
         try:
@@ -429,7 +428,7 @@ class H3Connection:
                             sessions.take_body(session, part)
                         else:
                             stream.take_body(part)
-                    elif session:  # ours: a client's stream has its session from the start
+                    elif session:  # we are the client: our requests are sessions from the start
                         sessions.take_response(session, part)
                     else:
                         self._take_request(stream, messages.read_request(part))
@@ -443,7 +442,7 @@ class H3Connection:
                     else:
                         stream.has_ended = True
         except StreamFault as fault:
-            # The request may have become a session on the way.
+            # The request may have become a session meanwhile.
             if session := sessions.get(stream.stream_id):
                 sessions.fail(session, fault)
             else:
@@ -455,7 +454,7 @@ class H3Connection:
             self._requests.account(stream, stream.buffered + (session.buffered if session else 0))
 
     def _take_request(self, stream: RequestStream, request: messages.Request) -> None:
-        """Take the header section of a request, of a session or an ordinary one."""
+        """Take the header section of a request: an ordinary one, or an extended CONNECT."""
         stream.method = request.method
         stream.begin_body(None if request.protocol else request.content_length)
         if not request.protocol:

@@ -1,10 +1,10 @@
-"""The drafts of WebTransport over HTTP/3: everything that tells them apart, in one table.
+"""The drafts of WebTransport over HTTP/3: one table with everything in which they differ.
 
-One connection speaks one dialect: the newest that both sides announced. The data path is the same in all of them; what
-differs is a cell in a row of ``Dialect``. Other modules ask a row for its cells and never compare dialects, so that a
-further draft is one more row. A row without one of the cells is an error at import.
+A dialect is one or more drafts that look the same on the wire. A connection speaks the newest one that both sides
+announced. The data path is the same in all of them; each difference is a cell in a row of ``Dialect``. Other modules
+read cells and never compare dialects, so adding a draft means adding a row. If a row lacks a cell, the import fails.
 
-How settings are read and written is in ``settings``, what a request and its answer say in ``handshake``.
+``settings`` reads and writes settings, ``handshake`` requests and answers.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +49,7 @@ class Setting(IntEnum):
 
 
 class Mark(NamedTuple):
-    """Header fields by which a request and its answer name their draft."""
+    """Header fields by which a request and its answer show their draft."""
 
     request: tuple[str, str]
     answer: tuple[str, str]
@@ -61,70 +61,70 @@ class ProtocolFields(NamedTuple):
     offer: str
     choice: str
     choice_is_token: bool
-    """The choice is written as a token where it can be one, otherwise always as a string."""
+    """Whether a server writes its choice as a token (if it can be one) instead of a string."""
 
 
 class LeftOut(NamedTuple):
-    """Clients that need a dialect, for the doctor's advice."""
+    """Clients that cannot connect without a dialect, for the doctor's advice."""
 
     advice: str
     """Name of the piece of advice."""
     words: str
-    """How it begins; what follows are the settings that would help."""
+    """How it begins. The settings that would help follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DialectRow:
-    """The cells of one dialect. None of them has a default: a new dialect has to fill them all."""
+    """The cells of one dialect. None has a default, so that none is forgotten in a new row."""
 
     drafts: tuple[int, int]
-    """The drafts that cannot be told apart on the wire, first and last."""
+    """The first and last draft of the dialect."""
 
     # Settings.
     setting: Setting
     """The setting that announces the dialect."""
     announced_value: Callable[[int], int]
-    """What we say in it, given the number of sessions at once that we can carry."""
+    """The value that we announce, computed from the number of sessions at once that we accept."""
     flag_readers: frozenset[Literal["client", "server"]]
-    """Who takes any value of it but 0 and 1 as H3_SETTINGS_ERROR."""
+    """The sides that treat any other value than 0 and 1 as H3_SETTINGS_ERROR."""
     server_settings: tuple[Setting, ...]
-    """Settings other than the datagram setting that a client insists on finding at 1 in a server's SETTINGS."""
+    """Settings that a client requires to be 1 in a server's SETTINGS, beside the datagram setting."""
     reset_stream_at: bool
-    """Both sides must take RESET_STREAM_AT; only ``strict`` connections insist on it."""
+    """Both sides must accept RESET_STREAM_AT. Only strict connections insist on it."""
     strict: bool
-    """The dialect that ``strict`` connections announce, alone. True in one row."""
+    """Strict connections announce this dialect and no other. True in exactly one row."""
 
     # Requests.
     token: str
-    """What a client writes into ``:protocol``. A server takes every dialect's token in each, unless strict."""
+    """The client's ``:protocol``. Unless strict, a server accepts the tokens of all dialects in each of them."""
     mark: Mark | None
-    """What a client adds to its request, and a server to its answer if the request has it."""
+    """Fields that a client adds to its request, and a server to its answer if the request has its part."""
     is_request_of: Callable[[str, Iterable[tuple[str, str]]], bool]
-    """Whether a request, by its ``:protocol`` and headers, is one of a client that announces no dialect."""
+    """Recognises the request of a client that announced no dialect, by ``:protocol`` and headers."""
     not_found_status: int
     """Status for a resource without WebTransport."""
 
     # Subprotocols.
     protocol_fields: tuple[ProtocolFields, ...]
-    """The fields in which a peer may negotiate a subprotocol; the first of them that it uses counts."""
+    """Fields in which a peer may negotiate a subprotocol. If it uses several, the first of these counts."""
     tokens_as_protocols: bool
-    """Those fields may carry tokens beside strings."""
+    """Subprotocols may be written as tokens as well as strings."""
     protocol_mismatch_closes: bool
-    """A chosen subprotocol that was not offered ends the session; otherwise it is ignored."""
+    """If a server chooses a subprotocol that was not offered, the session ends. Otherwise the choice is ignored."""
 
     # Sessions.
     takes_part_in_flow_control: Callable[[Mapping[int, int]], bool]
-    """Session flow control is on if this is true of the settings of both sides."""
+    """Whether a side with these settings takes part in session flow control. It is on if both sides do."""
     equal_limit_is_error: bool
-    """A limit that does not grow ends the session; otherwise only one that shrinks."""
+    """A limit that stays the same ends the session. Otherwise only one that shrinks does."""
     session_setting: Setting | None
-    """The server's setting that says how many sessions a connection may carry at once."""
+    """The server's setting for the number of sessions at once on a connection."""
     one_session_without_flow_control: bool
-    """Without session flow control a connection carries at most one session at a time."""
+    """Without session flow control, a connection carries at most one session at a time."""
 
     # Advice.
     left_out: LeftOut
-    """Who cannot connect to a server that does not announce it; dialects with the same are alternatives."""
+    """The clients that cannot connect to a server without this dialect. Rows that share them are alternatives."""
 
 
 def _one(_: int) -> int:
@@ -157,7 +157,7 @@ _NEW_TOKEN: Final = "webtransport-h3"
 _DRAFT02_MARK: Final = Mark(("sec-webtransport-http3-draft02", "1"), ("sec-webtransport-http3-draft", "draft02"))
 PROTOCOL_FIELDS: Final = ProtocolFields("wt-available-protocols", "wt-protocol", choice_is_token=False)
 """The fields in which we offer a subprotocol, in every dialect."""
-# Draft 09 had other names for them. They are read, and answered to whoever used them, but never offered.
+# Draft 09 had other names for them. We answer a client that uses these, and never offer in them.
 _DRAFT09_FIELDS: Final = ProtocolFields(
     "webtransport-subprotocols-available", "webtransport-subprotocol", choice_is_token=True
 )
@@ -185,9 +185,9 @@ def _no_request(_token: str, _headers: Iterable[tuple[str, str]]) -> bool:
 
 
 class Dialect(StrEnum):
-    """The drafts that can be told apart on the wire, oldest first: negotiation prefers the last in common.
+    """The dialects, oldest first. Negotiation prefers the newest.
 
-    The value is the public name of a dialect, as in ``WebTransportSession.dialect``. Cells were taken from
+    The value is the public name, as in ``WebTransportSession.dialect``. The cells follow
     draft-ietf-webtrans-http3 -02 (D02), -07 (D07), -14 (D13) and -16 (D15).
     """
 
@@ -231,10 +231,10 @@ class Dialect(StrEnum):
         DialectRow(
             drafts=(7, 12),
             setting=Setting.WEBTRANSPORT_MAX_SESSIONS,
-            announced_value=_one,  # deployed peers have no flow control, so no number but 1 can be kept
+            announced_value=_one,  # deployed peers have no flow control, so more than 1 could not share a connection
             flag_readers=frozenset(),
             server_settings=(Setting.ENABLE_CONNECT_PROTOCOL,),
-            reset_stream_at=False,  # draft 10 has it, draft 07 does not, and they look the same
+            reset_stream_at=False,  # draft 10 demands it, draft 07 does not, and they look the same
             strict=False,
             token=_OLD_TOKEN,
             mark=None,
@@ -263,7 +263,7 @@ class Dialect(StrEnum):
             strict=False,
             token=_OLD_TOKEN,
             mark=None,
-            is_request_of=_no_request,  # looks like one of D07
+            is_request_of=_no_request,  # looks like a request of D07
             not_found_status=404,
             protocol_fields=(PROTOCOL_FIELDS,),
             tokens_as_protocols=False,
@@ -305,7 +305,7 @@ class Dialect(StrEnum):
 
 
 DEFAULT_DIALECTS: Final = tuple(Dialect)
-"""What both sides announce, unless strict."""
+"""What both sides announce unless strict."""
 
 [_strict] = [dialect for dialect in Dialect if dialect.row.strict]
 STRICT_DIALECT: Final = _strict
@@ -335,7 +335,7 @@ def negotiate(local: Mapping[int, int], peer: Mapping[int, int]) -> Dialect | No
 
 
 def dialect_of_request(token: str, headers: Iterable[tuple[str, str]]) -> Dialect | None:
-    """Tell the dialect of a client that announced none from its request, or ``None`` where no dialect has such.
+    """Return the dialect of a client that announced none, recognised by its request, or ``None``.
 
     Args:
         token: The ``:protocol`` of the request.

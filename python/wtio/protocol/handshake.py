@@ -1,7 +1,7 @@
-"""What a session's request and its answer say, written and read: pure functions from fields to facts and back.
+"""The header sections of a session's request and its answer, written and read by pure functions.
 
-The rules for header sections of any request are in ``messages``, the names that differ between drafts in ``dialects``.
-When a request may be sent, and what becomes of an answer, is decided in ``connection`` and ``connect_streams``.
+Rules for the header sections of all requests are in ``messages``, names that differ between drafts in ``dialects``.
+``connect_streams`` decides when a request may be sent, and acts on answers.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ __all__ = [
 
 _RESERVED: Final = (PROTOCOL_FIELDS.offer, PROTOCOL_FIELDS.choice, "content-length")
 REQUEST_RESERVED: Final = frozenset((*_RESERVED, *(mark.request[0] for mark in MARKS), "host"))
-"""Header fields of a request that applications cannot set: this layer writes them itself."""
+"""Fields of a request that applications cannot set, because this layer writes them."""
 RESPONSE_RESERVED: Final = frozenset((*_RESERVED, *(mark.answer[0] for mark in MARKS)))
-"""Header fields of a response that applications cannot set."""
+"""Fields of a response that applications cannot set."""
 
 _LONGEST_PROTOCOL: Final = 512
 
@@ -48,10 +48,10 @@ def headers_frame(fields: Fields) -> bytes:
 
 
 def check_protocols(protocols: Sequence[str], *, unique: bool = True) -> None:
-    """Check subprotocols that an application wants to offer, or to choose from.
+    """Check the subprotocols that an application wants to offer, or to choose from.
 
     Raises:
-        ValueError: One cannot be sent, or comes twice although ``unique``.
+        ValueError: One cannot be sent, or is listed twice and ``unique`` is true.
 
     Source: W3C WebTransport, section 5.2.
     """
@@ -71,10 +71,10 @@ def session_request(
     protocols: Sequence[str],
     origin: str | None,
 ) -> Fields:
-    """Return the fields of a request for a session; the arguments are those of ``H3Connection.send_connect``.
+    """Return the fields of a request for a session. The arguments are explained in ``H3Connection.send_connect``.
 
     Raises:
-        ValueError: One of them cannot be sent.
+        ValueError: An argument cannot be sent.
 
     Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
     """
@@ -100,13 +100,13 @@ def session_request(
 
 
 def read_offer(row: DialectRow, headers: Fields) -> tuple[tuple[str, ...], ProtocolFields]:
-    """Return the subprotocols that a request offers, and the fields in which it does so.
+    """Return the subprotocols that a request offers, and the names of the fields that it uses.
 
     Source: draft-ietf-webtrans-http3-16, section 3.3.
     """
     for names in row.protocol_fields:
         if offers := messages.values_of(headers, names.offer):
-            # A malformed list counts as none.
+            # Section 3.3: a malformed list is ignored.
             return tuple(parse_string_list(offers, tokens=row.tokens_as_protocols) or ()), names
     return (), PROTOCOL_FIELDS
 
@@ -117,16 +117,16 @@ def acceptance(
     """Return the fields of an answer that accepts a session.
 
     Args:
-        request: What is answered.
+        request: The request.
         protocol: The subprotocol chosen.
-        names: The fields in which it was offered.
+        names: The fields in which the client offered it.
         headers: Further header fields.
 
     Raises:
         ValueError: A header cannot be sent.
     """
     fields = [(":status", "200")]
-    # A draft's mark is harmless in other drafts, so it goes to whoever sent the request's counterpart.
+    # The mark does no harm in other drafts, so every client that sent its counterpart gets it.
     fields += [mark.answer for mark in MARKS if messages.values_of(request.headers, mark.request[0])]
     if protocol is not None:
         write = serialize_token if names.choice_is_token else serialize_string
@@ -135,12 +135,12 @@ def acceptance(
 
 
 def rejection(status: int, headers: Sequence[tuple[str, str]] = (), size: int = 0) -> Fields:
-    """Return the fields of an answer to a request, of a session or an ordinary one, that ends with it.
+    """Return the fields of a final answer: to an ordinary request, or one that refuses a session.
 
     Args:
         status: 200 to 599.
         headers: Further header fields.
-        size: Bytes of the body.
+        size: Length of the body in bytes.
 
     Raises:
         ValueError: A header cannot be sent.
@@ -156,14 +156,14 @@ def read_choice(row: DialectRow, offered: Sequence[str], headers: Fields) -> str
     """Return the subprotocol that the server chose among those offered, or ``None``.
 
     Raises:
-        StreamFault: WT_ALPN_ERROR: it chose another one, and the dialect forbids that.
+        StreamFault: WT_ALPN_ERROR, if it chose another one and the dialect forbids that.
 
     Source: draft-ietf-webtrans-http3-16, section 3.3.
     """
     for names in row.protocol_fields:
         if values := messages.values_of(headers, names.choice):
             break
-    # Anything but one string counts as absent.
+    # Anything but a single string is ignored.
     choice = parse_string_item(values[0], tokens=row.tokens_as_protocols) if len(values) == 1 else None
     if choice is None or choice in offered:
         return choice

@@ -1,4 +1,4 @@
-"""Bounds on what a peer can make us keep or do, and the account of what it may repeat."""
+"""Bounds on what a peer can make us keep or do, and the count of what it may still repeat."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -60,14 +60,13 @@ DEFAULT_LIMITS: Final = ProtocolLimits()
 
 
 class Allowance:
-    """How much a peer may still repeat that has no effect (RFC 9114, section 10.5)."""
+    """How many records and requests without effect a peer may still send (RFC 9114, section 10.5)."""
 
     __slots__ = ("_earnings", "_idle_left", "_refused_left")
 
     def __init__(self, limits: ProtocolLimits, earnings: Earnings | None) -> None:
-        # What the peer has earned beyond the limits; None is nothing.
-        self._earnings = earnings
-        # Records without effect, and refused requests, that the peer may still send.
+        self._earnings = earnings  # what the peer has earned beyond the limits; None: nothing
+        # What the peer may still send: records without effect, and requests that are refused.
         self._idle_left = limits.max_idle_records
         self._refused_left = limits.max_refused_requests
 
@@ -75,7 +74,7 @@ class Allowance:
         """Count a frame or capsule without effect.
 
         Raises:
-            ConnectionFault: H3_EXCESSIVE_LOAD: it was one too many.
+            ConnectionFault: H3_EXCESSIVE_LOAD, if the peer has used up its allowance.
         """
         self._idle_left -= 1
         if self._idle_left < 0:
@@ -84,10 +83,10 @@ class Allowance:
                 raise ConnectionFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many frames or capsules without effect")
 
     def count_refused(self) -> None:
-        """Count a request or stream that came to nothing.
+        """Count a request or stream that was refused.
 
         Raises:
-            ConnectionFault: H3_EXCESSIVE_LOAD: it was one too many.
+            ConnectionFault: H3_EXCESSIVE_LOAD, if the peer has used up its allowance.
         """
         self._refused_left -= 1
         if self._refused_left < 0:

@@ -1,7 +1,7 @@
-"""What comes out of ``H3Connection``: outputs for the driver, events for the application, and the box they wait in.
+"""Outputs for the driver, events for the application, and the ``Outbox`` of a connection that collects both.
 
-Outputs are orders that must be carried out in their sequence; events are facts. All are immutable. Every part of the
-protocol puts its own into the connection's ``Outbox``, which knows none of them.
+Outputs are instructions that the driver carries out in their order. Events are facts. All are immutable. Each part of a
+connection writes to the connection's one ``Outbox``; the outbox does not know who does.
 """
 
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 MOST_FREED: Final = 512
-"""Freed streams that are remembered, so that what still arrives on them does not look like a new request."""
+"""Freed streams that a connection remembers, so that late data on them is not taken for a new request."""
 
 
 class Role(Enum):
-    """The unidirectional stream of ours. The driver opens it when it is first named in a ``Send``."""
+    """Our unidirectional stream. The driver opens it when a ``Send`` names it for the first time."""
 
     CONTROL = "control"
 
@@ -52,7 +52,7 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send ``data`` on a stream, then, if ``end``, its end. ``data`` may be empty only with ``end``."""
+    """Send ``data`` on a stream, and end the stream if ``end``. ``data`` is empty only with ``end``."""
 
     stream: int | Role
     data: bytes
@@ -69,7 +69,7 @@ class Reset:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Refuse what the peer may still send on a stream: STOP_SENDING with ``code`` (a wire code)."""
+    """Ask the peer to send no more on a stream: STOP_SENDING with ``code`` (a wire code)."""
 
     stream_id: int
     code: int
@@ -77,7 +77,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class CloseConnection:
-    """Close the QUIC connection with an application error. Comes once, and is the last output."""
+    """Close the QUIC connection with an application error. Queued once, as the last output."""
 
     code: int
     reason: str
@@ -85,9 +85,9 @@ class CloseConnection:
 
 @dataclass(frozen=True, slots=True)
 class FreeStream:
-    """Nothing will be sent, and nothing that arrives matters any more: the driver may forget the stream.
+    """Forget a stream: nothing more will be sent on it, and whatever arrives on it is ignored.
 
-    What was sent before still has to be delivered. What is handed in afterwards is ignored.
+    Data that was sent before still has to be delivered.
     """
 
     stream_id: int
@@ -101,13 +101,14 @@ Output: TypeAlias = Send | Reset | Stop | CloseConnection | FreeStream
 
 @dataclass(frozen=True, slots=True)
 class SettingsReceived:
-    """The peer's SETTINGS arrived. Comes once; a client can send its CONNECT from now on.
+    """The peer's SETTINGS arrived. Reported once. From now on a client can send its CONNECT.
 
     Attributes:
         settings: All settings of the peer, unknown ones included.
-        dialect: The newest common dialect; ``None`` where there is none, which a server decides per request.
+        dialect: The newest dialect that both sides announced. ``None`` if there is none; a server then learns the
+            dialect from the first request.
         problem: Why WebTransport is impossible with this peer, or ``None``. A client should close with
-            WT_REQUIREMENTS_NOT_MET; a server needs to do nothing, as its requests are refused here.
+            WT_REQUIREMENTS_NOT_MET. A server need not do anything: the peer's requests are refused here.
     """
 
     settings: Mapping[int, int]
@@ -120,7 +121,7 @@ class SessionRequested:
     """Server: a client asks for a session. Answer with ``accept`` or ``reject``.
 
     Attributes:
-        stream_id: The CONNECT stream, which is the session's id.
+        stream_id: The CONNECT stream. Its ID is the session ID.
         method: Always ``"CONNECT"``.
         scheme: Always ``"https"``.
         authority: Host and port as the client wrote them.
@@ -128,8 +129,8 @@ class SessionRequested:
         protocol_token: The ``:protocol`` pseudo-header: ``"webtransport"`` or ``"webtransport-h3"``.
         headers: All other header fields.
         origin: Value of the Origin header, or ``None``.
-        protocols: Subprotocols that the client offers, in its order of preference; empty if there are none or
-            the header is malformed.
+        protocols: Subprotocols that the client offers, most wanted first. Empty if it offers none or the header is
+            malformed.
         dialect: The dialect of this session.
     """
 
@@ -147,7 +148,7 @@ class SessionRequested:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """Server: an ordinary HTTP/3 request. Answer with ``reject``; its body is discarded unseen.
+    """Server: an ordinary HTTP/3 request. Answer with ``reject``. Its body is discarded.
 
     Attributes:
         stream_id: The request stream.
@@ -185,7 +186,7 @@ class SessionAccepted:
 
 @dataclass(frozen=True, slots=True)
 class SessionRejected:
-    """Client: the server answered with another status than 2xx. Redirects are not followed."""
+    """Client: the server answered with a status other than 2xx. Redirects are not followed."""
 
     stream_id: int
     status: int
@@ -194,18 +195,18 @@ class SessionRejected:
 
 @dataclass(frozen=True, slots=True)
 class SessionTerminated:
-    """A session ended in a way that the application did not ask for; at most once per session.
+    """The peer ended a session, or broke a rule so that we did. Reported at most once per session.
 
-    Does not come after ``close_session``, ``abort_session``, ``reject``, ``SessionRejected`` or when the whole
-    connection ends. On a client it also ends a session that was never answered.
+    Not reported after ``close_session``, ``abort_session``, ``reject`` or ``SessionRejected``, nor when the whole
+    connection ends. On a client the session may still be waiting for its answer.
 
     Attributes:
         stream_id: The session.
-        code: Application close code; 0 for a clean end without a capsule and where ``clean`` is false.
-        reason: The peer's words, or a description of what was wrong where ``clean`` is false.
-        clean: True after WT_CLOSE_SESSION or a clean end of the CONNECT stream, false after a reset or an error.
-        by: ``"peer"``, or ``"local"`` where we ended it because the peer broke a rule.
-        wire_code: The HTTP/3 code of the reset, the peer's or ours; ``None`` where ``clean``.
+        code: Application close code. 0 if the stream ended without a capsule or ``clean`` is false.
+        reason: The peer's reason; if ``clean`` is false, a description of what was wrong.
+        clean: True after WT_CLOSE_SESSION or the end of the CONNECT stream, false after a reset or an error.
+        by: ``"peer"``, or ``"local"`` if we ended the session because the peer broke a rule.
+        wire_code: The HTTP/3 code of the reset, the peer's or ours. ``None`` if ``clean``.
     """
 
     stream_id: int
@@ -218,10 +219,10 @@ class SessionTerminated:
 
 @dataclass(frozen=True, slots=True)
 class SessionStopping:
-    """The peer sent STOP_SENDING on the CONNECT stream: it is ending the session, nothing can be sent there.
+    """The peer sent STOP_SENDING on the CONNECT stream. It is ending the session, and nothing can be sent any more.
 
-    Its close code and reason, or its reset, are likely on their way, and ``SessionTerminated`` follows with them.
-    A peer that leaves it at that should be given a bounded time and then ``abort_session``.
+    Its close code and reason, or its reset, are probably on their way. ``SessionTerminated`` reports them. In case the
+    peer sends nothing else, the driver should bound the wait and then call ``abort_session``.
     """
 
     stream_id: int
@@ -230,10 +231,10 @@ class SessionStopping:
 
 @dataclass(frozen=True, slots=True)
 class SessionFinished:
-    """Both directions of a CONNECT stream are over; the last event of a session, after whatever ended it.
+    """Both directions of a CONNECT stream have ended. This is the last event of a session.
 
-    Comes once per session that was requested by us or announced by ``SessionRequested``, unless the whole
-    connection ended first.
+    Reported once for each session that we requested or that ``SessionRequested`` announced, unless the whole connection
+    ends first.
     """
 
     stream_id: int
@@ -241,23 +242,21 @@ class SessionFinished:
 
 @dataclass(frozen=True, slots=True)
 class SessionDraining:
-    """The peer asks to wind the session down: WT_DRAIN_SESSION or GOAWAY. At most once per session."""
+    """The peer asks to wind the session down, by WT_DRAIN_SESSION or GOAWAY. Reported at most once per session."""
 
     stream_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class GoawayReceived:
-    """The peer takes no new requests (for a client: none from stream ``id`` on). May come several times."""
+    """The peer takes no new requests; a server takes none from stream ``id`` on. May be reported several times."""
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class CapsuleReceived:
-    """A session flow-control capsule, checked against the rules for its value.
-
-    Comes only while session flow control is on.
+    """A valid capsule of session flow control. Reported only if session flow control is on.
 
     Attributes:
         stream_id: The session.
@@ -272,7 +271,7 @@ class CapsuleReceived:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFailed:
-    """The peer broke a rule of the connection; ``CloseConnection`` with the same facts is among the outputs."""
+    """The peer broke a rule of the connection. ``CloseConnection`` with the same facts is among the outputs."""
 
     code: int
     reason: str
@@ -295,19 +294,19 @@ Event: TypeAlias = (
 
 
 class Outbox:
-    """Outputs and events of one connection, each in their order, until they are taken."""
+    """The outputs and events of one connection, in order, until the driver takes them."""
 
     __slots__ = ("_events", "_freed", "_outputs")
 
     def __init__(self) -> None:
-        # Both are taken after every call of the connection, so they hold what one call has to say.
+        # The driver takes both after every call of the connection, so each holds the results of one call.
         self._outputs: list[Output] = []
         self._events: list[Event] = []
-        # The streams freed last, oldest first, at most MOST_FREED. Most connections free none before they end.
+        # The latest freed streams, oldest first, at most MOST_FREED. None until the first one is freed.
         self._freed: dict[int, None] | None = None
 
     def send(self, stream: int | Role, data: bytes, end: bool = False) -> None:
-        """Queue bytes of a stream, with ``end`` the last ones."""
+        """Queue bytes of a stream; ``end`` marks the last ones."""
         self._outputs.append(Send(stream, data, end))
 
     def reset(self, stream_id: int, code: int) -> None:
@@ -319,7 +318,7 @@ class Outbox:
         self._outputs.append(Stop(stream_id, int(code)))
 
     def free(self, stream_id: int) -> None:
-        """Let the driver forget a stream, and remember for a while that its input means nothing any more."""
+        """Queue FreeStream, and remember the stream so that late input on it is ignored."""
         self._outputs.append(FreeStream(stream_id))
         if self._freed is None:
             self._freed = {}
@@ -332,7 +331,7 @@ class Outbox:
         return self._freed is not None and stream_id in self._freed
 
     def close(self, code: int, reason: str) -> None:
-        """Queue the end of the connection, for the driver and for the application."""
+        """Queue the end of the connection: CloseConnection and ConnectionFailed."""
         self._outputs.append(CloseConnection(int(code), reason))
         self._events.append(ConnectionFailed(int(code), reason))
 

@@ -1,7 +1,6 @@
-"""Request streams: which frames may come next, the body of an ordinary request, and the account of what is kept.
+"""Request streams: their frames, the bodies of ordinary requests, and how much is buffered.
 
-A request stream whose request asks for a session goes on as that session, in ``connect_streams``; its frames are read
-here all the same.
+If a request asks for a session, ``connect_streams`` takes over. The frames of the stream are still read here.
 """
 
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ _NEVER_ON_REQUEST_STREAMS: Final = HTTP2_FRAME_TYPES | {
 
 
 class RequestStream:
-    """A request stream: where its reader stands."""
+    """One request stream and the reader of its frames."""
 
     __slots__ = (
         "_allowance",
@@ -52,24 +51,25 @@ class RequestStream:
         self.stream_id = stream_id
         self._is_client = is_client  # we are the client
         self._max_field_section_size = limits.max_field_section_size
-        self._allowance = allowance  # the connection's
+        self._allowance = allowance  # of the connection
         self._reader = RecordReader()
-        # What comes next: the header section, then the body, then nothing after the trailers.
+        # What is expected: the header section, then the body, then nothing after the trailers. Set to "body" by whoever
+        # acts on the header section.
         self.phase: Literal["head", "body", "end"] = "head"
-        self.method = ""  # of the request, once it is known
-        self.is_barren = False  # the DATA frame that is being read is small, and has not completed a capsule
-        self.has_ended = False  # the peer has sent its end, which is not acted on yet
-        self.is_discarding = False  # we have ended our side; what comes is only counted, in ``discarded``
-        self.is_over = False  # freed: nothing on it means anything any more
+        self.method = ""  # of the request; set with its header section
+        self.is_barren = False  # the current DATA frame is small, and has not completed a capsule so far
+        self.has_ended = False  # the peer has ended its side, but the request is not answered yet
+        self.is_discarding = False  # we have ended the session: whatever arrives is only counted, in ``discarded``
+        self.is_over = False  # freed; set by ``Requests.free``
         self.discarded = 0  # bytes
-        self.counted = 0  # bytes of this stream in the account of ``Requests``
-        # Of an ordinary request: its content-length, and bytes of its body so far.
+        self.counted = 0  # bytes of this stream in ``Requests.buffered``
+        # Of an ordinary request: its content-length, and the bytes of its body so far.
         self._announced_body: int | None = None
         self._body = 0
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of an incomplete frame."""
+        """Bytes of an incomplete frame that are kept."""
         return self._reader.buffered
 
     @property
@@ -80,13 +80,13 @@ class RequestStream:
     def read(self, data: bytes) -> Iterator[Fields | bytes]:
         """Take bytes; yield each header section, decoded, and each piece of the body.
 
-        Trailers are checked and dropped. The iterator is lazy: what was yielded takes effect before the next frame is
-        judged.
+        Trailers are checked and dropped. The iterator is lazy, so that the caller can act on one part before the next
+        frame is judged.
 
         Raises:
-            ConnectionFault: A frame ends the connection.
-            StreamFault: The trailers are malformed, or a header section but a request's is larger than we take.
-            FieldSectionTooLargeError: The header section of a request is larger than we take.
+            ConnectionFault: A frame is not allowed here, or malformed.
+            StreamFault: The trailers are malformed, or the header section of a response or the trailers are too large.
+            FieldSectionTooLargeError: The header section of a request is too large.
         """
         try:
             for frame_type, payload in self._reader.feed(data, self._classify):
@@ -106,26 +106,26 @@ class RequestStream:
             raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, words) from None  # RFC 9114, section 4.2.2
 
     def begin_body(self, content_length: int | None = None) -> None:
-        """Note that the body follows; of an ordinary request with its content-length."""
+        """Note that the header section is complete. ``content_length`` is that of an ordinary request."""
         self.phase = "body"
         self._announced_body = content_length
 
     def take_body(self, data: bytes) -> None:
-        """Count and drop a piece of an ordinary request's body.
+        """Count a piece of an ordinary request's body, and drop it.
 
         Raises:
-            StreamFault: It is longer than announced.
+            StreamFault: The body is longer than its content-length.
         """
         self._body += len(data)
         if self._announced_body is not None and self._body > self._announced_body:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is longer than content-length")
 
     def check_end(self) -> None:
-        """Check that the peer may end its side now.
+        """Check that the peer may end its side here.
 
         Raises:
-            ConnectionFault: It ended inside a frame.
-            StreamFault: It ended before there was a whole message.
+            ConnectionFault: The stream ended inside a frame.
+            StreamFault: The stream ended before the message was complete.
         """
         if not self._reader.at_boundary:
             if self.phase == "head" and self._reader.may_be_data_stream:
@@ -157,7 +157,7 @@ class RequestStream:
                 raise qpack.FieldSectionTooLargeError
             return Handling.COLLECT
         if frame_type == FrameType.WT_STREAM:
-            # Draft 16, section 4.3: the signal stands at the head of its stream, and such streams do not come here.
+            # Draft 16, section 4.3: the signal opens a data stream, and the engine does not hand those to this layer.
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "WebTransport stream signal inside a request stream")
         if frame_type == FrameType.PUSH_PROMISE and self._is_client:
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "PUSH_PROMISE, but no push was allowed")
@@ -168,23 +168,23 @@ class RequestStream:
 
 
 class Requests:
-    """The request streams of one connection that are not over, in the order in which they began."""
+    """The open request streams of one connection, in the order in which they began."""
 
     __slots__ = ("_allowance", "_is_client", "_limits", "_outbox", "_streams", "buffered", "next_id")
 
     def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
         self._is_client = is_client  # we are the client
         self._limits = limits
-        # Parts of the connection: what may be repeated, and where outputs go.
+        # The connection's: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
-        # Never more than the peer, or we, may have open at once.
+        # Bounded by what the client may have open at once.
         self._streams: dict[int, RequestStream] = {}
-        self.buffered = 0  # bytes that all of them keep, as far as ``account`` has been told
-        self.next_id = 0  # above every request stream that there was
+        self.buffered = 0  # bytes kept for all streams; updated by ``account`` and ``free``
+        self.next_id = 0  # above the ID of every request stream so far
 
     def open(self, stream_id: int) -> RequestStream:
-        """Begin a stream."""
+        """Add a new stream."""
         stream = self._streams[stream_id] = RequestStream(stream_id, self._is_client, self._limits, self._allowance)
         self.next_id = max(self.next_id, stream_id + 4)
         return stream
@@ -194,18 +194,18 @@ class Requests:
         return self._streams.get(stream_id)
 
     def is_fresh(self, stream_id: int) -> bool:
-        """Whether a stream that a client opens has not been in use."""
+        """Whether this may be the ID of a new request: of a client's bidirectional stream that was not used before."""
         return not stream_id % 4 and stream_id not in self._streams and not self._outbox.is_freed(stream_id)
 
     def __iter__(self) -> Iterator[RequestStream]:
-        """Iterate over a copy: streams may end on the way."""
+        """Iterate over a copy, because streams may be freed meanwhile."""
         return iter(list(self._streams.values()))
 
     def account(self, stream: RequestStream, kept: int) -> None:
-        """Note how many bytes are kept for a stream.
+        """Update how many bytes are kept for a stream.
 
         Raises:
-            ConnectionFault: H3_EXCESSIVE_LOAD: it is too much over all streams.
+            ConnectionFault: H3_EXCESSIVE_LOAD, if all streams together exceed ``max_buffered``.
         """
         self.buffered += kept - stream.counted
         stream.counted = kept
@@ -215,7 +215,7 @@ class Requests:
             )
 
     def free(self, stream: RequestStream) -> None:
-        """Forget a stream that is over on both sides, or of which nothing more is wanted."""
+        """Remove a stream that has ended on both sides, or that we want nothing more from."""
         stream.is_over = True
         self.buffered -= stream.counted
         del self._streams[stream.stream_id]
@@ -229,13 +229,13 @@ class Requests:
         self._allowance.count_refused()
 
     def abandon(self, stream: RequestStream) -> None:
-        """Give up an ordinary request that the client has reset."""
+        """Remove an ordinary request that the client has reset."""
         self._outbox.reset(stream.stream_id, ErrorCodes.H3_REQUEST_CANCELLED)
         self.free(stream)
         self._allowance.count_refused()
 
     def answer(self, stream: RequestStream, payload: bytes) -> None:
-        """Answer a request on a stream without a session, and end it."""
+        """Answer a request without a session, and end the stream."""
         self._outbox.send(stream.stream_id, payload, end=True)
         if not stream.has_ended:
             # RFC 9114, section 4.1: the rest of the request is not needed.
@@ -243,5 +243,5 @@ class Requests:
         self.free(stream)
 
     def clear(self) -> None:
-        """Forget all streams: the connection is over."""
+        """Remove all streams, because the connection is over."""
         self._streams.clear()

@@ -160,7 +160,7 @@ _NO_LIMITS: Final[Mapping[int, int]] = MappingProxyType({})
 
 
 class Session:
-    """One session: its state, and what must be remembered of it. What its effects do is in ``connect_streams``."""
+    """One session: its state, and all that is remembered of it. ``connect_streams`` carries out its effects."""
 
     __slots__ = (
         "announced",
@@ -184,30 +184,30 @@ class Session:
     def __init__(self, stream: RequestStream, state: State) -> None:
         self.stream = stream  # the CONNECT stream
         self.state = state
-        self.can_send = True  # our direction of the stream is open
+        self.can_send = True  # we have neither ended nor reset our direction of the stream
         self.was_reset = False  # we have reset our direction
-        self.stop_code: int | None = None  # of the peer's STOP_SENDING
-        self.announced = False  # the application knows of the session
+        self.stop_code: int | None = None  # code of the peer's STOP_SENDING, if it has sent one
+        self.announced = False  # the application knows of the session: ``SessionFinished`` will be reported
         self.is_draining = False  # a request to wind down was reported
-        self.has_sent_drain = False
+        self.has_sent_drain = False  # we have sent WT_DRAIN_SESSION
 
         # The handshake.
         self.offered: tuple[str, ...] = ()  # subprotocols that the client offered
-        self.protocol_fields = PROTOCOL_FIELDS  # the header fields in which it did so
+        self.protocol_fields = PROTOCOL_FIELDS  # the header fields in which it offered them
         self.request: Request | None = None  # server: kept until the session is accepted
-        self.interim = 0  # client: responses before the final one
+        self.interim = 0  # client: interim responses so far
 
         # Capsules.
         self.capsules: RecordReader | None = None  # made with the first byte of a capsule
-        self.saw_close = False  # WT_CLOSE_SESSION was read: nothing may follow
-        # Server: capsules from before the session was accepted, at most ``max_held_capsules``.
+        self.saw_close = False  # WT_CLOSE_SESSION was read, so nothing may follow
+        # Server: capsules that arrived before the session was accepted, at most ``max_held_capsules``.
         self.held: list[tuple[int, bytes]] | None = None
-        # The ledger: the last value of each limit that the peer has raised, by capsule type. Replaced, never changed.
+        # The last value of each limit that the peer has raised, by capsule type. ``raise_limit`` replaces it.
         self.limits: Mapping[int, int] = _NO_LIMITS
 
     @property
     def buffered(self) -> int:
-        """Bytes kept of capsules: of an incomplete one, and of those that are held."""
+        """Bytes of capsules that are kept: of an incomplete one, and of those that are held."""
         kept = sum(len(value) for _, value in self.held or ())
         return kept + self.capsules.buffered if self.capsules else kept
 
@@ -224,16 +224,16 @@ class Session:
         return effects
 
     def raise_limit(self, capsule_type: int, limit: int, initial: int, *, must_grow: bool) -> None:
-        """Note a limit of the peer's.
+        """Note that the peer raises a limit.
 
         Args:
             capsule_type: The capsule that carries it.
             limit: Its new value.
             initial: Its value before the first capsule.
-            must_grow: Refuse also a limit that stays the same.
+            must_grow: Whether a limit may not stay the same.
 
         Raises:
-            StreamFault: WT_FLOW_CONTROL_ERROR: the limit does not grow.
+            StreamFault: WT_FLOW_CONTROL_ERROR, if the limit does not grow.
 
         Source: draft-ietf-webtrans-http3-16, sections 5.6.2 and 5.6.4.
         """

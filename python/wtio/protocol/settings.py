@@ -1,7 +1,7 @@
-"""The SETTINGS of both sides: what we announce, how the frame is written and read, and what comes of the peer's.
+"""SETTINGS: what we announce, how the frame is written and read, and what both sides' settings amount to.
 
-``LocalTerms`` is what a side wants, ``Terms`` what comes of it on one connection. What the drafts demand of settings is
-in ``dialects``.
+``LocalTerms`` is what one side wants, ``Terms`` what was agreed on one connection. What each draft demands is in
+``dialects``.
 """
 
 import random
@@ -31,7 +31,7 @@ __all__ = [
 
 # Four bytes for the identifier and one for the value, so that no packet differs in size.
 GREASE_SETTING: Final = (0x1F * random.randrange(0x400, 0x1000000) + 0x21, random.randrange(64))
-"""A setting that means nothing, another one in each process, so that peers do not unlearn to ignore such.
+"""A setting without a meaning, different in each process, so that peers keep ignoring settings they do not know.
 
 Source: RFC 9114, section 7.2.4.1.
 """
@@ -39,7 +39,7 @@ Source: RFC 9114, section 7.2.4.1.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTerms:
-    """What one side announces on its connections, and what it demands of its peers."""
+    """What one side announces on its connections, and what it demands of its peers. The same for all of an endpoint."""
 
     initial_max_data: int = 0
     """Bytes of stream payload that the peer may send on a new session before it is given more.
@@ -50,14 +50,14 @@ class LocalTerms:
     initial_max_streams_uni: int = 0
     """Unidirectional streams that the peer may open on a new session."""
     max_sessions: int = 1000
-    """Sessions at once on one connection. Without session flow control, some dialects lower it to 1."""
+    """Sessions at once on one connection. Some dialects lower it to 1 without session flow control."""
     dialects: tuple[Dialect, ...] | None = None
     """Dialects to announce; None is ``DEFAULT_DIALECTS``, or ``STRICT_DIALECT`` if strict."""
     strict: bool = False
     """Hold the peer to the letter of its dialect.
 
-    Otherwise it may lack what can be done without: reset_stream_at, a client's WebTransport setting, the final number
-    of the datagram setting, the ``:protocol`` of its dialect."""
+    Otherwise the peer may leave out what we can do without: reset_stream_at, a client's WebTransport setting, the
+    final identifier of the datagram setting, the ``:protocol`` of its dialect."""
 
     @property
     def flow_control(self) -> bool:
@@ -134,8 +134,8 @@ def announce(is_client: bool, local: LocalTerms, max_field_section_size: int) ->
 
 # RFC 9114, section 7.2.4.1: identifiers of HTTP/2 settings without a meaning in HTTP/3.
 _FORBIDDEN: Final = frozenset((0x00, 0x02, 0x03, 0x04, 0x05))
-# Settings that must be 0 or 1 (RFC 9220 with RFC 8441, section 3; RFC 9297, section 2.1.1), and those announcements of
-# dialects for which a client, or a server, checks this, too.
+# Settings that must be 0 or 1: RFC 9220 with RFC 8441, section 3; RFC 9297, section 2.1.1. Which announcements of
+# dialects must be as well depends on who reads them.
 _BOOLEAN: Final = (Setting.ENABLE_CONNECT_PROTOCOL, Setting.H3_DATAGRAM)
 _CLIENT_BOOLEAN: Final = (*_BOOLEAN, *(d.row.setting for d in Dialect if "client" in d.row.flag_readers))
 _SERVER_BOOLEAN: Final = (*_BOOLEAN, *(d.row.setting for d in Dialect if "server" in d.row.flag_readers))
@@ -187,26 +187,27 @@ def decode_settings(payload: bytes, *, is_client: bool) -> Mapping[int, int]:
 
 
 class Terms:
-    """What both sides of a connection have announced, and what that comes to."""
+    """What both sides of a connection have announced, and what follows from it."""
 
     __slots__ = ("dialect", "flow_control", "is_client", "local", "ours", "problem", "theirs")
 
     def __init__(self, is_client: bool, local: LocalTerms, max_field_section_size: int) -> None:
         self.is_client = is_client  # we are the client
-        self.local = local
+        self.local = local  # what we want
+        # Our settings, as they are sent.
         self.ours = announce(is_client, local, max_field_section_size)
 
-        # From here on: set by ``take``, when the peer's SETTINGS have arrived.
+        # All of these are set by ``take``, when the peer's SETTINGS have arrived.
         self.theirs: Mapping[int, int] | None = None
-        # The dialect of the connection. A server whose client announced none learns it from the first request.
+        # The dialect of the connection. If a client announces none, ``ConnectStreams`` sets it at the first request.
         self.dialect: Dialect | None = None
-        # Why there can be no WebTransport with this peer, in words.
+        # Why WebTransport is impossible with this peer, in words.
         self.problem: str | None = None
         # Whether session flow control is on.
         self.flow_control = False
 
     def take(self, settings: Mapping[int, int], transport: PeerTransport | None) -> None:
-        """Take the peer's settings, and judge them together with its transport parameters (None: not known)."""
+        """Take the peer's settings. ``transport`` are its transport parameters; None if they are not known."""
         ours = self.ours.values
         self.theirs = settings
         self.dialect = dialect = negotiate(ours, settings)
@@ -220,8 +221,9 @@ class Terms:
     ) -> str | None:
         """Say why the peer's settings make WebTransport impossible, or ``None`` if they do not.
 
-        A server without a common dialect is no use to a client. A client without one is: from draft 09 on it need not
-        announce anything, so a server goes by the token of each request. Only a server announces extended CONNECT.
+        A client cannot use a server without a common dialect. A server can accept a client without one: from draft 09
+        on clients need not announce anything, and their requests show the dialect. Only servers announce extended
+        CONNECT. Unless strict, a client may leave out transport parameters.
 
         Source: draft-ietf-webtrans-http3-16, section 3.1.
         """
@@ -247,7 +249,7 @@ class Terms:
         return None
 
     def allows_request(self, dialect: Dialect, token: str) -> bool:
-        """Whether a client may ask in this dialect, with this ``:protocol``."""
+        """Whether a client may ask for a session in this dialect and with this ``:protocol``."""
         return dialect in self.local.announced_dialects and (not self.local.strict or token == dialect.row.token)
 
     def session_limit(self, row: DialectRow) -> int:
@@ -262,7 +264,7 @@ class Terms:
 
     @property
     def initial_limits(self) -> tuple[int, int, int]:
-        """Initial session limits of the peer's: bytes, bidirectional streams, unidirectional streams."""
+        """Initial session limits that the peer announced: bytes, bidirectional streams, unidirectional streams."""
         settings = self.theirs or {}
         return (
             settings.get(Setting.WT_INITIAL_MAX_DATA, 0),

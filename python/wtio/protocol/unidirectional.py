@@ -1,6 +1,6 @@
-"""The peer's streams without a request: control, QPACK, and those that mean nothing to us.
+"""The peer's streams without a request: control, QPACK, and those of unknown types.
 
-What the control stream says is handed on; what becomes of it is decided in ``connection``.
+``PeerStreams`` reads them and enforces their rules. ``connection`` acts on the SETTINGS and GOAWAY that they carry.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _NEVER_ON_CONTROL_STREAM: Final = HTTP2_FRAME_TYPES | {FrameType.DATA, FrameType
 _PRIORITY_UPDATES: Final = frozenset((FrameType.PRIORITY_UPDATE_REQUEST, FrameType.PRIORITY_UPDATE_PUSH))
 _MOST_PRIORITY: Final = 256
 _ENCODER_STREAM: Final = qpack.EncoderStream()  # has no state
-# Streams that last as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2).
+# Streams that must stay open as long as the connection (RFC 9114, section 6.2.1; RFC 9204, section 4.2).
 _CRITICAL: Final = frozenset((StreamType.CONTROL, StreamType.QPACK_ENCODER, StreamType.QPACK_DECODER))
 
 
@@ -29,11 +29,11 @@ class Goaway(NamedTuple):
     """The peer's GOAWAY."""
 
     identifier: int
-    """A server's first request that it will not process; a client's push."""
+    """The first request that a server will not process, or the first push that a client will not accept."""
 
 
 class _PeerStream:
-    """A unidirectional stream of the peer's, or a stray bidirectional one; at first its type is not known."""
+    """A unidirectional stream of the peer, or a stray bidirectional one (``receive_stray``)."""
 
     __slots__ = ("head", "stream_type")
 
@@ -43,7 +43,7 @@ class _PeerStream:
 
 
 class PeerStreams:
-    """Reads all streams of the peer that carry no request."""
+    """Reads all streams of the peer that carry neither a request nor data of a session."""
 
     __slots__ = (
         "_allowance",
@@ -60,24 +60,25 @@ class PeerStreams:
     def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
         self._is_client = is_client  # we are the client
         self._max_settings_size = limits.max_settings_size
-        # Parts of the connection: what may be repeated, and where outputs go.
+        # The connection's: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
-        # Those that last, and those whose type is incomplete: never more than the peer may have open at once.
+        # The critical streams, and streams with an incomplete type. Bounded by what the peer may have open at once.
         self._streams: dict[int, _PeerStream] = {}
         self._control = RecordReader()
-        # Most peers have no such stream: it is made with the first byte.
+        # Made with the first byte, because most peers send none.
         self._decoder_stream: qpack.DecoderStream | None = None
-        self._has_settings = False  # the peer's SETTINGS have come
-        self._max_push_id = -1  # the last MAX_PUSH_ID of a client, which must not shrink
+        self._has_settings = False  # the peer's SETTINGS have arrived
+        self._max_push_id = -1  # the client's last MAX_PUSH_ID, which must not shrink
 
     def receive(self, stream_id: int, data: bytes, end: bool) -> Iterator[Mapping[int, int] | Goaway]:
         """Take bytes of a unidirectional stream; yield the settings and each GOAWAY on the control stream.
 
-        The iterator is lazy and must be run to its end: a message takes effect before the next frame is read.
+        The iterator is lazy, so that the caller can act on a message before the next frame is read. It must be
+        exhausted.
 
         Raises:
-            ConnectionFault: The bytes end the connection.
+            ConnectionFault: The peer broke a rule of these streams.
         """
         stream = self._streams.setdefault(stream_id, _PeerStream())
         if stream.stream_type is None:
@@ -89,7 +90,7 @@ class PeerStreams:
                 stream.stream_type, offset = number
                 data = data[offset:]
                 self._begin(stream_id, number[0])
-        # A type that is not critical has been forgotten by _begin.
+        # If the type is not critical, _begin has forgotten the stream.
         if stream_id in self._streams and stream.stream_type is not None:
             if stream.stream_type == StreamType.CONTROL:
                 for frame_type, payload in self._control.feed(data, self._classify_control_frame):
@@ -117,7 +118,7 @@ class PeerStreams:
             if self._is_client:  # section 7.2.7: we never allowed any push
                 raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "push stream, but no push was allowed")
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "push stream of a client")
-        # Section 6.2: an unknown type is no error; reading is aborted so that nothing needs to be drained.
+        # Section 6.2: an unknown type is no error. We stop the stream, so that there is nothing to drain.
         self._outbox.stop(stream_id, ErrorCodes.H3_STREAM_CREATION_ERROR)
         self._forget(stream_id)
         self._allowance.count_refused()
@@ -138,7 +139,7 @@ class PeerStreams:
             self._allowance.count_refused()
 
     def end(self, stream_id: int) -> None:
-        """Take the end or the reset of a stream; of one that is not known, too."""
+        """Take the end or the reset of a stream. A stream that is not known is ignored."""
         stream = self._streams.get(stream_id)
         if stream is not None and stream.stream_type in _CRITICAL:
             raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
@@ -188,7 +189,7 @@ class PeerStreams:
         return Handling.SKIP
 
     def _control_frame(self, frame_type: int, payload: bytes) -> Mapping[int, int] | Goaway | None:
-        """Read a frame; return what the connection has to know of it, if anything."""
+        """Read a frame; return what the connection has to act on, if anything."""
         if frame_type == FrameType.SETTINGS:
             self._has_settings = True
             return decode_settings(payload, is_client=self._is_client)
