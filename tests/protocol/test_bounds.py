@@ -63,9 +63,9 @@ def test_capsules_ahead_of_the_answer_are_bounded() -> None:
 
 
 def held(side: Side) -> int:
-    session = side.h3._sessions.get(0)
-    assert session
-    return len(session.held or ())
+    found = side.h3._requests.session(0)
+    assert found
+    return len(found[1].held or ())
 
 
 def test_nothing_is_kept_of_a_record_that_is_skipped() -> None:
@@ -79,7 +79,7 @@ def test_nothing_is_kept_of_a_record_that_is_skipped() -> None:
         side.receive(0, bytes(50_000))
         side.receive(CLIENT_CONTROL, bytes(50_000))
     assert side.close_code is None
-    session = side.h3._sessions.get(0)
-    assert session
-    assert session.stream.buffered + session.buffered == side.h3._requests.buffered == 0
+    stream = side.h3._requests.get(0)
+    assert stream
+    assert stream.buffered == side.h3._requests.buffered == 0
     assert side.h3._peer_streams._control.buffered == 0

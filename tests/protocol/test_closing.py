@@ -11,7 +11,7 @@ from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
 from wtio.protocol.frames import encode_record
-from wtio.protocol.limits import DEFAULT_LIMITS, Allowance, ProtocolLimits
+from wtio.protocol.limits import ProtocolLimits
 from wtio.protocol.outbox import (
     CloseConnection,
     GoawayReceived,
@@ -23,7 +23,6 @@ from wtio.protocol.outbox import (
     SessionStopping,
     SessionTerminated,
 )
-from wtio.protocol.request import RequestStream
 from wtio.protocol.session import EXPORTER_LABEL, LIVE, TRANSITIONS, Effect, Input, Session, State, exporter_context
 
 from .pair import (
@@ -496,8 +495,7 @@ def test_every_live_state_can_be_left() -> None:
 
 
 def test_step_that_the_table_lacks_changes_nothing() -> None:
-    stream = RequestStream(0, True, DEFAULT_LIMITS, Allowance(DEFAULT_LIMITS, None))
-    session = Session(stream, State.OPEN)
+    session = Session(State.OPEN)
     with pytest.raises(SessionStateError) as caught:
         session.step(Input.ACCEPT)
     assert caught.value.state == "open"

@@ -53,7 +53,7 @@ _LIMIT_CAPSULES: Final[dict[int, int]] = {
 class ConnectStreams:
     """The sessions of one connection by their CONNECT streams."""
 
-    __slots__ = ("_allowance", "_limits", "_outbox", "_requests", "_sessions", "_terms", "goaway", "live", "parked")
+    __slots__ = ("_allowance", "_limits", "_outbox", "_requests", "_terms", "goaway", "live", "parked")
 
     def __init__(
         self, limits: ProtocolLimits, terms: Terms, allowance: Allowance, outbox: Outbox, requests: Requests
@@ -64,19 +64,12 @@ class ConnectStreams:
         self._allowance = allowance
         self._outbox = outbox
         self._requests = requests
-        # By the ID of their stream, until it is freed. Never more than there are request streams.
-        self._sessions: dict[int, Session] = {}
         self.live = 0  # sessions that count against the limit: waiting for an answer or open
         self.parked = 0  # requests that wait for the client's SETTINGS
         self.goaway: int | None = None  # identifier in the peer's last GOAWAY; from then on it takes no requests
 
-    def get(self, stream_id: int) -> Session | None:
-        """Find a session."""
-        return self._sessions.get(stream_id)
-
     def clear(self) -> None:
-        """Remove all sessions, because the connection is over."""
-        self._sessions.clear()
+        """Count no sessions any more, because the connection is over."""
         self.live = self.parked = 0
 
     # -- requests (server)
@@ -96,29 +89,32 @@ class ConnectStreams:
         session = self._begin(stream, State.PARKED)
         session.request = request
         if self._terms.theirs is not None:
-            self._admit(session, request)
+            self._admit(stream, session, request)
         elif self.parked > self._limits.max_parked_requests:
             raise StreamFault(ErrorCodes.H3_REQUEST_REJECTED, "too many requests before SETTINGS")
 
     def admit_parked(self) -> None:
         """Continue with the requests that were waiting for the client's settings."""
-        for session in self._in_order():
-            if session.state is State.PARKED and session.request is not None:
+        for stream in self._requests:
+            session = stream.session
+            if session and session.state is State.PARKED and session.request is not None:
                 try:
-                    self._admit(session, session.request)
+                    self._admit(stream, session, session.request)
                 except StreamFault as fault:
-                    self.fail(session, fault)
+                    self.fail(stream, session, fault)
 
     def expire_parked(self) -> int:
         """Refuse the requests that still wait for the client's settings; return their number."""
         if not self.parked:
             return 0
-        parked = [session for session in self._in_order() if session.state is State.PARKED]
-        for session in parked:
-            self._step(session, Input.ABORT, code=ErrorCodes.H3_REQUEST_REJECTED)
-        return len(parked)
+        before = self.parked
+        for stream in self._requests:
+            session = stream.session
+            if session and session.state is State.PARKED:
+                self._step(stream, session, Input.ABORT, code=ErrorCodes.H3_REQUEST_REJECTED)
+        return before
 
-    def _admit(self, session: Session, request: messages.Request) -> None:
+    def _admit(self, stream: RequestStream, session: Session, request: messages.Request) -> None:
         """Report a request to the application, or refuse it, now that the client's settings are known."""
         terms = self._terms
         if terms.problem is not None:
@@ -126,8 +122,8 @@ class ConnectStreams:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, terms.problem)
         dialect = terms.dialect or dialect_of_request(request.protocol, request.headers)
         if dialect is None or not terms.allows_request(dialect, request.protocol):
-            self._step(session, Input.SETTINGS)
-            self.reject(session, headers_frame(rejection(501)))  # RFC 9220, section 3
+            self._step(stream, session, Input.SETTINGS)
+            self.reject(stream, session, headers_frame(rejection(501)))  # RFC 9220, section 3
             self._allowance.count_refused()
             return
         if self.live >= terms.session_limit(dialect.row):
@@ -135,11 +131,11 @@ class ConnectStreams:
         terms.dialect = dialect
         session.offered, session.protocol_fields = read_offer(dialect.row, request.headers)
         session.announced = True
-        self._step(session, Input.SETTINGS)
+        self._step(stream, session, Input.SETTINGS)
         origins = messages.values_of(request.headers, "origin")
         self._outbox.report(
             SessionRequested(
-                session.stream.stream_id,
+                stream.stream_id,
                 request.method,
                 request.scheme,
                 request.authority,
@@ -152,37 +148,38 @@ class ConnectStreams:
             )
         )
 
-    def pending(self, stream_id: int, event: Input) -> Session:
+    def pending(self, stream_id: int, event: Input) -> tuple[RequestStream, Session]:
         """Find a session that waits for the application's answer, which is ``event``.
 
         Raises:
             SessionStateError: There is no such session.
         """
-        session = self._sessions.get(stream_id)
-        if session is None:
+        found = self._requests.session(stream_id)
+        if found is None:
             raise SessionStateError(f"{event.value} is impossible: stream {stream_id} has no session", "finished")
+        _, session = found
         if session.state is not State.REQUESTED:
             session.step(event)  # raises
-        return session
+        return found
 
-    def accept(self, session: Session, payload: bytes) -> None:
+    def accept(self, stream: RequestStream, session: Session, payload: bytes) -> None:
         """Send an answer that opens a session, then act on the capsules that the client sent ahead."""
         session.request = None
-        self._step(session, Input.ACCEPT, payload=payload)
+        self._step(stream, session, Input.ACCEPT, payload=payload)
         held, session.held = session.held, None
         try:
             for capsule_type, value in held or ():
-                self._take_capsule(session, capsule_type, value)
-            if session.stream.has_ended:
-                self.end(session)
+                self._take_capsule(stream, session, capsule_type, value)
+            if stream.has_ended:
+                self.end(stream, session)
         except StreamFault as fault:
-            self.fail(session, fault)
+            self.fail(stream, session, fault)
 
-    def reject(self, session: Session, payload: bytes) -> None:
+    def reject(self, stream: RequestStream, session: Session, payload: bytes) -> None:
         """Send an answer that refuses a session, and end the stream."""
-        self._step(session, Input.REJECT, payload=payload)
-        if session.stream.has_ended:
-            self._step(session, Input.END)
+        self._step(stream, session, Input.REJECT, payload=payload)
+        if stream.has_ended:
+            self._step(stream, session, Input.END)
 
     # -- requests (client)
 
@@ -214,7 +211,7 @@ class ConnectStreams:
         session.announced = True
         self._outbox.send(stream.stream_id, payload)
 
-    def take_response(self, session: Session, fields: Fields) -> None:
+    def take_response(self, stream: RequestStream, session: Session, fields: Fields) -> None:
         """Take a response to our request, interim or final.
 
         Raises:
@@ -226,40 +223,40 @@ class ConnectStreams:
             if session.interim > self._limits.max_informational:
                 raise StreamFault(ErrorCodes.H3_EXCESSIVE_LOAD, "too many interim responses")
             return
-        stream_id = session.stream.stream_id
-        session.stream.begin_body()
+        stream_id = stream.stream_id
+        stream.begin_body()
         if status >= 300:
             self._outbox.report(SessionRejected(stream_id, status, headers))
-            self._step(session, Input.REFUSAL, code=ErrorCodes.H3_REQUEST_CANCELLED)
+            self._step(stream, session, Input.REFUSAL, code=ErrorCodes.H3_REQUEST_CANCELLED)
             return
         assert self._terms.dialect is not None  # or no request would have been sent
         protocol = read_choice(self._terms.dialect.row, session.offered, headers)
-        self._step(session, Input.SUCCESS)
+        self._step(stream, session, Input.SUCCESS)
         self._outbox.report(SessionAccepted(stream_id, status, headers, protocol))
         if session.stop_code is not None:
             # A server that closes at once may do so in the packet of its answer. QUIC puts STOP_SENDING first; close
             # code and reason follow.
-            self._step(session, Input.STOP, code=session.stop_code)
+            self._step(stream, session, Input.STOP, code=session.stop_code)
 
     # -- what the application does
 
-    def close(self, session: Session, capsule: bytes) -> None:
+    def close(self, stream: RequestStream, session: Session, capsule: bytes) -> None:
         """Send ``capsule`` (WT_CLOSE_SESSION) and end the stream; cancel a session that is not open yet."""
         payload = encode_record(FrameType.DATA, capsule) if session.state is State.OPEN else b""
-        self._step(session, Input.CLOSE, payload=payload, code=ErrorCodes.H3_REQUEST_CANCELLED)
+        self._step(stream, session, Input.CLOSE, payload=payload, code=ErrorCodes.H3_REQUEST_CANCELLED)
 
-    def abort(self, session: Session, wire_code: int) -> None:
+    def abort(self, stream: RequestStream, session: Session, wire_code: int) -> None:
         """Reset and stop the stream."""
-        self._step(session, Input.ABORT, code=wire_code)
+        self._step(stream, session, Input.ABORT, code=wire_code)
 
-    def send_capsule(self, session: Session, capsule: bytes) -> None:
+    def send_capsule(self, stream: RequestStream, session: Session, capsule: bytes) -> None:
         """Send a capsule, if the session is open."""
         if session.state is State.OPEN:
-            self._outbox.send(session.stream.stream_id, encode_record(FrameType.DATA, capsule))
+            self._outbox.send(stream.stream_id, encode_record(FrameType.DATA, capsule))
 
     # -- what the peer does
 
-    def take_body(self, session: Session, data: bytes) -> None:
+    def take_body(self, stream: RequestStream, session: Session, data: bytes) -> None:
         """Take a piece of the stream of capsules.
 
         Raises:
@@ -267,12 +264,11 @@ class ConnectStreams:
         """
         if session.saw_close:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
-        stream = session.stream
         if session.capsules is None:
             session.capsules = RecordReader()
         for capsule_type, value in session.capsules.feed(data, partial(self._classify, session)):
             stream.is_barren = False
-            self._take_capsule(session, capsule_type, value)
+            self._take_capsule(stream, session, capsule_type, value)
         # An incomplete frame after the capsule is wrong already. Its rest may arrive after our answer has left.
         if session.saw_close and not (session.capsules.at_boundary and stream.at_boundary):
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "data after WT_CLOSE_SESSION")
@@ -288,8 +284,8 @@ class ConnectStreams:
             self._allowance.count_idle()
         return handling
 
-    def _take_capsule(self, session: Session, capsule_type: int, value: bytes) -> None:
-        stream_id = session.stream.stream_id
+    def _take_capsule(self, stream: RequestStream, session: Session, capsule_type: int, value: bytes) -> None:
+        stream_id = stream.stream_id
         if capsule_type == CapsuleType.WT_CLOSE_SESSION:
             session.saw_close = True
         if session.state in _UNANSWERED:
@@ -300,15 +296,12 @@ class ConnectStreams:
             session.held.append((capsule_type, value))
         elif capsule_type == CapsuleType.WT_CLOSE_SESSION:
             code, reason = decode_close(value)
-            self._step(
-                session,
-                Input.CLOSE_CAPSULE,
-                report=SessionTerminated(stream_id, code, reason, clean=True, by="peer", wire_code=None),
-            )
+            report = SessionTerminated(stream_id, code, reason, clean=True, by="peer", wire_code=None)
+            self._step(stream, session, Input.CLOSE_CAPSULE, report=report)
         elif capsule_type == CapsuleType.WT_DRAIN_SESSION:
             if session.is_draining:
                 self._allowance.count_idle()
-            self._drain(session)
+            self._drain(stream, session)
         elif capsule_type in FLOW_CONTROL_CAPSULES and self._terms.flow_control:
             # Growing limits count as well: a peer could raise one by 1 each time.
             self._allowance.count_idle()
@@ -320,7 +313,7 @@ class ConnectStreams:
                 session.raise_limit(capsule_type, limit, self._terms.initial_limits[place], must_grow=must_grow)
             self._outbox.report(CapsuleReceived(stream_id, capsule_type, limit))
 
-    def end(self, session: Session) -> None:
+    def end(self, stream: RequestStream, session: Session) -> None:
         """Take the end of the peer's side of the stream.
 
         Raises:
@@ -329,45 +322,45 @@ class ConnectStreams:
         if session.capsules and not session.capsules.at_boundary:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "stream ends inside a capsule")  # RFC 9297, section 3.3
         if session.state in _UNANSWERED:
-            session.stream.has_ended = True
+            stream.has_ended = True
             return
-        stream_id = session.stream.stream_id
+        stream_id = stream.stream_id
         report = SessionTerminated(stream_id, 0, "", clean=True, by="peer", wire_code=None)
-        self._step(session, Input.END, report=report)
+        self._step(stream, session, Input.END, report=report)
 
-    def discard(self, session: Session, size: int, end: bool) -> None:
+    def discard(self, stream: RequestStream, session: Session, size: int, end: bool) -> None:
         """Count what arrives after we have ended the session. After ``max_discard`` bytes the peer is told to stop."""
         if end:
-            self._step(session, Input.END)
+            self._step(stream, session, Input.END)
             return
-        session.stream.discarded += size
-        if session.stream.discarded > self._limits.max_discard:
-            self._step(session, Input.FAULT, code=ErrorCodes.H3_NO_ERROR)
+        stream.discarded += size
+        if stream.discarded > self._limits.max_discard:
+            self._step(stream, session, Input.FAULT, code=ErrorCodes.H3_NO_ERROR)
 
-    def take_reset(self, session: Session, code: int) -> None:
+    def take_reset(self, stream: RequestStream, session: Session, code: int) -> None:
         """Take the peer's RESET_STREAM."""
         reason = f"the peer reset the CONNECT stream with {describe(code)}"
-        self._leave(session, Input.RESET, ErrorCodes.H3_REQUEST_CANCELLED, reason, code)
-
-    def take_stop(self, session: Session, code: int) -> None:
-        """Take the peer's STOP_SENDING."""
-        session.stop_code = code
-        self._leave(session, Input.STOP, code, f"the peer stopped the CONNECT stream with {describe(code)}", code)
-
-    def _leave(self, session: Session, event: Input, code: int, reason: str, wire_code: int) -> None:
-        """The peer reset or stopped the stream, with ``wire_code``; ``code`` is that of our own reset."""
+        report = SessionTerminated(stream.stream_id, 0, reason, clean=False, by="peer", wire_code=code)
         is_unanswered = session.state in _UNANSWERED
-        stream_id = session.stream.stream_id
-        report = SessionTerminated(stream_id, 0, reason, clean=False, by="peer", wire_code=wire_code)
-        self._step(session, event, code=code, report=report)
+        self._step(stream, session, Input.RESET, code=ErrorCodes.H3_REQUEST_CANCELLED, report=report)
         if is_unanswered:
             self._allowance.count_refused()
 
-    def fail(self, session: Session, fault: StreamFault) -> None:
+    def take_stop(self, stream: RequestStream, session: Session, code: int) -> None:
+        """Take the peer's STOP_SENDING."""
+        session.stop_code = code
+        reason = f"the peer stopped the CONNECT stream with {describe(code)}"
+        report = SessionTerminated(stream.stream_id, 0, reason, clean=False, by="peer", wire_code=code)
+        is_unanswered = session.state in _UNANSWERED
+        self._step(stream, session, Input.STOP, code=code, report=report)
+        if is_unanswered:
+            self._allowance.count_refused()
+
+    def fail(self, stream: RequestStream, session: Session, fault: StreamFault) -> None:
         """End a session because the peer broke a rule."""
-        stream_id = session.stream.stream_id
+        stream_id = stream.stream_id
         report = SessionTerminated(stream_id, 0, fault.reason, clean=False, by="local", wire_code=fault.code)
-        self._step(session, Input.FAULT, code=fault.code, report=report)
+        self._step(stream, session, Input.FAULT, code=fault.code, report=report)
         if not self._terms.is_client:
             self._allowance.count_refused()
 
@@ -387,10 +380,11 @@ class ConnectStreams:
             if identifier == last:
                 return
         self._outbox.report(GoawayReceived(identifier))
-        for session in self._in_order():
-            if session.state not in LIVE:
+        for stream in self._requests:
+            session = stream.session
+            if session is None or session.state not in LIVE:
                 continue
-            stream_id = session.stream.stream_id
+            stream_id = stream.stream_id
             if session.state is State.CONNECTING and stream_id >= identifier:
                 # The server has not processed it and never will.
                 report = SessionTerminated(
@@ -401,28 +395,25 @@ class ConnectStreams:
                     by="peer",
                     wire_code=ErrorCodes.H3_REQUEST_REJECTED,
                 )
-                self._step(session, Input.FAULT, code=ErrorCodes.H3_REQUEST_CANCELLED, report=report)
+                self._step(stream, session, Input.FAULT, code=ErrorCodes.H3_REQUEST_CANCELLED, report=report)
             else:
-                self._drain(session)
+                self._drain(stream, session)
 
-    def _drain(self, session: Session) -> None:
+    def _drain(self, stream: RequestStream, session: Session) -> None:
         if not session.is_draining:
             session.is_draining = True
-            self._outbox.report(SessionDraining(session.stream.stream_id))
+            self._outbox.report(SessionDraining(stream.stream_id))
 
     # -- steps
 
-    def _in_order(self) -> list[Session]:
-        """The sessions in the order in which their streams began."""
-        return [session for stream in self._requests if (session := self._sessions.get(stream.stream_id))]
-
     def _begin(self, stream: RequestStream, state: State) -> Session:
-        session = self._sessions[stream.stream_id] = Session(stream, state)
+        session = stream.session = Session(state)
         self._count(state, 1)
         return session
 
     def _step(
         self,
+        stream: RequestStream,
         session: Session,
         event: Input,
         *,
@@ -434,7 +425,7 @@ class ConnectStreams:
 
         ``payload`` is for SEND and FINISH, ``code`` for RESET and STOP, ``report`` for REPORT.
         """
-        stream_id = session.stream.stream_id
+        stream_id = stream.stream_id
         outbox = self._outbox
         before = session.state
         effects = session.step(event)
@@ -463,12 +454,11 @@ class ConnectStreams:
                 case Effect.REPORT_STOP:
                     outbox.report(SessionStopping(stream_id, int(code)))
                 case Effect.FREE:
-                    del self._sessions[stream_id]
-                    self._requests.free(session.stream)
+                    self._requests.free(stream)
                     if session.announced:
                         outbox.report(SessionFinished(stream_id))
         if session.state is State.CLOSING:
-            session.stream.is_discarding = True
+            stream.is_discarding = True
 
     def _count(self, state: State, change: int) -> None:
         if state in LIVE:

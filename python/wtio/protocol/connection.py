@@ -158,8 +158,8 @@ class H3Connection:
 
     def session_state(self, stream_id: int) -> str | None:
         """Name of a session's state (see ``wtio.protocol.session``), or ``None`` if it is unknown or finished."""
-        session = self._sessions.get(stream_id)
-        return session.state.value if session else None
+        found = self._requests.session(stream_id)
+        return found[1].state.value if found else None
 
     # -- what we do
 
@@ -227,7 +227,7 @@ class H3Connection:
             ValueError: A header cannot be sent, or ``protocol`` was not offered.
             SessionStateError: The request is answered already, or its client is gone.
         """
-        session = self._sessions.pending(stream_id, Input.ACCEPT)
+        stream, session = self._sessions.pending(stream_id, Input.ACCEPT)
         if protocol is not None and protocol not in session.offered:
             raise ValueError(f"protocol {protocol!r} was not offered; offered were {list(session.offered)!r}")
         assert session.request is not None  # it is kept until then
@@ -235,7 +235,7 @@ class H3Connection:
         if headers:  # our own few fields go out even to a peer that announces a senseless limit
             self._terms.check_size(fields)
         try:
-            self._sessions.accept(session, headers_frame(fields))
+            self._sessions.accept(stream, session, headers_frame(fields))
         except ConnectionFault as fault:  # in the capsules that the client sent ahead
             self.fail(fault.code, fault.reason)
 
@@ -257,7 +257,7 @@ class H3Connection:
         stream = self._requests.get(stream_id)
         if stream is None or not stream.method:
             raise SessionStateError(f"stream {stream_id} has no request to answer", State.FINISHED.value)
-        session = self._sessions.get(stream_id)
+        session = stream.session
         lowest = 300 if session else 200
         if not lowest <= status <= 599:
             raise ValueError(f"status {status} is outside {lowest} to 599")
@@ -270,7 +270,7 @@ class H3Connection:
         if body and stream.method != "HEAD" and status not in (204, 304):
             payload += encode_record(FrameType.DATA, body)
         if session:
-            self._sessions.reject(session, payload)
+            self._sessions.reject(stream, session, payload)
         else:
             self._requests.answer(stream, payload)
 
@@ -291,28 +291,28 @@ class H3Connection:
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
         capsule = encode_close(code, reason)
-        if session := self._sessions.get(stream_id):
-            self._sessions.close(session, capsule)
+        if found := self._requests.session(stream_id):
+            self._sessions.close(*found, capsule)
 
     def abort_session(self, stream_id: int, wire_code: int) -> None:
         """Reset and stop the CONNECT stream with an HTTP/3 code. No-op on a finished session."""
-        if session := self._sessions.get(stream_id):
-            self._sessions.abort(session, wire_code)
+        if found := self._requests.session(stream_id):
+            self._sessions.abort(*found, wire_code)
 
     def drain_session(self, stream_id: int) -> None:
         """Send WT_DRAIN_SESSION, once. No-op on a session that is not open."""
-        session = self._sessions.get(stream_id)
-        if session and not session.has_sent_drain:
-            session.has_sent_drain = True
-            self._sessions.send_capsule(session, encode_record(CapsuleType.WT_DRAIN_SESSION, b""))
+        found = self._requests.session(stream_id)
+        if found and not found[1].has_sent_drain:
+            found[1].has_sent_drain = True
+            self._sessions.send_capsule(*found, encode_record(CapsuleType.WT_DRAIN_SESSION, b""))
 
     def send_capsule(self, stream_id: int, capsule: bytes) -> None:
         """Send a capsule on an open session. No-op on a session that is not open.
 
         A client may send capsules before the answer (draft 16, section 3.2), but this one does not.
         """
-        if session := self._sessions.get(stream_id):
-            self._sessions.send_capsule(session, capsule)
+        if found := self._requests.session(stream_id):
+            self._sessions.send_capsule(*found, capsule)
 
     def send_goaway(self) -> None:
         """Send GOAWAY: we take no new requests, and refuse those that the peer still sends."""
@@ -370,12 +370,12 @@ class H3Connection:
     def receive_reset(self, stream_id: int, code: int) -> None:
         """Take the reset of a raw stream. Never raises."""
         stream = self._requests.get(stream_id)
-        if session := self._sessions.get(stream_id):
-            self._sessions.take_reset(session, code)
-        elif stream:
-            self._requests.abandon(stream)
-        else:
+        if stream is None:
             self._peer_streams.end(stream_id)
+        elif stream.session:
+            self._sessions.take_reset(stream, stream.session, code)
+        else:
+            self._requests.abandon(stream)
 
     @_closes
     def receive_stop(self, stream_id: int | Role, code: int) -> None:
@@ -383,9 +383,12 @@ class H3Connection:
         if isinstance(stream_id, Role) or stream_id & 3 == (2 if self.is_client else 3):
             # RFC 9114, section 6.2.1; RFC 9204, section 4.2. All unidirectional streams of ours are critical.
             raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer stopped a critical stream")
-        if session := self._sessions.get(stream_id):
-            self._sessions.take_stop(session, code)
-        elif stream := self._requests.get(stream_id):  # an ordinary request whose answer is not wanted
+        stream = self._requests.get(stream_id)
+        if stream is None:
+            return
+        if stream.session:
+            self._sessions.take_stop(stream, stream.session, code)
+        else:  # an ordinary request whose answer is not wanted
             self._requests.refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
 
     @_closes
@@ -417,41 +420,39 @@ class H3Connection:
     def _receive_request(self, stream: RequestStream, data: bytes, end: bool) -> None:
         """Pass on the header sections and body of a request stream, and count what is kept of them."""
         sessions = self._sessions
-        session = sessions.get(stream.stream_id)
         try:
-            if session and stream.is_discarding:
-                sessions.discard(session, len(data), end)
+            if stream.session and stream.is_discarding:
+                sessions.discard(stream, stream.session, len(data), end)
             else:
                 for part in stream.read(data):
+                    session = stream.session
                     if isinstance(part, bytes):
                         if session:
-                            sessions.take_body(session, part)
+                            sessions.take_body(stream, session, part)
                         else:
                             stream.take_body(part)
                     elif session:  # we are the client: our requests are sessions from the start
-                        sessions.take_response(session, part)
+                        sessions.take_response(stream, session, part)
                     else:
                         self._take_request(stream, messages.read_request(part))
-                        session = sessions.get(stream.stream_id)
                     if stream.is_over:
                         return
                 if end:
                     stream.check_end()
-                    if session:
-                        sessions.end(session)
+                    if stream.session:
+                        sessions.end(stream, stream.session)
                     else:
                         stream.has_ended = True
         except StreamFault as fault:
-            # The request may have become a session meanwhile.
-            if session := sessions.get(stream.stream_id):
-                sessions.fail(session, fault)
+            if stream.session:
+                sessions.fail(stream, stream.session, fault)
             else:
                 self._requests.refuse(stream, fault.code)
         except FieldSectionTooLargeError:
             self._requests.answer(stream, headers_frame(rejection(431)))  # RFC 9114, section 4.2.2
             self._allowance.count_refused()
         if not stream.is_over:
-            self._requests.account(stream, stream.buffered + (session.buffered if session else 0))
+            self._requests.account(stream)
 
     def _take_request(self, stream: RequestStream, request: messages.Request) -> None:
         """Take the header section of a request: an ordinary one, or an extended CONNECT."""

@@ -13,6 +13,7 @@ from wtio.protocol.frames import HTTP2_FRAME_TYPES, FrameType, Handling, RecordR
 from wtio.protocol.limits import SMALL_FRAME, Allowance, ProtocolLimits
 from wtio.protocol.messages import Fields
 from wtio.protocol.outbox import Outbox
+from wtio.protocol.session import Session
 
 __all__ = ["RequestStream", "Requests"]
 
@@ -44,6 +45,7 @@ class RequestStream:
         "is_over",
         "method",
         "phase",
+        "session",
         "stream_id",
     )
 
@@ -57,6 +59,7 @@ class RequestStream:
         # acts on the header section.
         self.phase: Literal["head", "body", "end"] = "head"
         self.method = ""  # of the request; set with its header section
+        self.session: Session | None = None  # set by ``ConnectStreams``, if the request asks for one
         self.is_barren = False  # the current DATA frame is small, and has not completed a capsule so far
         self.has_ended = False  # the peer has ended its side, but the request is not answered yet
         self.is_discarding = False  # we have ended the session: whatever arrives is only counted, in ``discarded``
@@ -69,8 +72,8 @@ class RequestStream:
 
     @property
     def buffered(self) -> int:
-        """Bytes of an incomplete frame that are kept."""
-        return self._reader.buffered
+        """Bytes that are kept: of an incomplete frame, and of capsules."""
+        return self._reader.buffered + (self.session.buffered if self.session else 0)
 
     @property
     def at_boundary(self) -> bool:
@@ -193,6 +196,11 @@ class Requests:
         """Find a stream."""
         return self._streams.get(stream_id)
 
+    def session(self, stream_id: int) -> tuple[RequestStream, Session] | None:
+        """Find a session and its stream."""
+        stream = self._streams.get(stream_id)
+        return (stream, stream.session) if stream and stream.session else None
+
     def is_fresh(self, stream_id: int) -> bool:
         """Whether this may be the ID of a new request: of a client's bidirectional stream that was not used before."""
         return not stream_id % 4 and stream_id not in self._streams and not self._outbox.is_freed(stream_id)
@@ -201,12 +209,13 @@ class Requests:
         """Iterate over a copy, because streams may be freed meanwhile."""
         return iter(list(self._streams.values()))
 
-    def account(self, stream: RequestStream, kept: int) -> None:
+    def account(self, stream: RequestStream) -> None:
         """Update how many bytes are kept for a stream.
 
         Raises:
             ConnectionFault: H3_EXCESSIVE_LOAD, if all streams together exceed ``max_buffered``.
         """
+        kept = stream.buffered
         self.buffered += kept - stream.counted
         stream.counted = kept
         if self.buffered > self._limits.max_buffered:

@@ -36,7 +36,6 @@ from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.dialects import PROTOCOL_FIELDS
 from wtio.protocol.faults import SessionStateError, StreamFault
-from wtio.protocol.request import RequestStream
 
 if TYPE_CHECKING:
     from wtio.protocol.frames import RecordReader
@@ -177,12 +176,10 @@ class Session:
         "saw_close",
         "state",
         "stop_code",
-        "stream",
         "was_reset",
     )
 
-    def __init__(self, stream: RequestStream, state: State) -> None:
-        self.stream = stream  # the CONNECT stream
+    def __init__(self, state: State) -> None:
         self.state = state
         self.can_send = True  # we have neither ended nor reset our direction of the stream
         self.was_reset = False  # we have reset our direction

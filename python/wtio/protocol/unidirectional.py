@@ -32,16 +32,6 @@ class Goaway(NamedTuple):
     """The first request that a server will not process, or the first push that a client will not accept."""
 
 
-class _PeerStream:
-    """A unidirectional stream of the peer, or a stray bidirectional one (``receive_stray``)."""
-
-    __slots__ = ("head", "stream_type")
-
-    def __init__(self) -> None:
-        self.head = b""  # an incomplete type: at most 7 bytes
-        self.stream_type: int | None = None  # None until the type is complete, and for a stray stream
-
-
 class PeerStreams:
     """Reads all streams of the peer that carry neither a request nor data of a session."""
 
@@ -63,8 +53,9 @@ class PeerStreams:
         # The connection's: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
-        # The critical streams, and streams with an incomplete type. Bounded by what the peer may have open at once.
-        self._streams: dict[int, _PeerStream] = {}
+        # The types of the critical streams, and the at most 7 bytes of an incomplete type. Bounded by what the peer may
+        # have open at once.
+        self._streams: dict[int, int | bytes] = {}
         self._control = RecordReader()
         # Made with the first byte, because most peers send none.
         self._decoder_stream: qpack.DecoderStream | None = None
@@ -80,24 +71,24 @@ class PeerStreams:
         Raises:
             ConnectionFault: The peer broke a rule of these streams.
         """
-        stream = self._streams.setdefault(stream_id, _PeerStream())
-        if stream.stream_type is None:
-            data = stream.head + data
-            number = varint.decode(data)
-            if number is None:
-                stream.head = data
+        stream_type = self._streams.get(stream_id, b"")
+        if isinstance(stream_type, bytes):
+            data = stream_type + data
+            head = varint.decode(data)
+            if head is None:
+                self._streams[stream_id] = data
             else:
-                stream.stream_type, offset = number
+                stream_type, offset = head
                 data = data[offset:]
-                self._begin(stream_id, number[0])
+                self._begin(stream_id, stream_type)
         # If the type is not critical, _begin has forgotten the stream.
-        if stream_id in self._streams and stream.stream_type is not None:
-            if stream.stream_type == StreamType.CONTROL:
+        if stream_id in self._streams and isinstance(stream_type, int):
+            if stream_type == StreamType.CONTROL:
                 for frame_type, payload in self._control.feed(data, self._classify_control_frame):
                     message = self._control_frame(frame_type, payload)
                     if message is not None:
                         yield message
-            elif stream.stream_type == StreamType.QPACK_ENCODER:
+            elif stream_type == StreamType.QPACK_ENCODER:
                 _ENCODER_STREAM.feed(data)
             else:
                 if self._decoder_stream is None:
@@ -109,10 +100,11 @@ class PeerStreams:
     def _begin(self, stream_id: int, stream_type: int) -> None:
         """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
         if stream_type in _CRITICAL:
-            if sum(stream.stream_type == stream_type for stream in self._streams.values()) > 1:
+            if stream_type in self._streams.values():
                 raise ConnectionFault(
                     ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
                 )
+            self._streams[stream_id] = stream_type
             return
         if stream_type == StreamType.PUSH:
             if self._is_client:  # section 7.2.7: we never allowed any push
@@ -125,13 +117,15 @@ class PeerStreams:
 
     def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
         """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
-        stream = self._streams.setdefault(stream_id, _PeerStream())
-        stream.head += data[:16]
-        number = varint.decode(stream.head)
+        head = self._streams.get(stream_id, b"")
+        assert isinstance(head, bytes)  # only unidirectional streams have a type
+        head += data[:16]
+        number = varint.decode(head)
         if number and number[0] != FrameType.WT_STREAM:
             # RFC 9114, section 6.1.
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
-        # What ends inside the head of a data stream was abandoned before it meant anything.
+        self._streams[stream_id] = head
+        # If the stream ends inside the head of a data stream, it was abandoned before it had a meaning.
         if number or end:
             self._outbox.reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self._outbox.stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
@@ -140,15 +134,14 @@ class PeerStreams:
 
     def end(self, stream_id: int) -> None:
         """Take the end or the reset of a stream. A stream that is not known is ignored."""
-        stream = self._streams.get(stream_id)
-        if stream is not None and stream.stream_type in _CRITICAL:
+        if self._streams.get(stream_id) in _CRITICAL:
             raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
         # RFC 9114, section 6.2: an end inside the type must be tolerated.
-        if stream is not None:
+        if stream_id in self._streams:
             self._forget(stream_id)
 
     def _forget(self, stream_id: int) -> None:
-        del self._streams[stream_id]
+        self._streams.pop(stream_id, None)
         self._outbox.free(stream_id)
 
     # -- control stream
