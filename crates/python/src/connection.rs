@@ -9,10 +9,7 @@ use pyo3::{
 };
 
 use crate::{
-    endpoint::{Shared, pair},
-    home::Closed,
-    options::EndpointOptions,
-    stream::{Stream, with_bytes},
+    address::pair, buffer::with_bytes, home::Closed, options::EndpointOptions, shared::Shared, stream::Stream,
     waiters::Wait,
 };
 

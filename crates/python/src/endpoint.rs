@@ -1,30 +1,25 @@
 //! The endpoint: one engine and, outside of simulations, one socket.
 
 use std::{
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use pyo3::{
     PyTraverseError, PyVisit,
     exceptions::{PyOSError, PyRuntimeError, PyValueError},
-    intern,
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyTuple},
 };
 use wtio_engine::{Engine, Event};
 
 use crate::{
+    address::{address, pair},
     connection::{Connection, ConnectionFacts},
-    home::{Closed, Home},
     options::EndpointOptions,
+    shared::{Shared, note_child},
     stream::Stream,
     tls::{ClientTls, ServerTls, raise},
-    waiters::{Wait, Waiters},
 };
 
 /// Names of the event kinds, in the order of their numbers.
@@ -49,22 +44,6 @@ pub(crate) const EVENT_NAMES: [&str; 18] = [
     "EVENT_ERRORS_READ",
 ];
 
-/// What all objects of an endpoint share.
-pub(crate) struct Shared {
-    endpoint: Arc<wtio_net::Endpoint>,
-    pub(crate) waiters: Waiters,
-    /// What asks for a drive, and the event loop that does it.
-    scheduler: Mutex<Option<(Py<PyAny>, Py<PyAny>)>>,
-    home: Home,
-    is_scheduled: AtomicBool,
-    start: Instant,
-    /// Forks this process had seen when the endpoint was made.
-    generation: u64,
-}
-
-/// Forks seen by this process, as the child.
-static GENERATION: AtomicU64 = AtomicU64::new(0);
-
 /// End the guardian and all I/O threads, and wait for them: at interpreter exit.
 #[pyfunction]
 pub(crate) fn shut_down(py: Python<'_>) {
@@ -80,112 +59,12 @@ pub(crate) fn note_fork(stage: &str) -> PyResult<()> {
         "before" => wtio_net::before_fork(),
         "parent" => wtio_net::after_fork(false),
         "child" => {
-            GENERATION.fetch_add(1, Ordering::Relaxed);
+            note_child();
             wtio_net::after_fork(true);
         }
         other => return Err(PyValueError::new_err(format!("`{other}` is no stage of a fork"))),
     }
     Ok(())
-}
-
-impl Shared {
-    /// Do something with the engine, then ask Python for a drive if there is output or news.
-    pub(crate) fn act<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant) -> R) -> R {
-        let (result, has_work) = self.endpoint.act(None, act);
-        if has_work {
-            self.schedule(py);
-        }
-        result
-    }
-
-    /// As `act`, for what changes nothing.
-    pub(crate) fn look<R>(&self, look: impl FnOnce(&mut Engine) -> R) -> R {
-        self.endpoint.act(None, |engine, _| look(engine)).0
-    }
-
-    /// As `look`, for what depends on the time.
-    pub(crate) fn look_now<R>(&self, look: impl FnOnce(&mut Engine, Instant) -> R) -> R {
-        self.endpoint.act(None, look).0
-    }
-
-    /// Raise RuntimeError unless the caller is on the endpoint's event loop.
-    pub(crate) fn check(&self, py: Python<'_>, closed: Closed) -> PyResult<()> {
-        if self.home.is_known() {
-            return Ok(());
-        }
-        let event_loop = self.scheduler().as_ref().map(|(_, event_loop)| event_loop.clone_ref(py));
-        self.home.look(py, event_loop, closed)
-    }
-
-    fn scheduler(&self) -> MutexGuard<'_, Option<(Py<PyAny>, Py<PyAny>)>> {
-        self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn seconds(&self, at: Instant) -> f64 {
-        at.saturating_duration_since(self.start).as_secs_f64()
-    }
-
-    /// As `act`, from a destructor. The collector may run it on any thread; and the objects of a whole driver may be in
-    /// the middle of being collected, and then there is nobody left to ask for a drive.
-    pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
-        let ((), has_work) = self.endpoint.act(None, act);
-        if has_work {
-            let asked = if self.home.is_own_thread() { self.call_scheduler(py) } else { self.hand_over(py) };
-            if asked.is_err() {
-                // The loop is closed.
-                self.is_scheduled.store(false, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// As `call_scheduler`, from another thread than the loop's.
-    fn hand_over(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_scheduled.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let scheduler =
-            self.scheduler().as_ref().map(|(callback, event_loop)| (callback.clone_ref(py), event_loop.clone_ref(py)));
-        if let Some((callback, event_loop)) = scheduler {
-            event_loop.call_method1(py, intern!(py, "call_soon_threadsafe"), (callback,))?;
-        }
-        Ok(())
-    }
-
-    fn schedule(&self, py: Python<'_>) {
-        if let Err(error) = self.call_scheduler(py) {
-            error.write_unraisable(py, None);
-        }
-    }
-
-    fn call_scheduler(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_scheduled.swap(true, Ordering::Relaxed) {
-            return Ok(());
-        }
-        let callback = self.scheduler().as_ref().map(|(callback, _)| callback.clone_ref(py));
-        if let Some(callback) = callback {
-            callback.call0(py)?;
-        }
-        Ok(())
-    }
-
-    /// Let `waker` wait, or complete it at once where there is nothing to wait for.
-    pub(crate) fn wait(
-        &self,
-        waker: &Bound<'_, PyAny>,
-        connection: u64,
-        wait: Wait,
-        want: impl FnOnce(&mut Engine) -> bool,
-    ) -> PyResult<()> {
-        let py = waker.py();
-        if self.act(py, |engine, _| want(engine)) {
-            self.waiters.add(py, connection, wait, waker.clone().unbind());
-            return Ok(());
-        }
-        if !waker.call_method0("done")?.is_truthy()? {
-            waker.call_method1("set_result", (py.None(),))?;
-        }
-        Ok(())
-    }
 }
 
 /// An OSError with its `errno`, which pyo3's own conversion leaves out.
@@ -199,17 +78,6 @@ fn raise_os(error: std::io::Error) -> PyErr {
         }
         None => PyOSError::new_err(text),
     }
-}
-
-pub(crate) fn address(value: (String, u16)) -> PyResult<SocketAddr> {
-    let ip: IpAddr =
-        value.0.parse().map_err(|_| PyValueError::new_err(format!("`{}` is not an IP address", value.0)))?;
-    Ok(SocketAddr::new(ip, value.1))
-}
-
-pub(crate) fn pair(address: SocketAddr) -> (String, u16) {
-    // A dual-stack socket shows IPv4 peers as ::ffff:a.b.c.d.
-    (address.ip().to_canonical().to_string(), address.port())
 }
 
 #[pyclass(frozen, module = "wtio._core")]
@@ -229,17 +97,7 @@ impl Endpoint {
         let io = options.io()?;
         let options = options.for_engine(server_tls.is_some(), seed)?;
         let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                endpoint: wtio_net::Endpoint::new(engine, io).map_err(raise_os)?,
-                waiters: Waiters::default(),
-                scheduler: Mutex::new(None),
-                home: Home::default(),
-                is_scheduled: AtomicBool::new(false),
-                start: Instant::now(),
-                generation: GENERATION.load(Ordering::Relaxed),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared::new(wtio_net::Endpoint::new(engine, io).map_err(raise_os)?)) })
     }
 
     #[pyo3(signature = (ip, port, *, dual_stack = false))]
@@ -257,17 +115,11 @@ impl Endpoint {
 
     // The scheduler usually belongs to the object that owns this endpoint: a cycle that only the collector can see.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Ok(scheduler) = self.shared.scheduler.try_lock()
-            && let Some((callback, event_loop)) = &*scheduler
-        {
-            visit.call(callback)?;
-            visit.call(event_loop)?;
-        }
-        Ok(())
+        self.shared.traverse(&visit)
     }
 
     fn __clear__(&self) {
-        self.forget_scheduler();
+        self.shared.forget_scheduler();
     }
 
     #[getter]
@@ -277,26 +129,24 @@ impl Endpoint {
     }
 
     fn set_scheduler(&self, callback: Py<PyAny>, event_loop: &Bound<'_, PyAny>) {
-        self.shared.home.settle(event_loop);
-        let old = self.shared.scheduler().replace((callback, event_loop.clone().unbind()));
-        drop(old);
+        self.shared.set_scheduler(callback, event_loop);
     }
 
     #[pyo3(signature = (readable, now_ns = None))]
     fn drive<'py>(&self, py: Python<'py>, readable: bool, now_ns: Option<u64>) -> PyResult<Driven<'py>> {
-        if self.shared.generation != GENERATION.load(Ordering::Relaxed) {
+        if self.shared.is_inherited() {
             return Err(PyRuntimeError::new_err(
                 "this endpoint was made before a fork and belongs to the parent process; make a new one in the child",
             ));
         }
         let mut events = Vec::new();
         let driven = self.shared.endpoint.drive(readable, self.now(now_ns), &mut events);
-        self.shared.home.forget();
+        self.shared.forget_home();
         let driven = driven.map_err(|panicked| {
             PyRuntimeError::new_err(format!("the QUIC engine panicked, a defect of wtio: {}", panicked.0))
         })?;
         // Whatever Python does with what it gets may need another drive.
-        self.shared.is_scheduled.store(false, Ordering::Relaxed);
+        self.shared.rearm_scheduler();
         let wakes = PyList::empty(py);
         let news = PyList::empty(py);
         for event in events {
@@ -318,13 +168,13 @@ impl Endpoint {
 
     fn flush(&self) {
         // In a child process the drive that follows says what is wrong; nothing may leave over the parent's socket.
-        if self.shared.generation == GENERATION.load(Ordering::Relaxed) {
+        if !self.shared.is_inherited() {
             self.shared.endpoint.flush();
         }
     }
 
     fn set_now(&self, now_ns: u64) {
-        self.shared.endpoint.set_now(self.shared.start + Duration::from_nanos(now_ns));
+        self.shared.endpoint.set_now(self.shared.at(now_ns));
     }
 
     #[pyo3(signature = (now_ns, data, source, destination, ecn = 0))]
@@ -347,7 +197,7 @@ impl Endpoint {
 
     fn collect<'py>(&self, py: Python<'py>, now_ns: u64) -> Vec<Payload<'py>> {
         let mut out = Vec::new();
-        let now = self.shared.start + Duration::from_nanos(now_ns);
+        let now = self.shared.at(now_ns);
         let has_events = self.shared.endpoint.collect(now, |destination, contents, ecn| {
             out.push((destination, contents.to_vec(), ecn));
         });
@@ -380,7 +230,7 @@ impl Endpoint {
 
     fn close(&self) {
         self.shared.endpoint.close();
-        self.forget_scheduler();
+        self.shared.forget_scheduler();
     }
 
     #[getter]
@@ -416,15 +266,9 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    fn forget_scheduler(&self) {
-        // Dropped when the lock is free again: that may run Python code.
-        let old = self.shared.scheduler().take();
-        drop(old);
-    }
-
     /// Virtual time, where the caller gives it.
     fn now(&self, now_ns: Option<u64>) -> Option<Instant> {
-        now_ns.map(|ns| self.shared.start + Duration::from_nanos(ns))
+        now_ns.map(|ns| self.shared.at(ns))
     }
 
     fn tuple<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {

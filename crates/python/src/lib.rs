@@ -5,10 +5,13 @@
 //! code, and without the GIL it is put off until somebody has it. What is waited for lies in [`waiters`] as Python
 //! objects, which `Endpoint.drive` hands back in batches, so that Python sets them on the loop's own thread.
 
+mod address;
+mod buffer;
 mod connection;
 mod endpoint;
 mod home;
 mod options;
+mod shared;
 mod stream;
 mod tls;
 mod waiter;

@@ -16,37 +16,15 @@ use pyo3::{
     exceptions::{PyBufferError, PyValueError},
     prelude::*,
     pybacked::PyBackedBytes,
-    types::{PyByteArray, PyBytes, PyDict},
+    types::{PyBytes, PyDict},
 };
 use wtio_engine::{Engine, ReadOutcome};
 
-use crate::{endpoint::Shared, home::Closed, waiters::Wait};
+use crate::{buffer::with_bytes, home::Closed, shared::Shared, waiters::Wait};
 
 pub(crate) const WAIT: i64 = 0;
 pub(crate) const ENDED: i64 = 1;
 pub(crate) const OVER_LIMIT: i64 = 2;
-
-/// Show the bytes of a buffer to `look`, without a copy.
-#[expect(unsafe_code, reason = "the buffer protocol hands out a pointer")]
-pub(crate) fn with_bytes<R>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) -> R) -> PyResult<R> {
-    if let Ok(bytes) = data.cast::<PyBytes>() {
-        return Ok(look(bytes.as_bytes()));
-    }
-    if let Ok(array) = data.cast::<PyByteArray>() {
-        // SAFETY: the GIL is held and `look` runs no Python code, so nobody resizes or writes the array meanwhile.
-        return Ok(look(unsafe { array.as_bytes() }));
-    }
-    let buffer = PyBuffer::<u8>::get(data)?;
-    if !buffer.is_c_contiguous() {
-        return Err(PyBufferError::new_err("the buffer is not contiguous; pass bytes(data)"));
-    }
-    if buffer.len_bytes() == 0 {
-        return Ok(look(&[]));
-    }
-    // SAFETY: the view is contiguous and stays exported while `buffer` lives; the GIL is held and `look` runs no
-    // Python code, so nobody writes to it meanwhile.
-    Ok(look(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }))
-}
 
 /// Sizes of `bytes` that travel without a copy. Smaller ones are not worth it; of larger ones, the last bytes would keep
 /// more in memory than a stream's queue may hold.
