@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod config;
+pub mod error;
 pub mod event;
 #[cfg(test)]
 mod fuzzing;
@@ -21,6 +22,7 @@ pub mod tls;
 pub mod varint;
 
 pub use config::Options;
+pub use error::SetupError;
 pub use event::{CloseCause, ConnectionFacts, Event};
 pub use quic::{ConnectionStats, Engine, OutgoingDatagram};
 pub use stream::{ReadOutcome, ReceiveState, SendState, StreamStats};

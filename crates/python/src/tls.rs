@@ -2,17 +2,21 @@
 
 use pyo3::{
     create_exception,
-    exceptions::{PyException, PyValueError},
+    exceptions::{PyException, PyOSError, PyValueError},
     prelude::*,
     types::PyBytes,
 };
-use wtio_engine::tls;
+use wtio_engine::{SetupError, tls};
 
 create_exception!(_core, TlsError, PyException, "A certificate, key or trust setting that cannot be used.");
 
-/// The one place where the engine's configuration errors become Python's.
-pub(crate) fn raise(error: tls::TlsError) -> PyErr {
-    TlsError::new_err(error.0)
+/// The one place where the engine's errors become Python's.
+pub(crate) fn raise(error: impl Into<SetupError>) -> PyErr {
+    match error.into() {
+        SetupError::Option(text) => PyValueError::new_err(text),
+        SetupError::Tls(error) => TlsError::new_err(error.0),
+        SetupError::Destination(text) => PyOSError::new_err(text),
+    }
 }
 
 #[pyclass(frozen, module = "wtio._core")]

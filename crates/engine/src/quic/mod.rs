@@ -36,10 +36,11 @@ use self::{
 };
 use crate::{
     config::Options,
+    error::SetupError,
     event::{CloseCause, ConnectionFacts, Event, Untaken},
     session::{Credit, DatagramStats, SessionLimits},
     stream::{ReadOutcome, ReceiveState, SendState, StreamStats},
-    tls::{ClientTls, ServerTls, TlsError},
+    tls::{ClientTls, ServerTls},
 };
 
 /// RFC 9000.
@@ -154,13 +155,16 @@ pub(crate) fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
     }
 }
 
-fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
+fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
     let varint = |value: u64| VarInt::from_u64(value).unwrap_or(VarInt::MAX);
     let mut config = TransportConfig::default();
     let idle = if options.idle_timeout.is_zero() {
         None
     } else {
-        Some(IdleTimeout::try_from(options.idle_timeout).map_err(|e| TlsError(format!("idle timeout: {e}")))?)
+        Some(
+            IdleTimeout::try_from(options.idle_timeout)
+                .map_err(|e| SetupError::Option(format!("idle timeout: {e}")))?,
+        )
     };
     let congestion: Arc<dyn ControllerFactory + Send + Sync> = match options.congestion.as_str() {
         "tolerant" => Arc::new(TolerantConfig),
@@ -168,7 +172,7 @@ fn transport(options: &Options) -> Result<TransportConfig, TlsError> {
         "bbr" => Arc::new(BbrConfig::default()),
         "newreno" => Arc::new(NewRenoConfig::default()),
         other => {
-            return Err(TlsError(format!(
+            return Err(SetupError::Option(format!(
                 "congestion control `{other}` is unknown; use `tolerant`, `cubic`, `newreno` or `bbr`"
             )));
         }
@@ -224,7 +228,7 @@ impl Engine {
     ///
     /// # Errors
     /// For a TLS configuration or an option that the QUIC core refuses.
-    pub fn new(options: Options, server: Option<&ServerTls>) -> Result<Self, TlsError> {
+    pub fn new(options: Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
         let transport = Arc::new(transport(&options)?);
         let mut config = EndpointConfig::default();
         config.rng_seed(options.seed);
@@ -503,18 +507,20 @@ impl Engine {
     /// Begin a connection.
     ///
     /// # Errors
-    /// For a server name or address that cannot be used.
+    /// For a server name, an address or a TLS configuration that cannot be used.
     pub fn connect(
         &mut self,
         now: Instant,
         remote: SocketAddr,
         server_name: &str,
         tls: &ClientTls,
-    ) -> Result<u64, TlsError> {
+    ) -> Result<u64, SetupError> {
         let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.options.reset_stream_at)?));
         config.transport_config(self.transport.clone());
-        let (handle, inner) =
-            self.endpoint.connect(now, config, remote, server_name).map_err(|e| TlsError(e.to_string()))?;
+        let (handle, inner) = self
+            .endpoint
+            .connect(now, config, remote, server_name)
+            .map_err(|e| SetupError::Destination(e.to_string()))?;
         Ok(self.insert(handle, inner))
     }
 
