@@ -11,39 +11,29 @@ from collections.abc import Callable, Generator, Sequence
 from contextvars import Context
 from typing import Any, Final, Self, final
 
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from wtio._options import EndpointOptions
 from wtio._waiting import Waker
 
 __all__ = [
-    "ENDED",
-    "EVENT_CLOSED",
-    "EVENT_CONNECTED",
-    "EVENT_CREDIT_BLOCKED",
-    "EVENT_CREDIT_DUE",
-    "EVENT_CREDIT_EXCEEDED",
-    "EVENT_DATAGRAM_ERROR",
-    "EVENT_DATAGRAM_ID",
-    "EVENT_ERRORS_READ",
-    "EVENT_INCOMING",
-    "EVENT_RAW_READABLE",
-    "EVENT_RAW_STOPPED",
-    "EVENT_RAW_STREAM",
-    "EVENT_READY",
-    "EVENT_SEND_FAILED",
-    "EVENT_STREAM",
-    "EVENT_STREAMS_BLOCKED",
-    "EVENT_STREAMS_DUE",
-    "EVENT_UNREACHABLE",
-    "OVER_LIMIT",
-    "WAIT",
+    "CertificateFacts",
     "ClientTls",
+    "CloseCause",
     "Connection",
     "ConnectionFacts",
+    "ConnectionStats",
+    "Credit",
+    "DatagramStats",
     "Endpoint",
+    "EndpointStats",
+    "EngineEvent",
+    "ForkStage",
+    "HalfState",
+    "ReadAnswer",
     "ServerTls",
     "Stream",
+    "StreamStats",
     "TlsError",
     "Waiter",
     "certificate_facts",
@@ -55,34 +45,316 @@ __all__ = [
     "shut_down",
 ]
 
-# What every read returns instead of ``bytes``.
-WAIT: Final = 0  # nothing to return yet: register with wait_readable
-ENDED: Final = 1  # end, reset, stop or session end came first: see receive_state
-OVER_LIMIT: Final = 2  # the limit was passed; all bytes are still in the stream
+# -- answers, states and causes
 
-# Kinds of event tuples: (kind, connection id, ...). See Endpoint.drive.
-EVENT_INCOMING: Final = 0  # (kind, id, Connection): a client arrived, its handshake has begun (server only)
-EVENT_CONNECTED: Final = 1  # (kind, id): the handshake is complete, both directions may carry data
-EVENT_CLOSED: Final = 2  # (kind, id, cause, code: int, reason: str, ConnectionFacts): see Connection; comes once
-EVENT_STREAM: Final = 3  # (kind, id, Stream, session id): a WebTransport data stream, its header consumed
-EVENT_RAW_STREAM: Final = 4  # (kind, id, Stream): any other peer-opened stream, type bytes still in it
-EVENT_RAW_READABLE: Final = 5  # (kind, id, stream id): a raw stream has data, its end or a reset to read
-EVENT_RAW_STOPPED: Final = 6  # (kind, id, stream id, code): STOP_SENDING on a raw stream
-EVENT_DATAGRAM_ERROR: Final = 7  # (kind, id): a datagram whose quarter stream id is missing or above 2**60-1
-EVENT_CREDIT_DUE: Final = 8  # (kind, id, session id, limit): announce WT_MAX_DATA = limit
-EVENT_STREAMS_DUE: Final = 9  # (kind, id, session id, bidirectional: bool, limit): announce WT_MAX_STREAMS
-EVENT_CREDIT_EXCEEDED: Final = 10  # (kind, id, session id): the peer broke a session limit
-EVENT_CREDIT_BLOCKED: Final = 11  # (kind, id, session id, limit): our data waits for WT_MAX_DATA
-EVENT_READY: Final = 13  # (kind, id): server only: streams may be opened, before the handshake is complete (0.5-RTT)
-EVENT_STREAMS_BLOCKED: Final = 14  # (kind, id, session id, bidirectional: bool, limit): we wait for WT_MAX_STREAMS
-EVENT_DATAGRAM_ID: Final = 12  # (kind, id, session id): first datagram for a session that is not registered
-# (kind, id, errno, is_remote: bool): client only: the system, or the network (ICMP), cannot deliver what a handshake
-# begins with, and nothing came back yet
-EVENT_UNREACHABLE: Final = 15
-# (kind, None, errno, count, (ip, port)): packets could not be sent, the last of them there; at most once a minute for
-# each errno, and not for those that EVENT_UNREACHABLE tells of
-EVENT_SEND_FAILED: Final = 16
-EVENT_ERRORS_READ: Final = 17  # (kind, None): the socket had errors pending; a loop may have stopped to watch it
+@final
+class ReadAnswer:
+    """What a read returns instead of ``bytes``. Compare with ``is``."""
+
+    WAIT: Final[ReadAnswer]
+    """Nothing to return yet: register with ``wait_readable``."""
+    ENDED: Final[ReadAnswer]
+    """End, reset, stop or session end came first: see ``receive_state``."""
+    OVER_LIMIT: Final[ReadAnswer]
+    """The limit was passed; all bytes are still in the stream."""
+
+@final
+class HalfState:
+    """Where the receiving or the sending half of a stream stands. A snapshot; at most one of ``is_…`` is true."""
+
+    @property
+    def name(self) -> str:
+        """As in ``StreamDiagnostics``; "none" if the stream has no such half."""
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def is_ended(self) -> bool:
+        """Receiving: all was read, and the end came after it."""
+    @property
+    def is_finished(self) -> bool:
+        """Sending: the end was given; bytes may still be on their way."""
+    @property
+    def is_acked(self) -> bool:
+        """Sending: everything is acknowledged, the end included."""
+    @property
+    def is_reset(self) -> bool:
+        """By the sending side."""
+    @property
+    def is_stopped(self) -> bool:
+        """By the receiving side."""
+    @property
+    def is_gone(self) -> bool:
+        """With its connection."""
+    @property
+    def wire_code(self) -> int:
+        """Of a reset or a stop, 0 otherwise."""
+
+@final
+class CloseCause:
+    """Why a connection ended."""
+
+    APPLICATION: Final[CloseCause]
+    """The peer's CONNECTION_CLOSE of type 0x1d; code and reason are its application's."""
+    TRANSPORT: Final[CloseCause]
+    """The peer's CONNECTION_CLOSE of type 0x1c; code and reason are its QUIC stack's."""
+    PROTOCOL: Final[CloseCause]
+    """The peer broke a rule of QUIC."""
+    TLS: Final[CloseCause]
+    """A TLS alert of either side; the code is the alert, the reason our verifier's words."""
+    IDLE: Final[CloseCause]
+    """The idle timeout passed."""
+    RESET: Final[CloseCause]
+    """A stateless reset: the peer has forgotten the connection."""
+    LOCAL: Final[CloseCause]
+    """This side closed."""
+    VERSION: Final[CloseCause]
+    """There is no QUIC version in common."""
+    REFUSED: Final[CloseCause]
+    """The server turned the connection away."""
+    UNREACHABLE: Final[CloseCause]
+    """A client gave up because of ``EngineEvent.Unreachable``; the engine itself never reports this one."""
+    @property
+    def name(self) -> str:
+        """In lower case, as in reports."""
+
+@final
+class ForkStage:
+    """When, around a fork, ``note_fork`` is called."""
+
+    BEFORE: Final[ForkStage]
+    PARENT: Final[ForkStage]
+    """After it, in the parent."""
+    CHILD: Final[ForkStage]
+    """After it, in the child."""
+
+# -- events
+
+@disjoint_base
+class EngineEvent:
+    """Something that happened on an endpoint. What waiters wait for is not among them: see ``Endpoint.drive``."""
+
+    connection_id: Final[int | None]
+    """The connection it happened on; None for what is the endpoint's own."""
+    @final
+    class Incoming(EngineEvent):
+        """A client arrived, its handshake has begun (server only)."""
+
+        connection: Final[Connection]
+
+    @final
+    class Ready(EngineEvent):
+        """Streams may be opened, before the handshake is complete: 0.5-RTT (server only)."""
+
+    @final
+    class Connected(EngineEvent):
+        """The handshake is complete, both directions may carry data."""
+
+    @final
+    class Closed(EngineEvent):
+        """The connection is over. Comes once, and last."""
+
+        cause: Final[CloseCause]
+        code: Final[int]
+        reason: Final[str]
+        facts: Final[ConnectionFacts]
+
+    @final
+    class Unreachable(EngineEvent):
+        """What a handshake begins with cannot be delivered, and nothing came back yet (client only).
+
+        ``is_remote``: the network says so (ICMP), not this system.
+        """
+
+        errno: Final[int]
+        is_remote: Final[bool]
+
+    @final
+    class DataStream(EngineEvent):
+        """The peer opened a WebTransport data stream; its header is consumed."""
+
+        stream: Final[Stream]
+        session_id: Final[int]
+
+    @final
+    class RawStream(EngineEvent):
+        """The peer opened any other stream, whose type is still in it."""
+
+        stream: Final[Stream]
+
+    @final
+    class RawReadable(EngineEvent):
+        """A raw stream has data, its end or a reset to read."""
+
+        stream_id: Final[int]
+
+    @final
+    class RawStopped(EngineEvent):
+        """STOP_SENDING on a raw stream."""
+
+        stream_id: Final[int]
+        wire_code: Final[int]
+
+    @final
+    class DatagramError(EngineEvent):
+        """A datagram came whose quarter stream ID is missing or above 2**60-1."""
+
+    @final
+    class DatagramId(EngineEvent):
+        """The first datagram came for a session that is not registered."""
+
+        session_id: Final[int]
+
+    @final
+    class CreditDue(EngineEvent):
+        """Announce WT_MAX_DATA."""
+
+        def __new__(cls, connection_id: int, session_id: int, limit: int) -> Self: ...
+        session_id: Final[int]
+        limit: Final[int]
+
+    @final
+    class StreamsDue(EngineEvent):
+        """Announce WT_MAX_STREAMS."""
+
+        def __new__(cls, connection_id: int, session_id: int, bidirectional: bool, limit: int) -> Self: ...
+        session_id: Final[int]
+        bidirectional: Final[bool]
+        limit: Final[int]
+
+    @final
+    class CreditExceeded(EngineEvent):
+        """The peer broke a limit of the session."""
+
+        def __new__(cls, connection_id: int, session_id: int) -> Self: ...
+        session_id: Final[int]
+
+    @final
+    class CreditBlocked(EngineEvent):
+        """Our data waits for WT_MAX_DATA above ``limit``."""
+
+        def __new__(cls, connection_id: int, session_id: int, limit: int) -> Self: ...
+        session_id: Final[int]
+        limit: Final[int]
+
+    @final
+    class StreamsBlocked(EngineEvent):
+        """A stream of ours waits for WT_MAX_STREAMS above ``limit``."""
+
+        session_id: Final[int]
+        bidirectional: Final[bool]
+        limit: Final[int]
+
+    @final
+    class SendFailed(EngineEvent):
+        """``count`` packets could not be sent, the last of them to ``destination``.
+
+        At most once a minute for each ``errno``, and not for what ``Unreachable`` reports.
+        """
+
+        destination: Final[tuple[str, int]]
+        errno: Final[int]
+        count: Final[int]
+
+    @final
+    class ErrorsRead(EngineEvent):
+        """The socket had errors pending, which were read; a loop may have stopped to watch it."""
+
+# -- figures
+
+@final
+class ConnectionStats:
+    """Figures of a connection: times in seconds, the rest are bytes or counts."""
+
+    rtt: Final[float]
+    """Smoothed round-trip time."""
+    min_rtt: Final[float]
+    congestion_window: Final[int]
+    congestion_events: Final[int]
+    """Times the congestion controller took loss for congestion."""
+    mtu: Final[int]
+    """UDP payload size in use."""
+    bytes_sent: Final[int]
+    """In UDP payloads."""
+    bytes_received: Final[int]
+    """In UDP payloads."""
+    packets_sent: Final[int]
+    packets_received: Final[int]
+    acks_received: Final[int]
+    """ACK frames of the peer's."""
+    packets_lost: Final[int]
+    bytes_lost: Final[int]
+    send_calls: Final[int]
+
+@final
+class DatagramStats:
+    """Counts of a session's datagrams."""
+
+    sent: Final[int]
+    received: Final[int]
+    dropped_outgoing: Final[int]
+    """Pushed out of the queue by later ones."""
+    expired_outgoing: Final[int]
+    """Waited longer than ``Timeouts.datagram_send``."""
+    dropped_incoming: Final[int]
+    """Pushed out of the buffer by later ones."""
+    queued_incoming: Final[int]
+    """Not received by the application yet."""
+
+@final
+class Credit:
+    """Where a session's flow control stands; the credit is None without flow control."""
+
+    stream_bytes_sent: Final[int]
+    """Payload."""
+    stream_bytes_received: Final[int]
+    """Payload."""
+    send_credit: Final[int | None]
+    """Payload bytes that the peer still allows."""
+    bidirectional_stream_credit: Final[int | None]
+    """Streams that the peer still allows."""
+    unidirectional_stream_credit: Final[int | None]
+    """Streams that the peer still allows."""
+
+@final
+class StreamStats:
+    """Figures of a stream, in the words of ``StreamDiagnostics``."""
+
+    bytes_written: Final[int]
+    bytes_sent: Final[int]
+    bytes_acknowledged: Final[int]
+    bytes_received: Final[int]
+    bytes_read: Final[int]
+    send_buffered: Final[int]
+    receive_buffered: Final[int]
+    blocked_seconds: Final[float]
+    created_at: Final[float | None]
+    first_byte_at: Final[float | None]
+    ended_at: Final[float | None]
+
+@final
+class EndpointStats:
+    """Figures of an endpoint."""
+
+    connections: Final[int]
+    """As ``Endpoint.connections``."""
+    gso_segments: Final[int]
+    """UDP datagrams that one call hands to the system at most."""
+
+@final
+class CertificateFacts:
+    """What a certificate says."""
+
+    not_before: Final[int]
+    """Unix seconds."""
+    not_after: Final[int]
+    """Unix seconds."""
+    key_algorithm: Final[str]
+    subject: Final[str]
+    issuer: Final[str]
+    names: Final[list[str]]
+    """Alternative names."""
+
+# -- certificates and trust
 
 class TlsError(Exception):
     """A certificate, key or trust setting that cannot be used; the text says which and why."""
@@ -113,12 +385,12 @@ class ServerTls:
 def generate_certificate(names: Sequence[str], not_before: int, not_after: int) -> tuple[bytes, bytes, bytes]:
     """Make a self-signed ECDSA P-256 leaf: (certificate PEM, key PEM, certificate DER). Times are Unix seconds."""
 
-def certificate_facts(der: bytes) -> tuple[int, int, str, str, str, list[str]]:
-    """(not before, not after as Unix seconds, key algorithm, subject, issuer, alternative names)."""
+def certificate_facts(der: bytes) -> CertificateFacts:
+    """Read a certificate in DER; TlsError if it is none."""
 
 def sha256(data: bytes) -> bytes: ...
-def note_fork(stage: str) -> None:
-    """Around a fork: "before", then "parent" or "child". Endpoints made before raise RuntimeError in the child."""
+def note_fork(stage: ForkStage) -> None:
+    """To be called around each fork. Endpoints made before it raise RuntimeError in the child."""
 
 def shut_down() -> None:
     """End the guardian and all I/O threads and wait for them: at interpreter exit."""
@@ -152,7 +424,7 @@ class Endpoint:
     # -- driving
     def drive(
         self, readable: bool, now_ns: int | None = None
-    ) -> tuple[list[Waker], list[tuple[object, ...]], float | None, bool, bool]:
+    ) -> tuple[list[Waker], list[EngineEvent], float | None, bool, bool]:
         """Receive one bounded batch (if ``readable``), run due timers, transmit.
 
         Returns (wakers to set, events, seconds until the next timer or None, the send budget of this call is
@@ -176,7 +448,8 @@ class Endpoint:
     # -- connections
     def connect(
         self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None = None
-    ) -> Connection: ...
+    ) -> Connection:
+        """Begin a handshake; OSError for an address or server name that cannot be used."""
     def refuse_new(self) -> None:
         """Server: turn away new connections from now on (shutting down)."""
     def close(self) -> None:
@@ -184,8 +457,7 @@ class Endpoint:
     @property
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
-    def stats(self) -> dict[str, int]:
-        """connections, gso_segments."""
+    def stats(self) -> EndpointStats: ...
     def send_failures(self) -> list[tuple[int, int]]:
         """Packets that could not be sent since ``bind``: (errno, count). Empty once closed."""
     def take_wakers(self) -> list[Waker]:
@@ -237,13 +509,7 @@ class ConnectionFacts:
 
 @final
 class Connection:
-    """A QUIC connection.
-
-    Causes of EVENT_CLOSED: "application" (peer's CONNECTION_CLOSE 0x1d, code and reason are the peer's),
-    "transport" (peer's 0x1c), "protocol" (we detected a transport error of the peer), "tls" (our or the
-    peer's TLS alert; code is the alert, reason our verifier's words), "idle" (idle timeout), "reset" (stateless
-    reset), "local" (we closed), "version" (no common version), "refused" (server turned us away).
-    """
+    """A QUIC connection."""
 
     @property
     def id(self) -> int: ...
@@ -258,22 +524,25 @@ class Connection:
     def peer_parameters(self) -> list[tuple[int, bytes]] | None:
         """The peer's QUIC transport parameters, raw, in the order in which they came.
 
-        None before they are known: a server knows them with EVENT_READY, a client with EVENT_CONNECTED.
+        None before they are known: a server knows them with ``Ready``, a client with ``Connected``.
         """
     def facts(self) -> ConnectionFacts | None:
-        """What is known by now; None once the engine has forgotten the connection (EVENT_CLOSED brought it then)."""
+        """What is known by now; None once the engine has forgotten the connection (``Closed`` brought it then)."""
     @property
     def max_datagram_payload(self) -> int | None:
-        """Largest QUIC DATAGRAM payload now, prefix included; None where the peer takes no datagrams."""
-    def open_stream(self, bidirectional: bool, header: bytes, session: int | None = None) -> Stream | None:
+        """Largest QUIC DATAGRAM payload now, prefix included; None if the peer takes no datagrams."""
+    def open_stream(self, bidirectional: bool, header: bytes, session_id: int | None = None) -> Stream | None:
         """Open a stream; ``header`` is sent first and does not count as payload. None: no credit now.
 
-        ``session`` None makes a raw stream (EVENT_RAW_READABLE / EVENT_RAW_STOPPED instead of wakes).
+        ``session_id`` None makes a raw stream (``RawReadable`` and ``RawStopped`` instead of wakes).
         """
     def check_loop(self) -> None:
         """Raise RuntimeError where another event loop runs than the connection's, or on another thread."""
-    def wait_streams(self, bidirectional: bool, session: int, waker: Waker) -> None:
-        """Complete ``waker`` when open_stream is worth another try (or the connection is gone)."""
+    def wait_streams(self, bidirectional: bool, waker: Waker) -> None:
+        """Complete ``waker`` when open_stream is worth another try (or the connection is gone).
+
+        Credit of the connection and of any of its sessions completes it, and the end of a session.
+        """
     def add_session(self, session_id: int, options: EndpointOptions, send_credit: tuple[int, int, int] | None) -> None:
         """Register a session: its datagrams are queued from now on, early ones included.
 
@@ -282,33 +551,33 @@ class Connection:
         """
     def set_concurrent_streams(self, bidirectional: bool, count: int) -> None:
         """How many streams the peer may have open at once from now on; a smaller number closes none."""
-    def set_send_limit(self, session: int, limit: int) -> None: ...
-    def set_send_streams(self, session: int, bidirectional: bool, limit: int) -> None: ...
-    def end_session(self, session: int, code: int) -> None:
+    def set_send_limit(self, session_id: int, limit: int) -> None: ...
+    def set_send_streams(self, session_id: int, bidirectional: bool, limit: int) -> None: ...
+    def end_session(self, session_id: int, code: int) -> None:
         """Reset and stop all data streams of the session with wire code ``code`` and wake all waiters.
 
         Streams whose end has arrived stay readable. Later streams of this session are reset with ``code``. Also for
         a session id that was never registered (rejected).
         """
-    def send_datagram(self, session: int, data: Buffer) -> int:
+    def send_datagram(self, session_id: int, data: Buffer) -> int:
         """0 sent or queued; else the limit in bytes that ``data`` exceeds, or -1: not possible (no support, closed)."""
-    def receive_datagram(self, session: int) -> bytes | None: ...
-    def receive_datagrams(self, session: int, most: int) -> list[bytes]: ...
-    def wait_datagram(self, session: int, waker: Waker) -> None: ...
-    def datagram_stats(self, session: int) -> dict[str, int]:
-        """sent, received, dropped_outgoing, expired_outgoing, dropped_incoming, queued_incoming."""
-    def credit(self, session: int) -> tuple[int, int, int | None, int | None, int | None]:
-        """Payload bytes sent and received on the session's streams; then what the peer's limits still allow, None
-        without flow control: bytes, bidirectional streams, unidirectional streams."""
-    def unacked_streams(self, session: int) -> int:
+    def receive_datagram(self, session_id: int) -> bytes | None: ...
+    def receive_datagrams(self, session_id: int, most: int) -> list[bytes]: ...
+    def wait_datagram(self, session_id: int, waker: Waker) -> None: ...
+    def datagram_stats(self, session_id: int) -> DatagramStats:
+        """All 0 if the session is not registered."""
+    def credit(self, session_id: int) -> Credit:
+        """All 0 and None if the session is not registered."""
+    def unacked_streams(self, session_id: int) -> int:
         """Finished streams of ours in the session whose bytes are not all acknowledged."""
-    def wait_session_acked(self, session: int, waker: Waker) -> None:
+    def wait_session_acked(self, session_id: int, waker: Waker) -> None:
         """Complete ``waker`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
     def close(self, code: int, reason: bytes) -> None:
-        """CONNECTION_CLOSE (application); EVENT_CLOSED with cause "local" follows."""
-    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes: ...
-    def stats(self) -> dict[str, int | float]:
-        """rtt, min_rtt (seconds), congestion_window, congestion_events, mtu, and counts of bytes, packets and sends."""
+        """CONNECTION_CLOSE (application); ``Closed`` with CloseCause.LOCAL follows."""
+    def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes | None:
+        """None when the TLS session gives none: it is over, or not there yet."""
+    def stats(self) -> ConnectionStats:
+        """All 0 once the engine has forgotten the connection."""
 
 @final
 class Waiter:
@@ -339,18 +608,17 @@ class Stream:
     abandon_code: int
     @property
     def id(self) -> int: ...
-    # -- receiving: every read returns bytes, or WAIT / ENDED / OVER_LIMIT
-    def read(self, max_bytes: int) -> bytes | int:
+    # -- receiving: every read returns what it got, or a ReadAnswer
+    def read(self, max_bytes: int) -> bytes | ReadAnswer:
         """What has arrived, at most ``max_bytes`` (-1: all of it)."""
-    def read_into(self, buffer: Buffer) -> int:
-        """Bytes copied (at least 1), or -1 wait, -2 ended."""
-    def read_exactly(self, count: int) -> bytes | int: ...
-    def read_until(self, separator: bytes, limit: int) -> bytes | int:
+    def read_into(self, buffer: Buffer) -> int | ReadAnswer:
+        """The number of bytes copied, at least 1."""
+    def read_exactly(self, count: int) -> bytes | ReadAnswer: ...
+    def read_until(self, separator: bytes, limit: int) -> bytes | ReadAnswer:
         """Through the separator. ENDED leaves the rest in the stream; OVER_LIMIT too. Linear over repeated calls."""
-    def read_all(self, limit: int) -> bytes | int:
+    def read_all(self, limit: int) -> bytes | ReadAnswer:
         """All bytes once the end has arrived. ``limit`` -1: none."""
-    def receive_state(self) -> tuple[str, int]:
-        """("open" | "ended" | "reset" | "stopped" | "gone" | "none", wire code): "ended" only once all was read."""
+    def receive_state(self) -> HalfState: ...
     def wait_readable(self, waker: Waker) -> None: ...
     def stop(self, code: int) -> bool:
         """STOP_SENDING, dropping what is buffered; False when already finished or stopped."""
@@ -359,8 +627,7 @@ class Stream:
         """Accept a prefix of ``data[start:]`` into the bounded queue; the bytes accepted (0: wait), or -1: closed."""
     def finish(self) -> bool: ...
     def reset(self, code: int) -> bool: ...
-    def send_state(self) -> tuple[str, int]:
-        """("open" | "finished" | "acked" | "reset" | "stopped" | "gone" | "none", wire code)."""
+    def send_state(self) -> HalfState: ...
     def wait_writable(self, waker: Waker) -> None: ...
     def wait_acked(self, waker: Waker) -> None:
         """Complete ``waker`` when everything accepted so far is acknowledged, or never can be."""
@@ -369,10 +636,9 @@ class Stream:
     @property
     def unacked(self) -> int:
         """Payload bytes accepted and not acknowledged yet."""
-    priority: int
-    def stats(self) -> dict[str, int | float | None]:
-        """written, sent, acked, received, read, send_buffered, receive_buffered (payload bytes); blocked (seconds);
-        created, first_byte, ended (seconds on the engine's clock, None where not yet)."""
+    send_order: int
+    def stats(self) -> StreamStats:
+        """All 0 and None once the engine has forgotten the stream."""
 
 def collect_woken() -> None:
     """From now on, waiters that are set on this thread wait for ``run_woken``."""

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final, Protocol, get_args
 from urllib.parse import urlsplit
 
 from wtio import _core
+from wtio._core import CloseCause
 from wtio._url import without_query
-from wtio._words import alert_name, errno_name, loss_in_words
+from wtio._words import GIVEN_UP, Loss, alert_name, errno_name, loss_in_words
 from wtio.errors import (
     ConnectError,
     HandshakeTimeout,
@@ -51,7 +52,14 @@ if TYPE_CHECKING:
     from wtio.tls import ClientTLS
 
 _STEPS: Final[tuple[Step, ...]] = get_args(Step)
-_LOST_BY: Final[dict[str, EndedBy]] = {"application": "peer", "transport": "peer", "refused": "peer", "local": "local"}
+_LOST_BY: Final[dict[CloseCause, EndedBy]] = {
+    CloseCause.APPLICATION: "peer",
+    CloseCause.TRANSPORT: "peer",
+    CloseCause.REFUSED: "peer",
+    CloseCause.PROTOCOL: "local",
+    CloseCause.LOCAL: "local",
+    CloseCause.IDLE: "timeout",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +83,8 @@ class Snapshot:
     """See ``SessionStats.loop_late_total``."""
     idle_timeout: float
     """``Timeouts.idle`` of this side, in seconds."""
-    loss: tuple[str, int, str] | None
-    """Cause, code and reason of the connection's end, as the engine gives them; None while it is open."""
+    loss: Loss | None
+    """How the connection ended; None while it is open."""
     violation: RemoteProtocolError | None
     """What the peer did, where this side closed the connection because of it."""
 
@@ -253,11 +261,11 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
         outcome = "failed" if detail else "not tried"
     elif connection is trace.winner:
         outcome = "connected"
-    elif known.loss is not None and known.loss[0] == "unreachable":
+    elif known.loss is not None and known.loss.cause is CloseCause.UNREACHABLE:
         outcome = "unreachable"
-        number = known.loss[1]
+        number = known.loss.code
         detail = _loss(known, "").reason
-    elif known.loss is not None and known.loss[0] != "local":
+    elif known.loss is not None and known.loss.cause is not CloseCause.LOCAL:
         outcome = "failed" if facts.datagrams_received else "no answer"
         detail = "its certificate was refused" if facts.is_refused else _loss(known, "").reason
     elif trace.winner is not None:
@@ -305,7 +313,7 @@ def _tls(connection: Snapshot | None, trace: Trace | None) -> TLSReport | None:
         certificate=certificate,
         chain_length=len(chain),
         hash_matches=matches,
-        refusal=connection.loss[2] if facts.is_refused and connection.loss is not None else "",
+        refusal=connection.loss.reason if facts.is_refused and connection.loss is not None else "",
     )
 
 
@@ -321,17 +329,17 @@ def certificate_report(der: bytes) -> CertificateReport:
     """Read a certificate."""
     digest = _core.sha256(der).hex()
     try:
-        not_before, not_after, key, subject, issuer, names = _core.certificate_facts(der)
+        facts = _core.certificate_facts(der)
     except _core.TlsError:
         return CertificateReport(sha256=digest)
     return CertificateReport(
         sha256=digest,
-        subject=subject,
-        issuer=issuer,
-        names=tuple(names),
-        not_before=not_before,
-        not_after=not_after,
-        key=key,
+        subject=facts.subject,
+        issuer=facts.issuer,
+        names=tuple(facts.names),
+        not_before=facts.not_before,
+        not_after=facts.not_after,
+        key=facts.key_algorithm,
     )
 
 
@@ -375,26 +383,23 @@ def _dialect_reason(sent: Mapping[int, int], received: Mapping[int, int] | None,
 
 def _loss(connection: Snapshot, reason: str) -> EndReport:
     """The end of a connection, in a report's words."""
-    cause, code, said = connection.loss or ("local", 0, "")
+    loss = connection.loss or GIVEN_UP
     facts = connection.engine
-    by: EndedBy = _LOST_BY.get(cause, "transport")
-    number: int | None = code
-    name = describe(code)
-    if cause == "tls":
-        by = "peer" if facts is not None and facts.is_closed_by_peer else "local"
-        name = alert_name(code)
-    elif cause == "protocol":
-        by = "local"
-    elif cause == "idle":
-        by = "timeout"
-    elif cause == "unreachable":
-        name = errno_name(code)
-    if cause in ("idle", "reset", "version"):
-        number, name = None, ""
-    words = loss_in_words(cause, code, said, idle=connection.idle_timeout)
+    by: EndedBy = _LOST_BY.get(loss.cause, "transport")
+    number: int | None = loss.code
+    name = describe(loss.code)
+    match loss.cause:
+        case CloseCause.TLS:
+            by = "peer" if facts is not None and facts.is_closed_by_peer else "local"
+            name = alert_name(loss.code)
+        case CloseCause.UNREACHABLE:
+            name = errno_name(loss.code)
+        case CloseCause.IDLE | CloseCause.RESET | CloseCause.VERSION:
+            number, name = None, ""
+    words = loss_in_words(loss, idle=connection.idle_timeout)
     if facts is not None and facts.is_refused:
-        words = f"the certificate was refused: {said}"
-    return EndReport(cause=cause, by=by, code=number, code_name=name, reason=reason or words)
+        words = f"the certificate was refused: {loss.reason}"
+    return EndReport(cause=loss.cause.name, by=by, code=number, code_name=name, reason=reason or words)
 
 
 def _failure(connection: Snapshot | None, error: ConnectError) -> EndReport:
@@ -411,7 +416,7 @@ def _failure(connection: Snapshot | None, error: ConnectError) -> EndReport:
         cause = "lookup"
     elif isinstance(error, SessionRejectedError):
         cause, by, code, name = "rejected", "peer", error.status, f"HTTP status {error.status}"
-    elif connection is not None and connection.loss is not None and connection.loss[0] != "local":
+    elif connection is not None and connection.loss is not None and connection.loss.cause is not CloseCause.LOCAL:
         return _loss(connection, "")
     elif connection is not None and connection.violation is not None:
         cause, code = "violation", connection.violation.error_code

@@ -100,8 +100,8 @@ class SessionState:
         # What the engine had of the session at the end, because it forgets ended sessions. ``settle_end`` sets these.
         # There are at most ``Limits.datagram_receive_count`` datagrams.
         self._late_datagrams: deque[bytes] | None = None
-        self._final_credit: tuple[int, int, int | None, int | None, int | None] | None = None
-        self._final_datagrams: dict[str, int] | None = None
+        self._final_credit: _core.Credit | None = None
+        self._final_datagrams: _core.DatagramStats | None = None
         self._final_remote_address: tuple[str, int] | None = None
         # Limits how long the peer may take to end its side, too. The connection starts and stops it.
         self.end_timer: asyncio.TimerHandle | None = None
@@ -126,11 +126,11 @@ class SessionState:
         """IP address and UDP port of the peer; once the session has ended, its last ones."""
         return self._final_remote_address or self.core.remote_address
 
-    def datagram_stats(self) -> dict[str, int]:
+    def datagram_stats(self) -> _core.DatagramStats:
         """Return the engine's figures for this session's datagrams. After the end, the last ones."""
         return self.core.datagram_stats(self.session_id) if self._final_datagrams is None else self._final_datagrams
 
-    def credit(self) -> tuple[int, int, int | None, int | None, int | None]:
+    def credit(self) -> _core.Credit:
         """Return the engine's figures for this session's flow control. After the end, the last ones."""
         return self.core.credit(self.session_id) if self._final_credit is None else self._final_credit
 
@@ -161,7 +161,7 @@ class SessionState:
                 )
             stream = await self._open_later(bidirectional, header)
         if send_order:
-            stream.priority = send_order
+            stream.send_order = send_order
         return stream
 
     async def _open_later(self, bidirectional: bool, header: bytes) -> _core.Stream:
@@ -182,7 +182,7 @@ class SessionState:
         """Return the tasks that wait until the peer allows another stream."""
         waiters = self._bidirectional_credit if bidirectional else self._unidirectional_credit
         if waiters is None:
-            waiters = Waiters(self.loop, partial(self.core.wait_streams, bidirectional, self.session_id))
+            waiters = Waiters(self.loop, partial(self.core.wait_streams, bidirectional))
             if bidirectional:
                 self._bidirectional_credit = waiters
             else:

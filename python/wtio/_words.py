@@ -10,19 +10,23 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from wtio._core import CloseCause
 from wtio.protocol.codes import describe
 
 __all__ = [
     "ALERTS",
     "BIND_HINTS",
     "DAY",
+    "GIVEN_UP",
     "NO_APPLICATION_PROTOCOL",
     "STATUSES",
     "SYSTEM_ERRORS",
     "WHO",
     "Alert",
+    "Loss",
     "Status",
     "SystemFault",
     "alert_name",
@@ -227,34 +231,50 @@ def system_error_hint(number: int) -> str:
 # -- losses
 
 
-def loss_in_words(cause: str, code: int, reason: str, *, idle: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How a connection ended."""
+
+    cause: CloseCause
+    code: int
+    """A code of HTTP/3, QUIC or TLS, or the error number of the system, as the cause has it; 0 if it has none."""
+    reason: str
+    """The reason given by the peer, or by this side."""
+    is_remote: bool = False
+    """For ``CloseCause.UNREACHABLE``: whether the network says so, and not this system."""
+
+
+GIVEN_UP: Final = Loss(CloseCause.LOCAL, 0, "")
+"""What there is to say of a connection that this side gives up and that has not ended yet."""
+
+
+def loss_in_words(loss: Loss, *, idle: float) -> str:
     """Explain why a connection was lost.
 
     Args:
-        cause: The engine's name for the cause, such as ``"idle"``.
-        code: The code of HTTP/3, QUIC or TLS, or the error number of the system, as the cause has it.
-        reason: The reason given by the peer, or by this side.
+        loss: How it ended.
         idle: This side's ``Timeouts.idle``, in seconds.
     """
-    said = f": {reason}" if reason else ""
-    match cause:
-        case "application":
+    code = loss.code
+    said = f": {loss.reason}" if loss.reason else ""
+    match loss.cause:
+        case CloseCause.APPLICATION:
             return f"the peer closed the connection with {describe(code)}{said}"
-        case "transport":
+        case CloseCause.TRANSPORT:
             return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}"
-        case "protocol":
+        case CloseCause.PROTOCOL:
             return f"the peer broke the rules of QUIC ({_transport_error(code)}){said}"
-        case "tls":
+        case CloseCause.TLS:
             return f"TLS failed with {alert_name(code)}{said}"
-        case "idle":
+        case CloseCause.IDLE:
             return f"nothing was heard of the peer for too long (Timeouts.idle is {idle:g} s on this side)"
-        case "reset":
+        case CloseCause.RESET:
             return "the peer has forgotten the connection (stateless reset)"
-        case "version":
+        case CloseCause.VERSION:
             return "the peer speaks no QUIC version of ours"
-        case "unreachable":
-            return _unreachable_in_words(code, is_remote=reason == "network")
-        case "refused":
+        case CloseCause.UNREACHABLE:
+            return _unreachable_in_words(code, is_remote=loss.is_remote)
+        case CloseCause.REFUSED:
             return f"the server takes no new connection{said}"
         case _:
             return f"this side closed the connection with {describe(code)}{said}"

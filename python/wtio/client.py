@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from wtio import _core
 from wtio._arguments import check_instance, check_text, strings
 from wtio._connection.base import Connection
+from wtio._core import CloseCause
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._facts import CloseInfo, SessionFacts
@@ -26,7 +27,15 @@ from wtio._options import EndpointOptions
 from wtio._reporting import Attempt, Trace, failure_report
 from wtio._url import Target, parse_url, without_secrets
 from wtio._waiting import check_loop
-from wtio._words import NO_APPLICATION_PROTOCOL, alert_name, is_about_certificate, loss_in_words, status_hint
+from wtio._words import (
+    GIVEN_UP,
+    NO_APPLICATION_PROTOCOL,
+    Loss,
+    alert_name,
+    is_about_certificate,
+    loss_in_words,
+    status_hint,
+)
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     CertificateError,
@@ -199,7 +208,7 @@ class ClientConnection(Connection):
     @property
     def acks(self) -> int:
         """Acknowledgements that the server has sent so far."""
-        return int(self.core.stats().get("acks_received", 0))
+        return self.core.stats().acks_received
 
     @property
     def is_silent(self) -> bool:
@@ -217,7 +226,7 @@ class ClientConnection(Connection):
         At least the head start that addresses get, so that a server may be late; at most a quarter of the time there is
         for connecting.
         """
-        probe_timeout = 2 * float(self.core.stats().get("rtt", 0.0)) + _ACK_DELAY
+        probe_timeout = 2 * self.core.stats().rtt + _ACK_DELAY
         patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * probe_timeout)
         return min(patience, self.timeouts.connect / 4)
 
@@ -238,7 +247,7 @@ class ClientConnection(Connection):
             self._final_facts = self.core.facts()
             # Not at once: this is in the middle of the engine's events.
             self.loop.call_soon(self._close_core, ErrorCodes.H3_NO_ERROR, "")
-            self._lose("unreachable", number, "network" if is_remote else "system")
+            self._lose(Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote))
 
     def detach(self) -> None:
         """The connector that made this connection has it now, and need not live as long."""
@@ -255,7 +264,7 @@ class ClientConnection(Connection):
                 self.is_full = True
                 future = self.loop.create_future()
                 future.add_done_callback(self._has_streams)
-                self.core.wait_streams(True, 0, future)
+                self.core.wait_streams(True, future)
             return None
         asked = self._asked[stream.id] = _Asked(self, stream.id, facts, trace, notify)
         try:
@@ -364,7 +373,7 @@ class ClientConnection(Connection):
         if self._is_closing:
             await self.lost.wait()
 
-    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+    def connection_lost(self) -> None:
         self._sockets.connections.discard(self)
         self._sockets.release(self.driver)
         on_lost, self.on_lost = self.on_lost, None
@@ -739,9 +748,9 @@ class Connector:
             connection = attempt.connection
             if not isinstance(connection, ClientConnection):
                 continue
-            cause, code, reason = connection.loss or ("local", 0, "")
-            if cause != "local":
-                said = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
+            loss = connection.loss or GIVEN_UP
+            if loss.cause is not CloseCause.LOCAL:
+                said = loss_in_words(loss, idle=self._timeouts.idle)
                 words += f"; {attempt.address.ip}: {said}"
             else:
                 # It was given up only because the time is over.
@@ -764,28 +773,31 @@ class Connector:
         return self._reported(self._loss_in_words(connection), connection)
 
     def _loss_in_words(self, connection: ClientConnection) -> ConnectError:
-        cause, code, reason = connection.loss or ("local", 0, "")
+        loss = connection.loss or GIVEN_UP
         # The engine may have forgotten the connection by now, but not what it knew at the end.
         facts = connection.facts()
         ip, port = connection.core.remote_address if facts is None else facts.remote_address
         where = f"`{self._target.authority}` ({ip} port {port})"
-        if cause == "tls" and code == NO_APPLICATION_PROTOCOL:
+        if loss.cause is CloseCause.TLS and loss.code == NO_APPLICATION_PROTOCOL:
             return RequirementsNotMetError(
-                f"{where} speaks QUIC but not HTTP/3: {reason or alert_name(code)}",
+                f"{where} speaks QUIC but not HTTP/3: {loss.reason or alert_name(loss.code)}",
                 missing=("HTTP/3",),
             )
-        if cause == "tls" and is_about_certificate(code):
+        if loss.cause is CloseCause.TLS and is_about_certificate(loss.code):
             return CertificateError(
-                f"the certificate of {where} is not trusted: {reason or alert_name(code)}; for a private authority "
-                "pass ClientTLS(cafile=...), for a development certificate ClientTLS(certificate_hashes=[...])"
+                f"the certificate of {where} is not trusted: {loss.reason or alert_name(loss.code)}; for a private "
+                "authority pass ClientTLS(cafile=...), for a development certificate "
+                "ClientTLS(certificate_hashes=[...])"
             )
-        words = loss_in_words(cause, code, reason, idle=self._timeouts.idle)
-        if cause == "refused" or (cause == "transport" and code == ErrorCodes.CONNECTION_REFUSED):
+        words = loss_in_words(loss, idle=self._timeouts.idle)
+        if loss.cause is CloseCause.REFUSED or (
+            loss.cause is CloseCause.TRANSPORT and loss.code == ErrorCodes.CONNECTION_REFUSED
+        ):
             return ConnectionRefused(f"{where} refused the connection: {words}")
-        if cause == "unreachable":
-            kind = ConnectionRefused if code == errno.ECONNREFUSED else ConnectError
+        if loss.cause is CloseCause.UNREACHABLE:
+            kind = ConnectionRefused if loss.code == errno.ECONNREFUSED else ConnectError
             error = kind(f"no connection to {where}: {words}")
-            error.errno = code
+            error.errno = loss.code
             return error
         error = ConnectError(f"no connection to {where}: {words}")
         error.__cause__ = connection.violation
@@ -822,10 +834,10 @@ def _was_left(connection: ClientConnection) -> bool:
     reset then. In both cases the request that was on its way has no session, whatever became of it, so asking again
     does no harm.
     """
-    if connection.loss is None:
-        return False
-    cause, code, _ = connection.loss
-    return cause == "reset" or (cause == "application" and code == ErrorCodes.H3_NO_ERROR)
+    loss = connection.loss or GIVEN_UP
+    return loss.cause is CloseCause.RESET or (
+        loss.cause is CloseCause.APPLICATION and loss.code == ErrorCodes.H3_NO_ERROR
+    )
 
 
 def interleave(addresses: list[Address]) -> list[Address]:

@@ -199,7 +199,7 @@ class ServerConnection(Connection):
         self._make_room()
         self.watch_idle()
 
-    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+    def connection_lost(self) -> None:
         for request in list(self.requests.values()):
             request.note_gone()
         for timer in (self._idle_timer, self._parked_timer):

@@ -407,26 +407,26 @@ class WebTransportSession:
         datagrams = self._state.datagram_stats()
         credit = self._state.credit()
         return SessionStats(
-            rtt=float(connection.get("rtt", 0.0)),
-            min_rtt=float(connection.get("min_rtt", 0.0)),
-            congestion_window=int(connection.get("congestion_window", 0)),
-            mtu=int(connection.get("mtu", 0)),
-            bytes_sent=int(connection.get("bytes_sent", 0)),
-            bytes_received=int(connection.get("bytes_received", 0)),
-            packets_sent=int(connection.get("packets_sent", 0)),
-            packets_received=int(connection.get("packets_received", 0)),
-            packets_lost=int(connection.get("packets_lost", 0)),
-            datagrams_sent=datagrams.get("sent", 0),
-            datagrams_received=datagrams.get("received", 0),
-            datagrams_dropped_outgoing=datagrams.get("dropped_outgoing", 0),
-            datagrams_expired_outgoing=datagrams.get("expired_outgoing", 0),
-            datagrams_dropped_incoming=datagrams.get("dropped_incoming", 0),
-            datagrams_queued_incoming=datagrams.get("queued_incoming", 0),
-            stream_bytes_sent=credit[0],
-            stream_bytes_received=credit[1],
-            send_credit=credit[2],
-            bidirectional_stream_credit=credit[3],
-            unidirectional_stream_credit=credit[4],
+            rtt=connection.rtt,
+            min_rtt=connection.min_rtt,
+            congestion_window=connection.congestion_window,
+            mtu=connection.mtu,
+            bytes_sent=connection.bytes_sent,
+            bytes_received=connection.bytes_received,
+            packets_sent=connection.packets_sent,
+            packets_received=connection.packets_received,
+            packets_lost=connection.packets_lost,
+            datagrams_sent=datagrams.sent,
+            datagrams_received=datagrams.received,
+            datagrams_dropped_outgoing=datagrams.dropped_outgoing,
+            datagrams_expired_outgoing=datagrams.expired_outgoing,
+            datagrams_dropped_incoming=datagrams.dropped_incoming,
+            datagrams_queued_incoming=datagrams.queued_incoming,
+            stream_bytes_sent=credit.stream_bytes_sent,
+            stream_bytes_received=credit.stream_bytes_received,
+            send_credit=credit.send_credit,
+            bidirectional_stream_credit=credit.bidirectional_stream_credit,
+            unidirectional_stream_credit=credit.unidirectional_stream_credit,
             loop_late_total=self._link.loop_late_total,
         )
 
@@ -454,7 +454,11 @@ class WebTransportSession:
         check_integer("length", length, 1, 4096)
         if self._state.close_info is not None:
             raise self._state.closed_error()
-        return self._core.export_keying_material(EXPORTER_LABEL, scope, length)
+        material = self._core.export_keying_material(EXPORTER_LABEL, scope, length)
+        if material is None:
+            # The connection is over, and its loop has not come to end this session yet.
+            raise self._state.closed_error()
+        return material
 
     def __del__(self) -> None:
         # Unset if it was never made.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from wtio._arguments import check_bool, check_code, check_integer, sealed
 from wtio._buffer import Buffer, contiguous_bytes
-from wtio._core import OVER_LIMIT, WAIT
+from wtio._core import ReadAnswer
 from wtio._session_state import WIRE_ZERO
 from wtio._waiting import Waiter
 from wtio.errors import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio import _core
+    from wtio._core import HalfState
     from wtio._session_state import SessionState
     from wtio.session import WebTransportSession
 
@@ -204,46 +205,48 @@ class _Stream:
 
         A finished sending side counts as ended, although its last bytes may not have arrived yet (``wait_acked``).
         """
-        return self._core.receive_state()[0] != "open" and self._core.send_state()[0] != "open"
+        return not (self._core.receive_state().is_open or self._core.send_state().is_open)
 
     def diagnostics(self) -> StreamDiagnostics:
         """Return a snapshot of this stream's numbers. Never fails, also after the end."""
         core = self._core
         stats = core.stats()
-        receive_state, receive_code = core.receive_state()
-        send_state, send_code = core.send_state()
+        receiving = core.receive_state()
+        sending = core.send_state()
         return StreamDiagnostics(
             stream_id=core.id,
             session_id=self._state.session_id,
             direction=self.direction,
             is_peer_initiated=self.is_peer_initiated,
-            receive_state=receive_state,
-            send_state=send_state,
-            bytes_written=int(stats["written"] or 0),
-            bytes_sent=int(stats["sent"] or 0),
-            bytes_acknowledged=int(stats["acked"] or 0),
-            bytes_received=int(stats["received"] or 0),
-            bytes_read=int(stats["read"] or 0),
-            send_buffered=int(stats["send_buffered"] or 0),
-            receive_buffered=int(stats["receive_buffered"] or 0),
-            blocked_seconds=float(stats["blocked"] or 0.0),
-            receive_reset_code=from_wire(receive_code) if receive_state == "reset" else None,
-            receive_stop_code=from_wire(receive_code) if receive_state == "stopped" else None,
-            send_reset_code=from_wire(send_code) if send_state == "reset" else None,
-            send_stop_code=from_wire(send_code) if send_state == "stopped" else None,
-            send_order=core.priority,
+            receive_state=receiving.name,
+            send_state=sending.name,
+            bytes_written=stats.bytes_written,
+            bytes_sent=stats.bytes_sent,
+            bytes_acknowledged=stats.bytes_acknowledged,
+            bytes_received=stats.bytes_received,
+            bytes_read=stats.bytes_read,
+            send_buffered=stats.send_buffered,
+            receive_buffered=stats.receive_buffered,
+            blocked_seconds=stats.blocked_seconds,
+            receive_reset_code=from_wire(receiving.wire_code) if receiving.is_reset else None,
+            receive_stop_code=from_wire(receiving.wire_code) if receiving.is_stopped else None,
+            send_reset_code=from_wire(sending.wire_code) if sending.is_reset else None,
+            send_stop_code=from_wire(sending.wire_code) if sending.is_stopped else None,
+            send_order=core.send_order,
             dialect=self._state.facts.dialect,
-            created_at=stats["created"],
-            first_byte_at=stats["first_byte"],
-            ended_at=stats["ended"],
+            created_at=stats.created_at,
+            first_byte_at=stats.first_byte_at,
+            ended_at=stats.ended_at,
         )
 
-    def _ended_with_session(self, state: str, wire: int) -> bool:
-        """Whether a side in this state was open until the session ended (section 6 of the draft).
+    def _ended_with_session(self, state: HalfState) -> bool:
+        """Whether a half in this state was open until the session ended (section 6 of the draft).
 
-        A code without application meaning belongs to the session, on either side.
+        A code without application meaning belongs to the session, on either half.
         """
-        return state == "gone" or (state in ("reset", "stopped") and self._state.is_closed and from_wire(wire) is None)
+        return state.is_gone or (
+            (state.is_reset or state.is_stopped) and self._state.is_closed and from_wire(state.wire_code) is None
+        )
 
     def _busy(self, doing: str) -> BusyError:
         return BusyError(
@@ -266,7 +269,7 @@ class _Stream:
 
     def __repr__(self) -> str:
         core = self._core
-        states = f"receive={core.receive_state()[0]} send={core.send_state()[0]}"
+        states = f"receive={core.receive_state().name} send={core.send_state().name}"
         return f"<{type(self).__name__} {core.id} session={self._state.session_id} {states}>"
 
 
@@ -292,7 +295,7 @@ class WebTransportReceiveStream(_Stream):
 
         False once the end, a reset, a stop or the end of the session was seen.
         """
-        return self._core.receive_state()[0] == "open"
+        return self._core.receive_state().is_open
 
     @property
     def direction(self) -> StreamDirection:
@@ -334,7 +337,7 @@ class WebTransportReceiveStream(_Stream):
             check_integer("max_bytes", max_bytes, -1, _MOST_BYTES)
             raise
         while not isinstance(data, bytes):
-            if data == WAIT:
+            if data is ReadAnswer.WAIT:
                 await self._wait_readable()
             else:
                 await self._raise_unless_ended()
@@ -370,8 +373,8 @@ class WebTransportReceiveStream(_Stream):
             if not len(target):
                 return 0
             count = core.read_into(target)
-            while count < 0:
-                if count == -1:
+            while not isinstance(count, int):
+                if count is ReadAnswer.WAIT:
                     await self._wait_readable()
                 else:
                     await self._raise_unless_ended()
@@ -402,9 +405,9 @@ class WebTransportReceiveStream(_Stream):
         most = -1 if limit is None else limit
         data = core.read_all(most)
         while not isinstance(data, bytes):
-            if data == WAIT:
+            if data is ReadAnswer.WAIT:
                 await self._wait_readable()
-            elif data == OVER_LIMIT:
+            elif data is ReadAnswer.OVER_LIMIT:
                 raise ReadLimitError(
                     f"stream {core.id} holds more than {limit} bytes; raise Limits.read_all (None: no limit), "
                     "or read in pieces: all bytes are still in the stream",
@@ -452,7 +455,7 @@ class WebTransportReceiveStream(_Stream):
             check_integer("n", n, 0, _MOST_BYTES)
             raise
         while not isinstance(data, bytes):
-            if data == WAIT:
+            if data is ReadAnswer.WAIT:
                 await self._wait_readable()
             else:
                 raise await self._incomplete(n)
@@ -521,9 +524,9 @@ class WebTransportReceiveStream(_Stream):
         most = self._state.limits.line if limit == -1 else limit
         data = core.read_until(separator, most)
         while not isinstance(data, bytes):
-            if data == WAIT:
+            if data is ReadAnswer.WAIT:
                 await self._wait_readable()
-            elif data == OVER_LIMIT:
+            elif data is ReadAnswer.OVER_LIMIT:
                 setting = "Limits.line" if limit == -1 else "limit"
                 raise ReadLimitError(
                     f"more than {most} bytes without separator {separator!r} on stream {core.id}; raise {setting}, "
@@ -608,8 +611,8 @@ class WebTransportReceiveStream(_Stream):
 
     async def _await_end_after_reset(self) -> None:
         """If the peer's reset may announce the end of the session, wait for that, at most _END_PATIENCE."""
-        state, wire = self._core.receive_state()
-        if state != "reset" or from_wire(wire) is not None:
+        state = self._core.receive_state()
+        if not state.is_reset or from_wire(state.wire_code) is not None:
             return
         if self._reset_seen is None:
             self._reset_seen = self._state.loop.time()
@@ -620,20 +623,21 @@ class WebTransportReceiveStream(_Stream):
             self._reading = False
 
     def _receive_failure(self) -> WebTransportError | None:
-        state, wire = self._core.receive_state()
-        number = self._core.id
-        if self._ended_with_session(state, wire):
+        state = self._core.receive_state()
+        wire, stream_id = state.wire_code, self._core.id
+        if self._ended_with_session(state):
             return self._state.closed_error()
-        if state == "reset":
+        if state.is_reset:
             return StreamResetError(
-                f"stream {number} was reset by the peer with {describe(wire)}",
+                f"stream {stream_id} was reset by the peer with {describe(wire)}",
                 error_code=from_wire(wire),
                 wire_code=wire,
-                stream_id=number,
+                stream_id=stream_id,
             )
-        if state == "stopped":
+        if state.is_stopped:
             return StreamClosedError(
-                f"stream {number} cannot be read: this side stopped receiving with {describe(wire)}", stream_id=number
+                f"stream {stream_id} cannot be read: this side stopped receiving with {describe(wire)}",
+                stream_id=stream_id,
             )
         return None
 
@@ -656,7 +660,7 @@ class WebTransportSendStream(_Stream):
     @property
     def can_write(self) -> bool:
         """Return True if the stream is writable: not finished, reset, stopped by the peer or gone with its session."""
-        return self._core.send_state()[0] == "open"
+        return self._core.send_state().is_open
 
     @property
     def direction(self) -> StreamDirection:
@@ -670,12 +674,12 @@ class WebTransportSendStream(_Stream):
         Streams of equal order share the connection fairly. The order is local and not sent to the peer. It is a signed
         32-bit number; setting any other number raises ValueError, anything but an int TypeError.
         """
-        return self._core.priority
+        return self._core.send_order
 
     @send_order.setter
     def send_order(self, value: int) -> None:
         check_integer("send_order", value, -(2**31), 2**31 - 1)
-        self._core.priority = value
+        self._core.send_order = value
 
     async def write(self, *, data: Buffer, end_stream: bool = False) -> None:
         """Write data to the stream. Returns when all of it is accepted into the stream's bounded queue.
@@ -793,13 +797,13 @@ class WebTransportSendStream(_Stream):
         """
         self._state.core.check_loop()
         core = self._core
-        state = core.send_state()[0]
-        if state == "finished" or (state == "open" and core.unacked):
+        state = core.send_state()
+        if state.is_finished or (state.is_open and core.unacked):
             waiter = Waiter(self._state.loop)
             core.wait_acked(waiter)
             await waiter
-            state = core.send_state()[0]
-        if state not in ("open", "finished", "acked"):
+            state = core.send_state()
+        if not (state.is_acked or state.is_open or state.is_finished):
             raise await self._send_failure()
 
     async def wait_stopped(self) -> int | None:
@@ -822,23 +826,26 @@ class WebTransportSendStream(_Stream):
         """
         self._state.core.check_loop()
         core = self._core
-        if core.send_state()[0] in ("open", "finished"):
+        state = core.send_state()
+        if state.is_open or state.is_finished:
             waiter = Waiter(self._state.loop)
             core.wait_stopped(waiter)
             await waiter
         await self._await_end_after_stop()
-        state, wire = core.send_state()
-        if self._ended_with_session(state, wire):
+        state = core.send_state()
+        if self._ended_with_session(state):
             raise self._state.closed_error()
-        if state == "stopped":
-            return from_wire(wire)
-        words = f"this side reset it with {describe(wire)}" if state == "reset" else "all of its data is acknowledged"
+        if state.is_stopped:
+            return from_wire(state.wire_code)
+        words = "all of its data is acknowledged"
+        if state.is_reset:
+            words = f"this side reset it with {describe(state.wire_code)}"
         raise StreamClosedError(f"stream {core.id} cannot be stopped by the peer any more: {words}", stream_id=core.id)
 
     def _check_open(self) -> int:
         """What an empty write accepts: 0, or -1 if nothing can be written any more."""
         self._state.core.check_loop()
-        return 0 if self._core.send_state()[0] == "open" else -1
+        return 0 if self._core.send_state().is_open else -1
 
     async def _write_rest(
         self,
@@ -896,24 +903,24 @@ class WebTransportSendStream(_Stream):
     async def _send_failure(self) -> WebTransportError:
         """The error that says why nothing can be written."""
         await self._await_end_after_stop()
-        state, wire = self._core.send_state()
-        number = self._core.id
-        if self._ended_with_session(state, wire):
+        state = self._core.send_state()
+        wire, stream_id = state.wire_code, self._core.id
+        if self._ended_with_session(state):
             return self._state.closed_error()
-        if state == "stopped":
+        if state.is_stopped:
             return StreamStoppedError(
-                f"stream {number} cannot be written: the peer stopped receiving with {describe(wire)}",
+                f"stream {stream_id} cannot be written: the peer stopped receiving with {describe(wire)}",
                 error_code=from_wire(wire),
                 wire_code=wire,
-                stream_id=number,
+                stream_id=stream_id,
             )
-        words = f"reset by this side with {describe(wire)}" if state == "reset" else "ended by this side before"
-        return StreamClosedError(f"stream {number} cannot be written: it was {words}", stream_id=number)
+        words = f"reset by this side with {describe(wire)}" if state.is_reset else "ended by this side before"
+        return StreamClosedError(f"stream {stream_id} cannot be written: it was {words}", stream_id=stream_id)
 
     async def _await_end_after_stop(self) -> None:
         """Wait, bounded, for the end of the session where the peer's stop may announce it."""
-        state, wire = self._core.send_state()
-        if state != "stopped" or from_wire(wire) is not None:
+        state = self._core.send_state()
+        if not state.is_stopped or from_wire(state.wire_code) is not None:
             return
         if self._stop_seen is None:
             self._stop_seen = self._state.loop.time()

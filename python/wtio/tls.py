@@ -224,15 +224,15 @@ class ServerTLS:
         path = certificate.path
         try:
             core = _core.ServerTls(certificate_pem=chain_pem, key_pem=key_pem)
-            not_before, not_after, *_ = _core.certificate_facts(core.certificates[0])
+            facts = _core.certificate_facts(core.certificates[0])
         except _core.TlsError as error:
             raise _cannot_be_used(error, certificate, key) from error
         now = time.time()
-        if not_after < now:
-            raise CertificateError(f"the certificate expired on {date(not_after)}; renew it{named}", path=path)
-        if not_before > now:
+        if facts.not_after < now:
+            raise CertificateError(f"the certificate expired on {date(facts.not_after)}; renew it{named}", path=path)
+        if facts.not_before > now:
             raise CertificateError(
-                f"the certificate is not valid before {date(not_before)}; check the clock{named}", path=path
+                f"the certificate is not valid before {date(facts.not_before)}; check the clock{named}", path=path
             )
         object.__setattr__(self, "_engine", core)
 
@@ -496,13 +496,14 @@ def _load(path: Path, names: tuple[str, ...], now: int) -> DevCertificate | None
         return None
     try:
         der = ssl.PEM_cert_to_DER_cert(block[0].decode())
-        not_before, not_after, _, _, _, found = _core.certificate_facts(der)
+        facts = _core.certificate_facts(der)
         _core.ServerTls(certificate_pem=data, key_pem=data)
     except (_core.TlsError, ValueError):
         return None
-    if not not_before <= now < not_after - _RENEW_BEFORE or {_name(name) for name in found} != set(names):
+    is_current = facts.not_before <= now < facts.not_after - _RENEW_BEFORE
+    if not is_current or {_name(name) for name in facts.names} != set(names):
         return None
-    return DevCertificate(path, names, not_after, _core.sha256(der))
+    return DevCertificate(path, names, facts.not_after, _core.sha256(der))
 
 
 def _write(path: Path, data: bytes) -> None:

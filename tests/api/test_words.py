@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wtio import _words
+from wtio._core import CloseCause
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_alerts_that_speak_of_certificates() -> None:
 
 
 def test_a_transport_error_that_is_an_alert_has_its_name() -> None:
-    words = _words.loss_in_words("transport", 0x100 + 45, "", idle=30)
+    words = _words.loss_in_words(_words.Loss(CloseCause.TRANSPORT, 0x100 + 45, ""), idle=30)
     assert words == "the peer's QUIC stack closed the connection with certificate_expired (TLS alert 45)"
 
 

@@ -126,11 +126,11 @@ def test_server_certificate_mistakes(tmp_path: Path, authority: trustme.CA) -> N
 def test_dev_certificate_follows_the_browsers_rules(tmp_path: Path) -> None:
     first = tls.dev_certificate(directory=tmp_path)
     der = first.server_tls().certificates[0]
-    not_before, not_after, algorithm, _, _, names = _core.certificate_facts(der)
-    assert not_after - not_before == 13 * 24 * 3600
-    assert 3500 < time.time() - not_before < 3700
-    assert algorithm == "ECDSA P-256"
-    assert set(names) == {"localhost", "127.0.0.1", "::1"}
+    facts = _core.certificate_facts(der)
+    assert facts.not_after - facts.not_before == 13 * 24 * 3600
+    assert 3500 < time.time() - facts.not_before < 3700
+    assert facts.key_algorithm == "ECDSA P-256"
+    assert set(facts.names) == {"localhost", "127.0.0.1", "::1"}
     assert first.sha256 == _core.sha256(der)
     assert bytes.fromhex(first.sha256_hex) == base64.b64decode(first.sha256_base64) == first.sha256
     assert ", ".join(map(str, first.sha256)) in first.javascript

@@ -28,7 +28,7 @@ async def serve(directory: Path, io: str) -> None:
         endpoint = server._drivers[0].endpoint
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
-            say(gso=endpoint.stats()["gso_segments"], failures=failures_of(endpoint))
+            say(gso=endpoint.stats().gso_segments, failures=failures_of(endpoint))
 
 
 async def connect(directory: Path, url: str, io: str) -> None:
@@ -74,7 +74,7 @@ async def connect(directory: Path, url: str, io: str) -> None:
                 failures=failures_of(endpoint),
                 records=records,
                 closed=session.is_closed,
-                gso=endpoint.stats()["gso_segments"],
+                gso=endpoint.stats().gso_segments,
             )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio import _core
+from wtio._core import EngineEvent
 from wtio._driver import Address
 from wtio._driver.simulated import SimulatedDriver
 from wtio._options import EndpointOptions
@@ -23,7 +24,7 @@ from .pair import DRAFT15_CLIENT, DRAFT15_SERVER, connect, control_stream, heade
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from wtio._driver import Driver, EngineEvent
+    from wtio._driver import Driver
 
 
 class RawStream:
@@ -49,20 +50,20 @@ class RawStream:
     @property
     def has_ended(self) -> bool:
         assert self.data is not None  # an end is seen after the data before it was read
-        return self.core.receive_state()[0] == "ended"
+        return self.core.receive_state().is_ended
 
     @property
     def reset_code(self) -> int | None:
         """Wire code of the peer's RESET_STREAM, once all data before it was read."""
         assert self.data is not None
-        state, code = self.core.receive_state()
-        return code if state == "reset" else None
+        state = self.core.receive_state()
+        return state.wire_code if state.is_reset else None
 
     @property
     def stop_code(self) -> int | None:
         """Wire code of the peer's STOP_SENDING."""
-        state, code = self.core.send_state()
-        return code if state == "stopped" else None
+        state = self.core.send_state()
+        return state.wire_code if state.is_stopped else None
 
     @property
     def fields(self) -> dict[str, str]:
@@ -89,7 +90,7 @@ class RawPeer:
         """WebTransport streams that the library opened, in the order of their arrival."""
         self.raw_streams: dict[int, RawStream] = {}
         """All other streams, whoever opened them, by id."""
-        self.credit: list[EngineEvent] = []
+        self.credit: list[tuple[object, ...]] = []
         """What the engine's ledger of session flow control had to say: kind of event, session and numbers."""
         self.closed: tuple[str, int, str] | None = None
         """Cause, code and reason of the connection's end."""
@@ -97,22 +98,21 @@ class RawPeer:
         self.connected = asyncio.Event()
 
     def handle(self, event: EngineEvent) -> None:
-        match event[0]:
-            case _core.EVENT_READY | _core.EVENT_CONNECTED:
+        match event:
+            case EngineEvent.Ready() | EngineEvent.Connected():
                 self.connected.set()
-            case _core.EVENT_STREAM:
-                self.data_streams.append(RawStream(event[2], event[3]))
-            case _core.EVENT_RAW_STREAM:
-                self.raw_streams[event[2].id] = RawStream(event[2])
-            case (
-                _core.EVENT_CREDIT_DUE
-                | _core.EVENT_STREAMS_DUE
-                | _core.EVENT_CREDIT_EXCEEDED
-                | _core.EVENT_CREDIT_BLOCKED
-            ):
-                self.credit.append((event[0], *event[2:]))
-            case _core.EVENT_CLOSED:
-                self.closed = (event[2], event[3], event[4])
+            case EngineEvent.DataStream():
+                self.data_streams.append(RawStream(event.stream, event.session_id))
+            case EngineEvent.RawStream(stream=stream):
+                self.raw_streams[stream.id] = RawStream(stream)
+            case EngineEvent.CreditDue() | EngineEvent.CreditBlocked():
+                self.credit.append((type(event), event.session_id, event.limit))
+            case EngineEvent.StreamsDue():
+                self.credit.append((type(event), event.session_id, event.bidirectional, event.limit))
+            case EngineEvent.CreditExceeded():
+                self.credit.append((type(event), event.session_id))
+            case EngineEvent.Closed():
+                self.closed = (event.cause.name, event.code, event.reason)
                 self.closed_at = asyncio.get_running_loop().time()
 
     def break_off(self, error: Exception) -> None:
@@ -210,7 +210,7 @@ async def raw_server(
     class Connected(RawPeer):
         def handle(self, event: EngineEvent) -> None:
             super().handle(event)
-            if event[0] == _core.EVENT_CONNECTED and settings is not None:
+            if isinstance(event, EngineEvent.Connected) and settings is not None:
                 self.send_settings(settings)
 
     def incoming(driver: Driver, core: _core.Connection) -> RawPeer:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio import _core, testing
+from wtio import testing
+from wtio._core import EngineEvent
 from wtio.protocol.frames import data_stream_header
 from wtio.testing import Network
 
@@ -20,7 +21,7 @@ from .raw import RawPeer, RawStream, raw_client, raw_options, raw_server, settle
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-EXCEEDED = (_core.EVENT_CREDIT_EXCEEDED, 0)
+EXCEEDED = (EngineEvent.CreditExceeded, 0)
 
 
 @asynccontextmanager
@@ -114,7 +115,7 @@ def test_r73_streams_that_are_over_are_granted_anew_unasked() -> None:
             assert [stream.data for stream in server.data_streams] == [b"x"] * 4
             server.data_streams.clear()
             await settle()
-            granted = [event for event in server.credit if event[0] == _core.EVENT_STREAMS_DUE]
+            granted = [event for event in server.credit if event[0] == EngineEvent.StreamsDue]
             assert granted[-1][1:] == (0, False, 8)
             client.open_data_stream(0, b"x")
             await settle()
@@ -157,7 +158,7 @@ def test_r74_sender_says_when_it_is_blocked_and_at_which_limit() -> None:
             assert not client.credit
             stream.core.write(b"!")
             await settle()
-            assert client.credit == [(_core.EVENT_CREDIT_BLOCKED, 0, 10)]
+            assert client.credit == [(EngineEvent.CreditBlocked, 0, 10)]
 
     testing.run(main())
 
@@ -200,7 +201,7 @@ def test_r73_data_that_was_read_is_granted_anew_unasked() -> None:
             assert not server.credit
             assert len(server.data_streams[0].data) == 100
             await settle()
-            assert (_core.EVENT_CREDIT_DUE, 0, 200) in server.credit
+            assert (EngineEvent.CreditDue, 0, 200) in server.credit
             stream.send(bytes(100))
             await settle()
             assert EXCEEDED not in server.credit
@@ -246,7 +247,7 @@ def test_r78_reset_before_the_head_arrived_is_counted_by_both_sides_alike() -> N
             assert {stream.reset_code for stream in server.data_streams} == {0x52E4A40FA8DB}
             server.data_streams.clear()
             await settle()
-            granted = [event for event in server.credit if event[0] == _core.EVENT_STREAMS_DUE]
+            granted = [event for event in server.credit if event[0] == EngineEvent.StreamsDue]
             assert granted[-1][1:] == (0, False, 100)
 
     testing.run(main())

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio import _core, testing
+from wtio import testing
 from wtio._connection.base import Connection
+from wtio._core import EngineEvent
 from wtio.protocol import varint
 from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes, from_wire
@@ -932,7 +933,7 @@ def test_r67_r71_session_whose_peer_exceeds_its_credit_is_reset_with_flow_contro
             session = await (await requested(server, peer)).accept()
             sibling = await (await requested(server, peer)).accept()
             (connection,) = server._connections
-            connection.handle((_core.EVENT_CREDIT_EXCEEDED, connection.core.id, 0))
+            connection.handle(EngineEvent.CreditExceeded(connection.core.id, 0))
             info = await session.wait_closed()
             assert "flow control" in info.reason
             await settle()
@@ -945,23 +946,23 @@ def test_r67_r71_session_whose_peer_exceeds_its_credit_is_reset_with_flow_contro
 
 
 @pytest.mark.parametrize(
-    ("event", "kind", "value"),
+    ("event", "values", "kind", "value"),
     [
-        ((_core.EVENT_CREDIT_DUE, 0, 70_000), CapsuleType.WT_MAX_DATA, 70_000),
-        ((_core.EVENT_STREAMS_DUE, 0, True, 300), CapsuleType.WT_MAX_STREAMS_BIDI, 300),
-        ((_core.EVENT_STREAMS_DUE, 0, False, 3), CapsuleType.WT_MAX_STREAMS_UNI, 3),
-        ((_core.EVENT_CREDIT_BLOCKED, 0, 0), CapsuleType.WT_DATA_BLOCKED, 0),
+        (EngineEvent.CreditDue, (70_000,), CapsuleType.WT_MAX_DATA, 70_000),
+        (EngineEvent.StreamsDue, (True, 300), CapsuleType.WT_MAX_STREAMS_BIDI, 300),
+        (EngineEvent.StreamsDue, (False, 3), CapsuleType.WT_MAX_STREAMS_UNI, 3),
+        (EngineEvent.CreditBlocked, (0,), CapsuleType.WT_DATA_BLOCKED, 0),
     ],
 )
 def test_r73_r74_what_the_ledger_says_goes_out_as_a_capsule(
-    event: tuple[int, ...], kind: CapsuleType, value: int
+    event: Callable[..., EngineEvent], values: tuple[int, ...], kind: CapsuleType, value: int
 ) -> None:
     async def main() -> None:
         network = Network()
         async with network.serve() as server, raw_client(network) as peer:
             await (await requested(server, peer)).accept()
             (connection,) = server._connections
-            connection.handle((event[0], connection.core.id, *event[1:]))
+            connection.handle(event(connection.core.id, 0, *values))
             await settle()
             assert peer.raw_streams[0].data == OK + data(encode_record(kind, varint.encode(value)))
 

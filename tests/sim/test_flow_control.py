@@ -277,7 +277,7 @@ def test_early_streams_count_against_the_session_limits() -> None:
             accepted = await request.accept()
             await connecting
             await settled()
-            assert connection.core.credit(0)[1] == 300
+            assert connection.core.credit(0).stream_bytes_received == 300
             assert not accepted.is_closed
             # Four of ten are closed already; credit for streams comes back in halves.
             for _ in range(2):

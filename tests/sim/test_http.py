@@ -28,7 +28,7 @@ async def get(network: Network, method: str = "GET", path: str = "/health?x=1") 
     stream.write(frames.encode_record(0x01, qpack.encode_field_section(fields)))
     stream.finish()
     answer = b""
-    while stream.receive_state()[0] == "open":
+    while stream.receive_state().is_open:
         await asyncio.sleep(0.01)
         data = stream.read(-1)
         answer += data if isinstance(data, bytes) else b""

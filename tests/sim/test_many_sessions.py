@@ -16,6 +16,8 @@ from tests.protocol.raw import RawPeer, RawStream, raw_client, settle
 import wtio
 from wtio import testing
 from wtio._connection.base import _ENDS_PER_TURN, Connection
+from wtio._core import CloseCause
+from wtio._words import Loss
 from wtio.protocol import varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.limits import ProtocolLimits
@@ -140,11 +142,11 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
     late: list[bytes] = []
     lose = Connection._lose
 
-    def lost(connection: Connection, cause: str, code: int, reason: str) -> None:
+    def lost(connection: Connection, loss: Loss) -> None:
         if connection.is_client:
-            return lose(connection, cause, code, reason)
+            return lose(connection, loss)
         sessions = list(connection.sessions)
-        lose(connection, cause, code, reason)
+        lose(connection, loss)
         # Nobody has been woken yet, and whoever looks is told the same.
         assert {session.close_info for session in sessions} == {sessions[0].close_info}
         assert sessions[-1].close_info is not None
@@ -207,7 +209,7 @@ def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
             peer.request()
             request = await anext(aiter(served))
             connection = next(iter(served._connections))
-            connection._lose("local", 0, "")
+            connection._lose(Loss(CloseCause.LOCAL, 0, ""))
             assert connection.sessions
             with pytest.raises(wtio.SessionClosed):
                 await request.accept()

@@ -12,6 +12,8 @@ import pytest
 import wtio
 from wtio import testing
 from wtio._connection.base import Connection
+from wtio._core import CloseCause
+from wtio._words import Loss
 from wtio.testing import Network
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ async def killed(network: Network) -> AsyncIterator[tuple[wtio.Client, wtio.WebT
         kill(server)
         yield client, session
     for connection in list(server._connections):
-        connection._lose("local", 0, "")
+        connection._lose(Loss(CloseCause.LOCAL, 0, ""))
 
 
 @asynccontextmanager

@@ -10,6 +10,8 @@ import pytest
 import wtio
 from wtio import testing
 from wtio._connection.base import Sessions
+from wtio._core import CloseCause
+from wtio._words import Loss
 from wtio.testing import Network, session_pair
 
 HOSTILE: dict[str, Any] = {"loss": 0.15, "reorder": 0.2, "duplicate": 0.1, "jitter": 0.01}
@@ -357,7 +359,9 @@ def test_connection_without_a_session_is_closed() -> None:
             await asyncio.sleep(3)
             assert not connection.is_lost
             await asyncio.sleep(2)
-            assert connection.loss == ("application", wtio.ErrorCodes.H3_NO_ERROR, "no session for too long")
+            assert connection.loss == Loss(
+                CloseCause.APPLICATION, wtio.ErrorCodes.H3_NO_ERROR, "no session for too long"
+            )
             assert not server._connections
 
     testing.run(main())

@@ -153,7 +153,8 @@ class Actor:
             if stream is not None:
                 core = stream._core
                 words[-1] += (
-                    f" (stream {stream.stream_id}, {core.send_state()}, {core.receive_state()}, {core.stats()})"
+                    f" (stream {stream.stream_id}, {core.send_state().name}, {core.receive_state().name}, "
+                    f"{stream.diagnostics()})"
                 )
         return ", ".join(words) or "nothing"
 

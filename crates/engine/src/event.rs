@@ -28,24 +28,6 @@ pub enum CloseCause {
     Refused,
 }
 
-impl CloseCause {
-    /// The name that crosses the border to Python.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Application => "application",
-            Self::Transport => "transport",
-            Self::Protocol => "protocol",
-            Self::Tls => "tls",
-            Self::Idle => "idle",
-            Self::Reset => "reset",
-            Self::Local => "local",
-            Self::Version => "version",
-            Self::Refused => "refused",
-        }
-    }
-}
-
 /// What is known of a connection, for people: at any time, and once more when it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionFacts {

@@ -49,36 +49,7 @@ pub enum SendState {
     Gone,
 }
 
-impl ReceiveState {
-    /// The name and wire code that cross the border to Python.
-    #[must_use]
-    pub fn name(self) -> (&'static str, u64) {
-        match self {
-            Self::None => ("none", 0),
-            Self::Open => ("open", 0),
-            Self::Ended => ("ended", 0),
-            Self::Reset(code) => ("reset", code),
-            Self::Stopped(code) => ("stopped", code),
-            Self::Gone => ("gone", 0),
-        }
-    }
-}
-
 impl SendState {
-    /// The name and wire code that cross the border to Python.
-    #[must_use]
-    pub fn name(self) -> (&'static str, u64) {
-        match self {
-            Self::None => ("none", 0),
-            Self::Open => ("open", 0),
-            Self::Finished => ("finished", 0),
-            Self::Acked => ("acked", 0),
-            Self::Reset(code) => ("reset", code),
-            Self::Stopped(code) => ("stopped", code),
-            Self::Gone => ("gone", 0),
-        }
-    }
-
     /// Whether nothing of this half is left to do for the engine.
     pub(crate) fn is_done(self) -> bool {
         !matches!(self, Self::Open | Self::Finished)

@@ -1,48 +1,25 @@
 //! The endpoint: one engine and, outside of simulations, one socket.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use pyo3::{
     PyTraverseError, PyVisit,
-    exceptions::{PyOSError, PyRuntimeError, PyValueError},
+    exceptions::{PyOSError, PyRuntimeError},
     prelude::*,
-    types::{PyBytes, PyDict, PyList, PyTuple},
+    types::{PyBytes, PyList},
 };
-use wtio_engine::{Engine, Event};
+use wtio_engine::Engine;
 
 use crate::{
     address::{address, pair},
-    connection::{Connection, ConnectionFacts},
+    connection::Connection,
+    event::EngineEvent,
+    figures::EndpointStats,
     options::EndpointOptions,
     shared::{Shared, note_child},
-    stream::Stream,
+    states::ForkStage,
     tls::{ClientTls, ServerTls, raise},
 };
-
-/// Names of the event kinds, in the order of their numbers.
-pub(crate) const EVENT_NAMES: [&str; 18] = [
-    "EVENT_INCOMING",
-    "EVENT_CONNECTED",
-    "EVENT_CLOSED",
-    "EVENT_STREAM",
-    "EVENT_RAW_STREAM",
-    "EVENT_RAW_READABLE",
-    "EVENT_RAW_STOPPED",
-    "EVENT_DATAGRAM_ERROR",
-    "EVENT_CREDIT_DUE",
-    "EVENT_STREAMS_DUE",
-    "EVENT_CREDIT_EXCEEDED",
-    "EVENT_CREDIT_BLOCKED",
-    "EVENT_DATAGRAM_ID",
-    "EVENT_READY",
-    "EVENT_STREAMS_BLOCKED",
-    "EVENT_UNREACHABLE",
-    "EVENT_SEND_FAILED",
-    "EVENT_ERRORS_READ",
-];
 
 /// End the guardian and all I/O threads, and wait for them: at interpreter exit.
 #[pyfunction]
@@ -51,20 +28,17 @@ pub(crate) fn shut_down(py: Python<'_>) {
     py.detach(wtio_net::shut_down);
 }
 
-/// Around a fork: "before", then "parent" or "child". Endpoints the child inherited would speak over its parent's
-/// sockets, and threads are not inherited at all.
+/// Endpoints the child of a fork inherited would speak over its parent's sockets, and threads are not inherited at all.
 #[pyfunction]
-pub(crate) fn note_fork(stage: &str) -> PyResult<()> {
+pub(crate) fn note_fork(stage: ForkStage) {
     match stage {
-        "before" => wtio_net::before_fork(),
-        "parent" => wtio_net::after_fork(false),
-        "child" => {
+        ForkStage::Before => wtio_net::before_fork(),
+        ForkStage::Parent => wtio_net::after_fork(false),
+        ForkStage::Child => {
             note_child();
             wtio_net::after_fork(true);
         }
-        other => return Err(PyValueError::new_err(format!("`{other}` is no stage of a fork"))),
     }
-    Ok(())
 }
 
 /// An OSError with its `errno`, which pyo3's own conversion leaves out.
@@ -148,7 +122,7 @@ impl Endpoint {
         // Whatever Python does with what it gets may need another drive.
         self.shared.rearm_scheduler();
         let wakes = PyList::empty(py);
-        let news = PyList::empty(py);
+        let for_python = PyList::empty(py);
         for event in events {
             match self.shared.waiters.take(&event) {
                 Some(wakers) => {
@@ -156,10 +130,10 @@ impl Endpoint {
                         wakes.append(waker)?;
                     }
                 }
-                None => news.append(self.tuple(py, event)?)?,
+                None => for_python.append(EngineEvent::of(py, &self.shared, event)?)?,
             }
         }
-        Ok((wakes, news, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
+        Ok((wakes, for_python, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
     }
 
     fn hear(&self) {
@@ -238,13 +212,8 @@ impl Endpoint {
         self.shared.look(|engine| engine.connection_count())
     }
 
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let segments = self.shared.endpoint.segments();
-        let connections = self.shared.look(|engine| engine.connection_count());
-        dict.set_item("connections", connections)?;
-        dict.set_item("gso_segments", segments)?;
-        Ok(dict)
+    fn stats(&self) -> EndpointStats {
+        EndpointStats { connections: self.connections(), gso_segments: self.shared.endpoint.segments() }
     }
 
     fn send_failures(&self) -> Vec<(i32, u64)> {
@@ -269,43 +238,5 @@ impl Endpoint {
     /// Virtual time, where the caller gives it.
     fn now(&self, now_ns: Option<u64>) -> Option<Instant> {
         now_ns.map(|ns| self.shared.at(ns))
-    }
-
-    fn tuple<'py>(&self, py: Python<'py>, event: Event) -> PyResult<Bound<'py, PyTuple>> {
-        match event {
-            Event::Incoming { connection } => {
-                (0, connection, Connection::new(self.shared.clone(), connection)).into_pyobject(py)
-            }
-            Event::Connected { connection } => (1, connection).into_pyobject(py),
-            Event::Closed { connection, cause, code, reason, facts } => {
-                (2, connection, cause.name(), code, reason, ConnectionFacts(*facts)).into_pyobject(py)
-            }
-            Event::Stream { connection, stream: id, session } => {
-                (3, connection, Stream::new(self.shared.clone(), connection, id, false), session).into_pyobject(py)
-            }
-            Event::RawStream { connection, stream: id } => {
-                (4, connection, Stream::new(self.shared.clone(), connection, id, true)).into_pyobject(py)
-            }
-            Event::RawReadable { connection, stream } => (5, connection, stream).into_pyobject(py),
-            Event::RawStopped { connection, stream, code } => (6, connection, stream, code).into_pyobject(py),
-            Event::DatagramError { connection } => (7, connection).into_pyobject(py),
-            Event::CreditDue { connection, session, limit } => (8, connection, session, limit).into_pyobject(py),
-            Event::StreamsDue { connection, session, bidirectional, limit } => {
-                (9, connection, session, bidirectional, limit).into_pyobject(py)
-            }
-            Event::CreditExceeded { connection, session } => (10, connection, session).into_pyobject(py),
-            Event::CreditBlocked { connection, session, limit } => (11, connection, session, limit).into_pyobject(py),
-            Event::DatagramId { connection, session } => (12, connection, session).into_pyobject(py),
-            Event::Ready { connection } => (13, connection).into_pyobject(py),
-            Event::StreamsBlocked { connection, session, bidirectional, limit } => {
-                (14, connection, session, bidirectional, limit).into_pyobject(py)
-            }
-            Event::Unreachable { connection, errno, is_remote } => (15, connection, errno, is_remote).into_pyobject(py),
-            Event::SendFailed { destination, errno, count } => {
-                (16, py.None(), errno, count, pair(destination)).into_pyobject(py)
-            }
-            Event::ErrorsRead => (17, py.None()).into_pyobject(py),
-            other => Err(PyRuntimeError::new_err(format!("{other:?} is for waiters only"))),
-        }
     }
 }

@@ -9,9 +9,12 @@ mod address;
 mod buffer;
 mod connection;
 mod endpoint;
+mod event;
+mod figures;
 mod home;
 mod options;
 mod shared;
+mod states;
 mod stream;
 mod tls;
 mod waiter;
@@ -21,26 +24,17 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
-    use pyo3::prelude::*;
-
     #[pymodule_export]
     use super::{
-        connection::{Connection, ConnectionFacts},
+        connection::Connection,
         endpoint::{Endpoint, note_fork, shut_down},
+        event::EngineEvent,
+        figures::{
+            CertificateFacts, ConnectionFacts, ConnectionStats, Credit, DatagramStats, EndpointStats, StreamStats,
+        },
+        states::{CloseCause, ForkStage, HalfState, ReadAnswer},
         stream::Stream,
         tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
         waiter::{Waiter, collect_woken, run_woken},
     };
-
-    #[pymodule_init]
-    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        for (name, value) in [("WAIT", super::stream::WAIT), ("ENDED", super::stream::ENDED)] {
-            module.add(name, value)?;
-        }
-        module.add("OVER_LIMIT", super::stream::OVER_LIMIT)?;
-        for (value, name) in super::endpoint::EVENT_NAMES.iter().enumerate() {
-            module.add(*name, value)?;
-        }
-        Ok(())
-    }
 }

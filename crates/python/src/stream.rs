@@ -11,20 +11,18 @@ use std::{
 
 use bytes::Bytes;
 use pyo3::{
-    IntoPyObjectExt,
-    buffer::PyBuffer,
-    exceptions::{PyBufferError, PyValueError},
-    prelude::*,
-    pybacked::PyBackedBytes,
-    types::{PyBytes, PyDict},
+    IntoPyObjectExt, buffer::PyBuffer, exceptions::PyBufferError, prelude::*, pybacked::PyBackedBytes, types::PyBytes,
 };
 use wtio_engine::{Engine, ReadOutcome};
 
-use crate::{buffer::with_bytes, home::Closed, shared::Shared, waiters::Wait};
-
-pub(crate) const WAIT: i64 = 0;
-pub(crate) const ENDED: i64 = 1;
-pub(crate) const OVER_LIMIT: i64 = 2;
+use crate::{
+    buffer::with_bytes,
+    figures::StreamStats,
+    home::Closed,
+    shared::Shared,
+    states::{HalfState, ReadAnswer},
+    waiters::Wait,
+};
 
 /// Sizes of `bytes` that travel without a copy. Smaller ones are not worth it; of larger ones, the last bytes would keep
 /// more in memory than a stream's queue may hold.
@@ -37,14 +35,14 @@ pub(crate) struct Stream {
     #[pyo3(get)]
     id: u64,
     abandon: AtomicU64,
-    priority: AtomicI32,
+    send_order: AtomicI32,
     /// The library's own: used from callbacks of its loop, and while that loop is being taken down.
     is_raw: bool,
 }
 
 impl Stream {
     pub(crate) fn new(shared: Arc<Shared>, connection: u64, id: u64, is_raw: bool) -> Self {
-        Self { shared, connection, id, abandon: AtomicU64::new(0), priority: AtomicI32::new(0), is_raw }
+        Self { shared, connection, id, abandon: AtomicU64::new(0), send_order: AtomicI32::new(0), is_raw }
     }
 
     /// Raise RuntimeError unless the caller is on the stream's event loop.
@@ -68,9 +66,9 @@ impl Stream {
                 })?;
                 Ok(bytes.into_any())
             }
-            ReadOutcome::Wait => WAIT.into_bound_py_any(py),
-            ReadOutcome::Ended => ENDED.into_bound_py_any(py),
-            ReadOutcome::OverLimit => OVER_LIMIT.into_bound_py_any(py),
+            ReadOutcome::Wait => ReadAnswer::Wait.into_bound_py_any(py),
+            ReadOutcome::Ended => ReadAnswer::Ended.into_bound_py_any(py),
+            ReadOutcome::OverLimit => ReadAnswer::OverLimit.into_bound_py_any(py),
         }
     }
 }
@@ -98,7 +96,7 @@ impl Stream {
     }
 
     #[expect(unsafe_code, reason = "the buffer protocol hands out a pointer")]
-    fn read_into(&self, buffer: &Bound<'_, PyAny>) -> PyResult<i64> {
+    fn read_into<'py>(&self, buffer: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = buffer.py();
         let view = PyBuffer::<u8>::get(buffer)?;
         if view.readonly() || !view.is_c_contiguous() {
@@ -113,10 +111,10 @@ impl Stream {
                 // the GIL is held, so no Python code touches it.
                 let out = unsafe { std::slice::from_raw_parts_mut(view.buf_ptr().cast::<u8>(), length) };
                 self.shared.act(py, |engine, now| engine.take(now, self.connection, self.id, out));
-                i64::try_from(length).map_err(|_| PyValueError::new_err("buffer too large"))
+                length.into_bound_py_any(py)
             }
-            ReadOutcome::Wait => Ok(-1),
-            ReadOutcome::Ended | ReadOutcome::OverLimit => Ok(-2),
+            ReadOutcome::Wait => ReadAnswer::Wait.into_bound_py_any(py),
+            ReadOutcome::Ended | ReadOutcome::OverLimit => ReadAnswer::Ended.into_bound_py_any(py),
         }
     }
 
@@ -133,8 +131,8 @@ impl Stream {
         self.read_with(py, |engine, now| engine.prepare_all(now, self.connection, self.id, limit))
     }
 
-    fn receive_state(&self) -> (&'static str, u64) {
-        self.shared.look(|engine| engine.receive_state(self.connection, self.id)).name()
+    fn receive_state(&self) -> HalfState {
+        self.shared.look(|engine| engine.receive_state(self.connection, self.id)).into()
     }
 
     fn wait_readable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -181,8 +179,8 @@ impl Stream {
         Ok(self.shared.act(py, |engine, now| engine.reset(now, self.connection, self.id, code)))
     }
 
-    fn send_state(&self) -> (&'static str, u64) {
-        self.shared.look(|engine| engine.send_state(self.connection, self.id)).name()
+    fn send_state(&self) -> HalfState {
+        self.shared.look(|engine| engine.send_state(self.connection, self.id)).into()
     }
 
     fn wait_writable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -209,36 +207,22 @@ impl Stream {
     }
 
     #[getter]
-    fn priority(&self) -> i32 {
-        self.priority.load(Ordering::Relaxed)
+    fn send_order(&self) -> i32 {
+        self.send_order.load(Ordering::Relaxed)
     }
 
     #[setter]
-    fn set_priority(&self, py: Python<'_>, priority: i32) -> PyResult<()> {
+    fn set_send_order(&self, py: Python<'_>, send_order: i32) -> PyResult<()> {
         self.check(py, Closed::Refused)?;
-        self.priority.store(priority, Ordering::Relaxed);
-        self.shared.look(|engine| engine.set_priority(self.connection, self.id, priority));
+        self.send_order.store(send_order, Ordering::Relaxed);
+        self.shared.look(|engine| engine.set_priority(self.connection, self.id, send_order));
         Ok(())
     }
 
-    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let dict = PyDict::new(py);
-        let stats = self.shared.look_now(|engine, now| engine.stream_stats(now, self.connection, self.id));
-        let Some(stats) = stats else {
-            return Ok(dict);
-        };
-        dict.set_item("written", stats.written)?;
-        dict.set_item("sent", stats.sent)?;
-        dict.set_item("acked", stats.acked)?;
-        dict.set_item("received", stats.received)?;
-        dict.set_item("read", stats.read)?;
-        dict.set_item("send_buffered", stats.send_buffered)?;
-        dict.set_item("receive_buffered", stats.receive_buffered)?;
-        dict.set_item("blocked", stats.blocked)?;
-        dict.set_item("created", self.shared.seconds(stats.created))?;
-        dict.set_item("first_byte", stats.first_byte.map(|at| self.shared.seconds(at)))?;
-        dict.set_item("ended", stats.ended.map(|at| self.shared.seconds(at)))?;
-        Ok(dict)
+    fn stats(&self) -> StreamStats {
+        self.shared
+            .look_now(|engine, now| engine.stream_stats(now, self.connection, self.id))
+            .map_or_else(StreamStats::default, |stats| StreamStats::new(&stats, &self.shared))
     }
 }
 

@@ -8,6 +8,8 @@ use pyo3::{
 };
 use wtio_engine::{SetupError, tls};
 
+use crate::figures::CertificateFacts;
+
 create_exception!(_core, TlsError, PyException, "A certificate, key or trust setting that cannot be used.");
 
 /// The one place where the engine's errors become Python's.
@@ -88,12 +90,9 @@ pub(crate) fn generate_certificate(
     Ok((PyBytes::new(py, certificate.as_bytes()), PyBytes::new(py, key.as_bytes()), PyBytes::new(py, &der)))
 }
 
-type Facts = (i64, i64, String, String, String, Vec<String>);
-
 #[pyfunction]
-pub(crate) fn certificate_facts(der: &[u8]) -> PyResult<Facts> {
-    let facts = tls::certificate_facts(der).map_err(raise)?;
-    Ok((facts.not_before, facts.not_after, facts.key_algorithm, facts.subject, facts.issuer, facts.names))
+pub(crate) fn certificate_facts(der: &[u8]) -> PyResult<CertificateFacts> {
+    tls::certificate_facts(der).map(CertificateFacts::new).map_err(raise)
 }
 
 #[pyfunction]

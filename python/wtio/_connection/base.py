@@ -8,7 +8,7 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 
     engine event ──► handle ──► H3Connection ──► outputs: engine streams
           │                          └─────────► events: sessions, client, server
-          └──► EVENT_STREAM ──► session, or kept until it is established
+          └──► DataStream ──► session, or kept until it is established
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections import deque
 from functools import lru_cache
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import ref
 
-from wtio import _core
+from wtio._core import CloseCause, EngineEvent, ReadAnswer
 from wtio._facts import CloseInfo
 from wtio._reporting import Snapshot, session_report
 from wtio._session_state import SessionState
 from wtio._waiting import Flag
-from wtio._words import loss_in_words
+from wtio._words import Loss, loss_in_words
 from wtio.errors import RemoteProtocolError
 from wtio.protocol.capsules import CapsuleType, cut_reason, encode_limit
 from wtio.protocol.codes import ErrorCodes, describe
@@ -50,9 +50,10 @@ from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from wtio._driver import Driver, EngineEvent
+    from wtio import _core
+    from wtio._driver import Driver
     from wtio._facts import SessionFacts
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
@@ -75,8 +76,8 @@ _RECORDS_PER_SECOND: Final = 100
 _REQUESTS_PER_SECOND: Final = 10
 _BYTES_PER_RECORD: Final = 16
 _MOST_SAVED: Final = 65536
-# Who ended the sessions of a lost connection, by what the engine calls the cause; anything else is the transport.
-_CLOSED_BY: Final[dict[str, ClosedBy]] = {"application": "peer", "local": "local"}
+# Who ended the sessions of a lost connection; for any other cause it is the transport.
+_CLOSED_BY: Final[dict[CloseCause, ClosedBy]] = {CloseCause.APPLICATION: "peer", CloseCause.LOCAL: "local"}
 
 
 class _Pending:
@@ -103,7 +104,8 @@ class _Earnings:
 
     def records(self) -> int:
         """Return how many records without effect the peer has earned since this was last asked."""
-        sent = int(self._core.stats().get("bytes_sent", self._sent))
+        # The engine says 0 once it has forgotten the connection.
+        sent = max(self._core.stats().bytes_sent, self._sent)
         count = (sent - self._sent) // _BYTES_PER_RECORD
         self._sent += count * _BYTES_PER_RECORD
         by_time = int((self._loop.time() - self._records_at) * _RECORDS_PER_SECOND)
@@ -226,8 +228,8 @@ class Connection:
         # Those that are not over on both sides, at most as many as there may be CONNECT streams.
         self.sessions = Sessions()
         self.is_lost = False
-        self.loss: tuple[str, int, str] | None = None
-        """Cause, code and reason of the connection's end, as the engine gives them."""
+        self.loss: Loss | None = None
+        """How the connection ended; None while it lasts."""
         self._final_facts: _core.ConnectionFacts | None = None
         self.lost = Flag()
         # Never more than may be open at once.
@@ -265,7 +267,7 @@ class Connection:
     def session_over(self, session: SessionState) -> None:
         """Nothing will happen on a session any more."""
 
-    def connection_lost(self, cause: str, code: int, reason: str) -> None:
+    def connection_lost(self) -> None:
         """The connection is gone; its sessions have been told."""
 
     # -- for reports
@@ -311,13 +313,58 @@ class Connection:
     # -- events of the engine
 
     def handle(self, event: EngineEvent) -> None:
-        """Take an event of the engine."""
-        _HANDLERS[event[0]](self, event)
-
-    def _ready(self, _: EngineEvent) -> None:
-        # A server's SETTINGS need not wait for the client's last flight (RFC 9114, section 7.2.4.2): sent with the
-        # first one, they spare the client a round trip before its CONNECT.
-        self._start()
+        """Take an event of the engine, then do what the HTTP/3 layer makes of it. The frequent ones come first."""
+        match event:
+            case EngineEvent.DataStream(stream=stream, session_id=session_id):
+                session = self.sessions.get(session_id)
+                if session is not None:
+                    if session.is_closed:
+                        self._refuse(stream, _GONE)
+                    else:
+                        session.take_stream(stream)
+                    # The HTTP/3 layer has no part in it, and every request comes this way.
+                    return
+                self._take_without_session(stream, session_id)
+            case EngineEvent.RawReadable(stream_id=stream_id):
+                self._read_raw(stream_id)
+            case EngineEvent.RawStream(stream=stream):
+                self._take_raw(stream)
+                return
+            case EngineEvent.Ready():
+                # A server's SETTINGS need not wait for the client's last flight (RFC 9114, section 7.2.4.2): sent with
+                # the first one, they spare the client a round trip before its CONNECT.
+                self._start()
+            case EngineEvent.Connected():
+                self._start()
+                self.connected()
+            case EngineEvent.Closed(cause=cause, code=code, reason=reason, facts=facts):
+                self._final_facts = facts
+                self._lose(Loss(cause, code, reason))
+                return
+            case EngineEvent.CreditDue(session_id=session_id, limit=limit):
+                self.h3.send_capsule(session_id, encode_limit(CapsuleType.WT_MAX_DATA, limit))
+            case EngineEvent.StreamsDue(session_id=session_id, bidirectional=bidirectional, limit=limit):
+                kind = CapsuleType.WT_MAX_STREAMS_BIDI if bidirectional else CapsuleType.WT_MAX_STREAMS_UNI
+                self.h3.send_capsule(session_id, encode_limit(kind, limit))
+            case EngineEvent.CreditBlocked(session_id=session_id, limit=limit):
+                self.h3.send_capsule(session_id, encode_limit(CapsuleType.WT_DATA_BLOCKED, limit))
+            case EngineEvent.StreamsBlocked(session_id=session_id, bidirectional=bidirectional, limit=limit):
+                kind = CapsuleType.WT_STREAMS_BLOCKED_BIDI if bidirectional else CapsuleType.WT_STREAMS_BLOCKED_UNI
+                self.h3.send_capsule(session_id, encode_limit(kind, limit))
+            case EngineEvent.CreditExceeded(session_id=session_id):
+                self._end_exceeded(session_id)
+            case EngineEvent.RawStopped(stream_id=stream_id, wire_code=wire_code):
+                self.h3.receive_stop(stream_id, wire_code)
+            case EngineEvent.DatagramId(session_id=session_id):
+                self.h3.check_session_id(session_id)
+            case EngineEvent.DatagramError():
+                # RFC 9297, section 2.1.
+                self.h3.fail(ErrorCodes.H3_DATAGRAM_ERROR, "datagram without a valid quarter stream id")
+            case EngineEvent.Unreachable(errno=errno, is_remote=is_remote):
+                self.unreachable(errno, is_remote)
+            case _:
+                raise AssertionError(f"no connection handles {event!r}")
+        self._pump()
 
     def _start(self) -> None:
         if not self._has_started:
@@ -326,40 +373,24 @@ class Connection:
             if parameters is not None:
                 self.h3.peer_transport = read_peer_transport(parameters)
             self.h3.start()
-            self._pump()
 
-    def _connected(self, _: EngineEvent) -> None:
-        self._start()
-        self.connected()
-
-    def _data_stream(self, event: EngineEvent) -> None:
-        stream: _core.Stream = event[2]
-        number: int = event[3]
-        session = self.sessions.get(number)
-        if session is not None:
-            if session.is_closed:
-                self._refuse(stream, _GONE)
-            else:
-                session.take_stream(stream)
-            return
-        # Section 4.6: the session may be on its way, in another packet.
-        if not self.h3.check_session_id(number):
-            self._pump()
+    def _take_without_session(self, stream: _core.Stream, session_id: int) -> None:
+        """Keep a data stream until its session is there: that may be on its way, in another packet (section 4.6)."""
+        if not self.h3.check_session_id(session_id):
             return
         if self._early_count >= self.limits.early_streams:
             self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self.h3.note_refused()
-            self._pump()
             return
         if self._early is None:
             self._early = {}
-        self._early.setdefault(number, []).append(stream)
+        self._early.setdefault(session_id, []).append(stream)
         self._early_count += 1
         if self._early_timer is None:
             self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
 
-    def _raw_stream(self, event: EngineEvent) -> None:
-        stream: _core.Stream = event[2]
+    def _take_raw(self, stream: _core.Stream) -> None:
+        """Keep a stream that is the HTTP/3 layer's; ``RawReadable`` follows."""
         stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
         self._raw[stream.id] = stream
         # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
@@ -369,89 +400,49 @@ class Connection:
                 # The two QPACK streams take nothing from what sessions may have.
                 self.core.set_concurrent_streams(False, self.limits.unidirectional_streams + self._critical)
 
-    def _raw_readable(self, event: EngineEvent) -> None:
-        number: int = event[2]
-        stream = self._raw.get(number)
+    def _read_raw(self, stream_id: int) -> None:
+        """Give the HTTP/3 layer all that has arrived on a raw stream."""
+        stream = self._raw.get(stream_id)
         if stream is None or self.is_lost:
             return
         data = stream.read(_READ_SIZE)
         while isinstance(data, bytes):
             # The end is seen together with the last bytes, which saves the layer above a call.
-            self.h3.receive_data(number, data, stream.receive_state()[0] == "ended")
+            self.h3.receive_data(stream_id, data, stream.receive_state().is_ended)
             data = stream.read(_READ_SIZE)
-        if data == _core.ENDED:
-            state, code = stream.receive_state()
-            if state == "ended":
-                self.h3.receive_data(number, b"", True)
-            elif state == "reset":
-                self.h3.receive_reset(number, code)
-        self._pump()
+        if data is ReadAnswer.ENDED:
+            state = stream.receive_state()
+            if state.is_ended:
+                self.h3.receive_data(stream_id, b"", True)
+            elif state.is_reset:
+                self.h3.receive_reset(stream_id, state.wire_code)
         self.raw_taken()
 
-    def _raw_stopped(self, event: EngineEvent) -> None:
-        number: int = event[2]
-        self.h3.receive_stop(number, event[3])
-        self._pump()
-
-    def _datagram_error(self, _: EngineEvent) -> None:
-        # RFC 9297, section 2.1.
-        self.h3.fail(ErrorCodes.H3_DATAGRAM_ERROR, "datagram without a valid quarter stream id")
-        self._pump()
-
-    def _datagram_id(self, event: EngineEvent) -> None:
-        self.h3.check_session_id(event[2])
-        self._pump()
-
-    def _credit_due(self, event: EngineEvent) -> None:
-        self.h3.send_capsule(event[2], encode_limit(CapsuleType.WT_MAX_DATA, event[3]))
-        self._pump()
-
-    def _streams_due(self, event: EngineEvent) -> None:
-        kind = CapsuleType.WT_MAX_STREAMS_BIDI if event[3] else CapsuleType.WT_MAX_STREAMS_UNI
-        self.h3.send_capsule(event[2], encode_limit(kind, event[4]))
-        self._pump()
-
-    def _credit_blocked(self, event: EngineEvent) -> None:
-        self.h3.send_capsule(event[2], encode_limit(CapsuleType.WT_DATA_BLOCKED, event[3]))
-        self._pump()
-
-    def _streams_blocked(self, event: EngineEvent) -> None:
-        kind = CapsuleType.WT_STREAMS_BLOCKED_BIDI if event[3] else CapsuleType.WT_STREAMS_BLOCKED_UNI
-        self.h3.send_capsule(event[2], encode_limit(kind, event[4]))
-        self._pump()
-
-    def _credit_exceeded(self, event: EngineEvent) -> None:
-        session = self.sessions.get(event[2])
+    def _end_exceeded(self, session_id: int) -> None:
+        """End a session whose peer broke a limit."""
+        session = self.sessions.get(session_id)
         if session is not None and not session.is_closed:
             words = "the peer sent more than the session's flow control allows"
             cause = RemoteProtocolError(words, error_code=ErrorCodes.WT_FLOW_CONTROL_ERROR)
             self._end_session(session, CloseInfo(None, words, "transport"), cause)
-            self.h3.abort_session(session.session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
-            self._pump()
-
-    def _unreachable(self, event: EngineEvent) -> None:
-        self.unreachable(event[2], event[3])
-
-    def _closed(self, event: EngineEvent) -> None:
-        cause, code, reason = event[2], event[3], event[4]
-        self._final_facts = event[5]
-        self._lose(cause, code, reason)
+            self.h3.abort_session(session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
 
     def break_off(self, error: Exception) -> None:
         """End everything because of a defect of ours."""
         if not self.is_lost:
             self.loop.call_soon(self._close_core, ErrorCodes.H3_INTERNAL_ERROR, "internal error")
-            self._lose("local", ErrorCodes.H3_INTERNAL_ERROR, f"internal error of wtio: {error!r}")
+            reason = f"internal error of wtio: {error!r}"
+            self._lose(Loss(CloseCause.LOCAL, ErrorCodes.H3_INTERNAL_ERROR, reason))
 
-    def _lose(self, cause: str, code: int, reason: str) -> None:
+    def _lose(self, loss: Loss) -> None:
         if self.is_lost:
             return
         self.is_lost = True
-        self.loss = (cause, code, reason)
-        words = loss_in_words(cause, code, reason, idle=self.timeouts.idle)
+        self.loss = loss
+        words = loss_in_words(loss, idle=self.timeouts.idle)
         if self._violation is not None:
             words = str(self._violation)
-        info = CloseInfo(None, words, _CLOSED_BY.get(cause, "transport"))
+        info = CloseInfo(None, words, _CLOSED_BY.get(loss.cause, "transport"))
         self._forget_early(list(self._early or ()))
         if self._early_timer is not None:
             self._early_timer.cancel()
@@ -481,8 +472,7 @@ class Connection:
                 self.loop.call_soon(self._end_some, ending)
             else:
                 self._raw.clear()
-                assert self.loss is not None
-                self.connection_lost(*self.loss)
+                self.connection_lost()
                 self.lost.set()
 
     # -- what sessions ask for
@@ -791,30 +781,11 @@ class Connection:
             # A peer should allow three streams at once (RFC 9114, section 6.2), but nothing forces it to.
             future = self.loop.create_future()
             future.add_done_callback(lambda _: self._open_control())
-            self.core.wait_streams(False, 0, future)
+            self.core.wait_streams(False, future)
             return
         self._control = stream
         waiting, self._control_waiting = self._control_waiting, None
         self._send(Role.CONTROL, bytes(waiting), False)
-
-
-_HANDLERS: Final[dict[int, Callable[[Any, EngineEvent], None]]] = {
-    _core.EVENT_READY: Connection._ready,
-    _core.EVENT_CONNECTED: Connection._connected,
-    _core.EVENT_CLOSED: Connection._closed,
-    _core.EVENT_STREAM: Connection._data_stream,
-    _core.EVENT_RAW_STREAM: Connection._raw_stream,
-    _core.EVENT_RAW_READABLE: Connection._raw_readable,
-    _core.EVENT_RAW_STOPPED: Connection._raw_stopped,
-    _core.EVENT_DATAGRAM_ERROR: Connection._datagram_error,
-    _core.EVENT_CREDIT_DUE: Connection._credit_due,
-    _core.EVENT_STREAMS_DUE: Connection._streams_due,
-    _core.EVENT_CREDIT_EXCEEDED: Connection._credit_exceeded,
-    _core.EVENT_CREDIT_BLOCKED: Connection._credit_blocked,
-    _core.EVENT_STREAMS_BLOCKED: Connection._streams_blocked,
-    _core.EVENT_DATAGRAM_ID: Connection._datagram_id,
-    _core.EVENT_UNREACHABLE: Connection._unreachable,
-}
 
 
 @lru_cache(maxsize=64)

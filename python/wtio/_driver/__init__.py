@@ -11,23 +11,20 @@ import logging
 from abc import ABC, abstractmethod
 from asyncio import current_task
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from wtio import _core
-from wtio._core import collect_woken, run_woken
+from wtio._core import EngineEvent, collect_woken, run_woken
 from wtio._words import describe_errno, system_error_hint
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from wtio import _core
     from wtio._options import EndpointOptions
     from wtio._waiting import Waker
 
 _logger = logging.getLogger("wtio.network")
-
-EngineEvent = tuple[Any, ...]
-"""(kind, connection id, …); the kinds and what follows are listed in ``_core.pyi``."""
 
 
 class Handler(Protocol):
@@ -67,7 +64,8 @@ class Driver(ABC):
         self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
         self.on_failure: Callable[[Exception], None] | None = None
         self.is_closed = False
-        self._handlers: dict[int, Handler] = {}
+        # By connection ID. None stands for nobody: it is what events of the endpoint itself have.
+        self._handlers: dict[int | None, Handler] = {}
         self._is_debugged = loop.get_debug()
         self._closes_when_idle = False
         self._is_flush_scheduled = False
@@ -160,7 +158,7 @@ class Driver(ABC):
                     if not self.is_closed:
                         self._schedule_flush()
 
-    def _pass_on(self, wakes: list[Waker], events: list[tuple[object, ...]]) -> None:
+    def _pass_on(self, wakes: list[Waker], events: list[EngineEvent]) -> None:
         held, self._flushes_at_end = self._flushes_at_end, True
         try:
             for waker in wakes:
@@ -181,19 +179,21 @@ class Driver(ABC):
             self.close()
 
     def _pass_on_event(self, event: EngineEvent) -> None:
-        kind, connection = event[0], event[1]
-        handler = self._handlers.get(connection)
+        connection_id = event.connection_id
+        handler = self._handlers.get(connection_id)
         if handler is None:
-            if kind == _core.EVENT_INCOMING:
-                if self.on_incoming is not None:
-                    self._handlers[connection] = self.on_incoming(self, event[2])
-            elif kind == _core.EVENT_SEND_FAILED:
-                self._log_failure(event[2], event[3], event[4])
-            elif kind == _core.EVENT_ERRORS_READ:
-                self._errors_read()
+            match event:
+                case EngineEvent.Incoming(connection=connection):
+                    if self.on_incoming is not None:
+                        self._handlers[connection_id] = self.on_incoming(self, connection)
+                case EngineEvent.SendFailed(errno=number, count=count, destination=destination):
+                    self._log_failure(number, count, destination)
+                case EngineEvent.ErrorsRead():
+                    self._errors_read()
+            # Others are late: nobody handles their connection any more.
             return
-        if kind == _core.EVENT_CLOSED:
-            del self._handlers[connection]
+        if isinstance(event, EngineEvent.Closed):
+            del self._handlers[connection_id]
         try:
             handler.handle(event)
         except Exception as error:

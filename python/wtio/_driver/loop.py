@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
+from wtio._core import ForkStage
 from wtio._driver import Address, Driver
 
 if TYPE_CHECKING:
@@ -28,9 +29,9 @@ _TIMER_SLACK: Final = 0.0005
 # forked child has none.
 atexit.register(_core.shut_down)
 os.register_at_fork(
-    before=partial(_core.note_fork, "before"),
-    after_in_parent=partial(_core.note_fork, "parent"),
-    after_in_child=partial(_core.note_fork, "child"),
+    before=partial(_core.note_fork, ForkStage.BEFORE),
+    after_in_parent=partial(_core.note_fork, ForkStage.PARENT),
+    after_in_child=partial(_core.note_fork, ForkStage.CHILD),
 )
 
 

@@ -1,0 +1,225 @@
+//! What is known and counted: frozen classes whose attributes are made into Python's objects when somebody asks.
+
+use pyo3::{prelude::*, types::PyBytes};
+
+use crate::{address::pair, shared::Shared};
+
+/// What is known of a connection.
+#[pyclass(frozen, module = "wtio._core")]
+pub(crate) struct ConnectionFacts(pub(crate) wtio_engine::ConnectionFacts);
+
+#[pymethods]
+impl ConnectionFacts {
+    #[getter]
+    fn remote_address(&self) -> (String, u16) {
+        pair(self.0.remote)
+    }
+
+    #[getter]
+    fn alpn<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.0.alpn.as_ref().map(|name| PyBytes::new(py, name))
+    }
+
+    #[getter]
+    fn cipher(&self) -> Option<&'static str> {
+        self.0.cipher
+    }
+
+    #[getter]
+    fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
+        let parameters = self.0.parameters.as_ref()?;
+        Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())
+    }
+
+    #[getter]
+    fn server_name(&self) -> Option<&str> {
+        self.0.server_name.as_deref()
+    }
+
+    #[getter]
+    fn certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.certificates.iter().map(|der| PyBytes::new(py, der)).collect()
+    }
+
+    #[getter]
+    fn is_refused(&self) -> bool {
+        self.0.is_refused
+    }
+
+    #[getter]
+    fn is_closed_by_peer(&self) -> bool {
+        self.0.is_closed_by_peer
+    }
+
+    #[getter]
+    fn max_datagram_payload(&self) -> Option<usize> {
+        self.0.max_datagram
+    }
+
+    #[getter]
+    fn mtu(&self) -> u16 {
+        self.0.mtu
+    }
+
+    #[getter]
+    fn datagrams_sent(&self) -> u64 {
+        self.0.datagrams_sent
+    }
+
+    #[getter]
+    fn datagrams_received(&self) -> u64 {
+        self.0.datagrams_received
+    }
+}
+
+/// Figures of a connection; all 0 once the engine has forgotten it.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+#[derive(Default)]
+pub(crate) struct ConnectionStats {
+    rtt: f64,
+    min_rtt: f64,
+    congestion_window: u64,
+    congestion_events: u64,
+    mtu: u16,
+    bytes_sent: u64,
+    bytes_received: u64,
+    packets_sent: u64,
+    packets_received: u64,
+    acks_received: u64,
+    packets_lost: u64,
+    bytes_lost: u64,
+    send_calls: u64,
+}
+
+impl ConnectionStats {
+    pub(crate) fn new(stats: &wtio_engine::ConnectionStats) -> Self {
+        Self {
+            rtt: stats.rtt.as_secs_f64(),
+            min_rtt: stats.min_rtt.as_secs_f64(),
+            congestion_window: stats.congestion_window,
+            congestion_events: stats.congestion_events,
+            mtu: stats.mtu,
+            bytes_sent: stats.bytes_sent,
+            bytes_received: stats.bytes_received,
+            packets_sent: stats.packets_sent,
+            packets_received: stats.packets_received,
+            acks_received: stats.acks_received,
+            packets_lost: stats.packets_lost,
+            bytes_lost: stats.bytes_lost,
+            send_calls: stats.send_calls,
+        }
+    }
+}
+
+/// Figures of a session's datagrams; all 0 for a session that is not registered.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct DatagramStats {
+    sent: u64,
+    received: u64,
+    dropped_outgoing: u64,
+    expired_outgoing: u64,
+    dropped_incoming: u64,
+    queued_incoming: u64,
+}
+
+impl DatagramStats {
+    pub(crate) fn new(stats: &wtio_engine::session::DatagramStats) -> Self {
+        Self {
+            sent: stats.sent,
+            received: stats.received,
+            dropped_outgoing: stats.dropped_outgoing,
+            expired_outgoing: stats.expired_outgoing,
+            dropped_incoming: stats.dropped_incoming,
+            queued_incoming: stats.queued_incoming,
+        }
+    }
+}
+
+/// Where a session's flow control stands.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct Credit {
+    stream_bytes_sent: u64,
+    stream_bytes_received: u64,
+    send_credit: Option<u64>,
+    bidirectional_stream_credit: Option<u64>,
+    unidirectional_stream_credit: Option<u64>,
+}
+
+impl Credit {
+    pub(crate) fn new(credit: &wtio_engine::session::Credit) -> Self {
+        let [bidirectional, unidirectional] = credit.stream_credit.map_or([None; 2], |streams| streams.map(Some));
+        Self {
+            stream_bytes_sent: credit.sent,
+            stream_bytes_received: credit.received,
+            send_credit: credit.send_credit,
+            bidirectional_stream_credit: bidirectional,
+            unidirectional_stream_credit: unidirectional,
+        }
+    }
+}
+
+/// Figures of a stream; all 0 once the engine has forgotten it.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+#[derive(Default)]
+pub(crate) struct StreamStats {
+    bytes_written: u64,
+    bytes_sent: u64,
+    bytes_acknowledged: u64,
+    bytes_received: u64,
+    bytes_read: u64,
+    send_buffered: u64,
+    receive_buffered: u64,
+    blocked_seconds: f64,
+    created_at: Option<f64>,
+    first_byte_at: Option<f64>,
+    ended_at: Option<f64>,
+}
+
+impl StreamStats {
+    pub(crate) fn new(stats: &wtio_engine::StreamStats, shared: &Shared) -> Self {
+        Self {
+            bytes_written: stats.written,
+            bytes_sent: stats.sent,
+            bytes_acknowledged: stats.acked,
+            bytes_received: stats.received,
+            bytes_read: stats.read,
+            send_buffered: stats.send_buffered,
+            receive_buffered: stats.receive_buffered,
+            blocked_seconds: stats.blocked,
+            created_at: Some(shared.seconds(stats.created)),
+            first_byte_at: stats.first_byte.map(|at| shared.seconds(at)),
+            ended_at: stats.ended.map(|at| shared.seconds(at)),
+        }
+    }
+}
+
+/// Figures of an endpoint.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct EndpointStats {
+    pub(crate) connections: usize,
+    pub(crate) gso_segments: usize,
+}
+
+/// What a certificate says.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct CertificateFacts {
+    not_before: i64,
+    not_after: i64,
+    key_algorithm: String,
+    subject: String,
+    issuer: String,
+    names: Vec<String>,
+}
+
+impl CertificateFacts {
+    pub(crate) fn new(facts: wtio_engine::tls::CertificateFacts) -> Self {
+        Self {
+            not_before: facts.not_before,
+            not_after: facts.not_after,
+            key_algorithm: facts.key_algorithm,
+            subject: facts.subject,
+            issuer: facts.issuer,
+            names: facts.names,
+        }
+    }
+}
