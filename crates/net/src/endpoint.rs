@@ -17,11 +17,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wtio_engine::{Engine, Event};
 
 use crate::{
-    guardian::{self, GRACE},
     handoff::Handoff,
     poller::{NAMELESS, Poller},
     sending::Trouble,
     udp::UdpEndpoint,
+    watch::{GRACE, Look, Watch},
 };
 
 /// Send calls in one drive.
@@ -78,47 +78,6 @@ impl Drop for Sleeper {
         // The thread sees that the endpoint is closed or gone, and ends.
         self.wake();
     }
-}
-
-/// What the guardian learns of an endpoint that it does not look at.
-#[derive(Debug)]
-struct Watch {
-    id: u64,
-    /// Ids of endpoints to look at again. Sending never blocks.
-    touched: Sender<u64>,
-    /// The guardian relies on the socket and the timer to tell it when something waits.
-    is_left_alone: bool,
-}
-
-impl Watch {
-    /// The endpoint was used: output or an earlier timer may be there now.
-    fn touch(&mut self) {
-        if std::mem::take(&mut self.is_left_alone) {
-            // Without a guardian there is nobody to tell.
-            let _ = self.touched.send(self.id);
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // The guardian sees that the endpoint is closed or gone, and forgets it.
-        self.touch();
-    }
-}
-
-/// What the guardian sees in an endpoint.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    Closed,
-    /// Something waits that the loop should have seen to by now.
-    Waiting,
-    /// Nothing waits.
-    Idle,
-    /// Nothing waits before this timer unless the guardian is told so, by the poller or the channel.
-    LeftAlone {
-        timer: Option<Instant>,
-    },
 }
 
 /// The engine has panicked, a defect: what the panic said. Its connections are gone.
@@ -234,16 +193,7 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Open the socket, and put the endpoint under the guardian's eyes or start its thread.
-    ///
-    /// # Errors
-    /// Whatever the system answers: address in use, not available, no permission, no thread to be had.
-    pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
-        self.open(address, dual_stack)?;
-        guardian::watch(self).inspect_err(|_| self.close())
-    }
-
-    /// Open the socket alone.
+    /// Open the socket alone; `bind`, beside the guardian, also has somebody look after it.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         // A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
         let hears_errors = !self.lock().engine.is_server();
@@ -425,7 +375,7 @@ impl Endpoint {
         }
         match &mut state.watch {
             Some(watch) => {
-                watch.is_left_alone = true;
+                watch.leave_alone();
                 Look::LeftAlone { timer }
             }
             None => Look::Idle,
@@ -519,7 +469,7 @@ impl Endpoint {
             && poller.add(socket.as_fd(), id).is_ok()
             && Poller::NAMES_SOCKETS
         {
-            state.watch = Some(Watch { id, touched, is_left_alone: false });
+            state.watch = Some(Watch::new(id, touched));
         }
     }
 }
@@ -632,7 +582,7 @@ mod tests {
     use wtio_engine::tls::{ClientTls, Trust};
 
     use super::*;
-    use crate::guardian::common;
+    use crate::guardian::{self, common};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -16,6 +16,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
     io::{self, Write},
+    net::SocketAddr,
     os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -27,14 +28,13 @@ use std::{
 };
 
 use crate::{
-    endpoint::{Endpoint, Io, Look},
+    endpoint::{Endpoint, Io},
     poller::{Poller, Ready},
+    watch::{GRACE, Look},
 };
 
 /// How often busy endpoints are looked at.
 const TICK: Duration = Duration::from_millis(1);
-/// How long something may wait before the guardian steps in.
-pub(crate) const GRACE: Duration = Duration::from_millis(3);
 /// Time without a drive after which all endpoints count as quiet.
 const QUIET: Duration = Duration::from_millis(50);
 /// Longest sleep, after which closed endpoints are forgotten.
@@ -101,6 +101,17 @@ pub fn after_fork(is_child: bool) {
         // Handles of threads that exist in the parent only: joining them would wait for ever.
         std::mem::forget(registry.guardian.take());
         registry.own_threads.drain(..).for_each(std::mem::forget);
+    }
+}
+
+impl Endpoint {
+    /// Open the socket, and put the endpoint under the guardian's eyes or start its thread.
+    ///
+    /// # Errors
+    /// Whatever the system answers: address in use, not available, no permission, no thread to be had.
+    pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
+        self.open(address, dual_stack)?;
+        watch(self).inspect_err(|_| self.close())
     }
 }
 

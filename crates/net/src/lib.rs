@@ -15,6 +15,7 @@ mod packets;
 mod poller;
 mod sending;
 mod udp;
+mod watch;
 
 pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
