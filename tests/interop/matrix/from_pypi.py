@@ -106,6 +106,5 @@ WEB_TRANSPORT_QUINN_SERVER = ProgramServer(
         "drain": _NO_DRAIN,
         "subprotocol": _NO_SUBPROTOCOL,
         "rejection": Difference("closes the QUIC connection when it rejects, and its answer is never sent"),
-        "stop": Difference("as a server, a STOP_SENDING of its own did not come in 2 of 5 runs on a busy machine"),
     },
 )

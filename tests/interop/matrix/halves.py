@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING
 
-from tests.interop.peer_session import PeerSessionClosed, PeerStreamReset
+from tests.interop.peer_session import PeerSessionClosed, PeerStreamReset, PeerStreamStopped
 
 from .rows import SUBPROTOCOLS, Script, bulk_data
 
@@ -344,7 +344,11 @@ async def _serve_reset(session: Session, script: Script) -> Report:
 async def _serve_stop(session: Session, script: Script) -> Report:
     async def turn(stream: Stream, code: int) -> int | None:
         stream.stop(code)
-        await stream.write(b"x")
+        try:
+            await stream.write(b"x")
+        except PeerStreamStopped as stopped:
+            # The client's answer can be here before this is written.
+            return stopped.code
         return await stream.stopped
 
     return await _serve_codes(session, turn)
