@@ -1,7 +1,8 @@
 //! Congestion control over a set of paths, in virtual time: `make bench ARGS=--paths`.
 //!
-//! Prints one table in Markdown. Each controller alone on each path, then each beside a flow of CUBIC, which begins with it,
-//! for 60 seconds. The processor time that it takes has no influence on the figures.
+//! Prints two tables in Markdown. In the first each controller is alone on each path, then beside a flow of CUBIC, which
+//! begins with it, for 60 seconds. The second has what else a path can be, and flows that are not alike, for the default
+//! and for CUBIC. The processor time that it takes has no influence on the figures.
 
 #![allow(clippy::print_stdout, reason = "its output is read by benchmarks/run.py")]
 
@@ -10,7 +11,11 @@ mod paths;
 
 use std::io::Write;
 
-use paths::{CONTROLLERS, Flow, SECONDS, SET, run};
+use paths::{CONTROLLERS, DEFAULT, Flow, Outcome, Path, SECONDS, SET, path, run};
+
+/// Seconds between the beginnings of two flows, and from when on both are looked at.
+const LATE: f64 = 5.0;
+const SETTLED: usize = 30;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -31,4 +36,50 @@ fn main() {
         }
         println!("|");
     }
+    if wanted.is_empty() || wanted.iter().any(|name| name == "others") {
+        others();
+    }
+}
+
+/// What else a path can be, and flows that are not alike.
+fn others() {
+    let rows: [(&str, fn(&'static str) -> String); 7] = [
+        ("home, delay varies by ±5 ms", |name| alone(path("home").with_jitter(5.0), name)),
+        ("near-lossy, delay varies by ±5 ms", |name| alone(path("near-lossy").with_jitter(5.0), name)),
+        ("home, delay varies by ±5 ms, beside one of CUBIC", |name| {
+            both(path("home").with_jitter(5.0), [Flow::bulk(name), Flow::bulk("cubic")], 0)
+        }),
+        ("gigabit: 1000 Mbit/s, 10 ms, 0.01 %, 1000 KB", |name| {
+            alone(Path::new("gigabit", 1000.0, 10.0, 0.0001, 1_000_000), name)
+        }),
+        ("home, two flows of its kind, the second from 40 ms farther away each way", |name| {
+            both(path("home"), [Flow::bulk(name), Flow::bulk(name).beyond(40.0)], SETTLED)
+        }),
+        ("short, a flow of CUBIC begins 5 s later", |name| late("short", name)),
+        ("home, a flow of CUBIC begins 5 s later", |name| late("home", name)),
+    ];
+    println!();
+    println!("| situation | `{DEFAULT}` | `cubic` |");
+    println!("| --- | ---: | ---: |");
+    for (situation, measure) in rows {
+        println!("| {situation} | {} | {} |", measure(DEFAULT), measure("cubic"));
+    }
+}
+
+fn alone(path: Path, name: &'static str) -> String {
+    // A gigabit takes a minute of processor time for each of these seconds.
+    let seconds = if path.rate > 500.0 { SECONDS / 3 } else { SECONDS };
+    format!("{:.1}", run(path, &[Flow::bulk(name)], seconds, 1).goodput(0, 0, seconds))
+}
+
+fn both(path: Path, flows: [Flow; 2], from: usize) -> String {
+    shares(&run(path, &flows, SECONDS, 1), from)
+}
+
+fn late(name: &str, congestion: &'static str) -> String {
+    both(path(name), [Flow::bulk(congestion), Flow::bulk("cubic").after(LATE)], SETTLED)
+}
+
+fn shares(outcome: &Outcome, from: usize) -> String {
+    format!("{:.1} : {:.1}", outcome.goodput(0, from, SECONDS), outcome.goodput(1, from, SECONDS))
 }

@@ -4,16 +4,12 @@ mod paths;
 
 use std::time::Duration;
 
-use paths::{CONTROLLERS, DEFAULT, Flow, Load, Outcome, Path, SECONDS, SET, run};
+use paths::{CONTROLLERS, DEFAULT, Flow, Load, Outcome, Path, SECONDS, SET, path, run};
 
 /// Of the best that is offered.
 const GOOD: f64 = 0.8;
 /// Of the bottleneck, for a flow of CUBIC beside the default.
 const FAIR: f64 = 0.35;
-
-fn path(name: &str) -> Path {
-    *SET.iter().find(|path| path.name == name).expect("a path of the set")
-}
 
 fn flows(path: Path, flows: &[Flow]) -> Outcome {
     run(path, flows, SECONDS, 1)

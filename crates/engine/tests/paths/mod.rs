@@ -50,6 +50,11 @@ pub const SET: &[Path] = &[
     Path::new("lan", 100.0, 0.2, 0.0, 50_000),
 ];
 
+/// A path of the set.
+pub fn path(name: &str) -> Path {
+    *SET.iter().find(|path| path.name == name).expect("a path of the set")
+}
+
 /// A bottleneck in the direction of the data. Acknowledgements come back with the same delay and loss, at any rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Path {
@@ -62,11 +67,18 @@ pub struct Path {
     pub loss: f64,
     /// Bytes that wait at most.
     pub queue: usize,
+    /// Milliseconds by which the delay varies, up and down, at random; packets keep their order.
+    pub jitter: f64,
 }
 
 impl Path {
     pub const fn new(name: &'static str, rate: f64, delay: f64, loss: f64, queue: usize) -> Self {
-        Self { name, rate, delay, loss, queue }
+        Self { name, rate, delay, loss, queue, jitter: 0.0 }
+    }
+
+    pub const fn with_jitter(mut self, milliseconds: f64) -> Self {
+        self.jitter = milliseconds;
+        self
     }
 
     /// In words.
@@ -103,6 +115,12 @@ impl Flow {
 
     pub const fn after(mut self, seconds: f64) -> Self {
         self.start = seconds;
+        self
+    }
+
+    /// Farther away than the path says, by so many milliseconds each way.
+    pub const fn beyond(mut self, milliseconds: f64) -> Self {
+        self.detour = milliseconds;
         self
     }
 }
@@ -173,6 +191,8 @@ struct Simulation {
     random: u64,
     flying: BinaryHeap<Flying>,
     sequence: u64,
+    /// When the last packet of each flow arrives, by direction: jitter lets none overtake another.
+    last_arrival: Vec<[Instant; 2]>,
     /// Packets by the tenths of a millisecond that they waited.
     waits: Vec<u64>,
     dropped: u64,
@@ -237,6 +257,7 @@ pub fn run(path: Path, flows: &[Flow], seconds: usize, seed: u64) -> Outcome {
         random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         flying: BinaryHeap::new(),
         sequence: 0,
+        last_arrival: vec![[now; 2]; flows.len()],
         waits: vec![0; 100_000],
         dropped: 0,
     };
@@ -398,9 +419,17 @@ impl Simulation {
                 leaves = self.idle_at;
             }
         }
-        let delay = Duration::from_secs_f64((self.path.delay + self.flows[flow].detour) / 1e3);
+        let mut delay = self.path.delay + self.flows[flow].detour;
+        if self.path.jitter > 0.0 && !self.is_ideal {
+            delay += (2.0 * self.chance() - 1.0) * self.path.jitter;
+        }
+        let mut at = leaves + Duration::from_secs_f64(delay / 1e3);
+        if self.path.jitter > 0.0 {
+            at = at.max(self.last_arrival[flow][from]);
+            self.last_arrival[flow][from] = at;
+        }
         self.sequence += 1;
-        self.flying.push(Flying { at: leaves + delay, sequence: self.sequence, flow, to: 1 - from, ecn, data });
+        self.flying.push(Flying { at, sequence: self.sequence, flow, to: 1 - from, ecn, data });
     }
 
     fn take_in(&mut self, index: usize, side: usize, on_delivery: &mut impl FnMut(usize, usize)) {
