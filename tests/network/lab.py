@@ -85,12 +85,22 @@ class Lab:
         """Let packets of the client go over the other uplink from now on."""
         six = "-6 " if family == "ipv6" else ""
         via = "fd09:2::1" if family == "ipv6" else "10.9.2.1"
-        if with_first == "address gone":
+        self._end_first(family, with_first)
+        run(f"ip -n {self.client} {six}route add default via {via} metric 5")
+
+    def without_network(self, family: str, with_first: str) -> None:
+        """Leave the client without a way to the server."""
+        self._end_first(family, with_first)
+        if with_first == "address gone" and family == "ipv6":
+            # Other than with IPv4, its routes stay.
+            run(f"ip -n {self.client} -6 route del default")
+
+    def _end_first(self, family: str, how: str) -> None:
+        if how == "address gone":
             address = "fd09:1::2/64" if family == "ipv6" else "10.9.1.2/24"
             run(f"ip -n {self.client} addr del {address} dev first")
-        elif with_first == "link down":
+        elif how == "link down":
             run(f"ip -n {self.client} link set first down")
-        run(f"ip -n {self.client} {six}route add default via {via} metric 5")
 
 
 class Peer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -141,6 +142,26 @@ def test_a_session_goes_on_when_the_network_of_its_client_changes(
     assert ask(peer, "echo 1000000")["same"]
     facts = ask(peer, "facts")
     assert facts["gso"] > 1
+
+
+@pytest.mark.parametrize("change", ["link down", "address gone"])
+def test_a_session_goes_on_when_its_client_had_no_network_for_a_while(
+    lab: Lab, tmp_path: Path, family: str, change: str
+) -> None:
+    lab.serve(tmp_path)
+    peer, found = client(lab, tmp_path, SERVERS[family])
+    assert found["error"] is None
+    assert ask(peer, "echo 100000")["same"]
+    lab.without_network(family, change)
+    # It is sent in vain, as there is no route. Roaming takes seconds in which there is none.
+    peer.tell("echo 100000")
+    time.sleep(3)
+    lab.second_uplink(family)
+    answer = json.loads(peer.line())
+    assert answer["same"]
+    assert ask(peer, "echo 1000000")["same"]
+    failures = ask(peer, "facts")["failures"]
+    assert failures.get("ENETUNREACH", 0) > 0, failures
 
 
 def test_an_address_of_the_server_that_goes_costs_others_nothing(lab: Lab, tmp_path: Path, family: str) -> None:
