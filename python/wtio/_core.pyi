@@ -570,6 +570,9 @@ class Connection:
         """All 0 and None if the session is not registered."""
     def unacked_streams(self, session_id: int) -> int:
         """Finished streams of ours in the session whose bytes are not all acknowledged."""
+    def core_streams(self) -> list[int] | None:
+        """Streams that the QUIC core keeps, for tests: those on which we send, and the peer's, bidirectional and
+        unidirectional. None once the connection is gone."""
     def wait_session_acked(self, session_id: int, waker: Waker) -> None:
         """Complete ``waker`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
     def close(self, code: int, reason: bytes) -> None:

@@ -115,6 +115,10 @@ impl Connection {
         self.shared.look(|engine| engine.unacked_streams(self.id, session_id))
     }
 
+    fn core_streams(&self) -> Option<[u64; 3]> {
+        self.shared.look(|engine| engine.core_streams(self.id))
+    }
+
     fn wait_session_acked(&self, session_id: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.shared.wait(waker, self.id, Wait::SessionAcked(session_id), |engine| {
             engine.want_session_acked(self.id, session_id)
