@@ -9,14 +9,50 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvloop
+from tests.support.audit import Audit
 
 import wtio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 # Directories whose asynchronous tests run once on every kind of loop; all others run on asyncio's own.
 ON_EVERY_LOOP = frozenset({"api", "cancel", "loopback"})
+
+# Directories in whose tests every connection on a simulated network is looked at before it closes.
+AUDITED = frozenset({"sim", "api", "cancel"})
+# Tests and connections for which that was done, in this run.
+_audited = [0, 0]
+
+
+@pytest.fixture(autouse=True)
+def audit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Audit]:
+    """All streams and credit of a connection are back before it closes, and each test has such a connection.
+
+    A test that cannot have one says why with ``pytest.mark.unaudited(reason)``; what does close in good order is looked
+    at all the same, unless with ``entirely=True``.
+    """
+    audit = Audit()
+    marker = request.node.get_closest_marker("unaudited")
+    assert marker is None or marker.args[0], "the mark needs a reason"
+    if not AUDITED.intersection(request.path.parts) or (marker is not None and marker.kwargs.get("entirely")):
+        yield audit
+        return
+    audit.install(monkeypatch)
+    yield audit
+    assert not audit.failures, audit.failures
+    if audit.established and not audit.checked and marker is None:
+        why = audit.unchecked[0] if audit.unchecked else "none closed in good order"
+        pytest.fail(f"no connection was looked at ({why}); if that cannot be: pytest.mark.unaudited('reason')")
+    if audit.checked:
+        _audited[0] += 1
+        _audited[1] += audit.checked
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _audited[0]:
+        tests, connections = _audited
+        terminalreporter.write_line(f"credit was looked at in {tests} tests, of {connections} connections")
 
 
 def _asyncio_loop() -> asyncio.AbstractEventLoop:

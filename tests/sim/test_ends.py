@@ -302,6 +302,7 @@ def test_a_server_logs_nothing_about_a_client_that_closes_with_resets_first(capl
     assert not caplog.records
 
 
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_abort_of_the_only_session_ends_its_connection_within_a_round_trip() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -317,6 +318,7 @@ def test_abort_of_the_only_session_ends_its_connection_within_a_round_trip() -> 
     run(main())
 
 
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_abort_is_seen_within_a_round_trip_although_the_reset_is_lost() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -343,6 +345,7 @@ def test_abort_is_seen_within_a_round_trip_although_the_reset_is_lost() -> None:
     run(main())
 
 
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_abort_leaves_the_connection_to_other_sessions_and_requests() -> None:
     async def main() -> None:
         network = Network()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from tests.protocol.pair import DRAFT15_CLIENT, FLOW_CONTROL, GREASE, data
 from tests.protocol.raw import RawPeer, RawStream, raw_client, settle
 
@@ -30,6 +31,7 @@ async def opened(peer: RawPeer) -> RawStream:
     return stream
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_flood_closes_the_connection_and_says_why() -> None:
     infos = []
 
@@ -49,6 +51,7 @@ def test_a_flood_closes_the_connection_and_says_why() -> None:
     assert "without effect" in infos[0].reason
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_flood_of_streams_for_sessions_that_are_not_there_closes_the_connection() -> None:
     async def main() -> None:
         network = Network()
@@ -65,6 +68,7 @@ def test_a_flood_of_streams_for_sessions_that_are_not_there_closes_the_connectio
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_reserved_capsule_a_second_is_fine_for_days() -> None:
     async def main() -> None:
         network = Network()
@@ -78,6 +82,7 @@ def test_a_reserved_capsule_a_second_is_fine_for_days() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_requests_that_are_refused_now_and_then_are_fine_for_days() -> None:
     async def main() -> None:
         network = Network()
@@ -95,6 +100,7 @@ def test_requests_that_are_refused_now_and_then_are_fine_for_days() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_limit_may_grow_by_one_for_each_stream_that_is_opened() -> None:
     count = 4 * DEFAULT_LIMITS.max_idle_records
 
@@ -122,6 +128,7 @@ def test_a_limit_may_grow_by_one_for_each_stream_that_is_opened() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_blocked_may_be_said_once_for_each_limit() -> None:
     count = 3 * DEFAULT_LIMITS.max_idle_records
     limits = wtio.Limits(session_receive_window=2)

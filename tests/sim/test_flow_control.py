@@ -213,6 +213,7 @@ def lift_limits(session: wtio.WebTransportSession) -> None:
 
 @pytest.mark.parametrize("excess", ["bytes", "reset bytes", "unidirectional", "bidirectional"])
 @pytest.mark.parametrize("guilty", ["client", "server"])
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_r67_r71_peer_over_a_limit_loses_the_session(excess: str, guilty: str) -> None:
     async def main() -> None:
         limits = wtio.Limits(

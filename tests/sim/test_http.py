@@ -74,6 +74,7 @@ def _nonsense(_: wtio.HttpRequest) -> wtio.HttpResponse:
         (_nonsense, "/", "500"),
     ],
 )
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_hook_answers_ordinary_requests(hook: HttpHook | None, path: str, status: str) -> None:
     async def main() -> None:
         network = Network()

@@ -96,6 +96,7 @@ def test_a_parked_request_costs_the_same_however_many_there_are() -> None:
 
 
 @pytest.mark.parametrize("how", ["closed", "lost"])
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_session_costs_a_server_the_same_however_many_there_are(how: str) -> None:
     async def main(count: int) -> int:
         network = Network()
@@ -133,6 +134,7 @@ async def opened(peer: RawPeer, count: int) -> list[RawStream]:
     return streams
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
     assert late == [b"late"] * len(range(0, 4 * count, 8))
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
     async def main() -> None:
         network = Network()
@@ -219,6 +222,7 @@ def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_early_streams_of_many_sessions_cost_the_same_each() -> None:
     async def main(count: int) -> int:
         network = Network()
@@ -243,6 +247,7 @@ def test_early_streams_of_many_sessions_cost_the_same_each() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"sessions_per_connection": 3}, {"sessions": 3}, {}])
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_sessions_beyond_the_limit_of_a_connection_are_refused(limits: dict[str, int]) -> None:
     allowed = min(wtio.Limits(**limits).sessions_per_connection, wtio.Limits(**limits).sessions)
 
@@ -273,6 +278,7 @@ def test_a_client_dials_again_when_a_connection_has_its_sessions() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_handlers_that_outlive_their_sessions_are_bounded() -> None:
     async def main() -> None:
         network = Network()
@@ -299,6 +305,7 @@ def test_handlers_that_outlive_their_sessions_are_bounded() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_sessions_that_their_client_does_not_end_are_bounded() -> None:
     async def main() -> None:
         network = Network()

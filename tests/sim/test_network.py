@@ -202,6 +202,7 @@ def test_a_session_survives_a_blackout_shorter_than_its_idle_timeout() -> None:
 
 
 @pytest.mark.parametrize("direction", ["both", *DIRECTIONS])
+@pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
 def test_a_session_ends_in_a_blackout_longer_than_its_idle_timeout(direction: str) -> None:
     async def main() -> None:
         network = Network()

@@ -48,6 +48,7 @@ def test_the_report_of_a_failure_shows_every_address() -> None:
     run(main())
 
 
+@pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
 def test_a_silent_end_is_a_timeout() -> None:
     async def main() -> None:
         network = Network()

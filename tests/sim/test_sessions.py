@@ -64,6 +64,7 @@ def test_no_answer_ends_in_handshake_timeout() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("no session comes of its connection, which its client gives up at once")
 def test_unanswered_request_ends_in_handshake_timeout() -> None:
     async def main() -> None:
         network = Network()
@@ -74,6 +75,7 @@ def test_unanswered_request_ends_in_handshake_timeout() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("no session comes of its connection, which its client gives up at once")
 def test_server_answers_503_when_nobody_takes_the_request() -> None:
     async def main() -> None:
         network = Network()
@@ -104,6 +106,7 @@ def test_ipv4_is_used_where_ipv6_is_dead() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
 def test_idle_timeout_ends_the_session_on_both_sides() -> None:
     async def main() -> None:
         network = Network()
@@ -121,6 +124,7 @@ def test_idle_timeout_ends_the_session_on_both_sides() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
 def test_without_keep_alive_a_quiet_session_ends() -> None:
     async def main() -> None:
         timeouts = wtio.Timeouts(idle=5, keep_alive=None)
@@ -150,6 +154,7 @@ def test_close_code_and_reason_arrive_through_loss(closer: str, seed: int) -> No
 
 
 @pytest.mark.trap("C2")
+@pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
 def test_close_without_an_answer_takes_bounded_time() -> None:
     async def main() -> None:
         network = Network()
@@ -174,6 +179,7 @@ def test_long_reason_is_cut_at_a_character() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_abort_ends_without_a_code() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
@@ -367,6 +373,7 @@ def test_connection_without_a_session_is_closed() -> None:
     testing.run(main())
 
 
+@pytest.mark.unaudited("no session comes of its connection, which its client gives up at once")
 def test_unanswered_request_counts_as_a_session() -> None:
     async def main() -> None:
         network = Network()

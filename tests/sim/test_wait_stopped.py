@@ -111,6 +111,7 @@ ENDS: dict[str, tuple[Callable[[Any, Any], Awaitable[object]], tuple[int | None,
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("finishes", [False, True])
+@pytest.mark.unaudited("some of its connections end with a session open, or are lost")
 def test_wait_stopped_raises_the_sessions_end(end: str, finishes: bool) -> None:
     async def main() -> None:
         act, (code, closed_by) = ENDS[end]
@@ -130,6 +131,7 @@ def test_wait_stopped_raises_the_sessions_end(end: str, finishes: bool) -> None:
     run(main())
 
 
+@pytest.mark.unaudited("some of its connections end with a session open, or are lost")
 def test_the_loss_of_the_connection_ends_the_wait() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
