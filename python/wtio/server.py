@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Generator, Sequence
-from contextlib import suppress
+from collections.abc import (  # noqa: TC003 - for typing.get_type_hints
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._arguments import (
@@ -22,34 +27,20 @@ from wtio._arguments import (
     check_text,
     strings,
 )
-from wtio._connection.base import Connection
+from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
-from wtio._facts import SessionFacts
-from wtio._failures import FailureLog, severity
-from wtio._headers import Headers, header_pairs
 from wtio._options import EndpointOptions
-from wtio._request import HttpRequest, HttpResponse, RequestState, SessionRequest
-from wtio._url import without_query
-from wtio._waiting import Arrivals, check_loop
+from wtio._request import HttpRequest, HttpResponse, SessionRequest
+from wtio._service import ANY_ORIGIN, HttpHook, Service, SessionHandler
+from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.client import offered_protocols
 from wtio.config import Limits, Timeouts
-from wtio.errors import LocalProtocolError, SessionClosed, SessionClosedError
+from wtio.errors import LocalProtocolError
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.faults import SessionStateError
-from wtio.protocol.handshake import RESPONSE_RESERVED
 from wtio.protocol.host import parse_host
-from wtio.protocol.origin import allowed_form, check_origin, is_own_origin
-from wtio.protocol.outbox import (
-    Event,
-    RequestReceived,
-    SessionFinished,
-    SessionRequested,
-    SessionStopping,
-    SessionTerminated,
-)
-from wtio.session import WebTransportSession
-from wtio.stream import BODY_RAISED_CODE
+from wtio.protocol.origin import check_origin
+from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine
 
 if TYPE_CHECKING:
@@ -57,197 +48,11 @@ if TYPE_CHECKING:
 
     from wtio import _core
     from wtio._driver import Address, Driver, Transport
-    from wtio._reporting import Trace
-    from wtio._session_state import SessionState
 
 __all__ = ["HttpRequest", "HttpResponse", "Server", "SessionRequest", "serve"]
 
-SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
-HttpHook = Callable[["HttpRequest"], "HttpResponse | None"]
-
-_logger = logging.getLogger("wtio.server")
-
-_ANY_ORIGIN: Final = "*"
 # How often another port is tried where port 0 has to be free at several addresses.
 _PORT_ATTEMPTS: Final = 16
-
-
-class ServerConnection(Connection):
-    """A connection of a server: any number of sessions and ordinary requests."""
-
-    __slots__ = (
-        "_idle_timer",
-        "_parked_timer",
-        "_room",
-        "requests",
-        "server",
-    )
-
-    is_client = False
-
-    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions, server: Server) -> None:
-        super().__init__(core, driver, options)
-        self.server = server
-        # Unanswered ones; they count as sessions of the connection, which bounds them.
-        self.requests: dict[int, RequestState] = {}
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._parked_timer: asyncio.TimerHandle | None = None
-        self._room, _ = options.peer_streams(is_server=True)
-        self.watch_idle()
-
-    def tell(self, event: Event) -> None:
-        match event:
-            case SessionRequested():
-                request = RequestState(self, event)
-                self.requests[event.stream_id] = request
-                self.server._take_request(request)
-            case RequestReceived():
-                self._answer(event)
-            case SessionTerminated(number) | SessionFinished(number):
-                if gone := self.requests.get(number):
-                    gone.note_gone()
-                    self.forget_request(number)
-                self.watch_idle()
-            case SessionStopping(number):
-                if number in self.requests:
-                    self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
-        self._watch_parked()
-
-    # -- what session requests ask for
-
-    @property
-    def answer_timeout(self) -> float:
-        return self.timeouts.request
-
-    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
-        if protocol is None:
-            protocol = next((name for name in self.server.protocols if name in request.protocols), None)
-        try:
-            self.h3.accept(request.session_id, headers=headers, protocol=protocol)
-        except SessionStateError as error:
-            raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
-        # The answer is on its way while the session is made here.
-        self.send_outputs()
-        self.driver.flush()
-        request.note_answered()
-        session = self.add_session(
-            request.session_id,
-            SessionFacts(
-                authority=request.authority,
-                path=request.path,
-                origin=request.origin,
-                protocol=protocol,
-                dialect=request.dialect.value,
-                request_headers=request.headers,
-                response_headers=headers,
-            ),
-        )
-        self._pump()
-        return session
-
-    def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
-        self.h3.reject(request.session_id, status, headers=headers, body=body)
-        request.note_answered()
-        self.forget_request(request.session_id)
-        self._pump()
-        self.watch_idle()
-
-    def remove_request(self, request: RequestState) -> None:
-        if self.requests.pop(request.session_id, None) is not None and not self.requests:
-            # A dict keeps the room for what was in it.
-            self.requests = {}
-
-    def withdraw_request(self, request: RequestState) -> None:
-        self.server._withdraw_request(request)
-
-    # -- sessions
-
-    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
-        self.server._session_count += 1
-        session = super().add_session(number, facts, trace)
-        self.sessions.hold(session)
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-        self._make_room()
-        return session
-
-    def abort_session(self, session: SessionState) -> None:
-        super().abort_session(session)
-        # Clients differ in what of a CONNECT stream has to end before a session has: after a reset alone, a page in
-        # Chromium waits. CONNECTION_CLOSE is the end for all of them, and is repeated for as long as the client sends.
-        if not self.sessions and not self.requests:
-            self.close_connection(ErrorCodes.H3_NO_ERROR, "")
-
-    def _make_room(self) -> None:
-        """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
-        if self.is_lost or not self.h3.flow_control:
-            return
-        count, _ = self.options.peer_streams(is_server=True)
-        if len(self.sessions) > 1:
-            # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
-            count += min(len(self.sessions), self.h3.session_limit)
-        if count != self._room:
-            self._room = count
-            self.core.set_concurrent_streams(True, count)
-
-    def own_certificates(self) -> list[bytes]:
-        return self.server._tls.certificates
-
-    def session_over(self, session: SessionState) -> None:
-        self.server._session_count -= 1
-        self._make_room()
-        self.watch_idle()
-
-    def connection_lost(self) -> None:
-        for request in list(self.requests.values()):
-            request.note_gone()
-        for timer in (self._idle_timer, self._parked_timer):
-            if timer is not None:
-                timer.cancel()
-        self.server._connections.discard(self)
-
-    def watch_idle(self) -> None:
-        """Close a connection that stays without a session for ``Timeouts.without_session``."""
-        if self._idle_timer is None and not self.sessions and not self.requests and not self.is_lost:
-            self._idle_timer = self.loop.call_later(self.timeouts.without_session, self._close_if_idle)
-
-    def _close_if_idle(self) -> None:
-        self._idle_timer = None
-        if not self.sessions and not self.requests:
-            self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
-
-    def _watch_parked(self) -> None:
-        # Requests that came before the client's SETTINGS wait for them, but not for ever.
-        if self.h3.parked and self._parked_timer is None:
-            self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
-
-    def raw_taken(self) -> None:
-        self._watch_parked()
-
-    def _expire_parked(self) -> None:
-        self._parked_timer = None
-        if not self.is_lost and self.h3.expire_parked():
-            self._pump()
-
-    def _answer(self, event: RequestReceived) -> None:
-        """Answer an ordinary request."""
-        request = HttpRequest(
-            method=event.method,
-            path=event.path,
-            authority=event.authority,
-            headers=tuple(event.headers),
-            remote_address=self.core.remote_address,
-        )
-        response = self.server._respond(request)
-        try:
-            headers = header_pairs(response.headers, RESPONSE_RESERVED)
-            self.h3.reject(event.stream_id, response.status, headers=headers, body=bytes(response.body))
-        except (ValueError, TypeError) as error:
-            self.server._failures.write(
-                error, logging.ERROR, "the answer to %s %s cannot be sent", event.method, without_query(event.path)
-            )
-            self.h3.reject(event.stream_id, 500)
 
 
 class Server:
@@ -262,22 +67,14 @@ class Server:
         "_closed",
         "_closer",
         "_closing",
-        "_connections",
         "_drivers",
         "_failure",
-        "_failures",
-        "_handler",
-        "_has_refused_origin",
         "_host",
-        "_http",
         "_loop",
         "_options",
-        "_origins",
         "_port",
-        "_protocols",
-        "_requests",
-        "_session_count",
-        "_tasks",
+        "_service",
+        "_takes_requests",
         "_tls",
         "_transport",
     )
@@ -295,34 +92,36 @@ class Server:
         options: EndpointOptions,
         transport: Transport,
     ) -> None:
-        self._protocols = protocols
-        self._options = options
-        self._connections: set[ServerConnection] = set()  # at most Limits.connections
-        self._session_count = 0
-        self._handler = handler
+        # The loop that started the server; None before that.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Where to listen, and where sockets come from: the system, or a simulated network.
         self._host = host
         self._port = port
         self._tls = tls
-        self._origins = origins
-        self._has_refused_origin = False
-        self._http = http
+        self._options = options
         self._transport = transport
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # One for each address that the server listens on, once it has started.
         self._drivers: list[Driver] = []
-        self._requests: Arrivals[RequestState] = Arrivals()  # at most Limits.pending_requests
-        self._tasks: set[asyncio.Task[None]] = set()  # at most twice Limits.sessions
+        # What is decided about clients, and what is open.
+        self._service = Service(
+            handler, limits=options.limits, tls=tls, protocols=protocols, origins=origins, http=http
+        )
+        self._takes_requests = handler is None
+        # The shutdown; None before it begins. It goes on when nobody waits for it any more.
         self._closing: asyncio.Task[None] | None = None
+        # The task that called ``close``. It may be a handler, which must neither be waited for nor cancelled.
         self._closer: asyncio.Task[Any] | None = None
+        # Set when the shutdown is over.
         self._closed = asyncio.Event()
+        # Why the server closed itself: the engine of a socket failed.
         self._failure: Exception | None = None
-        self._failures = FailureLog(_logger)
 
     # -- facts
 
     @property
     def protocols(self) -> tuple[str, ...]:
         """Subprotocols that this server supports, preferred ones first."""
-        return self._protocols
+        return self._service.protocols
 
     @property
     def limits(self) -> Limits:
@@ -345,7 +144,7 @@ class Server:
         # Copies, so that other threads can call this too.
         return [
             session
-            for connection in list(self._connections)
+            for connection in list(self._service.connections)
             for session in connection.sessions
             if not session.is_closed
         ]
@@ -461,6 +260,7 @@ class Server:
         if self._closing is None:
             # A handler may close its own server: it cannot be waited for, and must not be cancelled.
             self._closer = asyncio.current_task()
+            self._service.stop()
             self._closing = asyncio.get_running_loop().create_task(self._shut_down(code, reason))
         await asyncio.shield(self._closing)
 
@@ -478,6 +278,7 @@ class Server:
         """The engine of a socket is gone. Nobody shall wait for a server that nobody can reach."""
         self._failure = error
         if self._closing is None:
+            self._service.stop()
             self._closing = asyncio.get_running_loop().create_task(self._shut_down(0, "internal error"))
 
     def _raise_failure(self) -> None:
@@ -488,41 +289,27 @@ class Server:
         try:
             for driver in self._drivers:
                 driver.endpoint.refuse_new()
-            for connection in list(self._connections):
-                connection.h3.send_goaway()
-                connection._pump()
-            while self._requests:
-                self._requests.items.popleft().reject(503)
-            self._requests.wake()
-            tasks = self._tasks - {self._closer}
+            for connection in list(self._service.connections):
+                connection.send_goaway()
+            self._service.refuse_waiting()
+            tasks = self._service.tasks - {self._closer}
             if tasks and self.timeouts.drain:
                 await asyncio.wait(tasks, timeout=self.timeouts.drain)
-            sessions = [session for c in self._connections for session in c.sessions]
+            sessions = [session for c in self._service.connections for session in c.sessions]
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
-            for connection in list(self._connections):
+            for connection in list(self._service.connections):
                 for request in list(connection.requests.values()):
                     request.reject(503)
-            await self._end_handlers()
-            connections = list(self._connections)
+            await self._service.end_handlers(self.timeouts.close, self._closer)
+            connections = list(self._service.connections)
             for connection in connections:
                 connection.close_connection(ErrorCodes.H3_NO_ERROR, reason)
             await asyncio.gather(*(connection.lost.wait() for connection in connections))
         finally:
             for driver in self._drivers:
                 driver.close()
-            self._failures.close()
+            self._service.close()
             self._closed.set()
-
-    async def _end_handlers(self) -> None:
-        """Handlers have seen the end of their sessions; those that do not return are cancelled."""
-        tasks = self._tasks - {self._closer}
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.timeouts.close)
-        tasks = self._tasks - {self._closer}
-        for task in tasks:
-            task.cancel("the server is closing")
-        if tasks:
-            await asyncio.wait(tasks, timeout=self.timeouts.close)
 
     # -- requests
 
@@ -535,111 +322,17 @@ class Server:
 
     async def __anext__(self) -> SessionRequest:
         self._check_loop()
-        if self._handler is not None:
+        if not self._takes_requests:
             raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
-        while not self._requests:
-            if self._closing is not None:
-                self._raise_failure()
-                raise StopAsyncIteration
-            waiter = self._requests.waiter(asyncio.get_running_loop())
-            try:
-                await waiter
-            except BaseException:
-                self._requests.leave(waiter)
-                raise
-        return SessionRequest(self._requests.items.popleft())
-
-    def _take_request(self, request: RequestState) -> None:
-        """A client asks for a session."""
-        if self._closing is not None:
-            request.reject(503)
-        elif not self._allows_origin(request):
-            # Section 3.2: a server must check the origin of browsers; 403 says that it did.
-            request.reject(403)
-        elif self._session_count >= self.limits.sessions or len(self._tasks) >= 2 * self.limits.sessions:
-            # Handlers may go on when their clients have left, and clients could come and leave again and again.
-            request.reject(429)
-        elif self._handler is not None:
-            self._start_handler(request)
-        elif len(self._requests) >= self.limits.pending_requests:
-            request.reject(429)
-        else:
-            request.begin_waiting()
-            self._requests.put(request)
-
-    def _allows_origin(self, request: RequestState) -> bool:
-        origin = request.origin
-        if (
-            origin is None
-            or _ANY_ORIGIN in self._origins
-            or allowed_form(origin) in self._origins
-            or is_own_origin(origin, request.authority)
-        ):
-            return True
-        # Once aloud, because browsers do not tell their users; then quietly, because clients could fill the log.
-        _logger.log(
-            logging.DEBUG if self._has_refused_origin else logging.WARNING,
-            "a page from %s was refused; serve(origins=...) allows further origins than %s",
-            origin,
-            f"https://{request.authority}",
-        )
-        self._has_refused_origin = True
-        return False
-
-    def _withdraw_request(self, request: RequestState) -> None:
-        """A request that may wait here has become void."""
-        with suppress(ValueError):
-            self._requests.items.remove(request)
-
-    def _respond(self, request: HttpRequest) -> HttpResponse:
-        """Find the answer to an ordinary request."""
-        response = None
-        if self._http is not None:
-            try:
-                response = self._http(request)
-                check_instance("the hook's result", response, HttpResponse, "the http hook is a plain function")
-            except Exception as error:
-                self._failures.write(
-                    error, logging.ERROR, "the http hook failed on %s %s", request.method, without_query(request.path)
-                )
-                response = HttpResponse(status=500)
-        return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
-
-    def _start_handler(self, request: RequestState) -> None:
-        try:
-            session = request.accept()
-        except SessionClosed:
-            return  # the client left in the same packet
-        task = asyncio.get_running_loop().create_task(
-            self._handle(session), name=f"wtio handler {without_query(session.path)}"
-        )
-        # With eager tasks it may have finished already.
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _handle(self, session: WebTransportSession) -> None:
-        assert self._handler is not None
-        try:
-            await self._handler(session)
-        except asyncio.CancelledError:
-            await session.close(BODY_RAISED_CODE, "handler was cancelled")
-            raise
-        except Exception as error:
-            level = severity(error, session)
-            if level >= logging.ERROR:
-                self._failures.write(error, level, "handler of %r failed", session)
-            elif session.is_closed:
-                _logger.debug("handler of %r ended with its session: %s", session, error)
-            else:
-                self._failures.write(error, level, "handler of %r ended early", session)
-            await session.close(BODY_RAISED_CODE, "internal error")
-        else:
-            await session.close()
+        request = await self._service.next_request()
+        if request is None:
+            self._raise_failure()
+            raise StopAsyncIteration
+        return SessionRequest(request)
 
     def _incoming(self, driver: Driver, core: _core.Connection) -> ServerConnection:
-        connection = ServerConnection(core, driver, self._options, self)
-        self._connections.add(connection)
+        connection = ServerConnection(core, driver, self._options, self._service)
+        self._service.connections.add(connection)
         return connection
 
     def __repr__(self) -> str:
@@ -762,19 +455,17 @@ def make_server(
     elif not isinstance(tls, ClientTLS):
         way = "such as wtio.ServerTLS(certfile=..., keyfile=...)"
     check_instance("tls", tls, ServerTLS, way, optional=False)
-    if isinstance(origins, (str, bytes)) and origins != _ANY_ORIGIN:
+    if isinstance(origins, (str, bytes)) and origins != ANY_ORIGIN:
         kind = type(origins).__name__
-        raise TypeError(
-            f"origins is one {kind}; it takes collections of str, such as [{origins!r}], or {_ANY_ORIGIN!r}"
-        )
-    allowed = (_ANY_ORIGIN,) if origins == _ANY_ORIGIN else strings("origins", origins, "collection of str")
+        raise TypeError(f"origins is one {kind}; it takes collections of str, such as [{origins!r}], or {ANY_ORIGIN!r}")
+    allowed = (ANY_ORIGIN,) if origins == ANY_ORIGIN else strings("origins", origins, "collection of str")
     return Server(
         handler,
         _hosts(host),
         port,
         tls=tls,
         protocols=offered_protocols(protocols, unique=False),
-        origins=frozenset(origin if origin == _ANY_ORIGIN else check_origin(origin) for origin in allowed),
+        origins=frozenset(origin if origin == ANY_ORIGIN else check_origin(origin) for origin in allowed),
         http=http,
         options=options,
         transport=transport,

@@ -38,11 +38,12 @@ from wtio._driver.simulated import (
     WireCounts,
 )
 from wtio._options import EndpointOptions
+from wtio._service import HttpHook, SessionHandler  # noqa: TC001 - for typing.get_type_hints
 from wtio.client import Connector, Sockets, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.pool import Client
 from wtio.protocol.host import parse_host
-from wtio.server import HttpHook, Server, SessionHandler, make_server
+from wtio.server import Server, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
 if TYPE_CHECKING:

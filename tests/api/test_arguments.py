@@ -411,7 +411,7 @@ def test_hook_that_answers_nonsense_is_an_error_of_that_request_only(caplog: pyt
             request = wtio.HttpRequest(
                 method="GET", path="/?token=x", authority="localhost", headers=(), remote_address=("::1", 5)
             )
-            assert server._respond(request).status == 500
+            assert server._service.respond(request).status == 500
 
     wtio.testing.run(main())
     assert "HttpResponse" in caplog.text

@@ -277,7 +277,7 @@ async def test_lost_peer_is_noticed(certificate: wtio.DevCertificate, io: str) -
         await reading
     assert session.report.end is not None
     assert session.report.end.by == "timeout"
-    for connection in list(server._connections):
+    for connection in list(server._service.connections):
         connection.break_off(ConnectionError("over"))
     await server.close()
 

@@ -186,7 +186,7 @@ def test_r12_h6_request_before_settings_waits_for_them() -> None:
         async with network.serve() as server, raw_client(network, None) as peer:
             stream = peer.request()
             await asyncio.sleep(5)
-            assert not server._requests
+            assert not server._service._requests
             assert (stream.data, stream.reset_code) == (b"", None)
             peer.send_settings(DRAFT15_CLIENT)
             await (await anext(aiter(server))).accept()
@@ -932,7 +932,7 @@ def test_r67_r71_session_whose_peer_exceeds_its_credit_is_reset_with_flow_contro
         async with network.serve() as server, raw_client(network, CHROMIUM) as peer:
             session = await (await requested(server, peer)).accept()
             sibling = await (await requested(server, peer)).accept()
-            (connection,) = server._connections
+            (connection,) = server._service.connections
             connection.handle(EngineEvent.CreditExceeded(connection.core.id, 0))
             info = await session.wait_closed()
             assert "flow control" in info.reason
@@ -961,7 +961,7 @@ def test_r73_r74_what_the_ledger_says_goes_out_as_a_capsule(
         network = Network()
         async with network.serve() as server, raw_client(network) as peer:
             await (await requested(server, peer)).accept()
-            (connection,) = server._connections
+            (connection,) = server._service.connections
             connection.handle(event(connection.core.id, 0, *values))
             await settle()
             assert peer.raw_streams[0].data == OK + data(encode_record(kind, varint.encode(value)))
@@ -990,7 +990,7 @@ def test_x3_c2_capsules_for_a_peer_that_never_reads_are_bounded() -> None:
             raw_client(network, limits=wtio.Limits(stream_receive_window=1024)) as peer,
         ):
             session = await (await requested(server, peer)).accept()
-            (connection,) = server._connections
+            (connection,) = server._service.connections
             for _ in range(1000):
                 connection.h3.send_capsule(0, encode_record(0x17, bytes(1000)))
                 connection._pump()

@@ -199,7 +199,7 @@ def answer_to(page: str, *, origins: list[str]) -> str:
         async with network.serve(origins=origins) as server, raw_client(network) as peer:
             stream = peer.request(("origin", page))
             await settle()
-            if server._requests:
+            if server._service._requests:
                 await (await anext(server)).accept()
                 await settle()
             return stream.fields[":status"]

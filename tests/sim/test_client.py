@@ -194,7 +194,7 @@ def test_r53_no_new_session_on_a_connection_that_is_going_away() -> None:
         network = Network()
         async with network.serve(echo, timeouts=wtio.Timeouts(drain=5)) as server, network.client() as client:
             old = await opened(client)
-            for connection in server._connections:
+            for connection in server._service.connections:
                 connection.h3.send_goaway()
                 connection._pump()
             await old.wait_draining()

@@ -236,12 +236,12 @@ def test_however_many_kinds_there_are_the_log_stays_small(log: pytest.LogCapture
                 await fail(network, lambda session, depth=depth: send(session, depth), 1)  # type: ignore[misc]
             # Those beyond 64 kinds count as one.
             assert len(written(log)) == 64 + 3
-            assert len(server._failures._kinds) == 65
+            assert len(server._service._failures._kinds) == 65
             await asyncio.sleep(2 * MINUTE)
             assert [text for _, text, _ in written(log)] == ["83 more failures like the last one of ValueError"]
             await fail(network, lambda session: send(session, 200), 1)
             assert len(written(log)) == 1
-            assert len(server._failures._kinds) <= 2
+            assert len(server._service._failures._kinds) <= 2
 
     run(main())
 
@@ -292,7 +292,7 @@ def test_an_http_hook_that_fails_for_every_request_does_not_fill_the_log(log: py
                 request = wtio.HttpRequest(
                     method="GET", path=f"/{number}", authority="", headers=(), remote_address=("::1", 1)
                 )
-                assert server._respond(request).status == 500
+                assert server._service.respond(request).status == 500
             assert [(level, has_traceback) for level, _, has_traceback in written(log)] == [(logging.ERROR, True)] * 3
         assert [text for _, text, _ in written(log)] == ["17 more failures like the last one of RuntimeError"]
 

@@ -13,7 +13,7 @@ from wtio.protocol import frames, qpack, varint
 from wtio.testing import Network
 
 if TYPE_CHECKING:
-    from wtio.server import HttpHook
+    from wtio._service import HttpHook
 
 
 async def get(network: Network, method: str = "GET", path: str = "/health?x=1") -> tuple[dict[str, str], bytes]:

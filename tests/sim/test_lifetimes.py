@@ -387,7 +387,7 @@ def test_a_session_is_freed_after_its_handler(outcome: str, caplog: pytest.LogCa
                 await stream.write(data=b"x")
                 await asyncio.sleep(1)
                 if outcome == "is cancelled":
-                    for task in server._tasks:
+                    for task in server._service.tasks:
                         task.cancel()
                     del task
                 if outcome != "sees the end":

@@ -114,7 +114,7 @@ def test_a_session_costs_a_server_the_same_however_many_there_are(how: str) -> N
                 else:
                     network._wire.send = lambda *_: None  # type: ignore[method-assign]
                     await asyncio.sleep(30)
-            assert not served._tasks
+            assert not served._service.tasks
             return counter.count
 
     assert_linear({count: testing.run(main(count)) for count in (150, 300)})
@@ -184,12 +184,12 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
                 if not session.session_id % 8:
                     assert peer.core.send_datagram(session.session_id, b"late") == 0
             await settle()
-            connection = next(iter(served._connections))
+            connection = next(iter(served._service.connections))
             network._wire.send = lambda *_: None  # type: ignore[method-assign]
             await asyncio.sleep(30)
             assert connection.lost.is_set
-            assert not served._connections
-            assert not served._tasks
+            assert not served._service.connections
+            assert not served._service.tasks
 
     testing.run(main())
     assert [before - after for before, after in pairwise(left)] == [_ENDS_PER_TURN] * 4 + [1]
@@ -211,7 +211,7 @@ def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
                 await (await anext(aiter(served))).accept()
             peer.request()
             request = await anext(aiter(served))
-            connection = next(iter(served._connections))
+            connection = next(iter(served._service.connections))
             connection._lose(Loss(CloseCause.LOCAL, 0, ""))
             assert connection.sessions
             with pytest.raises(wtio.SessionClosed):
@@ -236,7 +236,7 @@ def test_early_streams_of_many_sessions_cost_the_same_each() -> None:
                 for number in range(count):
                     peer.open(b"\x40\x54" + varint.encode(400 + 4 * number))
                 await settle()
-                connection = next(iter(served._connections))
+                connection = next(iter(served._service.connections))
                 peer.driver.drive()
                 peer.close()
                 await settle()
@@ -299,7 +299,7 @@ def test_handlers_that_outlive_their_sessions_are_bounded() -> None:
                 stream.core.reset(ErrorCodes.H3_REQUEST_CANCELLED)
                 await settle()
             assert answers == ["200"] * 10 + ["429"] * 2
-            assert len(served._tasks) == 10
+            assert len(served._service.tasks) == 10
             never.set()
 
     testing.run(main())
@@ -319,7 +319,7 @@ def test_sessions_that_their_client_does_not_end_are_bounded() -> None:
             raw_client(network, FLOW_CLIENT) as peer,
         ):
             await settle()
-            connection = next(iter(served._connections))
+            connection = next(iter(served._service.connections))
             most = 0
             while peer.closed is None and (core := peer.core.open_stream(True, b"")):
                 peer.raw_streams[core.id] = RawStream(core)

@@ -63,7 +63,7 @@ async def killed(network: Network) -> AsyncIterator[tuple[wtio.Client, wtio.WebT
         session = await opened(client)
         kill(server)
         yield client, session
-    for connection in list(server._connections):
+    for connection in list(server._service.connections):
         connection._lose(Loss(CloseCause.LOCAL, 0, ""))
 
 
@@ -139,7 +139,7 @@ def test_whichever_is_ready_first_after_an_outage_serves(seconds: float) -> None
             # Connections that serve nobody are gone, on both sides, and so are requests that came to nothing.
             assert client.connections == len({id(session._link) for session in (old, *sessions)})
             assert client.connections <= 2
-            assert len(server._connections) == client.connections
+            assert len(server._service.connections) == client.connections
             assert len(server.sessions) == 7
 
     run(main())
@@ -234,7 +234,7 @@ def test_a_server_that_takes_its_time_is_not_asked_twice() -> None:
             request = await anext(server)
             await asyncio.sleep(8)
             assert client.connections == 1
-            assert not server._requests
+            assert not server._service._requests
             accepted.append(await request.accept())
             await connecting[1]
             assert client.connections == 1

@@ -368,7 +368,7 @@ def test_connection_without_a_session_is_closed() -> None:
             assert connection.loss == Loss(
                 CloseCause.APPLICATION, wtio.ErrorCodes.H3_NO_ERROR, "no session for too long"
             )
-            assert not server._connections
+            assert not server._service.connections
 
     testing.run(main())
 
@@ -381,12 +381,12 @@ def test_unanswered_request_counts_as_a_session() -> None:
             task = asyncio.ensure_future(_connect(network))
             request = await anext(server)
             await asyncio.sleep(8)
-            assert len(server._connections) == 1
+            assert len(server._service.connections) == 1
             await request.reject(404)
             with pytest.raises(wtio.SessionRejectedError):
                 await task
             await asyncio.sleep(1)
-            assert not server._connections
+            assert not server._service.connections
 
     testing.run(main())
 
@@ -457,7 +457,7 @@ def test_defect_in_one_connection_spares_the_others() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
         async with network.serve(_echo) as server:
             broken = await network.connect()
-            (victim,) = server._connections
+            (victim,) = server._service.connections
             healthy = await network.connect()
 
             class Defect(Sessions):

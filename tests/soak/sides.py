@@ -249,7 +249,7 @@ class Server(Side):
 
     def connections(self) -> int:
         assert self.server is not None, "nothing is served"
-        return len(self.server._connections)
+        return len(self.server._service.connections)
 
     async def run(self, directory: str) -> None:
         tls = wtio.dev_certificate(directory=directory).server_tls()

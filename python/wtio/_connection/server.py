@@ -1,0 +1,257 @@
+"""A server's connection: requests that come in, answers that go out, and room for streams.
+
+What becomes of a request is not decided here: that is for the ``Host`` that the connection is given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from wtio._connection.base import Connection
+from wtio._facts import SessionFacts
+from wtio._headers import Headers, header_pairs
+from wtio._request import HttpRequest, HttpResponse, RequestState
+from wtio.errors import SessionClosedError
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.faults import SessionStateError
+from wtio.protocol.handshake import RESPONSE_RESERVED
+from wtio.protocol.outbox import (
+    Event,
+    RequestReceived,
+    SessionFinished,
+    SessionRequested,
+    SessionStopping,
+    SessionTerminated,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from wtio import _core
+    from wtio._driver import Driver
+    from wtio._options import EndpointOptions
+    from wtio._reporting import Trace
+    from wtio._session_state import SessionState
+    from wtio.session import WebTransportSession
+
+__all__ = ["Host", "ServerConnection"]
+
+
+class Host(Protocol):
+    """What a connection needs from its server (``_service.Service``)."""
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Subprotocols that the server supports, preferred ones first."""
+
+    @property
+    def certificates(self) -> list[bytes]:
+        """The chain that clients are shown, in DER, the server's own certificate first."""
+
+    def take_request(self, request: RequestState) -> None:
+        """Answer a request for a session, now or later."""
+
+    def withdraw_request(self, request: RequestState) -> None:
+        """Forget a request that may wait for an answer: it has become void."""
+
+    def respond(self, request: HttpRequest) -> HttpResponse:
+        """Find the answer to an ordinary request."""
+
+    def report_unsendable(self, error: Exception, request: HttpRequest) -> None:
+        """Report that the answer to an ordinary request breaks the rules, so that status 500 is sent."""
+
+    def session_opened(self) -> None:
+        """Count one more session."""
+
+    def session_over(self) -> None:
+        """Count a session less: it has ended on both sides."""
+
+    def connection_lost(self, connection: ServerConnection) -> None:
+        """Forget the connection."""
+
+
+class ServerConnection(Connection):
+    """A connection of a server: any number of sessions and ordinary requests."""
+
+    __slots__ = (
+        "_host",
+        "_idle_timer",
+        "_parked_timer",
+        "_room",
+        "requests",
+    )
+
+    is_client = False
+
+    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions, host: Host) -> None:
+        super().__init__(core, driver, options)
+        # Decides about requests; told of sessions and of the end.
+        self._host = host
+        # Requests for sessions that are unanswered, by session ID. They count as sessions of the connection, which
+        # bounds them.
+        self.requests: dict[int, RequestState] = {}
+        # Closes a connection without sessions and requests; runs while it has none.
+        self._idle_timer: asyncio.TimerHandle | None = None
+        # Refuses requests for which the client's SETTINGS do not come; runs while there are such requests.
+        self._parked_timer: asyncio.TimerHandle | None = None
+        # How many bidirectional streams the client may have open now, CONNECT streams among them. ``_make_room``
+        # changes it.
+        self._room, _ = options.peer_streams(is_server=True)
+        self.watch_idle()
+
+    def send_goaway(self) -> None:
+        """Ask the client for no further sessions."""
+        self.h3.send_goaway()
+        self._pump()
+
+    def tell(self, event: Event) -> None:
+        match event:
+            case SessionRequested():
+                request = RequestState(self, event)
+                self.requests[event.stream_id] = request
+                self._host.take_request(request)
+            case RequestReceived():
+                self._answer(event)
+            case SessionTerminated(number) | SessionFinished(number):
+                if gone := self.requests.get(number):
+                    gone.note_gone()
+                    self.forget_request(number)
+                self.watch_idle()
+            case SessionStopping(number):
+                if number in self.requests:
+                    self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._watch_parked()
+
+    # -- what session requests ask for
+
+    @property
+    def answer_timeout(self) -> float:
+        return self.timeouts.request
+
+    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
+        if protocol is None:
+            protocol = next((name for name in self._host.protocols if name in request.protocols), None)
+        try:
+            self.h3.accept(request.session_id, headers=headers, protocol=protocol)
+        except SessionStateError as error:
+            raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
+        # The answer is on its way while the session is made here.
+        self.send_outputs()
+        self.driver.flush()
+        request.note_answered()
+        session = self.add_session(
+            request.session_id,
+            SessionFacts(
+                authority=request.authority,
+                path=request.path,
+                origin=request.origin,
+                protocol=protocol,
+                dialect=request.dialect.value,
+                request_headers=request.headers,
+                response_headers=headers,
+            ),
+        )
+        self._pump()
+        return session
+
+    def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
+        self.h3.reject(request.session_id, status, headers=headers, body=body)
+        request.note_answered()
+        self.forget_request(request.session_id)
+        self._pump()
+        self.watch_idle()
+
+    def remove_request(self, request: RequestState) -> None:
+        if self.requests.pop(request.session_id, None) is not None and not self.requests:
+            # A dict keeps the room for what was in it.
+            self.requests = {}
+
+    def withdraw_request(self, request: RequestState) -> None:
+        self._host.withdraw_request(request)
+
+    # -- sessions
+
+    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
+        self._host.session_opened()
+        session = super().add_session(number, facts, trace)
+        self.sessions.hold(session)
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        self._make_room()
+        return session
+
+    def abort_session(self, session: SessionState) -> None:
+        super().abort_session(session)
+        # Clients differ in what of a CONNECT stream has to end before a session has: after a reset alone, a page in
+        # Chromium waits. CONNECTION_CLOSE is the end for all of them, and is repeated for as long as the client sends.
+        if not self.sessions and not self.requests:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "")
+
+    def _make_room(self) -> None:
+        """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
+        if self.is_lost or not self.h3.flow_control:
+            return
+        count, _ = self.options.peer_streams(is_server=True)
+        if len(self.sessions) > 1:
+            # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
+            count += min(len(self.sessions), self.h3.session_limit)
+        if count != self._room:
+            self._room = count
+            self.core.set_concurrent_streams(True, count)
+
+    def own_certificates(self) -> list[bytes]:
+        return self._host.certificates
+
+    def session_over(self, session: SessionState) -> None:
+        self._host.session_over()
+        self._make_room()
+        self.watch_idle()
+
+    def connection_lost(self) -> None:
+        for request in list(self.requests.values()):
+            request.note_gone()
+        for timer in (self._idle_timer, self._parked_timer):
+            if timer is not None:
+                timer.cancel()
+        self._host.connection_lost(self)
+
+    def watch_idle(self) -> None:
+        """Close a connection that stays without a session for ``Timeouts.without_session``."""
+        if self._idle_timer is None and not self.sessions and not self.requests and not self.is_lost:
+            self._idle_timer = self.loop.call_later(self.timeouts.without_session, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self._idle_timer = None
+        if not self.sessions and not self.requests:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
+
+    def _watch_parked(self) -> None:
+        # Requests that came before the client's SETTINGS wait for them, but not for ever.
+        if self.h3.parked and self._parked_timer is None:
+            self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
+
+    def raw_taken(self) -> None:
+        self._watch_parked()
+
+    def _expire_parked(self) -> None:
+        self._parked_timer = None
+        if not self.is_lost and self.h3.expire_parked():
+            self._pump()
+
+    def _answer(self, event: RequestReceived) -> None:
+        """Answer an ordinary request."""
+        request = HttpRequest(
+            method=event.method,
+            path=event.path,
+            authority=event.authority,
+            headers=tuple(event.headers),
+            remote_address=self.core.remote_address,
+        )
+        response = self._host.respond(request)
+        try:
+            headers = header_pairs(response.headers, RESPONSE_RESERVED)
+            self.h3.reject(event.stream_id, response.status, headers=headers, body=bytes(response.body))
+        except (ValueError, TypeError) as error:
+            self._host.report_unsendable(error, request)
+            self.h3.reject(event.stream_id, 500)
