@@ -359,7 +359,7 @@ class ClientConnection(Connection):
             self._forget_early({number})
             self.close_session(state, 0, "")
             return
-        self._end_session(state, CloseInfo(None, "it was not closed", "local"))
+        self.sessions.end(state, CloseInfo(None, "it was not closed", "local"))
         self._session_finished(state)
 
     def session_over(self, session: SessionState) -> None:

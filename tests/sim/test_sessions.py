@@ -9,7 +9,7 @@ import pytest
 
 import wtio
 from wtio import testing
-from wtio._connection.base import Sessions
+from wtio._connection.sessions import Sessions
 from wtio._core import CloseCause
 from wtio._words import Loss
 from wtio.testing import Network, session_pair
@@ -461,10 +461,10 @@ def test_defect_in_one_connection_spares_the_others() -> None:
             healthy = await network.connect()
 
             class Defect(Sessions):
-                def get(self, number: int) -> Any:
+                def get(self, session_id: int) -> Any:
                     raise ZeroDivisionError("a defect")
 
-            victim.sessions = Defect()
+            victim.sessions = Defect(victim.core, victim.loop)
             stream = await broken.create_unidirectional_stream()
             await stream.write(data=b"x")
             info = await broken.wait_closed()

@@ -13,12 +13,12 @@ protocol layer. ``client`` and ``server`` add what differs between the two sides
 
 from __future__ import annotations
 
-from collections import deque
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
-from weakref import ref
 
+from wtio._connection.earnings import Earnings
+from wtio._connection.sessions import GONE, Sessions
 from wtio._core import CloseCause, EngineEvent, ReadAnswer
 from wtio._facts import CloseInfo
 from wtio._reporting import Snapshot, session_report
@@ -50,7 +50,7 @@ from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from wtio import _core
     from wtio._driver import Driver
@@ -66,16 +66,6 @@ _PENDING_LIMIT: Final = 256 * 1024
 _READ_SIZE: Final = 64 * 1024
 # What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
 _REASON_LIMIT: Final = 512
-_GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
-# Sessions of a lost connection that end in one turn of the loop; their tasks run before the next ones end.
-_ENDS_PER_TURN: Final = 64
-# What a peer may send without effect beyond ``ProtocolLimits``: so many records and refused requests a second, and one
-# record for so many bytes that we sent. An honest peer raises a limit once for each stream that we open, and each takes
-# that much; a flood is thousands of times denser.
-_RECORDS_PER_SECOND: Final = 100
-_REQUESTS_PER_SECOND: Final = 10
-_BYTES_PER_RECORD: Final = 16
-_MOST_SAVED: Final = 65536
 # Who ended the sessions of a lost connection; for any other cause it is the transport.
 _CLOSED_BY: Final[dict[CloseCause, ClosedBy]] = {CloseCause.APPLICATION: "peer", CloseCause.LOCAL: "local"}
 
@@ -89,94 +79,6 @@ class _Pending:
         self.data = bytearray()
         self.end = False
         self.frees = False
-
-
-class _Earnings:
-    """What a peer has earned by time and traffic. Apart from the connection, so that nothing refers in a circle."""
-
-    __slots__ = ("_core", "_loop", "_records_at", "_requests_at", "_sent")
-
-    def __init__(self, core: _core.Connection, loop: asyncio.AbstractEventLoop) -> None:
-        self._core = core
-        self._loop = loop
-        self._records_at = self._requests_at = loop.time()
-        self._sent = 0
-
-    def records(self) -> int:
-        """Return how many records without effect the peer has earned since this was last asked."""
-        # The engine says 0 once it has forgotten the connection.
-        sent = max(self._core.stats().bytes_sent, self._sent)
-        count = (sent - self._sent) // _BYTES_PER_RECORD
-        self._sent += count * _BYTES_PER_RECORD
-        by_time = int((self._loop.time() - self._records_at) * _RECORDS_PER_SECOND)
-        self._records_at += by_time / _RECORDS_PER_SECOND
-        return min(count + by_time, _MOST_SAVED)
-
-    def requests(self) -> int:
-        """Return how many refused requests the peer has earned since this was last asked."""
-        count = int((self._loop.time() - self._requests_at) * _REQUESTS_PER_SECOND)
-        self._requests_at += count / _REQUESTS_PER_SECOND
-        return min(count, _MOST_SAVED)
-
-
-class Sessions:
-    """The sessions of one connection by session ID.
-
-    A client's open session belongs to the application alone, which is how a forgotten one is noticed: its object is
-    held weakly. What is known of it is not, and leads to the tasks that wait on it. One that has ended, or was
-    forgotten, is held until the peer has ended it, too. A server holds all of its sessions (``Server.sessions``).
-    """
-
-    __slots__ = ("_entries",)
-
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[WebTransportSession | ref[WebTransportSession], SessionState]] = {}
-
-    def add(self, session: WebTransportSession, state: SessionState) -> None:
-        """Note a new session."""
-        self._entries[state.session_id] = (ref(session), state)
-
-    def hold(self, session: WebTransportSession) -> None:
-        """Keep a session from now on. Any thread may call this, at any time."""
-        entry = self._entries.get(session.session_id)
-        if entry is not None:
-            self._entries[session.session_id] = (session, entry[1])
-
-    def hold_ended(self, state: SessionState) -> None:
-        """Keep the object of a session that ends, unless it is gone already."""
-        entry = self._entries.get(state.session_id)
-        if entry is not None and (session := _object(entry[0])) is not None:
-            self._entries[state.session_id] = (session, state)
-
-    def get(self, number: int) -> SessionState | None:
-        """Find a session."""
-        entry = self._entries.get(number)
-        return None if entry is None else entry[1]
-
-    def states(self) -> list[SessionState]:
-        """Return the states of all sessions, as a copy."""
-        return [state for _, state in self._entries.values()]
-
-    def remove(self, number: int) -> bool:
-        """Let go of a session; whether it was there."""
-        return self._entries.pop(number, None) is not None
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._entries
-
-    def __iter__(self) -> Iterator[WebTransportSession]:
-        """Iterate over a copy."""
-        for held, _ in list(self._entries.values()):
-            session = _object(held)
-            if session is not None:
-                yield session
-
-
-def _object(held: WebTransportSession | ref[WebTransportSession]) -> WebTransportSession | None:
-    return held() if isinstance(held, ref) else held
 
 
 class Connection:
@@ -223,10 +125,9 @@ class Connection:
             is_client=self.is_client,
             local=options.local_terms,
             limits=_protocol_limits(options.limits.header_size),
-            earnings=_Earnings(core, driver.loop),
+            earnings=Earnings(core, driver.loop),
         )
-        # Those that are not over on both sides, at most as many as there may be CONNECT streams.
-        self.sessions = Sessions()
+        self.sessions = Sessions(core, driver.loop)
         self.is_lost = False
         self.loss: Loss | None = None
         """How the connection ended; None while it lasts."""
@@ -319,7 +220,7 @@ class Connection:
                 session = self.sessions.get(session_id)
                 if session is not None:
                     if session.is_closed:
-                        self._refuse(stream, _GONE)
+                        self._refuse(stream, GONE)
                     else:
                         session.take_stream(stream)
                     # The HTTP/3 layer has no part in it, and every request comes this way.
@@ -424,7 +325,7 @@ class Connection:
         if session is not None and not session.is_closed:
             words = "the peer sent more than the session's flow control allows"
             cause = RemoteProtocolError(words, error_code=ErrorCodes.WT_FLOW_CONTROL_ERROR)
-            self._end_session(session, CloseInfo(None, words, "transport"), cause)
+            self.sessions.end(session, CloseInfo(None, words, "transport"), cause)
             self.h3.abort_session(session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
 
     def break_off(self, error: Exception) -> None:
@@ -448,32 +349,15 @@ class Connection:
             self._early_timer.cancel()
         self._pending = None
         self._control = None
-        # From now on every call of every session raises the same error; whoever waits is woken below.
-        ending = deque(self.sessions.states())
-        for session in ending:
-            session.note_end(info, self._violation)
-        self._end_some(ending)
+        # Until the last session has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what
+        # has arrived for the sessions.
+        self.sessions.end_all(info, self._violation, self._session_finished, self._sessions_ended)
 
-    def _end_some(self, ending: deque[SessionState]) -> None:
-        """End the sessions of a lost connection, so many per turn of the loop that nobody else waits for long.
-
-        Until the last one has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what has
-        arrived for the sessions.
-        """
-        try:
-            for _ in range(min(len(ending), _ENDS_PER_TURN)):
-                session = ending.popleft()
-                if session.settle_end():
-                    self.core.end_session(session.session_id, _GONE)
-                self._session_finished(session)
-        finally:
-            # Whatever happens to one of them, the others end.
-            if ending:
-                self.loop.call_soon(self._end_some, ending)
-            else:
-                self._raw.clear()
-                self.connection_lost()
-                self.lost.set()
+    def _sessions_ended(self) -> None:
+        """The last session of a lost connection has ended."""
+        self._raw.clear()
+        self.connection_lost()
+        self.lost.set()
 
     # -- what sessions ask for
 
@@ -491,7 +375,7 @@ class Connection:
     def close_session(self, session: SessionState, code: int, reason: str) -> None:
         """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
         number = session.session_id
-        self._bound_end(number)
+        self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
         # Only the capsule and the end of the stream: with a STOP_SENDING beside it, browsers drop the capsule. They
         # leave in a packet of their own: resets in the same packet come in front of them, and Chromium's tab may crash
         # when its streams are reset before it learns that the session is over.
@@ -502,11 +386,11 @@ class Connection:
         self.sessions.hold_ended(session)
         session.end(CloseInfo(code, cut_reason(reason).decode(), "local"))
         self.driver.drive()
-        self.core.end_session(number, _GONE)
+        self.core.end_session(number, GONE)
 
     def abort_session(self, session: SessionState) -> None:
         """Reset the CONNECT stream."""
-        self._end_session(session, CloseInfo(None, "aborted", "local"))
+        self.sessions.end(session, CloseInfo(None, "aborted", "local"))
         self.h3.abort_session(session.session_id, ErrorCodes.H3_REQUEST_CANCELLED)
         self._pump()
 
@@ -543,34 +427,17 @@ class Connection:
 
     # -- the end of sessions
 
-    def _end_session(self, session: SessionState, info: CloseInfo, cause: RemoteProtocolError | None = None) -> None:
-        if not session.is_closed:
-            self.sessions.hold_ended(session)
-            session.end(info, cause)
-            self.core.end_session(session.session_id, _GONE)
-
-    def _bound_end(self, number: int) -> None:
-        """Give the peer a bounded time to end a session, then end it without the peer."""
-        session = self.sessions.get(number)
-        if session is not None and session.end_timer is None:
-            session.end_timer = self.loop.call_later(self.timeouts.close, self._expire_session, number)
-
     def _expire_session(self, number: int) -> None:
         session = self.sessions.get(number)
         if session is None or self.is_lost:
             return
-        self._end_session(session, CloseInfo(None, "the peer stopped the session without a goodbye", "peer"))
+        self.sessions.end(session, CloseInfo(None, "the peer stopped the session without a goodbye", "peer"))
         self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
         self._pump()
         self._session_finished(session)
 
     def _session_finished(self, session: SessionState) -> None:
-        # A timer left running would hold the whole connection in memory until it expires.
-        if session.end_timer is not None:
-            session.end_timer.cancel()
-            session.end_timer = None
-        if self.sessions.remove(session.session_id):
-            session.over.set()
+        if self.sessions.finish(session):
             self.session_over(session)
 
     # -- early streams
@@ -606,7 +473,7 @@ class Connection:
         """A session that will never be: its early streams and datagrams go."""
         self._take_early(number)
         if not self.is_lost:
-            self.core.end_session(number, _GONE)
+            self.core.end_session(number, GONE)
 
     # -- the HTTP/3 layer
 
@@ -678,18 +545,18 @@ class Connection:
                     words = reason or f"the CONNECT stream was reset with {describe(wire)}"
                     info = CloseInfo(None, words, "peer" if by == "peer" else "transport")
                     cause = RemoteProtocolError(words, error_code=wire) if by == "local" else None
-                self._end_session(session, info, cause)
-                self._bound_end(number)
+                self.sessions.end(session, info, cause)
+                self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
             case SessionFinished(number):
                 session = self.sessions.get(number)
                 if session is None:
                     self.tell(event)
                     return
-                self._end_session(session, CloseInfo(None, "the CONNECT stream ended", "peer"))
+                self.sessions.end(session, CloseInfo(None, "the CONNECT stream ended", "peer"))
                 self._session_finished(session)
             case SessionStopping(number):
                 if number in self.sessions:
-                    self._bound_end(number)
+                    self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
                 else:
                     self.tell(event)
             case SessionDraining(number):
