@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from wtio import _core
 from wtio._arguments import check_instance, check_text, strings
 from wtio._connection.base import Connection
+from wtio._connection.early import refuse
 from wtio._core import CloseCause
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
@@ -298,9 +299,9 @@ class ClientConnection(Connection):
             return
         self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
         self._pump()
-        if stream := self._raw.pop(number, None):
+        if stream := self._raw.remove(number):
             # The request could not even be written.
-            self._refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
+            refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
         self.forget_request(number)
 
     def tell(self, event: Event) -> None:
@@ -356,7 +357,7 @@ class ClientConnection(Connection):
             return
         if not self.is_lost and self.h3.session_state(number) is not None:
             # Nothing can have come for it but streams that arrived while it was being collected.
-            self._forget_early({number})
+            self.refuse_early(number)
             self.close_session(state, 0, "")
             return
         self.sessions.end(state, CloseInfo(None, "it was not closed", "local"))

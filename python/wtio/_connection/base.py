@@ -17,9 +17,11 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
 
+from wtio._connection.early import EarlyStreams, refuse
 from wtio._connection.earnings import Earnings
+from wtio._connection.raw import RawStreams
 from wtio._connection.sessions import GONE, Sessions
-from wtio._core import CloseCause, EngineEvent, ReadAnswer
+from wtio._core import CloseCause, EngineEvent
 from wtio._facts import CloseInfo
 from wtio._reporting import Snapshot, session_report
 from wtio._session_state import SessionState
@@ -37,7 +39,6 @@ from wtio.protocol.outbox import (
     FreeStream,
     Output,
     Reset,
-    Role,
     Send,
     SessionDraining,
     SessionFinished,
@@ -49,9 +50,6 @@ from wtio.protocol.transport_parameters import read_peer_transport
 from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Iterable
-
     from wtio import _core
     from wtio._driver import Driver
     from wtio._facts import SessionFacts
@@ -60,42 +58,21 @@ if TYPE_CHECKING:
     from wtio.errors import ClosedBy
     from wtio.report import ConnectionReport
 
-# Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
-# peer that never reads them is not worth more memory than this.
-_PENDING_LIMIT: Final = 256 * 1024
-_READ_SIZE: Final = 64 * 1024
 # What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
 _REASON_LIMIT: Final = 512
 # Who ended the sessions of a lost connection; for any other cause it is the transport.
 _CLOSED_BY: Final[dict[CloseCause, ClosedBy]] = {CloseCause.APPLICATION: "peer", CloseCause.LOCAL: "local"}
 
 
-class _Pending:
-    """Bytes for a raw stream that its queue had no room for."""
-
-    __slots__ = ("data", "end", "frees")
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.end = False
-        self.frees = False
-
-
 class Connection:
     """Base of ``ClientConnection`` and ``ServerConnection``."""
 
     __slots__ = (
-        "_control",
-        "_control_waiting",
-        "_critical",
         "_early",
-        "_early_count",
-        "_early_timer",
         "_final_facts",
         "_has_started",
         "_is_closing",
         "_is_pumping",
-        "_pending",
         "_raw",
         "_violation",
         "core",
@@ -133,18 +110,9 @@ class Connection:
         """How the connection ended; None while it lasts."""
         self._final_facts: _core.ConnectionFacts | None = None
         self.lost = Flag()
-        # Never more than may be open at once.
-        self._raw: dict[int, _core.Stream] = {}
-        # At most ``_PENDING_LIMIT`` for each of them, or one response.
-        self._pending: dict[int, _Pending] | None = None
-        self._control: _core.Stream | None = None
-        self._critical = 0  # streams of the peer's that last as long as the connection
-        # What is to go on it, SETTINGS and a GOAWAY at most; None once it is open.
-        self._control_waiting: bytearray | None = bytearray()
-        # By session; ``Limits.early_streams`` of them at most, counted in ``_early_count``.
-        self._early: dict[int, list[_core.Stream]] | None = None
-        self._early_count = 0
-        self._early_timer: asyncio.TimerHandle | None = None
+        self._raw = RawStreams(core, driver.loop, self.h3, options.limits.unidirectional_streams)
+        # Made with the first of them; most connections never have one.
+        self._early: EarlyStreams | None = None
         self._is_pumping = False
         self._has_started = False
         # Set when we close the connection because of the peer: the cause of the sessions' errors.
@@ -220,16 +188,18 @@ class Connection:
                 session = self.sessions.get(session_id)
                 if session is not None:
                     if session.is_closed:
-                        self._refuse(stream, GONE)
+                        refuse(stream, GONE)
                     else:
                         session.take_stream(stream)
                     # The HTTP/3 layer has no part in it, and every request comes this way.
                     return
                 self._take_without_session(stream, session_id)
             case EngineEvent.RawReadable(stream_id=stream_id):
-                self._read_raw(stream_id)
+                if not self.is_lost:
+                    self._raw.read(stream_id)
+                    self.raw_taken()
             case EngineEvent.RawStream(stream=stream):
-                self._take_raw(stream)
+                self._raw.take(stream)
                 return
             case EngineEvent.Ready():
                 # A server's SETTINGS need not wait for the client's last flight (RFC 9114, section 7.2.4.2): sent with
@@ -277,47 +247,17 @@ class Connection:
 
     def _take_without_session(self, stream: _core.Stream, session_id: int) -> None:
         """Keep a data stream until its session is there: that may be on its way, in another packet (section 4.6)."""
-        if not self.h3.check_session_id(session_id):
-            return
-        if self._early_count >= self.limits.early_streams:
-            self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
-            self.h3.note_refused()
+        if not self.h3.check_session_id(session_id) or self.is_lost:
             return
         if self._early is None:
-            self._early = {}
-        self._early.setdefault(session_id, []).append(stream)
-        self._early_count += 1
-        if self._early_timer is None:
-            self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
-
-    def _take_raw(self, stream: _core.Stream) -> None:
-        """Keep a stream that is the HTTP/3 layer's; ``RawReadable`` follows."""
-        stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
-        self._raw[stream.id] = stream
-        # RFC 9000, section 2.1: the second bit is set on unidirectional streams.
-        if stream.id & 2 and self._critical < 3:
-            self._critical += 1
-            if self._critical > 1:
-                # The two QPACK streams take nothing from what sessions may have.
-                self.core.set_concurrent_streams(False, self.limits.unidirectional_streams + self._critical)
-
-    def _read_raw(self, stream_id: int) -> None:
-        """Give the HTTP/3 layer all that has arrived on a raw stream."""
-        stream = self._raw.get(stream_id)
-        if stream is None or self.is_lost:
-            return
-        data = stream.read(_READ_SIZE)
-        while isinstance(data, bytes):
-            # The end is seen together with the last bytes, which saves the layer above a call.
-            self.h3.receive_data(stream_id, data, stream.receive_state().is_ended)
-            data = stream.read(_READ_SIZE)
-        if data is ReadAnswer.ENDED:
-            state = stream.receive_state()
-            if state.is_ended:
-                self.h3.receive_data(stream_id, b"", True)
-            elif state.is_reset:
-                self.h3.receive_reset(stream_id, state.wire_code)
-        self.raw_taken()
+            self._early = EarlyStreams(
+                self.loop,
+                most=self.limits.early_streams,
+                patience=self.timeouts.request,
+                session_state=self.h3.session_state,
+            )
+        if not self._early.keep(session_id, stream):
+            self.h3.note_refused()
 
     def _end_exceeded(self, session_id: int) -> None:
         """End a session whose peer broke a limit."""
@@ -344,11 +284,9 @@ class Connection:
         if self._violation is not None:
             words = str(self._violation)
         info = CloseInfo(None, words, _CLOSED_BY.get(loss.cause, "transport"))
-        self._forget_early(list(self._early or ()))
-        if self._early_timer is not None:
-            self._early_timer.cancel()
-        self._pending = None
-        self._control = None
+        if self._early is not None:
+            self._early.close()
+        self._raw.lose()
         # Until the last session has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what
         # has arrived for the sessions.
         self.sessions.end_all(info, self._violation, self._session_finished, self._sessions_ended)
@@ -368,8 +306,9 @@ class Connection:
         state = SessionState(self.core, self.loop, self.limits, number, facts)
         session = WebTransportSession(self, state, trace)
         self.sessions.add(session, state)
-        for stream in self._take_early(number):
-            state.take_stream(stream)
+        if self._early is not None:
+            for stream in self._early.take(number):
+                state.take_stream(stream)
         return session
 
     def close_session(self, session: SessionState, code: int, reason: str) -> None:
@@ -440,40 +379,17 @@ class Connection:
         if self.sessions.finish(session):
             self.session_over(session)
 
-    # -- early streams
-
-    def _refuse(self, stream: _core.Stream, code: int) -> None:
-        stream.abandon_code = code
-        stream.reset(code)
-        stream.stop(code)
-
-    def _expire_early(self) -> None:
-        """Streams whose session nobody asked for in time."""
-        self._early_timer = None
-        if not self.is_lost:
-            self._forget_early([number for number in self._early or () if self.h3.session_state(number) is None])
-            if self._early:
-                self._early_timer = self.loop.call_later(self.timeouts.request, self._expire_early)
-
-    def _take_early(self, number: int) -> list[_core.Stream]:
-        if self._early is None:
-            return []
-        taken = self._early.pop(number, [])
-        self._early_count -= len(taken)
-        if not self._early:
-            self._early = None
-        return taken
-
-    def _forget_early(self, numbers: Iterable[int]) -> None:
-        for number in numbers:
-            for stream in self._take_early(number):
-                self._refuse(stream, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
-
     def forget_request(self, number: int) -> None:
         """A session that will never be: its early streams and datagrams go."""
-        self._take_early(number)
+        if self._early is not None:
+            self._early.take(number)
         if not self.is_lost:
             self.core.end_session(number, GONE)
+
+    def refuse_early(self, session_id: int) -> None:
+        """Refuse the streams that arrived for a session that will never be."""
+        if self._early is not None:
+            self._early.refuse(session_id)
 
     # -- the HTTP/3 layer
 
@@ -511,19 +427,15 @@ class Connection:
             return
         match output:
             case Send(stream, data, end):
-                self._send(stream, data, end)
-            case Reset(number, code):
-                if stream_object := self._raw.get(number):
-                    self._take_pending(number)
-                    stream_object.reset(code)
-            case Stop(number, code):
-                if stream_object := self._raw.get(number):
-                    stream_object.stop(code)
-            case FreeStream(number):
-                if self._pending and (pending := self._pending.get(number)):
-                    pending.frees = True
-                else:
-                    self._raw.pop(number, None)
+                if not self._raw.send(stream, data, end):
+                    self.h3.fail(ErrorCodes.H3_EXCESSIVE_LOAD, "the peer does not read what it must")
+                    self._pump()
+            case Reset(stream_id, code):
+                self._raw.reset(stream_id, code)
+            case Stop(stream_id, code):
+                self._raw.stop(stream_id, code)
+            case FreeStream(stream_id):
+                self._raw.free(stream_id)
             case CloseConnection(code, reason):
                 if not self._is_closing:
                     self._violation = RemoteProtocolError(
@@ -572,87 +484,9 @@ class Connection:
             case _:
                 self.tell(event)
 
-    # -- raw streams
-
     def open_request(self) -> _core.Stream | None:
-        """Open a raw bidirectional stream; None while the peer allows none."""
-        stream = self.core.open_stream(True, b"")
-        if stream is not None:
-            stream.abandon_code = ErrorCodes.H3_REQUEST_CANCELLED
-            self._raw[stream.id] = stream
-        return stream
-
-    def _send(self, target: int | Role, data: bytes, end: bool) -> None:
-        stream = self._control if isinstance(target, Role) else self._raw.get(target)
-        if stream is None:
-            if isinstance(target, Role) and self._control_waiting is not None:
-                is_first = not self._control_waiting
-                self._control_waiting += data
-                if is_first:
-                    self._open_control()
-            return
-        pending = self._pending and self._pending.get(stream.id)
-        if not pending:
-            accepted = stream.write(data) if data else 0
-            if accepted == len(data):
-                if end:
-                    stream.finish()
-                return
-            if accepted < 0:
-                return
-            pending = _Pending()
-            if self._pending is None:
-                self._pending = {}
-            self._pending[stream.id] = pending
-            data = data[accepted:]
-            self._await_room(stream)
-        pending.data += data
-        pending.end = pending.end or end
-        if len(pending.data) > _PENDING_LIMIT and not pending.end:
-            self.h3.fail(ErrorCodes.H3_EXCESSIVE_LOAD, "the peer does not read what it must")
-            self._pump()
-
-    def _take_pending(self, number: int) -> None:
-        """Nothing of a stream waits any more."""
-        if self._pending is not None:
-            self._pending.pop(number, None)
-            if not self._pending:
-                self._pending = None
-
-    def _await_room(self, stream: _core.Stream) -> None:
-        future = self.loop.create_future()
-        future.add_done_callback(lambda _: self._send_pending(stream))
-        stream.wait_writable(future)
-
-    def _send_pending(self, stream: _core.Stream) -> None:
-        pending = self._pending and self._pending.get(stream.id)
-        if not pending or self.is_lost:
-            return
-        accepted = stream.write(pending.data)
-        if 0 <= accepted < len(pending.data):
-            del pending.data[:accepted]
-            self._await_room(stream)
-            return
-        self._take_pending(stream.id)
-        if accepted >= 0 and pending.end:
-            stream.finish()
-        if pending.frees:
-            self._raw.pop(stream.id, None)
-
-    def _open_control(self) -> None:
-        """Open our control stream, as soon as the peer's credit allows."""
-        if self._control_waiting is None or self.is_lost:
-            return
-        stream = self.core.open_stream(False, b"")
-        if stream is None:
-            # A peer should allow three streams at once (RFC 9114, section 6.2), but nothing forces it to.
-            future = self.loop.create_future()
-            future.add_done_callback(lambda _: self._open_control())
-            self.core.wait_streams(False, future)
-            return
-        self._control = stream
-        waiting, self._control_waiting = self._control_waiting, None
-        self._send(Role.CONTROL, bytes(waiting), False)
+        """Open a stream for a request; None while the peer allows none."""
+        return self._raw.open_request()
 
 
 @lru_cache(maxsize=64)
