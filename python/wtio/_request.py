@@ -77,7 +77,10 @@ class Asker(Protocol):
 
     core: _core.Connection
     loop: asyncio.AbstractEventLoop
-    is_lost: bool
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is over."""
 
     @property
     def answer_timeout(self) -> float:

@@ -156,7 +156,6 @@ class ClientConnection(Connection):
         "_notify",
         "_silent_at",
         "_sockets",
-        "is_connected",
         "is_full",
         "is_refusing",
         "is_too_large",
@@ -171,7 +170,6 @@ class ClientConnection(Connection):
 
     def __init__(self, core: _core.Connection, driver: Driver, *, sockets: Sockets, notify: Callable[[], None]) -> None:
         super().__init__(core, driver, sockets.options)
-        self.is_connected = False
         self.settings: SettingsReceived | None = None
         self.users = 0
         """Connectors that have been given this connection and have no session yet."""
@@ -198,7 +196,7 @@ class ClientConnection(Connection):
         """Whether one more session may be asked for (draft-ietf-webtrans-http3-16, sections 4.7 and 5.1)."""
         h3 = self.h3
         limit = h3.session_limit if h3.flow_control else 1
-        is_usable = not (self.is_lost or self._is_closing or self.is_refusing or h3.goaway_received)
+        is_usable = not (self.is_ending or self.is_refusing or h3.goaway_received)
         return is_usable and h3.sessions + self.users < limit
 
     @property
@@ -237,7 +235,6 @@ class ClientConnection(Connection):
         return stream is None or not stream.unacked
 
     def connected(self) -> None:
-        self.is_connected = True
         self._notify()
 
     def unreachable(self, number: int, is_remote: bool) -> None:
@@ -246,9 +243,8 @@ class ClientConnection(Connection):
             self.is_too_large = True
         elif number not in _PASSING and not self.is_lost:
             self._final_facts = self.core.facts()
-            # Not at once: this is in the middle of the engine's events.
-            self.loop.call_soon(self._close_core, ErrorCodes.H3_NO_ERROR, "")
-            self._lose(Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote))
+            loss = Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote)
+            self.abandon(loss, ErrorCodes.H3_NO_ERROR, "")
 
     def detach(self) -> None:
         """The connector that made this connection has it now, and need not live as long."""
@@ -371,7 +367,7 @@ class ClientConnection(Connection):
     async def wait_session_over(self, session: SessionState) -> None:
         await super().wait_session_over(session)
         # Until CONNECTION_CLOSE has left, too, for the program may end right after.
-        if self._is_closing:
+        if self.is_ending:
             await self.lost.wait()
 
     def connection_lost(self) -> None:
@@ -387,8 +383,7 @@ class ClientConnection(Connection):
 
     def give_up(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
         """Close at once; there is no session to take care of."""
-        self._is_closing = True
-        self._close_now(code, "")
+        self.close_at_once(code)
         self._sockets.release(self.driver)
 
     def leave(self) -> None:

@@ -143,13 +143,13 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
     left: list[int] = []
     ends: list[wtio.CloseInfo] = []
     late: list[bytes] = []
-    lose = Connection._lose
+    end = Connection._end
 
     def lost(connection: Connection, loss: Loss) -> None:
         if connection.is_client:
-            return lose(connection, loss)
+            return end(connection, loss)
         sessions = list(connection.sessions)
-        lose(connection, loss)
+        end(connection, loss)
         # Nobody has been woken yet, and whoever looks is told the same.
         assert {session.close_info for session in sessions} == {sessions[0].close_info}
         assert sessions[-1].close_info is not None
@@ -171,7 +171,7 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
         if not session.session_id % 8:
             late.append(await session.receive_datagram())
 
-    monkeypatch.setattr(Connection, "_lose", lost)
+    monkeypatch.setattr(Connection, "_end", lost)
 
     async def main() -> None:
         network = Network()
@@ -213,7 +213,7 @@ def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
             peer.request()
             request = await anext(aiter(served))
             connection = next(iter(served._service.connections))
-            connection._lose(Loss(CloseCause.LOCAL, 0, ""))
+            connection.abandon(Loss(CloseCause.LOCAL, 0, ""), 0, "")
             assert connection.sessions
             with pytest.raises(wtio.SessionClosed):
                 await request.accept()

@@ -64,7 +64,7 @@ async def killed(network: Network) -> AsyncIterator[tuple[wtio.Client, wtio.WebT
         kill(server)
         yield client, session
     for connection in list(server._service.connections):
-        connection._lose(Loss(CloseCause.LOCAL, 0, ""))
+        connection.abandon(Loss(CloseCause.LOCAL, 0, ""), 0, "")
 
 
 @asynccontextmanager

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from wtio._connection.early import EarlyStreams, refuse
 from wtio._connection.earnings import Earnings
+from wtio._connection.life import Effect, Input, Life, State
 from wtio._connection.raw import RawStreams
 from wtio._connection.sessions import GONE, Sessions
 from wtio._core import CloseCause, EngineEvent
@@ -70,15 +71,12 @@ class Connection:
     __slots__ = (
         "_early",
         "_final_facts",
-        "_has_started",
-        "_is_closing",
         "_is_pumping",
+        "_life",
         "_raw",
-        "_violation",
         "core",
         "driver",
         "h3",
-        "is_lost",
         "limits",
         "loop",
         "loss",
@@ -86,38 +84,45 @@ class Connection:
         "options",
         "sessions",
         "timeouts",
+        "violation",
     )
 
     is_client: bool
 
     def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions) -> None:
+        # The engine's connection. It stays usable after the end.
         self.core = core
+        # Serves the endpoint that the connection belongs to, and the event loop that it runs on.
         self.driver = driver
         self.loop = driver.loop
         # The endpoint's options, and the two parts of them that are used all over.
         self.options = options
         self.limits = options.limits
         self.timeouts = options.timeouts
+        # Reads and writes HTTP/3. Its outputs and events are taken by ``_pump``.
         self.h3 = H3Connection(
             is_client=self.is_client,
             local=options.local_terms,
             limits=_protocol_limits(options.limits.header_size),
             earnings=Earnings(core, driver.loop),
         )
+        # Established sessions, until they are over on both sides.
         self.sessions = Sessions(core, driver.loop)
-        self.is_lost = False
-        self.loss: Loss | None = None
-        """How the connection ended; None while it lasts."""
-        self._final_facts: _core.ConnectionFacts | None = None
-        self.lost = Flag()
         self._raw = RawStreams(core, driver.loop, self.h3, options.limits.unidirectional_streams)
         # Made with the first of them; most connections never have one.
         self._early: EarlyStreams | None = None
+        # How far the connection has come. ``_advance`` alone moves it on.
+        self._life = Life()
+        # How the connection ended; None while it lasts.
+        self.loss: Loss | None = None
+        # What the peer did, if we close the connection because of it: the cause of the sessions' errors.
+        self.violation: RemoteProtocolError | None = None
+        # What the engine knew of the connection at its end; None until it says so.
+        self._final_facts: _core.ConnectionFacts | None = None
+        # Set when the last session of the lost connection has ended, and the client or server has been told.
+        self.lost = Flag()
+        # Whether ``_pump`` is at work: what happens meanwhile is passed on by it.
         self._is_pumping = False
-        self._has_started = False
-        # Set when we close the connection because of the peer: the cause of the sessions' errors.
-        self._violation: RemoteProtocolError | None = None
-        self._is_closing = False
 
     # -- hooks for the two sides
 
@@ -167,13 +172,8 @@ class Connection:
             loop_late_total=self.loop_late_total,
             idle_timeout=self.timeouts.idle,
             loss=self.loss,
-            violation=self._violation,
+            violation=self.violation,
         )
-
-    @property
-    def violation(self) -> RemoteProtocolError | None:
-        """What the peer did, where we closed the connection because of it."""
-        return self._violation
 
     def report(self, session: SessionState, trace: Trace | None) -> ConnectionReport:
         """Put a session's report together."""
@@ -195,22 +195,20 @@ class Connection:
                     return
                 self._take_without_session(stream, session_id)
             case EngineEvent.RawReadable(stream_id=stream_id):
-                if not self.is_lost:
-                    self._raw.read(stream_id)
-                    self.raw_taken()
+                self._raw.read(stream_id)
+                self.raw_taken()
             case EngineEvent.RawStream(stream=stream):
                 self._raw.take(stream)
                 return
             case EngineEvent.Ready():
                 # A server's SETTINGS need not wait for the client's last flight (RFC 9114, section 7.2.4.2): sent with
                 # the first one, they spare the client a round trip before its CONNECT.
-                self._start()
+                self._advance(Input.READY)
             case EngineEvent.Connected():
-                self._start()
-                self.connected()
+                self._advance(Input.CONNECTED)
             case EngineEvent.Closed(cause=cause, code=code, reason=reason, facts=facts):
                 self._final_facts = facts
-                self._lose(Loss(cause, code, reason))
+                self._advance(Input.CLOSED, loss=Loss(cause, code, reason))
                 return
             case EngineEvent.CreditDue(session_id=session_id, limit=limit):
                 self.h3.send_capsule(session_id, encode_limit(CapsuleType.WT_MAX_DATA, limit))
@@ -237,14 +235,6 @@ class Connection:
                 raise AssertionError(f"no connection handles {event!r}")
         self._pump()
 
-    def _start(self) -> None:
-        if not self._has_started:
-            self._has_started = True
-            parameters = self.core.peer_parameters()
-            if parameters is not None:
-                self.h3.peer_transport = read_peer_transport(parameters)
-            self.h3.start()
-
     def _take_without_session(self, stream: _core.Stream, session_id: int) -> None:
         """Keep a data stream until its session is there: that may be on its way, in another packet (section 4.6)."""
         if not self.h3.check_session_id(session_id) or self.is_lost:
@@ -268,28 +258,98 @@ class Connection:
             self.sessions.end(session, CloseInfo(None, words, "transport"), cause)
             self.h3.abort_session(session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
 
+    # -- its life
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the handshake was completed, whatever has become of the connection since."""
+        return self._life.is_connected
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the connection is being closed, or lost."""
+        return self._life.state in (State.CLOSING, State.LOST)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is over; its sessions have ended or are about to (``lost``)."""
+        return self._life.state is State.LOST
+
+    def close_connection(self, code: int, reason: str) -> None:
+        """Close it in the next iteration of the loop, after what is queued has been sent as far as it can be."""
+        self._advance(Input.CLOSE, code, reason)
+
+    def close_at_once(self, code: int) -> None:
+        """Close it before this returns; there is no session to take care of."""
+        self._advance(Input.CLOSE_AT_ONCE, code)
+
     def break_off(self, error: Exception) -> None:
         """End everything because of a defect of ours."""
-        if not self.is_lost:
-            self.loop.call_soon(self._close_core, ErrorCodes.H3_INTERNAL_ERROR, "internal error")
-            reason = f"internal error of wtio: {error!r}"
-            self._lose(Loss(CloseCause.LOCAL, ErrorCodes.H3_INTERNAL_ERROR, reason))
+        loss = Loss(CloseCause.LOCAL, ErrorCodes.H3_INTERNAL_ERROR, f"internal error of wtio: {error!r}")
+        self.abandon(loss, ErrorCodes.H3_INTERNAL_ERROR, "internal error")
 
-    def _lose(self, loss: Loss) -> None:
-        if self.is_lost:
-            return
-        self.is_lost = True
+    def abandon(self, loss: Loss, code: int, reason: str) -> None:
+        """End everything now because of ``loss``. The peer is told ``code`` and ``reason``, as far as it can be."""
+        self._advance(Input.ABANDON, code, reason, loss)
+
+    def _advance(self, event: Input, code: int = 0, reason: str = "", loss: Loss | None = None) -> None:
+        """Move on in the table and do what it says.
+
+        Args:
+            event: What happens.
+            code: For CONNECTION_CLOSE, an error code of HTTP/3.
+            reason: For CONNECTION_CLOSE.
+            loss: How the connection ends, if that is what happens.
+        """
+        for effect in self._life.step(event):
+            match effect:
+                case Effect.START:
+                    self._start()
+                case Effect.REPORT:
+                    self.connected()
+                case Effect.CLOSE_SOON:
+                    self.loop.call_soon(self._send_close, code, reason)
+                case Effect.CLOSE_NOW:
+                    self._send_close(code, reason)
+                case Effect.DISCARD_SOON:
+                    self.loop.call_soon(self._send_close_alone, code, reason)
+                case Effect.END:
+                    assert loss is not None
+                    self._end(loss)
+
+    def _start(self) -> None:
+        """Send our SETTINGS."""
+        parameters = self.core.peer_parameters()
+        if parameters is not None:
+            self.h3.peer_transport = read_peer_transport(parameters)
+        self.h3.start()
+
+    def _send_close(self, code: int, reason: str) -> None:
+        """Send what is queued, then CONNECTION_CLOSE; the engine reports the end."""
+        if not self.is_lost and not self.driver.is_closed:
+            # This may bring the end before we get to it.
+            self.driver.drive()
+        if not self.is_lost:
+            self._send_close_alone(code, reason)
+
+    def _send_close_alone(self, code: int, reason: str) -> None:
+        if not self.driver.is_closed:
+            self.core.close(code, reason.encode()[:_REASON_LIMIT])
+            self.driver.drive()
+
+    def _end(self, loss: Loss) -> None:
+        """End the sessions of the connection, which is lost."""
         self.loss = loss
         words = loss_in_words(loss, idle=self.timeouts.idle)
-        if self._violation is not None:
-            words = str(self._violation)
+        if self.violation is not None:
+            words = str(self.violation)
         info = CloseInfo(None, words, _CLOSED_BY.get(loss.cause, "transport"))
         if self._early is not None:
             self._early.close()
         self._raw.lose()
-        # Until the last session has ended, ``_raw`` keeps the engine from forgetting the connection, and with it what
-        # has arrived for the sessions.
-        self.sessions.end_all(info, self._violation, self._session_finished, self._sessions_ended)
+        # Until the last session has ended, the raw streams keep the engine from forgetting the connection, and with it
+        # what has arrived for the sessions.
+        self.sessions.end_all(info, self.violation, self._session_finished, self._sessions_ended)
 
     def _sessions_ended(self) -> None:
         """The last session of a lost connection has ended."""
@@ -345,25 +405,6 @@ class Connection:
         """Wait until the peer has ended its side too, or ``Timeouts.close`` has passed."""
         await session.over.wait()
 
-    def close_connection(self, code: int, reason: str) -> None:
-        """CONNECTION_CLOSE, after what is queued has been sent as far as it can. Idempotent."""
-        if self._is_closing or self.is_lost:
-            return
-        self._is_closing = True
-        # Not at once: this may be in the middle of the engine's events.
-        self.loop.call_soon(self._close_now, code, reason)
-
-    def _close_now(self, code: int, reason: str) -> None:
-        if not self.is_lost and not self.driver.is_closed:
-            self.driver.drive()
-        if not self.is_lost:
-            self._close_core(code, reason)
-
-    def _close_core(self, code: int, reason: str) -> None:
-        if not self.driver.is_closed:
-            self.core.close(code, reason.encode()[:_REASON_LIMIT])
-            self.driver.drive()
-
     # -- the end of sessions
 
     def _expire_session(self, number: int) -> None:
@@ -410,6 +451,8 @@ class Connection:
     def send_outputs(self) -> None:
         """Carry out what the HTTP/3 layer wants done; its events wait."""
         outputs = self.h3.outbox.take_outputs()
+        if not outputs:
+            return
         for output, following in zip_longest(outputs, outputs[1:]):
             if (
                 isinstance(output, Send)
@@ -423,8 +466,6 @@ class Connection:
             self._carry_out(output)
 
     def _carry_out(self, output: Output) -> None:
-        if self.is_lost:
-            return
         match output:
             case Send(stream, data, end):
                 if not self._raw.send(stream, data, end):
@@ -437,8 +478,8 @@ class Connection:
             case FreeStream(stream_id):
                 self._raw.free(stream_id)
             case CloseConnection(code, reason):
-                if not self._is_closing:
-                    self._violation = RemoteProtocolError(
+                if not self.is_ending:
+                    self.violation = RemoteProtocolError(
                         f"the peer broke the protocol: {reason} ({describe(code)})", error_code=code
                     )
                 self.close_connection(code, reason)

@@ -52,6 +52,7 @@ class RawStreams:
         "_core",
         "_critical",
         "_h3",
+        "_left",
         "_loop",
         "_pending",
         "_streams",
@@ -71,9 +72,11 @@ class RawStreams:
         self._h3 = h3
         # ``Limits.unidirectional_streams``: how many the peer may have open for its sessions.
         self._unidirectional_streams = unidirectional_streams
-        # By stream ID, those that the HTTP/3 layer has not freed; never more than may be open at once. The engine
-        # keeps a connection that has ended for as long as there are streams of it.
+        # By stream ID, those that the HTTP/3 layer has not freed; never more than may be open at once. None are found
+        # any more once the connection is lost.
         self._streams: dict[int, _core.Stream] = {}
+        # Those that were left when the connection was lost, until ``clear``.
+        self._left: dict[int, _core.Stream] | None = None
         # By stream ID, what waits for the peer's flow control: at most ``_PENDING_LIMIT`` each, or one response. None
         # while there is nothing, which is nearly always.
         self._pending: dict[int, _Pending] | None = None
@@ -123,14 +126,19 @@ class RawStreams:
             self._streams.pop(stream_id, None)
 
     def lose(self) -> None:
-        """The connection is lost: nothing can be sent any more. The streams are kept until ``clear``."""
+        """The connection is lost: nothing is read and sent any more.
+
+        The engine keeps a connection that has ended for as long as there are streams of it, so they stay until
+        ``clear``.
+        """
+        self._left, self._streams = self._streams, {}
         self._pending = None
         self._control = None
         self._control_waiting = None
 
     def clear(self) -> None:
-        """Forget all streams, so that the engine can forget the connection."""
-        self._streams.clear()
+        """Forget the streams of a lost connection, so that the engine can forget it."""
+        self._left = None
 
     # -- what arrives
 

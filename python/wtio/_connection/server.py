@@ -228,7 +228,7 @@ class ServerConnection(Connection):
 
     def _watch_parked(self) -> None:
         # Requests that came before the client's SETTINGS wait for them, but not for ever.
-        if self.h3.parked and self._parked_timer is None:
+        if self.h3.parked and self._parked_timer is None and not self.is_lost:
             self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
 
     def raw_taken(self) -> None:
