@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 _REASON_LIMIT: Final = 512
 # Who ended the sessions of a lost connection; for any other cause it is the transport.
 _CLOSED_BY: Final[dict[CloseCause, ClosedBy]] = {CloseCause.APPLICATION: "peer", CloseCause.LOCAL: "local"}
+# What may be about an established session. Most other events come while a session is made.
+_SESSION_EVENTS: Final = (SessionTerminated, SessionFinished, SessionStopping, SessionDraining, CapsuleReceived)
 
 
 class Connection:
@@ -455,9 +457,9 @@ class Connection:
             return
         for output, following in zip_longest(outputs, outputs[1:]):
             if (
-                isinstance(output, Send)
+                isinstance(following, Reset)
+                and isinstance(output, Send)
                 and output.end
-                and isinstance(following, Reset)
                 and output.stream == following.stream_id
             ):
                 # A stream that breaks a rule right behind its WT_CLOSE_SESSION is reset. The end that answered the
@@ -485,6 +487,9 @@ class Connection:
                 self.close_connection(code, reason)
 
     def _tell(self, event: Event) -> None:
+        if not isinstance(event, _SESSION_EVENTS):
+            self.tell(event)
+            return
         match event:
             case SessionTerminated(number, code, reason, clean, by, wire_code):
                 session = self.sessions.get(number)
@@ -522,8 +527,6 @@ class Connection:
                     self.core.set_send_streams(number, True, value)
                 elif kind == CapsuleType.WT_MAX_STREAMS_UNI:
                     self.core.set_send_streams(number, False, value)
-            case _:
-                self.tell(event)
 
     def open_request(self) -> _core.Stream | None:
         """Open a stream for a request; None while the peer allows none."""

@@ -27,14 +27,14 @@ Three rules are easy to get wrong:
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Final
 
 __all__ = ["TRANSITIONS", "Effect", "Input", "Life", "State"]
 
 
-class State(Enum):
-    """How far a connection has come."""
+class State(StrEnum):
+    """How far a connection has come. A ``StrEnum``, like ``Input``, because Python hashes other enums slowly."""
 
     NEW = "new"  # nothing can be sent on streams yet
     SHAKING = "shaking"  # our SETTINGS are on their way, the handshake is not complete; for a server only
@@ -43,7 +43,7 @@ class State(Enum):
     LOST = "lost"
 
 
-class Input(Enum):
+class Input(StrEnum):
     """What happens to a connection."""
 
     # The engine.
@@ -56,7 +56,7 @@ class Input(Enum):
     ABANDON = "abandon"
 
 
-class Effect(Enum):
+class Effect(StrEnum):
     """What a transition makes the connection do, in the order given."""
 
     START = "send our SETTINGS"

@@ -74,10 +74,10 @@ class ServerConnection(Connection):
     """A connection of a server: any number of sessions and ordinary requests."""
 
     __slots__ = (
+        "_further_room",
         "_host",
         "_idle_timer",
         "_parked_timer",
-        "_room",
         "requests",
     )
 
@@ -94,9 +94,9 @@ class ServerConnection(Connection):
         self._idle_timer: asyncio.TimerHandle | None = None
         # Refuses requests for which the client's SETTINGS do not come; runs while there are such requests.
         self._parked_timer: asyncio.TimerHandle | None = None
-        # How many bidirectional streams the client may have open now, CONNECT streams among them. ``_make_room``
-        # changes it.
-        self._room, _ = options.peer_streams(is_server=True)
+        # How many more bidirectional streams the client may have open than at the beginning, for its CONNECT streams.
+        # ``_make_room`` changes it.
+        self._further_room = 0
         self.watch_idle()
 
     def send_goaway(self) -> None:
@@ -120,7 +120,6 @@ class ServerConnection(Connection):
             case SessionStopping(number):
                 if number in self.requests:
                     self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
-        self._watch_parked()
 
     # -- what session requests ask for
 
@@ -192,13 +191,14 @@ class ServerConnection(Connection):
         """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
         if self.is_lost or not self.h3.flow_control:
             return
-        count, _ = self.options.peer_streams(is_server=True)
+        further = 0
         if len(self.sessions) > 1:
             # Beyond the limit are sessions that their clients do not end: these do take from the others' streams.
-            count += min(len(self.sessions), self.h3.session_limit)
-        if count != self._room:
-            self._room = count
-            self.core.set_concurrent_streams(True, count)
+            further = min(len(self.sessions), self.h3.session_limit)
+        if further != self._further_room:
+            self._further_room = further
+            count, _ = self.options.peer_streams(is_server=True)
+            self.core.set_concurrent_streams(True, count + further)
 
     def own_certificates(self) -> list[bytes]:
         return self._host.certificates
