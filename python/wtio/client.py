@@ -300,7 +300,7 @@ class ClientConnection(Connection):
             refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
         self.forget_request(number)
 
-    def tell(self, event: Event) -> None:
+    def take_event(self, event: Event) -> None:
         match event:
             case SettingsReceived():
                 self.settings = event

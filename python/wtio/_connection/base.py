@@ -1,14 +1,19 @@
 """One QUIC connection: the place where the engine, the HTTP/3 layer and the sessions meet.
 
-Engine events go in through ``handle``. Bytes of raw streams go to ``H3Connection``; what comes out of it is carried
-out (``_carry_out``) or told to a session (``_tell``). Streams and datagrams of sessions never pass through Python's
-protocol layer. ``client`` and ``server`` add what differs between the two sides.
-
 ::
 
-    engine event ──► handle ──► H3Connection ──► outputs: engine streams
+    engine event ──► handle ──► H3Connection ──► outputs: raw streams, the end of the connection
           │                          └─────────► events: sessions, client, server
           └──► DataStream ──► session, or kept until it is established
+
+Engine events go in through ``handle``. What the HTTP/3 layer makes of them is carried out (``_carry_out``) and passed
+on (``_pass_on``) by ``_pump``, at the end of each event and of each call. Streams and datagrams of sessions never pass
+through Python's protocol layer.
+
+``Connection`` owns the protocol layer and how far the connection has come (the table in ``life``). It gives the rest
+to parts that do not know it: ``raw`` has the streams of HTTP/3, ``early`` the streams whose session is not established,
+``sessions`` those that are. Which sessions there may be is not decided here: ``client`` and ``server`` add what differs
+between the two sides.
 """
 
 from __future__ import annotations
@@ -131,14 +136,14 @@ class Connection:
     def connected(self) -> None:
         """The handshake is complete and our SETTINGS are on their way."""
 
-    def tell(self, event: Event) -> None:
-        """An event that concerns no established session."""
+    def take_event(self, event: Event) -> None:
+        """Take an event of the HTTP/3 layer that is about no established session: SETTINGS, and requests."""
 
-    def raw_taken(self) -> None:
-        """What had arrived on a raw stream was taken."""
+    def raw_streams_read(self) -> None:
+        """The HTTP/3 layer has been given what had arrived."""
 
     def unreachable(self, number: int, is_remote: bool) -> None:
-        """What a client's handshake begins with cannot be delivered: errno, and whether the network says so."""
+        """The first packets of a client cannot be delivered: the errno, and whether the network says so."""
 
     def session_over(self, session: SessionState) -> None:
         """Nothing will happen on a session any more."""
@@ -198,7 +203,7 @@ class Connection:
                 self._take_without_session(stream, session_id)
             case EngineEvent.RawReadable(stream_id=stream_id):
                 self._raw.read(stream_id)
-                self.raw_taken()
+                self.raw_streams_read()
             case EngineEvent.RawStream(stream=stream):
                 self._raw.take(stream)
                 return
@@ -361,33 +366,33 @@ class Connection:
 
     # -- what sessions ask for
 
-    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
+    def add_session(self, session_id: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         """Make an established session; what arrived early for it follows."""
         h3 = self.h3
-        self.core.add_session(number, self.options, h3.peer_initial_limits if h3.flow_control else None)
-        state = SessionState(self.core, self.loop, self.limits, number, facts)
+        self.core.add_session(session_id, self.options, h3.peer_initial_limits if h3.flow_control else None)
+        state = SessionState(self.core, self.loop, self.limits, session_id, facts)
         session = WebTransportSession(self, state, trace)
         self.sessions.add(session, state)
         if self._early is not None:
-            for stream in self._early.take(number):
+            for stream in self._early.take(session_id):
                 state.take_stream(stream)
         return session
 
     def close_session(self, session: SessionState, code: int, reason: str) -> None:
         """Say goodbye with a capsule; the peer has ``Timeouts.close`` to answer."""
-        number = session.session_id
-        self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
+        session_id = session.session_id
+        self.sessions.bound_end(session_id, self.timeouts.close, self._expire_session)
         # Only the capsule and the end of the stream: with a STOP_SENDING beside it, browsers drop the capsule. They
         # leave in a packet of their own: resets in the same packet come in front of them, and Chromium's tab may crash
         # when its streams are reset before it learns that the session is over.
-        self.h3.close_session(number, code, reason)
+        self.h3.close_session(session_id, code, reason)
         self._pump()
         # The end is noted before the drive, which may already bring the peer's answer: without an end of its own by
         # then, the session would have ended with an answer that has neither code nor reason.
         self.sessions.hold_ended(session)
         session.end(CloseInfo(code, cut_reason(reason).decode(), "local"))
         self.driver.drive()
-        self.core.end_session(number, GONE)
+        self.core.end_session(session_id, GONE)
 
     def abort_session(self, session: SessionState) -> None:
         """Reset the CONNECT stream."""
@@ -409,12 +414,12 @@ class Connection:
 
     # -- the end of sessions
 
-    def _expire_session(self, number: int) -> None:
-        session = self.sessions.get(number)
+    def _expire_session(self, session_id: int) -> None:
+        session = self.sessions.get(session_id)
         if session is None or self.is_lost:
             return
         self.sessions.end(session, CloseInfo(None, "the peer stopped the session without a goodbye", "peer"))
-        self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+        self.h3.abort_session(session_id, ErrorCodes.H3_REQUEST_CANCELLED)
         self._pump()
         self._session_finished(session)
 
@@ -422,12 +427,12 @@ class Connection:
         if self.sessions.finish(session):
             self.session_over(session)
 
-    def forget_request(self, number: int) -> None:
+    def forget_request(self, session_id: int) -> None:
         """A session that will never be: its early streams and datagrams go."""
         if self._early is not None:
-            self._early.take(number)
+            self._early.take(session_id)
         if not self.is_lost:
-            self.core.end_session(number, GONE)
+            self.core.end_session(session_id, GONE)
 
     def refuse_early(self, session_id: int) -> None:
         """Refuse the streams that arrived for a session that will never be."""
@@ -445,7 +450,7 @@ class Connection:
         try:
             while events := self.h3.outbox.take_events():
                 for event in events:
-                    self._tell(event)
+                    self._pass_on(event)
                     self.send_outputs()
         finally:
             self._is_pumping = False
@@ -486,15 +491,16 @@ class Connection:
                     )
                 self.close_connection(code, reason)
 
-    def _tell(self, event: Event) -> None:
+    def _pass_on(self, event: Event) -> None:
+        """Give an event to the session that it is about, or to the client or server."""
         if not isinstance(event, _SESSION_EVENTS):
-            self.tell(event)
+            self.take_event(event)
             return
         match event:
-            case SessionTerminated(number, code, reason, clean, by, wire_code):
-                session = self.sessions.get(number)
+            case SessionTerminated(session_id, code, reason, clean, by, wire_code):
+                session = self.sessions.get(session_id)
                 if session is None:
-                    self.tell(event)
+                    self.take_event(event)
                     return
                 cause = None
                 info = CloseInfo(code, reason, "peer")
@@ -504,29 +510,29 @@ class Connection:
                     info = CloseInfo(None, words, "peer" if by == "peer" else "transport")
                     cause = RemoteProtocolError(words, error_code=wire) if by == "local" else None
                 self.sessions.end(session, info, cause)
-                self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
-            case SessionFinished(number):
-                session = self.sessions.get(number)
+                self.sessions.bound_end(session_id, self.timeouts.close, self._expire_session)
+            case SessionFinished(session_id):
+                session = self.sessions.get(session_id)
                 if session is None:
-                    self.tell(event)
+                    self.take_event(event)
                     return
                 self.sessions.end(session, CloseInfo(None, "the CONNECT stream ended", "peer"))
                 self._session_finished(session)
-            case SessionStopping(number):
-                if number in self.sessions:
-                    self.sessions.bound_end(number, self.timeouts.close, self._expire_session)
+            case SessionStopping(session_id):
+                if session_id in self.sessions:
+                    self.sessions.bound_end(session_id, self.timeouts.close, self._expire_session)
                 else:
-                    self.tell(event)
-            case SessionDraining(number):
-                if session := self.sessions.get(number):
+                    self.take_event(event)
+            case SessionDraining(session_id):
+                if session := self.sessions.get(session_id):
                     session.note_draining()
-            case CapsuleReceived(number, kind, value):
+            case CapsuleReceived(session_id, kind, value):
                 if kind == CapsuleType.WT_MAX_DATA:
-                    self.core.set_send_limit(number, value)
+                    self.core.set_send_limit(session_id, value)
                 elif kind == CapsuleType.WT_MAX_STREAMS_BIDI:
-                    self.core.set_send_streams(number, True, value)
+                    self.core.set_send_streams(session_id, True, value)
                 elif kind == CapsuleType.WT_MAX_STREAMS_UNI:
-                    self.core.set_send_streams(number, False, value)
+                    self.core.set_send_streams(session_id, False, value)
 
     def open_request(self) -> _core.Stream | None:
         """Open a stream for a request; None while the peer allows none."""

@@ -87,7 +87,8 @@ class EarlyStreams:
     def _expire(self) -> None:
         """Refuse streams whose session nobody asked for in time."""
         self._timer = None
-        for session_id in [number for number in self._by_session if self._session_state(number) is None]:
-            self.refuse(session_id)
+        for session_id in list(self._by_session):
+            if self._session_state(session_id) is None:
+                self.refuse(session_id)
         if self._by_session:
             self._timer = self._loop.call_later(self._patience, self._expire)

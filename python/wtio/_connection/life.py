@@ -115,7 +115,7 @@ class Life:
 
     def __init__(self) -> None:
         self.state = State.NEW
-        # Whether the handshake was completed. It stays true in CLOSING and LOST, which do not tell.
+        # Whether the handshake was completed. The states CLOSING and LOST do not say it.
         self.is_connected = False
 
     def step(self, event: Input) -> tuple[Effect, ...]:

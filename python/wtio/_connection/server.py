@@ -71,7 +71,7 @@ class Host(Protocol):
 
 
 class ServerConnection(Connection):
-    """A connection of a server: any number of sessions and ordinary requests."""
+    """A connection of a server: any session_id of sessions and ordinary requests."""
 
     __slots__ = (
         "_further_room",
@@ -104,7 +104,7 @@ class ServerConnection(Connection):
         self.h3.send_goaway()
         self._pump()
 
-    def tell(self, event: Event) -> None:
+    def take_event(self, event: Event) -> None:
         match event:
             case SessionRequested():
                 request = RequestState(self, event)
@@ -112,14 +112,14 @@ class ServerConnection(Connection):
                 self._host.take_request(request)
             case RequestReceived():
                 self._answer(event)
-            case SessionTerminated(number) | SessionFinished(number):
-                if gone := self.requests.get(number):
+            case SessionTerminated(session_id) | SessionFinished(session_id):
+                if gone := self.requests.get(session_id):
                     gone.note_gone()
-                    self.forget_request(number)
+                    self.forget_request(session_id)
                 self.watch_idle()
-            case SessionStopping(number):
-                if number in self.requests:
-                    self.h3.abort_session(number, ErrorCodes.H3_REQUEST_CANCELLED)
+            case SessionStopping(session_id):
+                if session_id in self.requests:
+                    self.h3.abort_session(session_id, ErrorCodes.H3_REQUEST_CANCELLED)
 
     # -- what session requests ask for
 
@@ -170,9 +170,9 @@ class ServerConnection(Connection):
 
     # -- sessions
 
-    def add_session(self, number: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
+    def add_session(self, session_id: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         self._host.session_opened()
-        session = super().add_session(number, facts, trace)
+        session = super().add_session(session_id, facts, trace)
         self.sessions.hold(session)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
@@ -226,13 +226,10 @@ class ServerConnection(Connection):
         if not self.sessions and not self.requests:
             self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
 
-    def _watch_parked(self) -> None:
+    def raw_streams_read(self) -> None:
         # Requests that came before the client's SETTINGS wait for them, but not for ever.
         if self.h3.parked and self._parked_timer is None and not self.is_lost:
             self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
-
-    def raw_taken(self) -> None:
-        self._watch_parked()
 
     def _expire_parked(self) -> None:
         self._parked_timer = None
