@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from wtio import _core, testing
+from wtio import testing
 from wtio._connection.base import Connection
+from wtio._connection.life import State
+from wtio._core import EngineEvent
 from wtio._driver import simulated
 from wtio.protocol.codes import ErrorCodes
 
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from wtio._driver import Driver, EngineEvent
+    from wtio import _core
+    from wtio._driver import Driver
     from wtio._options import EndpointOptions
 
 # What the QUIC core keeps as long as the connection: streams on which a side sends, and the peer's, bidirectional and
@@ -62,22 +65,23 @@ class Audit:
 
         def closing(connection: Connection, code: int, reason: str) -> None:
             if code == ErrorCodes.H3_NO_ERROR and self._takes(connection):
-                connection._is_closing = True
+                before, connection._life.state = connection._life.state, State.CLOSING
                 task = self._look_at(connection)
                 if task is not None:
-                    task.add_done_callback(lambda _: close_now(connection, code, reason))
+                    task.add_done_callback(lambda _: close_now(connection, before, code, reason))
                     return
-                connection._is_closing = False
+                connection._life.state = before
             close_connection(connection, code, reason)
 
-        def close_now(connection: Connection, code: int, reason: str) -> None:
-            connection._is_closing = False
+        def close_now(connection: Connection, before: State, code: int, reason: str) -> None:
+            if not connection.is_lost:
+                connection._life.state = before
             if not connection.loop.is_closed():
                 close_connection(connection, code, reason)
 
         def handling(connection: Connection, event: EngineEvent) -> None:
             is_simulated = isinstance(connection.driver, simulated.SimulatedDriver)
-            self.established += is_simulated and event[0] == _core.EVENT_CONNECTED
+            self.established += is_simulated and isinstance(event, EngineEvent.Connected)
             handle(connection, event)
 
         def binding(wire: simulated.Wire, driver: simulated.SimulatedDriver, ip: str, port: int) -> tuple[str, int]:
@@ -103,7 +107,7 @@ class Audit:
 
     def _takes(self, connection: Connection) -> bool:
         is_simulated = isinstance(connection.driver, simulated.SimulatedDriver)
-        return is_simulated and not (connection.is_lost or connection._is_closing or connection.driver.is_closed)
+        return is_simulated and not (connection.is_ending or connection.driver.is_closed)
 
     def _look_at(self, connection: Connection) -> asyncio.Task[None] | None:
         """Begin, or join who began at the other end."""
@@ -141,8 +145,8 @@ class Audit:
     async def _and_then_look(self, main: Coroutine[Any, Any, Any]) -> Any:
         result = await main
         for wire in list(self.wires):
-            for direction in (wire._to_server, wire._to_client):
-                direction.update(**asdict(testing.Conditions()))
+            for lane in (wire._to_server, wire._to_client):
+                lane.direction.update(**asdict(testing.Conditions()))
             connections = [one for one in connections_of(wire) if not one.is_lost]
             for connection in connections:
                 sessions = [session for session in connection.sessions if not session.is_closed]
@@ -175,7 +179,7 @@ def connections_of(wire: simulated.Wire) -> list[Connection]:
 def is_dark(connection: Connection) -> bool:
     assert isinstance(connection.driver, simulated.SimulatedDriver)
     wire, now = connection.driver._wire, connection.loop.time()
-    return any(one._is_dark(now) or one.loss == 1 for one in (wire._to_server, wire._to_client))
+    return any(lane.is_dark(now) or lane.direction.loss == 1 for lane in (wire._to_server, wire._to_client))
 
 
 def fingerprint(connection: Connection) -> bytes | None:
@@ -223,10 +227,12 @@ class End:
         return "client" if self.connection.is_client else "server"
 
     def handle(self, event: EngineEvent) -> None:
-        match event[0]:
-            case _core.EVENT_RAW_STREAM if event[2].id in self.own:
-                self.taken.append(event[2])
-            case _core.EVENT_RAW_READABLE | _core.EVENT_RAW_STOPPED if event[2] in self.own:
+        match event:
+            case EngineEvent.RawStream(stream=stream) if stream.id in self.own:
+                self.taken.append(stream)
+            case EngineEvent.RawReadable(stream_id=stream_id) if stream_id in self.own:
+                pass
+            case EngineEvent.RawStopped(stream_id=stream_id) if stream_id in self.own:
                 pass
             case _:
                 self.connection.handle(event)
