@@ -51,7 +51,6 @@ PUBLIC_MODULES = (
     "client",
     "config",
     "errors",
-    "pool",
     "protocol",
     "report",
     "server",

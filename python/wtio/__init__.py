@@ -6,7 +6,7 @@ public is importable from here. ``wtio.errors`` shows all that can go wrong, ``w
 """
 
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
-from wtio.client import Connector, connect
+from wtio.client import Client, Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
     BusyError,
@@ -33,7 +33,6 @@ from wtio.errors import (
     StreamStoppedError,
     WebTransportError,
 )
-from wtio.pool import Client
 from wtio.report import ConnectionReport
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
 from wtio.session import IncomingDatagrams, IncomingStreams, WebTransportSession

@@ -27,6 +27,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wtio._arguments import check_bool, check_instance, check_integer, check_text
+from wtio._connection.sockets import Sockets
 from wtio._driver.simulated import (
     BothDirections,
     Conditions,
@@ -39,9 +40,8 @@ from wtio._driver.simulated import (
 )
 from wtio._options import EndpointOptions
 from wtio._service import HttpHook, SessionHandler  # noqa: TC001 - for typing.get_type_hints
-from wtio.client import Connector, Sockets, make_connector
+from wtio.client import Client, Connector, make_connector
 from wtio.config import Limits, Timeouts
-from wtio.pool import Client
 from wtio.protocol.host import parse_host
 from wtio.server import Server, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate

@@ -18,10 +18,11 @@ import pytest
 
 import wtio
 from wtio._connection.base import Connection
+from wtio._connection.sockets import Sockets
 from wtio._driver import Address
 from wtio._driver.loop import LoopTransport
 from wtio._options import EndpointOptions
-from wtio.client import Sockets, make_connector
+from wtio.client import make_connector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -214,9 +215,9 @@ async def test_an_icmp_error_counts_only_for_the_ports_that_it_quotes(
 ) -> None:
     attempt = connector(Hosts(silent), io, certificate)
     connecting = asyncio.ensure_future(_await(attempt))
-    while not attempt._attempts:  # noqa: ASYNC110 - nothing tells of a first packet
+    while not attempt._dialer._attempts:  # noqa: ASYNC110 - nothing tells of a first packet
         await asyncio.sleep(0.01)
-    own = attempt._attempts[0].driver.local_address[1]
+    own = attempt._dialer._attempts[0].driver.local_address[1]
     for source, destination, ip in (
         (own, closed, "127.0.0.1"),
         (closed, silent, "127.0.0.1"),

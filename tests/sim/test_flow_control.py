@@ -12,7 +12,7 @@ import pytest
 
 import wtio
 from wtio import testing
-from wtio.client import ClientConnection
+from wtio._connection.client import ClientConnection
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.frames import data_stream_header
 from wtio.testing import session_pair

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 async def get(network: Network, method: str = "GET", path: str = "/health?x=1") -> tuple[dict[str, str], bytes]:
     """Ask as any HTTP/3 client would; headers and body of the answer."""
     connector = network.connect()
-    connection = await connector._race(await connector._resolve())
-    await connector._check_requirements(connection)
+    connection = await connector._dialer._race(await connector._dialer._resolve())
+    await connector._dialer._check_requirements(connection)
     stream = connection.open_request()
     assert stream is not None
     connection._raw.remove(stream.id)  # its answer is for this test, not for the session layer

@@ -361,7 +361,7 @@ def test_connection_without_a_session_is_closed() -> None:
         network = Network()
         async with network.serve(timeouts=wtio.Timeouts(without_session=4)) as server:
             connector = network.connect()
-            connection = await connector._race(await connector._resolve())
+            connection = await connector._dialer._race(await connector._dialer._resolve())
             await asyncio.sleep(3)
             assert not connection.is_lost
             await asyncio.sleep(2)

@@ -1,0 +1,320 @@
+"""A client's connection: it asks for sessions, and tells those who made it or wait for it what has become of that.
+
+It carries one session, or those of a pool that go to the same server. ``dial`` makes connections, ``pool`` shares them.
+"""
+
+from __future__ import annotations
+
+import errno
+import warnings
+from typing import TYPE_CHECKING, Final
+
+from wtio._connection.base import Connection
+from wtio._connection.early import refuse
+from wtio._core import CloseCause
+from wtio._facts import CloseInfo, SessionFacts
+from wtio._words import Loss
+from wtio.protocol.codes import ErrorCodes
+from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from wtio import _core
+    from wtio._connection.sockets import Sockets
+    from wtio._driver import Driver
+    from wtio._reporting import Trace
+    from wtio._session_state import SessionState
+    from wtio.session import WebTransportSession
+
+__all__ = ["ClientConnection", "PendingRequest"]
+
+# How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
+# back for the second.
+_PATIENCE_IN_PTOS: Final = 4
+# What a peer may add to each (RFC 9000, section 18.2, max_ack_delay), in seconds.
+_ACK_DELAY: Final = 0.025
+# What may be over by the time at which QUIC sends again.
+_PASSING: Final = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
+
+
+def _nobody() -> None:
+    """Placeholder callback: nobody is waiting."""
+
+
+class PendingRequest:
+    """A session request that has been sent. ``ClientConnection.ask`` makes it, and notes the answer in it."""
+
+    __slots__ = ("connection", "facts", "notify", "rejection", "session", "stream_id", "trace")
+
+    def __init__(
+        self,
+        connection: ClientConnection,
+        stream_id: int,
+        facts: SessionFacts,
+        trace: Trace,
+        notify: Callable[[], None],
+    ) -> None:
+        self.connection = connection
+        # Of the CONNECT stream, and so the session ID.
+        self.stream_id = stream_id
+        # What was asked for, which the session's own facts are made of.
+        self.facts = facts
+        # Of the connect call, for the session's report.
+        self.trace = trace
+        # Called when there is an answer, or the connection is lost.
+        self.notify = notify
+        # The answer: one of the two, or neither while there is none.
+        self.session: WebTransportSession | None = None
+        self.rejection: SessionRejected | SessionTerminated | None = None
+
+
+class ClientConnection(Connection):
+    """A connection of a client: carries one session, or those of a pool that go to the same server."""
+
+    __slots__ = (
+        "_asked",
+        "_notify",
+        "_silent_at",
+        "_sockets",
+        "is_full",
+        "is_refusing",
+        "is_too_large",
+        "on_lost",
+        "on_settings",
+        "settings",
+        "starving",
+        "users",
+    )
+
+    is_client = True
+
+    def __init__(self, core: _core.Connection, driver: Driver, *, sockets: Sockets, notify: Callable[[], None]) -> None:
+        super().__init__(core, driver, sockets.options)
+        # The server's SETTINGS; None until they arrive.
+        self.settings: SettingsReceived | None = None
+        # Connect calls that have been given this connection and have no session yet. ``has_room`` counts them.
+        self.users = 0
+        # Set by a connect call: the server refused a session that its limits would have allowed. No further one is
+        # asked for here.
+        self.is_refusing = False
+        # Set when the network says that it cannot carry the packets of the handshake, which cannot be smaller.
+        self.is_too_large = False
+        # The server allows no further stream for a request now. While it is set, ``starving`` are waiting.
+        self.is_full = False
+        # Called when the server allows streams again, or the connection is lost.
+        self.starving: set[Callable[[], None]] = set()
+        # How many acknowledgements had come when a request went without one for too long; None if none ever did.
+        self._silent_at: int | None = None
+        # Called once when the connection is lost; set by the pool that keeps it.
+        self.on_lost: Callable[[], None] | None = None
+        # Called when SETTINGS arrive; set by the dialer until ``detach``.
+        self.on_settings: Callable[[ClientConnection], None] | None = None
+        self._sockets = sockets
+        # Called whenever something has happened that the dialer may wait for.
+        self._notify = notify
+        # Requests without an answer, by stream ID; at most as many as the server allows streams.
+        self._asked: dict[int, PendingRequest] = {}
+        sockets.connections.add(self)
+        driver.add(core.id, self)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more session may be asked for (draft-ietf-webtrans-http3-16, sections 4.7 and 5.1)."""
+        h3 = self.h3
+        limit = h3.session_limit if h3.flow_control else 1
+        is_usable = not (self.is_ending or self.is_refusing or h3.goaway_received)
+        return is_usable and h3.sessions + self.users < limit
+
+    @property
+    def is_used(self) -> bool:
+        """Whether there are sessions on it, or somebody is about to ask for one."""
+        return bool(self.sessions or self.users)
+
+    @property
+    def acks(self) -> int:
+        """Acknowledgements that the server has sent so far."""
+        return self.core.stats().acks_received
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the server has acknowledged nothing since ``note_silent``: it is gone, or the way to it is."""
+        return self._silent_at is not None and self._silent_at == self.acks
+
+    def note_silent(self) -> None:
+        """A request was not acknowledged within ``patience``."""
+        self._silent_at = self.acks
+
+    @property
+    def patience(self) -> float:
+        """Seconds within which a server that is there has acknowledged a request, whatever it then does with it.
+
+        At least the head start that addresses get, so that a server may be late; at most a quarter of the time there is
+        for connecting.
+        """
+        probe_timeout = 2 * self.core.stats().rtt + _ACK_DELAY
+        patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * probe_timeout)
+        return min(patience, self.timeouts.connect / 4)
+
+    def is_acknowledged(self, asked: PendingRequest) -> bool:
+        """Whether the server has the whole of a request."""
+        stream = self._raw.get(asked.stream_id)
+        return stream is None or not stream.unacked
+
+    def connected(self) -> None:
+        self._notify()
+
+    def unreachable(self, number: int, is_remote: bool) -> None:
+        if is_remote and number == errno.EMSGSIZE:
+            # It may have been about another packet than ours. The time limit says it, if nothing comes.
+            self.is_too_large = True
+        elif number not in _PASSING and not self.is_lost:
+            self._final_facts = self.core.facts()
+            loss = Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote)
+            self.abandon(loss, ErrorCodes.H3_NO_ERROR, "")
+
+    def detach(self) -> None:
+        """The connector that made this connection has it now, and need not live as long."""
+        self._notify = _nobody
+        self.on_settings = None
+
+    def ask(
+        self, facts: SessionFacts, protocols: Sequence[str], trace: Trace, notify: Callable[[], None]
+    ) -> PendingRequest | None:
+        """Send a session request; None while the server allows no stream for it."""
+        stream = self.open_request()
+        if stream is None:
+            if not self.is_full:
+                self.is_full = True
+                future = self.loop.create_future()
+                future.add_done_callback(self._has_streams)
+                self.core.wait_streams(True, future)
+            return None
+        asked = self._asked[stream.id] = PendingRequest(self, stream.id, facts, trace, notify)
+        try:
+            self.h3.send_connect(
+                stream.id,
+                authority=facts.authority,
+                path=facts.path,
+                headers=facts.request_headers,
+                protocols=protocols,
+                origin=facts.origin,
+            )
+        except BaseException:
+            self.retract(stream.id)
+            raise
+        self._pump()
+        return asked
+
+    def _has_streams(self, _: asyncio.Future[None]) -> None:
+        """The server allows streams again, or the connection is lost."""
+        self.is_full = False
+        for notify in list(self.starving):
+            notify()
+
+    def retract(self, stream_id: int) -> None:
+        """Give up a session request, also one that was answered while nobody looked."""
+        self._asked.pop(stream_id, None)
+        if self.is_lost:
+            return
+        if session := self.sessions.get(stream_id):
+            self.abort_session(session)
+            return
+        self.h3.abort_session(stream_id, ErrorCodes.H3_REQUEST_CANCELLED)
+        self._pump()
+        if stream := self._raw.remove(stream_id):
+            # The request could not even be written.
+            refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
+        self.forget_request(stream_id)
+
+    def take_event(self, event: Event) -> None:
+        match event:
+            case SettingsReceived():
+                self.settings = event
+                if self.on_settings is not None:
+                    self.on_settings(self)
+                self._notify()
+            case SessionAccepted(stream_id, status, headers, protocol) if asked := self._asked.pop(stream_id, None):
+                request = asked.facts
+                asked.session = self.add_session(
+                    stream_id,
+                    SessionFacts(
+                        authority=request.authority,
+                        path=request.path,
+                        origin=request.origin,
+                        protocol=protocol,
+                        dialect=self.h3.dialect.value if self.h3.dialect else "",
+                        request_headers=request.request_headers,
+                        response_headers=tuple(headers),
+                        status=status,
+                    ),
+                    asked.trace,
+                )
+                asked.notify()
+            case SessionRejected(stream_id) | SessionTerminated(stream_id):
+                if asked := self._asked.pop(stream_id, None):
+                    asked.rejection = event
+                    self.forget_request(stream_id)
+                    asked.notify()
+
+    def forget_session(self, session: WebTransportSession) -> None:
+        """Warn of a session that nobody can close any more, and close it."""
+        if not self.loop.is_closed():
+            # Alive again until it is closed; a destructor never runs twice.
+            self.sessions.hold(session)
+            self.loop.call_soon_threadsafe(self._close_forgotten, session)
+        facts = session.facts
+        warnings.warn(
+            f"unclosed WebTransport session https://{facts.authority}{facts.path.partition('?')[0]}; use `async with`, "
+            "or await its close()",
+            ResourceWarning,
+            # Whoever let go of it, where it was not the collector.
+            stacklevel=3,
+            source=session,
+        )
+
+    def _close_forgotten(self, session: WebTransportSession) -> None:
+        session_id = session.session_id
+        state = self.sessions.get(session_id)
+        if state is None or state.is_closed:
+            return
+        if not self.is_lost and self.h3.session_state(session_id) is not None:
+            # Nothing can have come for it but streams that arrived while it was being collected.
+            self.refuse_early(session_id)
+            self.close_session(state, 0, "")
+            return
+        self.sessions.end(state, CloseInfo(None, "it was not closed", "local"))
+        self._session_finished(state)
+
+    def session_over(self, session: SessionState) -> None:
+        # Section 6: a client whose last session has ended on both sides closes the connection.
+        if not self.is_used:
+            self.close_connection(ErrorCodes.H3_NO_ERROR, "")
+
+    async def wait_session_over(self, session: SessionState) -> None:
+        await super().wait_session_over(session)
+        # Until CONNECTION_CLOSE has left, too, for the program may end right after.
+        if self.is_ending:
+            await self.lost.wait()
+
+    def connection_lost(self) -> None:
+        self._sockets.connections.discard(self)
+        self._sockets.release(self.driver)
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost()
+        asked, self._asked = self._asked, {}
+        for request in asked.values():
+            request.notify()
+        self._notify()
+
+    def give_up(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
+        """Close at once; there is no session to take care of."""
+        self._sockets.give_up(self, code)
+
+    def leave(self) -> None:
+        """A connector that was given this connection goes, with a session or without."""
+        self.users -= 1
+        if not self.is_used:
+            self.give_up()

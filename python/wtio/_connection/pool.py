@@ -1,0 +1,231 @@
+"""Which connection a session of a pooling client gets: one that is there, one that is being made, or a new one.
+
+``Pool`` knows the connections that may be shared, by server. ``Spare`` makes another one beside one that may not serve.
+Making connections is ``dial``'s, asking for sessions the connect call's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wtio.errors import ConnectError
+
+if TYPE_CHECKING:
+    from wtio._connection.client import ClientConnection, PendingRequest
+    from wtio._connection.dial import Dialer
+
+__all__ = ["Pool", "Spare"]
+
+_Key = tuple[str, int]
+
+
+class _Dial:
+    """A connection that is being made, for everybody who waits for it."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        # Makes the connection, and knows how far it is.
+        self.dialer = dialer
+        # Connect calls that wait for it. The last one to leave gives it up.
+        self.waiters = 0
+        # Done when there is a connection, or none to be had.
+        self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
+        # Its failure is everybody's who waits, and nobody's if nobody does.
+        self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.task = asyncio.ensure_future(dialer.dial())
+
+
+class Pool:
+    """Connections of one client by server, and those that are being made."""
+
+    def __init__(self) -> None:
+        # Connections that are ready and not lost, by server. ``ClientConnection.on_lost`` removes them.
+        self._ready: dict[_Key, list[ClientConnection]] = {}
+        # The connection that is being made to each server; one at a time, however many wait.
+        self._dials: dict[_Key, _Dial] = {}
+        # Servers that want a connection for each session: nobody waits there for somebody else's.
+        self._unshareable: set[_Key] = set()
+
+    async def acquire(self, dialer: Dialer) -> ClientConnection:
+        """Give a connection that has room for one more session, until the caller suspends.
+
+        Rather one that answers and has streams left; but where there is only another one, it may still be the first
+        that serves (see ``Spare``).
+        """
+        key = dialer.target.host, dialer.target.port
+        while True:
+            usable = [connection for connection in self._ready.get(key, ()) if connection.has_room]
+            if usable:
+                # One that nobody uses yet was made for somebody who waited.
+                connection = min(usable, key=lambda one: (one.is_silent, one.is_full, one.is_used))
+                if connection.is_used:
+                    dialer.reuse(connection)
+                return connection
+            if key in self._unshareable:
+                connection = await dialer.dial()
+                self._keep(key, connection)
+                return connection
+            dial = self.join(key, dialer)
+            try:
+                await asyncio.shield(dial.connection)
+            except BaseException:
+                self.leave(key, dial)
+                raise
+            else:
+                dial.waiters -= 1
+            finally:
+                dialer.adopt(dial.dialer)
+
+    def spare(self, dialer: Dialer, connection: ClientConnection) -> Spare | None:
+        """Make a way out for who waits on a connection; None where it is shared with nobody, and quick to be had."""
+        return Spare(self, dialer, connection) if connection.h3.flow_control else None
+
+    def join(self, key: _Key, dialer: Dialer) -> _Dial:
+        """Wait for a new connection to a server; the first who needs it begins to make it.
+
+        There is one at a time to each server, however many wait.
+        """
+        dial = self._dials.get(key)
+        if dial is None:
+            dial = self._dials[key] = _Dial(dialer.twin())
+            dial.task.add_done_callback(partial(self._dialled, key, dial))
+        dial.waiters += 1
+        return dial
+
+    def leave(self, key: _Key, dial: _Dial) -> None:
+        """Wait no longer, and have no use for it; the last who does so gives it up."""
+        dial.waiters -= 1
+        if not dial.waiters:
+            self._abandon(key, dial)
+
+    def _dialled(self, key: _Key, dial: _Dial, task: asyncio.Task[ClientConnection]) -> None:
+        if self._dials.get(key) is dial:
+            del self._dials[key]
+        if task.cancelled():
+            dial.connection.cancel()
+        elif (error := task.exception()) is not None:
+            if not dial.connection.done():
+                dial.connection.set_exception(error)
+        elif dial.connection.done():
+            task.result().give_up()
+        else:
+            self._keep(key, task.result())
+            dial.connection.set_result(task.result())
+
+    def _abandon(self, key: _Key, dial: _Dial) -> None:
+        """Nobody waits any more."""
+        if self._dials.get(key) is dial:
+            del self._dials[key]
+        dial.task.cancel()
+        if dial.connection.done() and not dial.connection.cancelled() and dial.connection.exception() is None:
+            connection = dial.connection.result()
+            if not connection.is_used:
+                connection.give_up()
+
+    def _keep(self, key: _Key, connection: ClientConnection) -> None:
+        if connection.h3.flow_control:
+            self._unshareable.discard(key)
+        else:
+            self._unshareable.add(key)
+        if not connection.is_lost:
+            self._ready.setdefault(key, []).append(connection)
+            connection.on_lost = partial(self._drop, key, connection)
+
+    def _drop(self, key: _Key, connection: ClientConnection) -> None:
+        connections = self._ready.get(key, [])
+        if connection in connections:
+            connections.remove(connection)
+        if not connections:
+            self._ready.pop(key, None)
+
+    async def close(self) -> None:
+        """Whoever waits for a connection learns that the client was closed."""
+        dials = list(self._dials.values())
+        self._dials.clear()
+        for dial in dials:
+            if not dial.connection.done():
+                dial.connection.set_exception(ConnectError("the client was closed"))
+            dial.task.cancel()
+        await asyncio.gather(*(dial.task for dial in dials), return_exceptions=True)
+
+
+class Spare:
+    """A connection that is made beside one that may not serve, and takes its place if it is ready first.
+
+    It is begun when the other one has no stream for a request, or has acknowledged nothing, for as long as
+    ``ClientConnection.patience``. All who wait for one server share it.
+    """
+
+    def __init__(self, pool: Pool, dialer: Dialer, connection: ClientConnection) -> None:
+        # What the new connection is made by, and for.
+        self._pool = pool
+        self._key = dialer.target.host, dialer.target.port
+        self._dialer = dialer
+        # The one that may not serve.
+        self._connection = connection
+        # Acknowledgements of that connection when it was last looked at.
+        self._acks = connection.acks
+        # The new connection, once it is being made.
+        self._dial: _Dial | None = None
+        # False after a new connection could not be had.
+        self._may_dial = True
+        # When the old connection has had its chance, on the loop's clock.
+        self._due = connection.loop.time()
+        if not connection.is_silent:
+            self._due += connection.patience
+
+    async def wait(self, asked: PendingRequest | None, changed: asyncio.Event) -> bool:
+        """Wait until something has happened, here or there; whether the new connection is to be used.
+
+        Cancelling changes nothing; then ``close``.
+        """
+        try:
+            async with asyncio.timeout_at(self._due):
+                await changed.wait()
+        except TimeoutError:
+            self._look(asked)
+        dial = self._dial
+        if dial is None or not dial.connection.done():
+            return False
+        is_silent = self._connection.is_silent
+        if asked is not None and not is_silent:
+            return False
+        if dial.connection.cancelled() or dial.connection.exception() is not None:
+            self.close()
+            # Without it there is still the other one, if that only lacks streams.
+            self._may_dial = False
+            if is_silent:
+                self._dialer.adopt(dial.dialer)
+                dial.connection.result()
+            return False
+        self._dialer.adopt(dial.dialer)
+        # It is used before anybody else's turn.
+        dial.waiters -= 1
+        self._dial = None
+        return True
+
+    def close(self) -> None:
+        """Wait no longer. Idempotent."""
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.connection.remove_done_callback(self._notify)
+            self._pool.leave(self._key, dial)
+
+    def _look(self, asked: PendingRequest | None) -> None:
+        """The other connection has had its chance."""
+        connection = self._connection
+        acks, self._acks = self._acks, connection.acks
+        self._due = connection.loop.time() + connection.patience
+        if asked is not None:
+            if connection.is_acknowledged(asked) or connection.acks != acks:
+                return
+            connection.note_silent()
+        if self._dial is None and self._may_dial:
+            what = "has no stream left" if asked is None else "does not answer"
+            self._dialer.step = f"waiting for another connection, beside one that {what}"
+            self._dial = self._pool.join(self._key, self._dialer)
+            self._dial.connection.add_done_callback(self._notify)
+
+    def _notify(self, _: object) -> None:
+        self._dialer.changed.set()
