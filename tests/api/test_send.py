@@ -131,6 +131,7 @@ async def test_data_may_change_once_write_has_returned(channel: Channel) -> None
 
 @pytest.mark.parametrize("size", [100, 65_536, 300_000])
 @pytest.mark.trap("S17")
+@pytest.mark.unaudited("its connections end by CONNECTION_CLOSE while a session is open")
 def test_changed_data_is_not_retransmitted(size: int) -> None:
     # A lost packet is sent again from a copy, not from the caller's buffer.
     async def main() -> None:
@@ -581,6 +582,7 @@ def test_higher_send_order_goes_first(at_creation: bool, bidirectional: bool) ->
     wtio.testing.run(main())
 
 
+@pytest.mark.unaudited("what it leaves unread needs the window that is the default", entirely=True)
 def test_streams_of_equal_send_order_share_the_link() -> None:
     async def main() -> None:
         limits = wtio.Limits(stream_send_buffer=2**20, connection_send_buffer=2**24)
