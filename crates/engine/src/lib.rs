@@ -9,12 +9,14 @@
 
 #![warn(missing_docs)]
 
+mod buffer;
 pub mod config;
 pub mod error;
 pub mod event;
 #[cfg(test)]
 mod fuzzing;
 mod header;
+mod members;
 pub mod quic;
 pub mod session;
 pub mod stream;

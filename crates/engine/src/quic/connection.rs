@@ -15,15 +15,16 @@ use super::{
     allowance::Allowance,
     ecn::Marking,
     handshake::{self, TapHandle},
-    members::Members,
     tap::{Extent, STOP_UNSEEN, Tap},
 };
 use crate::{
+    buffer::SendQueue,
     config::Options,
     event::{CloseCause, ConnectionFacts, Event},
     header::{self, HEADER_LIMIT, Header},
+    members::Members,
     session::{Credit, DatagramStats, EarlyLedger, Session, SessionLimits},
-    stream::{Phase, ReadOutcome, ReceiveState, SendQueue, SendState, Stream, StreamStats},
+    stream::{Phase, ReadOutcome, ReceiveState, SendState, Stream, StreamStats},
     tls::{self, Refusal},
     varint,
 };

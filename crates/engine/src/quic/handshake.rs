@@ -20,7 +20,10 @@ use rustls::{
     quic::{ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Suite, Version},
 };
 
-use super::tap::{HandshakeKey, Tap, TapKey};
+use super::{
+    keys::{HandshakeKey, TapKey},
+    tap::Tap,
+};
 use crate::{
     tls::{ClientTls, ServerTls, TlsError},
     varint,

@@ -6,7 +6,9 @@ mod connection;
 mod ecn;
 pub(crate) mod frames;
 mod handshake;
-mod members;
+mod keys;
+mod opened;
+mod progress;
 mod tap;
 #[cfg(test)]
 mod tests;

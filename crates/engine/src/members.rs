@@ -4,18 +4,18 @@ use rustc_hash::FxHashMap;
 
 /// The streams of each session that has any, registered or not: never more than the connection's streams.
 #[derive(Default)]
-pub(super) struct Members(FxHashMap<u64, Vec<u64>>);
+pub(crate) struct Members(FxHashMap<u64, Vec<u64>>);
 
 impl Members {
     /// Note a stream; its place, by which it is removed.
-    pub(super) fn add(&mut self, session: u64, stream: u64) -> usize {
+    pub(crate) fn add(&mut self, session: u64, stream: u64) -> usize {
         let streams = self.0.entry(session).or_default();
         streams.push(stream);
         streams.len() - 1
     }
 
     /// Forget the stream at `place`; the stream that has taken this place, if one has.
-    pub(super) fn remove(&mut self, session: u64, place: usize) -> Option<u64> {
+    pub(crate) fn remove(&mut self, session: u64, place: usize) -> Option<u64> {
         let streams = self.0.get_mut(&session)?;
         if place < streams.len() {
             streams.swap_remove(place);
@@ -28,12 +28,12 @@ impl Members {
     }
 
     /// The streams of a session, in no order.
-    pub(super) fn of(&self, session: u64) -> &[u64] {
+    pub(crate) fn of(&self, session: u64) -> &[u64] {
         self.0.get(&session).map_or(&[], Vec::as_slice)
     }
 
     #[cfg(test)]
-    pub(super) fn sessions(&self) -> usize {
+    pub(crate) fn sessions(&self) -> usize {
         self.0.len()
     }
 }

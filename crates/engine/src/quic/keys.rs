@@ -1,0 +1,86 @@
+//! Packet keys with the tap in front of them: the core seals and opens its packets with these.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use quinn_proto::crypto::{CryptoError, PacketKey};
+
+use super::tap::Tap;
+
+/// A server's key for what the client sends in the handshake.
+pub(crate) struct HandshakeKey {
+    inner: Box<dyn PacketKey>,
+    tap: Arc<Tap>,
+}
+
+impl HandshakeKey {
+    pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
+        Self { inner, tap }
+    }
+}
+
+impl PacketKey for HandshakeKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        self.inner.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.inner.decrypt(packet, header, payload)?;
+        self.tap.set_client_heard();
+        Ok(())
+    }
+
+    fn tag_len(&self) -> usize {
+        self.inner.tag_len()
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        self.inner.confidentiality_limit()
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        self.inner.integrity_limit()
+    }
+}
+
+/// The key of one direction, with the tap in front of it.
+pub(crate) struct TapKey {
+    inner: Box<dyn PacketKey>,
+    tap: Arc<Tap>,
+}
+
+impl TapKey {
+    pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
+        Self { inner, tap }
+    }
+}
+
+impl PacketKey for TapKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        if let Some(end) = buf.len().checked_sub(self.inner.tag_len())
+            && let Some(payload) = buf.get_mut(header_len..end)
+        {
+            self.tap.packet_leaves(packet, payload, self.tap.reserve());
+        }
+        self.inner.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.inner.decrypt(packet, header, payload)?;
+        self.tap.packet_arrives(packet, payload);
+        Ok(())
+    }
+
+    /// The core keeps this many bytes free at the end of a packet; see [`Tap::reserve`].
+    fn tag_len(&self) -> usize {
+        self.inner.tag_len() + self.tap.reserve()
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        self.inner.confidentiality_limit()
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        self.inner.integrity_limit()
+    }
+}
