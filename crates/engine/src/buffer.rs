@@ -11,7 +11,7 @@ const CHUNK: usize = 16 * 1024;
 
 /// Received bytes in order: a joined head that separators are searched in, and the chunks that came after it.
 #[derive(Debug, Default)]
-pub struct ReceiveBuffer {
+pub(crate) struct ReceiveBuffer {
     /// Of a stream that is read by lines or the like.
     joined: Option<Box<Joined>>,
     /// Most messages are one chunk, for which nothing is allocated. Empty only where `rest` is.
@@ -31,18 +31,18 @@ struct Joined {
 impl ReceiveBuffer {
     /// Bytes in the buffer.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
     /// Whether nothing is in the buffer.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Append a chunk.
-    pub fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: Bytes) {
         if chunk.is_empty() {
             return;
         }
@@ -55,12 +55,12 @@ impl ReceiveBuffer {
     }
 
     /// Drop everything.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
 
     /// Move the first `out.len()` bytes into `out`; there must be that many.
-    pub fn take_into(&mut self, mut out: &mut [u8]) {
+    pub(crate) fn take_into(&mut self, mut out: &mut [u8]) {
         self.length -= out.len();
         if let Some(joined) = &mut self.joined {
             joined.searched = 0;
@@ -93,7 +93,7 @@ impl ReceiveBuffer {
     /// Length through the first occurrence of `separator`, if it is in the buffer.
     ///
     /// Bytes are joined once and looked at once, so a line that arrives in many pieces costs linear time.
-    pub fn find(&mut self, separator: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&mut self, separator: &[u8]) -> Option<usize> {
         let joined = self.joined.get_or_insert_default();
         if joined.separator != separator {
             joined.separator = separator.to_vec();
@@ -119,7 +119,7 @@ impl ReceiveBuffer {
 
 /// Bytes accepted from a writer and not yet given to the QUIC core.
 #[derive(Debug, Default)]
-pub struct SendQueue {
+pub(crate) struct SendQueue {
     chunks: VecDeque<Bytes>,
     tail: BytesMut,
     length: usize,
@@ -128,25 +128,25 @@ pub struct SendQueue {
 impl SendQueue {
     /// Bytes in the queue.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.length
     }
 
     /// Whether nothing waits.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Append `data` as it is.
-    pub fn push_whole(&mut self, data: Bytes) {
+    pub(crate) fn push_whole(&mut self, data: Bytes) {
         self.length += data.len();
         self.seal();
         self.chunks.push_back(data);
     }
 
     /// Append a copy of `data`; small pieces are joined.
-    pub fn push(&mut self, data: &[u8]) {
+    pub(crate) fn push(&mut self, data: &[u8]) {
         self.length += data.len();
         if data.len() < SMALL_WRITE {
             self.tail.extend_from_slice(data);
@@ -167,14 +167,14 @@ impl SendQueue {
     }
 
     /// Drop everything; how much it was.
-    pub fn clear(&mut self) -> usize {
+    pub(crate) fn clear(&mut self) -> usize {
         self.chunks.clear();
         self.tail.clear();
         std::mem::take(&mut self.length)
     }
 
     /// The front chunk, to be handed on in part or whole, at most `most` bytes.
-    pub fn take_front(&mut self, most: usize) -> Option<Bytes> {
+    pub(crate) fn take_front(&mut self, most: usize) -> Option<Bytes> {
         let taken = match self.chunks.front_mut() {
             Some(chunk) if chunk.len() > most => chunk.split_to(most),
             Some(_) => self.chunks.pop_front()?,
@@ -187,7 +187,7 @@ impl SendQueue {
     }
 
     /// Put back what could not be handed on.
-    pub fn put_back(&mut self, chunk: Bytes) {
+    pub(crate) fn put_back(&mut self, chunk: Bytes) {
         self.length += chunk.len();
         if !chunk.is_empty() {
             self.chunks.push_front(chunk);

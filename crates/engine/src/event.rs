@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
+    time::Duration,
 };
 
 /// Why a connection ended.
@@ -55,6 +56,26 @@ pub struct ConnectionFacts {
     pub datagrams_sent: u64,
     /// UDP datagrams received.
     pub datagrams_received: u64,
+}
+
+/// Figures of a connection.
+#[derive(Debug, Clone, Copy)]
+#[allow(missing_docs)]
+pub struct ConnectionStats {
+    pub rtt: Duration,
+    pub min_rtt: Duration,
+    pub congestion_window: u64,
+    pub congestion_events: u64,
+    pub mtu: u16,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub packets_sent: u64,
+    pub packets_received: u64,
+    /// ACK frames of the peer's, from packets that were decrypted.
+    pub acks_received: u64,
+    pub packets_lost: u64,
+    pub bytes_lost: u64,
+    pub send_calls: u64,
 }
 
 /// One thing that happened. `connection`, `stream` and `session` are ids, never reused within an engine.

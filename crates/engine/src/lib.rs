@@ -9,22 +9,36 @@
 
 #![warn(missing_docs)]
 
+mod backlog;
 mod buffer;
 pub mod config;
+pub mod connection;
+mod datagrams;
+mod doors;
+pub mod engine;
 pub mod error;
 pub mod event;
 #[cfg(test)]
 mod fuzzing;
 mod header;
 mod members;
-pub mod quic;
+mod peer_credit;
+mod quic;
+pub mod receiving;
+mod schedule;
+pub mod sending;
 pub mod session;
+pub mod session_datagrams;
 pub mod stream;
 pub mod tls;
 pub mod varint;
 
 pub use config::Options;
+pub use connection::ConnectionMut;
+pub use engine::{Engine, OutgoingDatagram};
 pub use error::SetupError;
-pub use event::{CloseCause, ConnectionFacts, Event};
-pub use quic::{ConnectionStats, Engine, OutgoingDatagram};
+pub use event::{CloseCause, ConnectionFacts, ConnectionStats, Event};
+pub use receiving::Receiving;
+pub use sending::Sending;
+pub use session_datagrams::SessionDatagrams;
 pub use stream::{ReadOutcome, ReceiveState, SendState, StreamStats};

@@ -1,9 +1,19 @@
-//! What the engine keeps per WebTransport session: received datagrams and, where negotiated, the credit ledger
-//! (draft-ietf-webtrans-http3, section 5). Policy, capsules and errors are Python's.
+//! Sessions of one connection, as far as bytes are concerned: which are registered, which have ended, which streams each
+//! has, and, where it is negotiated, the ledger of credit (draft-ietf-webtrans-http3, section 5).
+//!
+//! Policy, capsules and errors are Python's. Directions are 0 for bidirectional streams and 1 for unidirectional ones.
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use rustc_hash::FxHashMap;
+
+pub use crate::datagrams::DatagramStats;
+use crate::{datagrams::Received, members::Members, schedule::Served};
+
+/// Ended sessions remembered, to answer late streams; the oldest are forgotten.
+const ENDED_SESSIONS: usize = 4096;
+/// Sessions that were never asked for, of whose streams the counts are kept.
+const EARLY_LEDGERS: usize = 256;
 
 /// Limits with which a session is registered.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,18 +34,6 @@ pub struct SessionLimits {
     pub datagram_count: usize,
 }
 
-/// Counters of a session's datagrams.
-#[derive(Debug, Clone, Copy, Default)]
-#[allow(missing_docs)]
-pub struct DatagramStats {
-    pub sent: u64,
-    pub received: u64,
-    pub dropped_outgoing: u64,
-    pub expired_outgoing: u64,
-    pub dropped_incoming: u64,
-    pub queued_incoming: u64,
-}
-
 /// Where a session's flow control stands. Bytes are payload of streams; the credit is `None` without flow control.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -49,62 +47,77 @@ pub struct Credit {
 
 /// One registered session.
 #[derive(Debug, Default)]
-pub struct Session {
+pub(crate) struct Session {
+    /// As registered; the peer raises `send_limit` and `send_streams` later.
     pub(crate) limits: SessionLimits,
-    pub(crate) datagrams: VecDeque<Bytes>,
-    pub(crate) datagram_bytes: usize,
-    pub(crate) datagram_interest: bool,
+    pub(crate) datagrams: Received,
+    /// Somebody waits until `unacked` is 0. Reset when that is reported.
     pub(crate) acked_interest: bool,
     /// Finished streams of ours whose bytes are not all acknowledged.
     pub(crate) unacked: usize,
-    pub(crate) stats: DatagramStats,
+    /// When a stream of the session was last served.
+    pub(crate) served: Served,
     /// Payload bytes given to the core.
-    pub(crate) sent: u64,
+    sent: u64,
     /// Limit at which the peer was told that data waits.
-    pub(crate) blocked_at: Option<u64>,
+    blocked_at: Option<u64>,
     /// Limits at which the peer was told that streams wait.
-    pub(crate) streams_blocked_at: [Option<u64>; 2],
-    /// The connection's turn in which a stream of the session was last served.
-    pub(crate) turn: u64,
+    streams_blocked_at: [Option<u64>; 2],
     /// Payload bytes of the peer's, up to the highest offset or final size of each stream.
-    pub(crate) arrived: u64,
+    arrived: u64,
     /// Those that were read, or that nobody will ever read.
-    pub(crate) consumed: u64,
-    pub(crate) receive_limit: u64,
+    consumed: u64,
+    /// How far `arrived` may go, as announced to the peer.
+    receive_limit: u64,
     /// The peer broke a limit; it was reported.
-    pub(crate) is_exceeded: bool,
-    /// Streams of ours opened so far, per direction (0 bidirectional, 1 unidirectional).
-    pub(crate) opened: [u64; 2],
-    pub(crate) peer_opened: [u64; 2],
-    pub(crate) peer_closed: [u64; 2],
-    pub(crate) peer_limit: [u64; 2],
+    is_exceeded: bool,
+    /// Streams of ours opened so far, per direction.
+    opened: [u64; 2],
+    /// Streams of the peer opened so far, per direction.
+    peer_opened: [u64; 2],
+    /// Those of them that are over.
+    peer_closed: [u64; 2],
+    /// How far `peer_opened` may go, as announced to the peer.
+    peer_limit: [u64; 2],
 }
 
 impl Session {
     pub(crate) fn new(limits: SessionLimits) -> Self {
-        Self { limits, receive_limit: limits.receive_window, peer_limit: limits.receive_streams, ..Self::default() }
-    }
-
-    /// Keep a received datagram, dropping the oldest beyond the bounds.
-    pub(crate) fn push_datagram(&mut self, data: Bytes) {
-        self.stats.received += 1;
-        if data.len() > self.limits.datagram_buffer || self.limits.datagram_count == 0 {
-            self.stats.dropped_incoming += 1;
-            return;
-        }
-        self.datagram_bytes += data.len();
-        self.datagrams.push_back(data);
-        while self.datagrams.len() > self.limits.datagram_count || self.datagram_bytes > self.limits.datagram_buffer {
-            let Some(old) = self.datagrams.pop_front() else { break };
-            self.datagram_bytes -= old.len();
-            self.stats.dropped_incoming += 1;
+        Self {
+            limits,
+            datagrams: Received::new(limits.datagram_buffer, limits.datagram_count),
+            receive_limit: limits.receive_window,
+            peer_limit: limits.receive_streams,
+            ..Self::default()
         }
     }
 
-    pub(crate) fn pop_datagram(&mut self) -> Option<Bytes> {
-        let data = self.datagrams.pop_front()?;
-        self.datagram_bytes -= data.len();
-        Some(data)
+    // ---------------------------------------------------------------- sending
+
+    /// Payload bytes that may still be sent.
+    pub(crate) fn send_credit(&self) -> u64 {
+        if self.limits.flow_control { self.limits.send_limit.saturating_sub(self.sent) } else { u64::MAX }
+    }
+
+    /// Count payload bytes that the core has taken.
+    pub(crate) fn count_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
+    /// Note that data waits for the peer's limit; the limit when the peer should be told.
+    pub(crate) fn note_blocked(&mut self) -> Option<u64> {
+        let limit = self.limits.send_limit;
+        (self.blocked_at.replace(limit) != Some(limit)).then_some(limit)
+    }
+
+    /// Whether the peer lets us open one more stream.
+    pub(crate) fn may_open(&self, direction: usize) -> bool {
+        !self.limits.flow_control || self.opened[direction] < self.limits.send_streams[direction]
+    }
+
+    /// Count a stream of ours.
+    pub(crate) fn count_opened(&mut self, direction: usize) {
+        self.opened[direction] += 1;
     }
 
     /// Note that streams of `direction` wait for the peer's limit; the limit when the peer should be told.
@@ -113,26 +126,7 @@ impl Session {
         (self.streams_blocked_at[direction].replace(limit) != Some(limit)).then_some(limit)
     }
 
-    /// Payload bytes that may still be sent.
-    pub(crate) fn send_credit(&self) -> u64 {
-        if self.limits.flow_control { self.limits.send_limit.saturating_sub(self.sent) } else { u64::MAX }
-    }
-
-    /// Where flow control stands.
-    pub(crate) fn credit(&self) -> Credit {
-        let limits = &self.limits;
-        let streams = [0, 1].map(|direction| limits.send_streams[direction].saturating_sub(self.opened[direction]));
-        Credit {
-            sent: self.sent,
-            received: self.arrived,
-            send_credit: limits.flow_control.then(|| self.send_credit()),
-            stream_credit: limits.flow_control.then_some(streams),
-        }
-    }
-
-    pub(crate) fn may_open(&self, direction: usize) -> bool {
-        !self.limits.flow_control || self.opened[direction] < self.limits.send_streams[direction]
-    }
+    // ---------------------------------------------------------------- receiving
 
     /// Count payload of the peer's; whether that broke the limit, which is said once.
     pub(crate) fn count_arrived(&mut self, bytes: u64) -> bool {
@@ -175,32 +169,168 @@ impl Session {
             limit
         })
     }
+
+    /// Where flow control stands.
+    pub(crate) fn credit(&self) -> Credit {
+        let limits = &self.limits;
+        let streams = [0, 1].map(|direction| limits.send_streams[direction].saturating_sub(self.opened[direction]));
+        Credit {
+            sent: self.sent,
+            received: self.arrived,
+            send_credit: limits.flow_control.then(|| self.send_credit()),
+            stream_credit: limits.flow_control.then_some(streams),
+        }
+    }
 }
 
 /// What is known of a session that is not registered yet, of streams that are over already.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct EarlyLedger {
+struct EarlyLedger {
     /// Streams of the peer, per direction.
-    pub(crate) streams: [u64; 2],
+    streams: [u64; 2],
     /// Their payload bytes.
-    pub(crate) bytes: u64,
+    bytes: u64,
+}
+
+/// What the peer has to be told of a session that was registered just now, because streams came before.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// It broke a limit.
+    pub(crate) is_exceeded: bool,
+    /// Bytes that it may send in all.
+    pub(crate) limit: Option<u64>,
+    /// Streams that it may open in all, per direction.
+    pub(crate) stream_limits: [Option<u64>; 2],
+}
+
+/// The sessions of one connection.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    /// Registered and not ended. Boxed, for most of a table's slots are empty. Bounded above: Python registers them.
+    registered: FxHashMap<u64, Box<Session>>,
+    /// Wire codes with which the streams of ended sessions are answered. Bounded by ENDED_SESSIONS.
+    ended: FxHashMap<u64, u64>,
+    /// The keys of `ended`, the oldest first.
+    ended_order: VecDeque<u64>,
+    /// Streams that were turned away before their session was registered: its flow control has to count them. Bounded by
+    /// EARLY_LEDGERS.
+    early: FxHashMap<u64, EarlyLedger>,
+    members: Members,
+}
+
+impl Sessions {
+    pub(crate) fn get(&self, session_id: u64) -> Option<&Session> {
+        self.registered.get(&session_id).map(|session| &**session)
+    }
+
+    pub(crate) fn get_mut(&mut self, session_id: u64) -> Option<&mut Session> {
+        self.registered.get_mut(&session_id).map(|session| &mut **session)
+    }
+
+    /// When the session of a stream was last served; never, where the stream has none that is registered.
+    pub(crate) fn served(&self, stream: Option<u64>) -> Served {
+        stream.and_then(|session_id| self.get(session_id)).map_or(Served::default(), |session| session.served)
+    }
+
+    /// The session of a stream, where it has one that is registered.
+    pub(crate) fn of_mut(&mut self, stream: Option<u64>) -> Option<&mut Session> {
+        self.get_mut(stream?)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (u64, &mut Session)> {
+        self.registered.iter_mut().map(|(id, session)| (*id, &mut **session))
+    }
+
+    pub(crate) fn is_registered(&self, session_id: u64) -> bool {
+        self.registered.contains_key(&session_id)
+    }
+
+    /// The code that answers streams of an ended session.
+    pub(crate) fn end_code(&self, session_id: u64) -> Option<u64> {
+        self.ended.get(&session_id).copied()
+    }
+
+    /// Whether the ledger of a session counts a stream to its final size, also if nobody reads the stream. A session that is
+    /// not registered yet may turn out to have flow control.
+    pub(crate) fn needs_final_size(&self, session_id: u64) -> bool {
+        match self.get(session_id) {
+            Some(session) => session.limits.flow_control,
+            None => !self.ended.contains_key(&session_id),
+        }
+    }
+
+    /// Register a session. `peer_streams` of the peer are there already, per direction, and `unacked` finished ones of ours.
+    pub(crate) fn register(
+        &mut self,
+        session_id: u64,
+        limits: SessionLimits,
+        peer_streams: [u64; 2],
+        unacked: usize,
+    ) -> Registration {
+        let mut session = Box::new(Session::new(limits));
+        let early = self.early.remove(&session_id).unwrap_or_default();
+        session.unacked = unacked;
+        let mut registration =
+            Registration { is_exceeded: session.count_arrived(early.bytes), ..Registration::default() };
+        for (direction, present) in peer_streams.into_iter().enumerate() {
+            for _ in 0..early.streams[direction] + present {
+                registration.is_exceeded |= session.count_peer_opened(direction);
+            }
+        }
+        registration.limit = session.count_consumed(early.bytes);
+        for direction in 0..2 {
+            registration.stream_limits[direction] =
+                (0..early.streams[direction]).filter_map(|_| session.count_peer_closed(direction)).last();
+        }
+        self.registered.insert(session_id, session);
+        registration
+    }
+
+    /// End a session; the entry of a registered one. Its streams that come from now on are answered with `code`.
+    pub(crate) fn end(&mut self, session_id: u64, code: u64) -> Option<Box<Session>> {
+        if self.ended.insert(session_id, code).is_none() {
+            self.ended_order.push_back(session_id);
+            if self.ended_order.len() > ENDED_SESSIONS
+                && let Some(oldest) = self.ended_order.pop_front()
+            {
+                self.ended.remove(&oldest);
+            }
+        }
+        self.early.remove(&session_id);
+        self.registered.remove(&session_id)
+    }
+
+    /// Remember a stream of the peer that is over, with the payload that it had, until its session is registered.
+    pub(crate) fn note_early(&mut self, session_id: u64, direction: usize, bytes: u64) {
+        if !self.registered.contains_key(&session_id)
+            && !self.ended.contains_key(&session_id)
+            && (self.early.len() < EARLY_LEDGERS || self.early.contains_key(&session_id))
+        {
+            let ledger = self.early.entry(session_id).or_default();
+            ledger.streams[direction] += 1;
+            ledger.bytes += bytes;
+        }
+    }
+
+    /// The connection is over: none will be registered any more.
+    pub(crate) fn forget_early(&mut self) {
+        self.early.clear();
+    }
+
+    /// The streams of each session, registered or not.
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The same, to add and remove.
+    pub(crate) fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn datagrams_beyond_the_bounds_drop_the_oldest() {
-        let mut session =
-            Session::new(SessionLimits { datagram_buffer: 10, datagram_count: 3, ..SessionLimits::default() });
-        for byte in 0..5u8 {
-            session.push_datagram(Bytes::copy_from_slice(&[byte; 4]));
-        }
-        assert_eq!(session.datagrams.len(), 2);
-        assert_eq!(session.stats.dropped_incoming, 3);
-        assert_eq!(session.pop_datagram().unwrap()[0], 3);
-    }
 
     #[test]
     fn credit_is_announced_in_half_windows() {
@@ -237,5 +367,63 @@ mod tests {
         assert_eq!(session.note_streams_blocked(1), Some(0));
         session.limits.send_streams[0] = 4;
         assert_eq!(session.note_streams_blocked(0), Some(4));
+    }
+
+    #[test]
+    fn blocked_data_is_reported_once_per_limit() {
+        let mut session =
+            Session::new(SessionLimits { flow_control: true, send_limit: 10, ..SessionLimits::default() });
+        session.count_sent(10);
+        assert_eq!(session.send_credit(), 0);
+        assert_eq!([session.note_blocked(), session.note_blocked()], [Some(10), None]);
+        session.limits.send_limit = 12;
+        assert_eq!(session.send_credit(), 2);
+        assert_eq!([session.note_blocked(), session.note_blocked()], [Some(12), None]);
+    }
+
+    #[test]
+    fn streams_that_were_over_before_their_session_was_registered_count() {
+        let limits = SessionLimits {
+            flow_control: true,
+            receive_window: 100,
+            receive_streams: [4, 1],
+            ..SessionLimits::default()
+        };
+        let mut sessions = Sessions::default();
+        for _ in 0..2 {
+            sessions.note_early(0, 0, 30);
+        }
+        assert!(sessions.needs_final_size(0));
+        let registration = sessions.register(0, limits, [1, 0], 5);
+        let expected = Registration { is_exceeded: false, limit: Some(160), stream_limits: [Some(6), None] };
+        assert_eq!(registration, expected);
+        let session = sessions.get(0).unwrap();
+        assert_eq!((session.peer_opened, session.peer_closed, session.arrived), ([3, 0], [2, 0], 60));
+        assert_eq!(session.unacked, 5);
+        // Those of a registered session are in its own ledger, and those of an ended one in nobody's.
+        sessions.note_early(0, 0, 30);
+        assert!(sessions.end(0, 7).is_some());
+        sessions.note_early(0, 0, 30);
+        assert_eq!(
+            sessions.register(0, limits, [0, 2], 0),
+            Registration { is_exceeded: true, ..Registration::default() }
+        );
+    }
+
+    #[test]
+    fn ended_sessions_and_early_ledgers_are_bounded() {
+        let mut sessions = Sessions::default();
+        for session_id in 0..10_000 {
+            sessions.note_early(session_id, 1, 1);
+        }
+        assert_eq!(sessions.early.len(), EARLY_LEDGERS);
+        for session_id in 0..10_000 {
+            sessions.end(session_id, session_id + 1);
+            sessions.end(session_id, session_id + 2);
+        }
+        assert_eq!((sessions.ended.len(), sessions.ended_order.len(), sessions.early.len()), (4096, 4096, 0));
+        assert_eq!(sessions.end_code(10_000 - 4097), None);
+        assert_eq!(sessions.end_code(9_999), Some(10_001));
+        assert!(sessions.needs_final_size(0) && !sessions.needs_final_size(9_999));
     }
 }

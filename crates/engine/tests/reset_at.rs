@@ -99,7 +99,7 @@ impl Churn {
     }
 }
 
-fn offers_resets(pair: &Pair, side: usize) -> bool {
+fn offers_resets(pair: &mut Pair, side: usize) -> bool {
     let parameters = pair.engines[side].peer_parameters(pair.ids[side]).expect("the handshake is over");
     [0x1d, 0x17_f758_6d2c_b571].iter().all(|id| parameters.contains(&(*id, Vec::new())))
 }
@@ -107,8 +107,8 @@ fn offers_resets(pair: &Pair, side: usize) -> bool {
 /// Time from a reset right after the stream was opened until the peer sees it.
 fn time_of_a_reset(is_on: bool) -> Duration {
     let mut pair = Pair::new(1, CLEAN, |options| options.reset_stream_at = is_on);
-    assert_eq!(offers_resets(&pair, CLIENT), is_on);
-    assert_eq!(offers_resets(&pair, SERVER), is_on);
+    assert_eq!(offers_resets(&mut pair, CLIENT), is_on);
+    assert_eq!(offers_resets(&mut pair, SERVER), is_on);
     pair.run_for(Duration::from_secs(1));
     let started = pair.now;
     let stream = pair.open(CLIENT, DATA_STREAM);

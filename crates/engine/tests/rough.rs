@@ -359,12 +359,12 @@ impl Life {
         of(CLIENT) && of(SERVER) && is_known(CLIENT) && is_known(SERVER)
     }
 
-    fn open_ones(&self) -> String {
+    fn open_ones(&mut self) -> String {
         let mut open = Vec::new();
         for side in [CLIENT, SERVER] {
             let id = self.pair.ids[side];
             for (stream, end) in self.ends[side].iter().filter(|(_, end)| !end.is_released) {
-                let engine = &self.pair.engines[side];
+                let engine = &mut self.pair.engines[side];
                 let state = (engine.send_state(id, *stream), engine.receive_state(id, *stream));
                 open.push(format!("side {side}, stream {stream}: {end:?} {state:?}"));
             }
@@ -376,8 +376,8 @@ impl Life {
     }
 
     /// The streams that an engine has not forgotten.
-    fn kept(&self, side: usize) -> String {
-        let (id, engine) = (self.pair.ids[side], &self.pair.engines[side]);
+    fn kept(&mut self, side: usize) -> String {
+        let (id, engine) = (self.pair.ids[side], &mut self.pair.engines[side]);
         let mut kept = String::new();
         for (stream, end) in &self.ends[side] {
             let state = (engine.send_state(id, *stream), engine.receive_state(id, *stream));

@@ -46,6 +46,7 @@ use super::{
     opened::Opened,
     progress::Progress,
 };
+use crate::stream::{Extent, direction};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
@@ -71,17 +72,6 @@ struct Arrival {
     reset: Option<Reset>,
     /// Nobody reads on: the stream was stopped here, or the core has its reset. Only its extent still counts.
     is_settled: bool,
-}
-
-/// How far a stream reaches, as its peer counts it: what is missing below the end is part of it.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Highest offset seen, stream header included.
-    pub(crate) end: u64,
-    /// Whether that is the final size.
-    pub(crate) is_final: bool,
-    /// Whether the core was given a reset, with which it drops what nobody took from it.
-    pub(crate) is_reset: bool,
 }
 
 #[derive(Debug)]
@@ -159,16 +149,16 @@ pub(crate) struct Tap {
     is_client_heard: AtomicBool,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
-    pub(super) promise: std::sync::atomic::AtomicU64,
+    pub(crate) promise: std::sync::atomic::AtomicU64,
     /// Packets that had an effect here.
     #[cfg(test)]
-    pub(super) taken: std::sync::atomic::AtomicU64,
+    pub(crate) taken: std::sync::atomic::AtomicU64,
     /// What the next packet holds in place of what the core has put into it, for tests.
     #[cfg(test)]
-    pub(super) instead: Mutex<Vec<u8>>,
+    pub(crate) instead: Mutex<Vec<u8>>,
     /// Frames of the packets that left.
     #[cfg(test)]
-    pub(super) sent: Mutex<Vec<Vec<u8>>>,
+    pub(crate) sent: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Tap {
@@ -515,11 +505,6 @@ impl Tap {
 /// Whether the peer opened a stream (RFC 9000, section 2.1).
 fn is_from_peer(stream: u64, side: Side) -> bool {
     (stream & 1 == 1) == side.is_client()
-}
-
-/// 0 for a bidirectional stream, 1 for a unidirectional one (RFC 9000, section 2.1).
-fn direction(stream: u64) -> usize {
-    usize::from(stream & 2 != 0)
 }
 
 impl Arrival {

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Engine, frames::Reset};
+use super::Engine;
 use crate::{
     Event, Options, ReadOutcome, ReceiveState, SendState,
+    quic::frames::Reset,
     session::SessionLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
     varint,
@@ -118,7 +119,7 @@ impl Pair {
 
     /// Make the client's resets promise this many bytes beyond the header.
     fn promise(&mut self, bytes: u64) {
-        let tap = &self.client.connections[&self.ids[0]].tap;
+        let tap = &self.client.connections[&self.ids[0]].core.tap();
         tap.promise.store(bytes, Ordering::Relaxed);
     }
 
@@ -207,9 +208,9 @@ fn a_stopped_stream_does_not_wait_for_what_was_promised() {
 #[test]
 fn the_tap_takes_exactly_the_packets_that_the_core_takes() {
     let mut pair = Pair::new();
-    let taken = |pair: &Pair| pair.server.connections[&pair.ids[1]].tap.taken.load(Ordering::Relaxed);
+    let taken = |pair: &Pair| pair.server.connections[&pair.ids[1]].core.tap().taken.load(Ordering::Relaxed);
     // Changes with every packet that the core processes: each has a frame other than PADDING.
-    let frames = |pair: &Pair| format!("{:?}", pair.server.connections[&pair.ids[1]].inner.stats().frame_rx);
+    let frames = |pair: &Pair| pair.server.connections[&pair.ids[1]].core.frames_received();
     let mut random = 7_u64;
     let mut below = |limit: usize| {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -220,8 +221,8 @@ fn the_tap_takes_exactly_the_packets_that_the_core_takes() {
     let mut given = 0_u64;
     for _ in 0..400 {
         for _ in 0..below(6) {
-            pair.client.connections.get_mut(&pair.ids[0]).unwrap().inner.ping();
-            pair.client.mark(pair.ids[0]);
+            pair.client.connections.get_mut(&pair.ids[0]).unwrap().core.ping();
+            pair.client.list(pair.ids[0]);
             sent.append(&mut pair.client_packets());
         }
         for _ in 0..below(12) {
@@ -243,21 +244,25 @@ fn the_tap_takes_exactly_the_packets_that_the_core_takes() {
 
 /// The streams of each session, as looking at every stream finds them, are those that are listed for it.
 fn assert_listed(engine: &Engine, id: u64) {
-    let conn = &engine.connections[&id];
+    let connection = &engine.connections[&id];
     let mut sessions = 0;
     for session in [0, 4, 8, 12] {
-        let mut found: Vec<u64> =
-            conn.streams.iter().filter(|(_, stream)| stream.session == Some(session)).map(|(id, _)| *id).collect();
-        let mut listed = conn.members.of(session).to_vec();
+        let mut found: Vec<u64> = connection
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.life.session_id == Some(session))
+            .map(|(id, _)| *id)
+            .collect();
+        let mut listed = connection.sessions.members().of(session).to_vec();
         for (place, stream) in listed.iter().enumerate() {
-            assert_eq!(conn.streams[stream].place, place);
+            assert_eq!(connection.streams[stream].life.place, place);
         }
         sessions += usize::from(!listed.is_empty());
         found.sort_unstable();
         listed.sort_unstable();
         assert_eq!(listed, found, "streams of session {session}");
     }
-    assert_eq!(conn.members.sessions(), sessions, "nothing is listed for any other session");
+    assert_eq!(connection.sessions.members().sessions(), sessions, "nothing is listed for any other session");
 }
 
 #[test]
@@ -306,7 +311,7 @@ fn every_stream_is_listed_with_its_session_until_it_is_forgotten() {
             pair.client.connections[&pair.ids[0]]
                 .streams
                 .values()
-                .filter(|stream| stream.session == Some(0) && stream.send == SendState::Finished)
+                .filter(|stream| stream.life.session_id == Some(0) && stream.sending.state == SendState::Finished)
                 .count()
         );
     }
@@ -322,7 +327,7 @@ fn every_stream_is_listed_with_its_session_until_it_is_forgotten() {
     for _ in 0..20 {
         pair.exchange();
     }
-    assert_eq!(pair.client.connections[&pair.ids[0]].members.sessions(), 0);
+    assert_eq!(pair.client.connections[&pair.ids[0]].sessions.members().sessions(), 0);
     assert!(!pair.events.iter().any(|e| matches!(e, Event::Closed { .. })));
 }
 
@@ -333,7 +338,7 @@ fn a_path_challenge_is_answered_elsewhere_with_no_more_than_three_times_its_byte
     for (size, is_answered) in [(20, false), (300, false), (1100, true)] {
         // As the only frame: a packet that probes a path, and does not move the client there.
         let challenge = [0x1a, 1, 2, 3, 4, 5, 6, 7, 8];
-        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = challenge.to_vec();
+        *pair.client.connections[&pair.ids[0]].core.tap().instead.lock().unwrap() = challenge.to_vec();
         assert_eq!(pair.client.send_datagram(pair.now, pair.ids[0], 0, &vec![0; size]), 0);
         let packets = pair.client_packets();
         let (packet, others) = packets.split_first().unwrap();
@@ -358,7 +363,7 @@ fn a_path_challenge_is_answered_elsewhere_with_no_more_than_three_times_its_byte
 
 /// Frames of the packets that the server has sent since the last call.
 fn server_frames(pair: &Pair) -> Vec<Vec<(u8, u64)>> {
-    let sent = std::mem::take(&mut *pair.server.connections[&pair.ids[1]].tap.sent.lock().unwrap());
+    let sent = std::mem::take(&mut *pair.server.connections[&pair.ids[1]].core.tap().sent.lock().unwrap());
     sent.iter().map(|payload| stops_and_resets(payload)).filter(|frames| !frames.is_empty()).collect()
 }
 
@@ -456,7 +461,7 @@ fn a_stream_that_is_stopped_and_reset_is_stopped_first_also_when_both_are_sent_a
 fn end_after(packets: &[Vec<u8>], mut between: impl FnMut(&mut Pair)) -> Option<u64> {
     let mut pair = Pair::with_streams(10, 10);
     for frames in packets {
-        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = frames.clone();
+        *pair.client.connections[&pair.ids[0]].core.tap().instead.lock().unwrap() = frames.clone();
         if pair.client.send_datagram(pair.now, pair.ids[0], 0, &[0; 300]) != 0 {
             break;
         }
@@ -532,7 +537,7 @@ fn a_peer_that_changes_a_final_size_or_exceeds_its_credit_loses_the_connection_w
 /// The code with which the server closes the connection when the client sends these frames, one packet each.
 fn code_for(pair: &mut Pair, packets: &[&[u8]]) -> Option<u64> {
     for frames in packets {
-        *pair.client.connections[&pair.ids[0]].tap.instead.lock().unwrap() = frames.to_vec();
+        *pair.client.connections[&pair.ids[0]].core.tap().instead.lock().unwrap() = frames.to_vec();
         // Something to take the place of.
         if pair.client.send_datagram(pair.now, pair.ids[0], 0, &[0; 100]) != 0 {
             break;

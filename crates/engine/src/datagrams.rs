@@ -1,0 +1,360 @@
+//! Datagrams that wait: outgoing ones for the network, received ones for their session's reader, and early ones for a
+//! session that is not registered yet.
+//!
+//! What is new counts more than what is complete, so every queue here drops its oldest datagram rather than refuse the
+//! newest. The QUIC core is given a datagram only when it can send it soon: inside of it, none can expire or be dropped.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::varint;
+
+/// Largest quarter stream ID (RFC 9297, section 2.1).
+const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
+
+/// Counters of a session's datagrams.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct DatagramStats {
+    pub sent: u64,
+    pub received: u64,
+    pub dropped_outgoing: u64,
+    pub expired_outgoing: u64,
+    pub dropped_incoming: u64,
+    pub queued_incoming: u64,
+}
+
+/// Read the head of a DATAGRAM frame's payload (RFC 9297, section 2.1): the session's ID and the length of the head. `None`
+/// where it is incomplete or names no stream.
+#[inline]
+pub(crate) fn read_session_id(data: &[u8]) -> Option<(u64, usize)> {
+    let (quarter, length) = varint::read(data)?;
+    (quarter <= QUARTER_ID_LIMIT).then_some((quarter * 4, length))
+}
+
+/// Write that head.
+pub(crate) fn write_session_id(session_id: u64, out: &mut Vec<u8>) {
+    varint::write(session_id / 4, out);
+}
+
+/// What became of an outgoing datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// The core has it.
+    Sent,
+    /// It made room for newer ones, or the path's limit shrank below it.
+    Dropped,
+    /// It waited for too long.
+    Expired,
+}
+
+/// How the core answers the offer of a datagram.
+#[derive(Debug)]
+pub(crate) enum Offer {
+    /// It will be sent.
+    Taken,
+    /// Not now; here it is again.
+    Full(Bytes),
+    /// It can never be sent: it is larger than the path's limit by now.
+    Refused,
+}
+
+/// One datagram on its way out, its session's ID in front.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    session_id: u64,
+    data: Bytes,
+}
+
+/// Datagrams of all sessions of a connection on their way out, in the order in which they were sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// Bounded by `most` bytes, heads included. A datagram has a byte at least.
+    queue: VecDeque<Waiting>,
+    /// Sum of the lengths in `queue`.
+    bytes: usize,
+    /// [`Options::datagram_send_buffer`](crate::Options::datagram_send_buffer).
+    most: usize,
+    /// Age at which a datagram that still waits is dropped.
+    age: Duration,
+}
+
+impl Outgoing {
+    pub(crate) fn new(most: usize, age: Option<Duration>) -> Self {
+        Self { queue: VecDeque::new(), bytes: 0, most, age: age.unwrap_or(Duration::MAX) }
+    }
+
+    /// Largest number of bytes that may wait, heads included; none of more than that can be sent.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Queue a datagram; the oldest go for it where there is no room. `note` is told of what becomes of any.
+    #[inline]
+    pub(crate) fn push(&mut self, now: Instant, session_id: u64, data: Bytes, mut note: impl FnMut(u64, Fate)) {
+        self.bytes += data.len();
+        self.queue.push_back(Waiting { since: now, session_id, data });
+        while self.bytes > self.most
+            && let Some(oldest) = self.queue.pop_front()
+        {
+            self.bytes -= oldest.data.len();
+            note(oldest.session_id, Fate::Dropped);
+        }
+    }
+
+    /// Offer datagrams to the core until it takes no more; those that are too old are dropped.
+    #[inline]
+    pub(crate) fn flush(
+        &mut self,
+        now: Instant,
+        mut offer: impl FnMut(Bytes) -> Offer,
+        mut note: impl FnMut(u64, Fate),
+    ) {
+        while let Some(Waiting { since, session_id, data }) = self.queue.pop_front() {
+            let length = data.len();
+            let fate = if now.saturating_duration_since(since) > self.age {
+                Fate::Expired
+            } else {
+                match offer(data) {
+                    Offer::Taken => Fate::Sent,
+                    Offer::Refused => Fate::Dropped,
+                    Offer::Full(data) => {
+                        self.queue.push_front(Waiting { since, session_id, data });
+                        return;
+                    }
+                }
+            };
+            self.bytes -= length;
+            note(session_id, fate);
+        }
+    }
+
+    /// The connection is over.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+/// Datagrams for sessions that nobody has registered yet, in the order in which they came.
+#[derive(Debug)]
+pub(crate) struct Early {
+    /// Each with its session's ID. Bounded by `most`.
+    queue: VecDeque<(u64, Bytes)>,
+    /// [`Options::early_datagrams`](crate::Options::early_datagrams).
+    most: usize,
+}
+
+impl Early {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { queue: VecDeque::new(), most }
+    }
+
+    /// Keep a datagram; whether it is the only one for its session.
+    pub(crate) fn push(&mut self, session_id: u64, data: Bytes) -> bool {
+        let is_first = !self.queue.iter().any(|(other, _)| *other == session_id);
+        self.queue.push_back((session_id, data));
+        if self.queue.len() > self.most {
+            self.queue.pop_front();
+        }
+        is_first
+    }
+
+    /// Take those for a session, in their order.
+    pub(crate) fn take(&mut self, session_id: u64, mut give: impl FnMut(Bytes)) {
+        self.queue.retain_mut(|(target, data)| {
+            let stays = *target != session_id;
+            if !stays {
+                give(std::mem::take(data));
+            }
+            stays
+        });
+    }
+
+    /// The connection is over.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+    }
+}
+
+/// Received datagrams of one session, and what is counted of all its datagrams.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// Bounded by `most_bytes` and `most`.
+    queue: VecDeque<Bytes>,
+    /// Sum of the lengths in `queue`.
+    bytes: usize,
+    /// Bytes that may wait; a larger datagram is dropped.
+    most_bytes: usize,
+    /// Datagrams that may wait.
+    most: usize,
+    /// Somebody waits for a datagram. Reset when that is reported.
+    pub(crate) interest: bool,
+    stats: DatagramStats,
+}
+
+impl Received {
+    pub(crate) fn new(most_bytes: usize, most: usize) -> Self {
+        Self { most_bytes, most, ..Self::default() }
+    }
+
+    /// Keep a received datagram, dropping the oldest beyond the bounds.
+    pub(crate) fn push(&mut self, data: Bytes) {
+        self.stats.received += 1;
+        if data.len() > self.most_bytes || self.most == 0 {
+            self.stats.dropped_incoming += 1;
+            return;
+        }
+        self.bytes += data.len();
+        self.queue.push_back(data);
+        while self.queue.len() > self.most || self.bytes > self.most_bytes {
+            let Some(oldest) = self.queue.pop_front() else { break };
+            self.bytes -= oldest.len();
+            self.stats.dropped_incoming += 1;
+        }
+    }
+
+    /// The oldest one.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        let data = self.queue.pop_front()?;
+        self.bytes -= data.len();
+        Some(data)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Count what became of an outgoing datagram.
+    pub(crate) fn note(&mut self, fate: Fate) {
+        let counter = match fate {
+            Fate::Sent => &mut self.stats.sent,
+            Fate::Dropped => &mut self.stats.dropped_outgoing,
+            Fate::Expired => &mut self.stats.expired_outgoing,
+        };
+        *counter += 1;
+    }
+
+    pub(crate) fn stats(&self) -> DatagramStats {
+        DatagramStats { queued_incoming: self.queue.len() as u64, ..self.stats }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(value: u8, length: usize) -> Bytes {
+        vec![value; length].into()
+    }
+
+    #[test]
+    fn datagrams_beyond_the_bounds_drop_the_oldest() {
+        let mut received = Received::new(10, 3);
+        for byte in 0..5u8 {
+            received.push(bytes(byte, 4));
+        }
+        assert_eq!(received.stats().queued_incoming, 2);
+        assert_eq!(received.stats().dropped_incoming, 3);
+        assert_eq!(received.pop().unwrap()[0], 3);
+        received.push(bytes(9, 11));
+        assert_eq!((received.stats().dropped_incoming, received.stats().received), (4, 6));
+        for _ in 0..4 {
+            received.push(Bytes::new());
+        }
+        assert_eq!(received.stats().queued_incoming, 3, "empty ones count, too");
+    }
+
+    #[test]
+    fn the_oldest_outgoing_one_makes_room_for_the_newest() {
+        let now = Instant::now();
+        let mut outgoing = Outgoing::new(10, None);
+        let mut fates = Vec::new();
+        for session_id in [0, 4, 8] {
+            outgoing.push(now, session_id, bytes(session_id as u8, 4), |id, fate| fates.push((id, fate)));
+        }
+        assert_eq!(fates, [(0, Fate::Dropped)]);
+        let mut taken = Vec::new();
+        outgoing.flush(
+            now,
+            |data| {
+                taken.push(data[0]);
+                Offer::Taken
+            },
+            |id, fate| fates.push((id, fate)),
+        );
+        assert_eq!(taken, [4, 8]);
+        assert_eq!(fates[1..], [(4, Fate::Sent), (8, Fate::Sent)]);
+        assert!(outgoing.is_empty());
+        assert_eq!(outgoing.bytes, 0);
+    }
+
+    #[test]
+    fn what_waits_for_too_long_expires_and_what_the_core_returns_stays_first() {
+        let begin = Instant::now();
+        let age = Duration::from_millis(100);
+        let mut outgoing = Outgoing::new(100, Some(age));
+        for (n, at) in [(1, begin), (2, begin + age), (3, begin + age)] {
+            outgoing.push(at, u64::from(n) * 4, bytes(n, 1), |_, _| panic!("there is room"));
+        }
+        let mut fates = Vec::new();
+        let now = begin + age + Duration::from_millis(1);
+        outgoing.flush(now, Offer::Full, |id, fate| fates.push((id, fate)));
+        assert_eq!(fates, [(4, Fate::Expired)]);
+        let mut offered = Vec::new();
+        outgoing.flush(
+            now,
+            |data| {
+                offered.push(data[0]);
+                if data[0] == 2 { Offer::Refused } else { Offer::Full(data) }
+            },
+            |id, fate| fates.push((id, fate)),
+        );
+        assert_eq!(offered, [2, 3]);
+        assert_eq!(fates[1..], [(8, Fate::Dropped)]);
+        assert_eq!(outgoing.bytes, 1);
+    }
+
+    #[test]
+    fn early_ones_are_kept_for_their_session_within_a_bound() {
+        let mut early = Early::new(3);
+        assert!(early.push(4, bytes(1, 1)));
+        assert!(early.push(8, bytes(2, 1)));
+        assert!(!early.push(4, bytes(3, 1)));
+        assert!(!early.push(4, bytes(4, 1)), "the first one is dropped only now");
+        let mut taken = Vec::new();
+        early.take(4, |data| taken.push(data[0]));
+        assert_eq!(taken, [3, 4]);
+        early.take(4, |_| panic!("there are none left"));
+        early.take(8, |data| taken.push(data[0]));
+        assert_eq!(taken, [3, 4, 2]);
+        let mut none = Early::new(0);
+        none.push(4, bytes(1, 1));
+        none.take(4, |_| panic!("none may be kept"));
+    }
+
+    #[test]
+    fn a_session_is_named_by_a_quarter_of_its_id() {
+        for session_id in [0, 4, 4 * 63, 4 * 64, 4 * QUARTER_ID_LIMIT] {
+            let mut data = Vec::new();
+            write_session_id(session_id, &mut data);
+            let length = data.len();
+            data.extend_from_slice(b"payload");
+            assert_eq!(read_session_id(&data), Some((session_id, length)));
+        }
+        let mut beyond = Vec::new();
+        varint::write(QUARTER_ID_LIMIT + 1, &mut beyond);
+        assert_eq!(read_session_id(&beyond), None);
+        assert_eq!(read_session_id(&[]), None);
+        assert_eq!(read_session_id(&[0x40]), None);
+    }
+}

@@ -1,0 +1,395 @@
+//! The engine: all connections that share one UDP socket, real or simulated; whose turn it is among them, their timers, and
+//! the events that nobody has taken yet.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    config::Options,
+    connection::{Connection, ConnectionMut},
+    error::SetupError,
+    event::{Event, Untaken},
+    quic::{
+        core::{Burst, Core, Transmit},
+        endpoint::{Endpoint, Received},
+    },
+    tls::{ClientTls, ServerTls},
+};
+
+/// Room for the address-validation and reset answers of an endpoint that a full socket may hold back.
+const ANSWER_LIMIT: usize = 1024;
+/// Bursts one connection may send before the next has its turn.
+const BURSTS_PER_TURN: usize = 8;
+/// Timers that may lie about, set anew since, apart from two for each connection.
+const SPARE_TIMERS: usize = 64;
+
+/// UDP payload on its way out: one datagram, or several of `segment_size` for the kernel to cut.
+#[derive(Debug)]
+pub struct OutgoingDatagram<'a> {
+    /// Where to.
+    pub destination: SocketAddr,
+    /// From which of our addresses, where it matters.
+    pub source: Option<IpAddr>,
+    /// ECN bits of the IP header.
+    pub ecn: u8,
+    /// Size of each datagram in `contents`, the last may be shorter; `None` for a single one.
+    pub segment_size: Option<usize>,
+    /// The bytes.
+    pub contents: &'a [u8],
+}
+
+impl<'a> OutgoingDatagram<'a> {
+    fn new(burst: &Burst, buffer: &'a [u8]) -> Self {
+        let Burst { destination, source, ecn, segment_size, size } = *burst;
+        Self { destination, source, ecn, segment_size, contents: &buffer[..size] }
+    }
+}
+
+/// A burst that the socket did not take.
+#[derive(Debug)]
+struct Held {
+    burst: Burst,
+    contents: Vec<u8>,
+}
+
+/// All connections that share one UDP socket.
+pub struct Engine {
+    endpoint: Endpoint,
+    options: Options,
+    /// By ID. Boxed, for most of a table's slots are empty. Bounded by [`Options::max_connections`] for a server.
+    connections: FxHashMap<u64, Box<Connection>>,
+    next_id: u64,
+    /// Connections with something to do, in turn, each once ([`Connection::is_listed`]).
+    listed: VecDeque<u64>,
+    /// When connections want to be looked at, the earliest first, those included that were set anew since.
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// What leaves before anything else. Bounded by ANSWER_LIMIT and one burst that the socket refused.
+    answers: VecDeque<Held>,
+    /// Packets that are being made.
+    buffer: Vec<u8>,
+    events: Untaken,
+    is_server: bool,
+    /// New connections are turned away.
+    is_refusing: bool,
+    /// A connection has died down since the owner asked last.
+    has_drained: bool,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("connections", &self.connections.len()).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Make an engine; with `server`, it accepts connections.
+    ///
+    /// # Errors
+    /// For a TLS configuration or an option that the QUIC core refuses.
+    pub fn new(options: Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
+        Ok(Self {
+            endpoint: Endpoint::new(&options, server)?,
+            options,
+            connections: FxHashMap::default(),
+            next_id: 0,
+            listed: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            answers: VecDeque::new(),
+            buffer: Vec::new(),
+            events: Untaken::default(),
+            is_server: server.is_some(),
+            is_refusing: false,
+            has_drained: false,
+        })
+    }
+
+    // ---------------------------------------------------------------- in and out
+
+    /// Take one UDP payload from the network. Nothing is sent before [`Engine::process`].
+    pub fn receive(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>, ecn: u8, data: BytesMut) {
+        self.buffer.clear();
+        self.events.bound();
+        let received = self.endpoint.receive(now, remote, local, ecn, data, &mut self.buffer, |id| {
+            self.connections.get_mut(&id).map(|connection| &mut connection.core)
+        });
+        match received {
+            Received::Nothing => {}
+            Received::Packet(id) => self.poll_events(now, id),
+            Received::New(incoming) => {
+                let present = self.connections.len().max(self.events.incoming());
+                if self.is_refusing || present >= self.options.max_connections {
+                    let burst = self.endpoint.refuse(incoming, &mut self.buffer);
+                    self.answer(burst);
+                    return;
+                }
+                match self.endpoint.accept(now, self.next_id, incoming, &mut self.buffer) {
+                    Ok(core) => {
+                        let id = self.insert(core);
+                        self.events.push_incoming(id);
+                        self.poll_events(now, id);
+                    }
+                    Err(Some(burst)) => self.answer(burst),
+                    Err(None) => {}
+                }
+            }
+            Received::Answer(burst) => self.answer(burst),
+        }
+    }
+
+    fn answer(&mut self, burst: Burst) {
+        if self.answers.len() < ANSWER_LIMIT {
+            let contents = self.buffer[..burst.size].to_vec();
+            self.answers.push_back(Held { burst, contents });
+        }
+    }
+
+    fn insert(&mut self, core: Core) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.connections.insert(id, Box::new(Connection::new(id, core, &self.options)));
+        self.list(id);
+        id
+    }
+
+    /// A connection has something to do.
+    fn list(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && !std::mem::replace(&mut connection.is_listed, true)
+        {
+            self.listed.push_back(id);
+        }
+    }
+
+    /// Take over what the core of a connection reports, and have it looked at.
+    #[inline]
+    fn poll_events(&mut self, now: Instant, id: u64) {
+        if let Some(mut connection) = self.connection(now, id) {
+            connection.poll_events();
+            connection.core().wants_transmit = true;
+        }
+    }
+
+    /// Whether [`Engine::process`] has something to do apart from timers.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.listed.is_empty() || !self.answers.is_empty() || !self.events.list.is_empty()
+    }
+
+    /// Whether packets want to leave (or may: a connection was touched).
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !self.listed.is_empty() || !self.answers.is_empty()
+    }
+
+    /// Whether events wait to be taken.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        !self.events.list.is_empty()
+    }
+
+    /// Whether a connection has died down since the last call, which makes no event.
+    pub fn take_drained(&mut self) -> bool {
+        std::mem::take(&mut self.has_drained)
+    }
+
+    /// Run due timers, hand queued bytes to the core and give packets to `send` until nothing wants to leave or
+    /// `send` answers false: the socket is full, and the packet it refused comes first next time. `bursts` bounds
+    /// the number of calls. Returns whether everything left.
+    pub fn process(
+        &mut self,
+        now: Instant,
+        segments: usize,
+        mut bursts: usize,
+        mut send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
+    ) -> bool {
+        let largest = usize::from(self.options.max_mtu);
+        self.run_timers(now);
+        while let Some(answer) = self.answers.front() {
+            if bursts == 0 || !send(&OutgoingDatagram::new(&answer.burst, &answer.contents)) {
+                return false;
+            }
+            bursts -= 1;
+            self.answers.pop_front();
+        }
+        while let Some(id) = self.listed.pop_front() {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            connection.is_listed = false;
+            connection.core.wants_transmit = false;
+            let mut connection = ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed);
+            self.endpoint.settle(connection.core());
+            connection.poll_events();
+            let mut turn = BURSTS_PER_TURN;
+            let mut is_idle = false;
+            while turn > 0 && bursts > 0 {
+                connection.flush();
+                let burst = match connection.core().transmit(now, segments, largest, &mut self.buffer) {
+                    Transmit::Burst(burst) => burst,
+                    Transmit::Discarded => continue,
+                    Transmit::Nothing => {
+                        is_idle = true;
+                        break;
+                    }
+                };
+                turn -= 1;
+                bursts -= 1;
+                if !send(&OutgoingDatagram::new(&burst, &self.buffer)) {
+                    let contents = self.buffer[..burst.size].to_vec();
+                    self.answers.push_front(Held { burst, contents });
+                    bursts = 0;
+                    break;
+                }
+            }
+            self.endpoint.settle(connection.core());
+            connection.poll_events();
+            connection.wake_writers();
+            let state = connection.state();
+            let timer = state.core.next_timer();
+            if timer != state.timer {
+                state.timer = timer;
+                if let Some(at) = timer {
+                    self.timers.push(Reverse((at, id)));
+                }
+            }
+            if state.core.is_drained() {
+                state.core.wants_transmit = false;
+                self.has_drained = true;
+                self.endpoint.forget(&state.core, id);
+                let is_unreferenced = state.is_unreferenced();
+                drop(connection);
+                if is_unreferenced {
+                    self.connections.remove(&id);
+                }
+                continue;
+            }
+            // What was settled just now may have to be sent, such as a reset that was held.
+            state.core.wants_transmit |= !is_idle;
+            if state.core.wants_transmit && bursts == 0 {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Drop timers that were set anew since, before they outnumber the connections: each packet moves one.
+    fn sweep_timers(&mut self) {
+        if self.timers.len() > 2 * self.connections.len() + SPARE_TIMERS {
+            self.timers.retain(|Reverse((at, id))| {
+                self.connections.get(id).is_some_and(|connection| connection.timer == Some(*at))
+            });
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        self.sweep_timers();
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            let is_current = self.connections.get(&id).is_some_and(|connection| connection.timer == Some(at));
+            if is_current && at > now {
+                break;
+            }
+            self.timers.pop();
+            if is_current && let Some(connection) = self.connections.get_mut(&id) {
+                connection.timer = None;
+                connection.core.handle_timer(now);
+                self.list(id);
+            }
+        }
+    }
+
+    /// When [`Engine::process`] must run next, if nothing happens before.
+    pub fn next_timer(&mut self) -> Option<Instant> {
+        while let Some(Reverse((at, id))) = self.timers.peek() {
+            if self.connections.get(id).is_some_and(|connection| connection.timer == Some(*at)) {
+                return Some(*at);
+            }
+            self.timers.pop();
+        }
+        None
+    }
+
+    /// Everything that happened since the last call.
+    pub fn take_events(&mut self, into: &mut Vec<Event>) {
+        self.events.take(into);
+    }
+
+    // ---------------------------------------------------------------- connections
+
+    /// A connection, for what happens at `now`; `None` if the engine has forgotten it.
+    #[inline]
+    pub fn connection(&mut self, now: Instant, id: u64) -> Option<ConnectionMut<'_>> {
+        let connection = self.connections.get_mut(&id)?;
+        Some(ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed))
+    }
+
+    /// Begin a connection.
+    ///
+    /// # Errors
+    /// For a server name, an address or a TLS configuration that cannot be used.
+    pub fn connect(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+    ) -> Result<u64, SetupError> {
+        let core = self.endpoint.connect(now, self.next_id, remote, server_name, tls)?;
+        Ok(self.insert(core))
+    }
+
+    /// What was sent to `remote` cannot be delivered, says the system or (`is_remote`) the network. Reports
+    /// [`Event::Unreachable`] for those of our connections that have just begun and heard nothing from there; an established
+    /// one goes on, for what fails now may work again. Whether there was one.
+    pub fn note_unreachable(&mut self, remote: SocketAddr, errno: i32, is_remote: bool) -> bool {
+        let mut is_ours = false;
+        for connection in self.connections.values() {
+            let at = connection.core.remote_address();
+            if (at.ip(), at.port()) == (remote.ip(), remote.port())
+                && connection.core.is_client()
+                && !connection.is_connected
+                && !connection.is_closed
+                && connection.core.datagrams_received() == 0
+            {
+                is_ours = true;
+                self.events.list.push(Event::Unreachable { connection: connection.id, errno, is_remote });
+            }
+        }
+        self.events.bound();
+        is_ours
+    }
+
+    /// Whether this side accepts connections.
+    #[must_use]
+    pub fn is_server(&self) -> bool {
+        self.is_server
+    }
+
+    /// Forget all connections at once, without a word to anybody: what they are made of cannot be relied on any more.
+    pub fn abandon(&mut self) {
+        let connections = std::mem::take(&mut self.connections);
+        self.endpoint.clear();
+        self.listed.clear();
+        self.timers.clear();
+        self.answers.clear();
+        drop(connections);
+    }
+
+    /// Turn away new connections from now on.
+    pub fn refuse_new(&mut self) {
+        self.is_refusing = true;
+    }
+
+    /// Connections not fully gone.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.connections.values().filter(|connection| !connection.core.is_drained()).count()
+    }
+}
+
+#[cfg(test)]
+mod tests;

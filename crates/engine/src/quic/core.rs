@@ -1,0 +1,694 @@
+//! One connection of the QUIC core, with everything that the engine adds to it below streams: the tap around its packet
+//! keys, ECN marks, and the allowance of a server.
+//!
+//! This is the seam of the engine. [`Core`] answers in plain types, and what stands above it, the flush order, queues,
+//! ledgers and wake-ups in [`connection`](crate::connection), [`receiving`](crate::receiving) and
+//! [`sending`](crate::sending), names no type of the QUIC core and knows no packet. Another core, such as an ordered byte
+//! pipe, has to answer the same questions:
+//!
+//! - streams: [`open`](Core::open), [`accept`](Core::accept), [`read`](Core::read), [`stop`](Core::stop),
+//!   [`discard`](Core::discard), [`write`](Core::write), [`finish`](Core::finish), [`reset`](Core::reset),
+//!   [`set_priority`](Core::set_priority), [`forget`](Core::forget);
+//! - what became of their bytes: [`progress`](Core::progress), [`received`](Core::received), [`extent`](Core::extent),
+//!   [`promise`](Core::promise), and what changed of that since the last call: [`take_advanced`](Core::take_advanced),
+//!   [`take_grown`](Core::take_grown), [`take_resets`](Core::take_resets);
+//! - [`send_datagram`](Core::send_datagram), [`receive_datagram`](Core::receive_datagram);
+//! - [`poll`](Core::poll) and facts for people.
+//!
+//! Of these, an ordered pipe answers `promise` with nothing and `reset` always with true, for in it no reset overtakes the
+//! header of its stream. Sending packets and timers, which only the [`Engine`](crate::Engine) asks for, are not part of it.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use quinn_proto::{
+    ConnectionError, ConnectionHandle, Dir, ReadError, SendDatagramError, Side, StreamEvent, StreamId, VarInt,
+    WriteError,
+};
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    allowance::Allowance,
+    ecn::Marking,
+    handshake::{self, TapHandle},
+    tap::{STOP_UNSEEN, Tap},
+};
+use crate::{
+    datagrams::Offer,
+    event::{CloseCause, ConnectionFacts, ConnectionStats},
+    stream::Extent,
+};
+
+/// What the core reports after a packet or a timer.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// The handshake has shown what the peer asks for.
+    HandshakeDataReady,
+    Connected,
+    /// The connection is over. `is_by_peer`: the peer said so.
+    Lost {
+        cause: CloseCause,
+        code: u64,
+        reason: String,
+        is_by_peer: bool,
+    },
+    /// [`Core::accept`] has streams.
+    Opened,
+    /// [`Core::receive_datagram`] has datagrams.
+    Datagrams,
+    /// [`Core::open`] may succeed again.
+    StreamsAvailable {
+        bidirectional: bool,
+    },
+    /// There is something to read, or the end.
+    Readable(u64),
+    /// A stream that was blocked is not any more.
+    Writable(u64),
+    /// Everything of a stream that was ended is acknowledged.
+    Finished(u64),
+    /// STOP_SENDING.
+    Stopped(u64, u64),
+}
+
+/// Why a read of the core ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    /// There is no more for now, or as much as was wanted.
+    Blocked,
+    /// The end of the stream.
+    Ended,
+    /// The peer's reset, with its code. All that it promised was read.
+    Reset(u64),
+    /// The core does not know the stream.
+    Gone,
+}
+
+/// How the core takes bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// So many of them; the rest was put back.
+    Some(usize),
+    /// None for now; [`Report::Writable`] follows.
+    Blocked,
+    /// None any more. What says why is reported, or was.
+    Gone,
+}
+
+/// A burst of packets that leaves, `size` bytes in the buffer.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    pub(crate) destination: SocketAddr,
+    pub(crate) source: Option<std::net::IpAddr>,
+    pub(crate) ecn: u8,
+    pub(crate) segment_size: Option<usize>,
+    pub(crate) size: usize,
+}
+
+impl Burst {
+    /// What the core's endpoint sends by itself.
+    pub(super) fn unmarked(transmit: &quinn_proto::Transmit) -> Self {
+        Self {
+            destination: transmit.destination,
+            source: transmit.src_ip,
+            ecn: 0,
+            segment_size: transmit.segment_size,
+            size: transmit.size,
+        }
+    }
+}
+
+/// What there is to send.
+#[derive(Debug)]
+pub(crate) enum Transmit {
+    Nothing,
+    /// A burst that must not leave, see [`Allowance`].
+    Discarded,
+    Burst(Burst),
+}
+
+pub(crate) struct Core {
+    inner: quinn_proto::Connection,
+    /// By which the core's endpoint knows the connection. Reused by the core once the connection is drained.
+    handle: ConnectionHandle,
+    tap: Arc<Tap>,
+    marking: Marking,
+    /// A server's.
+    allowance: Option<Allowance>,
+    /// The core's endpoint has forgotten the connection.
+    is_settled: bool,
+    /// There is something to send that the core or the engine found outside of sending, such as freed credit. Reset by the
+    /// engine when it lists the connection for that.
+    pub(crate) wants_transmit: bool,
+}
+
+/// A code or size as the core wants it; what is too large for a varint becomes the largest.
+fn wire(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}
+
+fn stream(stream_id: u64) -> StreamId {
+    StreamId::from(wire(stream_id))
+}
+
+fn dir(bidirectional: bool) -> Dir {
+    if bidirectional { Dir::Bi } else { Dir::Uni }
+}
+
+/// Name what the core reports as the end of a connection.
+fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
+    /// RFC 9001, section 4.8: TLS alerts are transport errors 0x100 to 0x1ff.
+    fn tls(code: u64) -> Option<u64> {
+        code.checked_sub(0x100).filter(|alert| *alert < 0x100)
+    }
+    const CONNECTION_REFUSED: u64 = 0x2;
+    match error {
+        ConnectionError::VersionMismatch => (CloseCause::Version, 0, "the peer speaks no QUIC version 1".into()),
+        ConnectionError::TransportError(e) => {
+            let code = u64::from(e.code);
+            match tls(code) {
+                Some(alert) => (CloseCause::Tls, alert, e.reason),
+                None => (CloseCause::Protocol, code, e.to_string()),
+            }
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            let code = u64::from(close.error_code);
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            match tls(code) {
+                Some(alert) => (CloseCause::Tls, alert, reason),
+                None if code == CONNECTION_REFUSED => (CloseCause::Refused, code, reason),
+                None => (CloseCause::Transport, code, reason),
+            }
+        }
+        ConnectionError::ApplicationClosed(close) => {
+            (CloseCause::Application, close.error_code.into(), String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        ConnectionError::Reset => (CloseCause::Reset, 0, "stateless reset by the peer".into()),
+        ConnectionError::TimedOut => (CloseCause::Idle, 0, "no packet within the idle timeout".into()),
+        ConnectionError::LocallyClosed => (CloseCause::Local, 0, String::new()),
+        ConnectionError::CidsExhausted => (CloseCause::Protocol, 0, "connection ids are exhausted".into()),
+    }
+}
+
+impl Core {
+    pub(super) fn new(handle: ConnectionHandle, inner: quinn_proto::Connection) -> Self {
+        let tap = inner
+            .crypto_session()
+            .handshake_data()
+            .and_then(|data| data.downcast::<TapHandle>().ok())
+            .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
+        let marking = Marking::new(inner.remote_address());
+        Self { inner, handle, tap, marking, allowance: None, is_settled: false, wants_transmit: false }
+    }
+
+    /// Keep an account of what is sent to a client that has not shown its address, whose first datagram had this size.
+    pub(super) fn limit(&mut self, size: usize) {
+        self.allowance = Some(Allowance::new(&self.inner, size));
+    }
+
+    pub(super) fn handle(&self) -> ConnectionHandle {
+        self.handle
+    }
+
+    // ---------------------------------------------------------------- packets and time
+
+    /// Take a datagram of `size` bytes that the core's endpoint found to be for this connection.
+    #[inline]
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        size: usize,
+        event: quinn_proto::ConnectionEvent,
+    ) {
+        if let Some(allowance) = &mut self.allowance {
+            allowance.receive(remote, size);
+        }
+        self.inner.handle_event(event);
+        if let Some(allowance) = &mut self.allowance {
+            allowance.review(now, &self.inner, &self.tap);
+        }
+    }
+
+    /// Let connection and endpoint of the core tell each other what they have to.
+    #[inline]
+    pub(super) fn settle(&mut self, endpoint: &mut quinn_proto::Endpoint) {
+        if self.is_settled {
+            return;
+        }
+        self.is_settled = self.inner.is_drained();
+        while let Some(event) = self.inner.poll_endpoint_events() {
+            if let Some(event) = endpoint.handle_event(self.handle, event) {
+                self.inner.handle_event(event);
+            }
+        }
+    }
+
+    /// Put packets into `buffer`: at most `segments` of one size, one of at most `largest` bytes that probes for an MTU.
+    #[inline]
+    pub(crate) fn transmit(&mut self, now: Instant, segments: usize, largest: usize, buffer: &mut Vec<u8>) -> Transmit {
+        let segments = match &mut self.allowance {
+            Some(allowance) => allowance.datagrams(now, &self.inner, largest, segments),
+            None => segments,
+        };
+        buffer.clear();
+        let transmit = match segments {
+            0 => None,
+            _ => self.inner.poll_transmit(now, segments, buffer),
+        };
+        let Some(transmit) = transmit else { return Transmit::Nothing };
+        if let Some(allowance) = &mut self.allowance
+            && !allowance.send(now, transmit.destination, transmit.size)
+        {
+            return Transmit::Discarded;
+        }
+        Transmit::Burst(Burst {
+            destination: transmit.destination,
+            source: transmit.src_ip,
+            ecn: self.marking.bits(now, &transmit, &mut self.inner, &self.tap),
+            segment_size: transmit.segment_size,
+            size: transmit.size,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
+        self.inner.poll_timeout()
+    }
+
+    pub(crate) fn handle_timer(&mut self, now: Instant) {
+        self.inner.handle_timeout(now);
+    }
+
+    /// Whether the connection is over and no packet of it is expected any more.
+    #[inline]
+    pub(crate) fn is_drained(&self) -> bool {
+        self.inner.is_drained()
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &[u8]) {
+        self.inner.close(now, wire(code), Bytes::copy_from_slice(reason));
+    }
+
+    /// Begin to use new keys for application data.
+    pub(crate) fn update_keys(&mut self) {
+        self.inner.force_key_update();
+    }
+
+    /// The next thing that happened.
+    #[inline]
+    pub(crate) fn poll(&mut self) -> Option<Report> {
+        use quinn_proto::Event;
+        loop {
+            return Some(match self.inner.poll()? {
+                Event::HandshakeDataReady => Report::HandshakeDataReady,
+                Event::Connected => Report::Connected,
+                Event::ConnectionLost { reason } => {
+                    use quinn_proto::ConnectionError::{ApplicationClosed, ConnectionClosed};
+                    let is_by_peer = matches!(reason, ConnectionClosed(_) | ApplicationClosed(_));
+                    let (cause, code, reason) = describe(reason);
+                    Report::Lost { cause, code, reason, is_by_peer }
+                }
+                Event::Stream(StreamEvent::Opened { .. }) => Report::Opened,
+                Event::Stream(StreamEvent::Readable { id }) => Report::Readable(id.into()),
+                Event::Stream(StreamEvent::Writable { id }) => Report::Writable(id.into()),
+                Event::Stream(StreamEvent::Finished { id }) => Report::Finished(id.into()),
+                Event::Stream(StreamEvent::Stopped { id, error_code }) => Report::Stopped(id.into(), error_code.into()),
+                Event::Stream(StreamEvent::Available { dir }) => {
+                    Report::StreamsAvailable { bidirectional: dir == Dir::Bi }
+                }
+                Event::DatagramReceived => Report::Datagrams,
+                Event::DatagramsUnblocked => continue,
+            });
+        }
+    }
+
+    // ---------------------------------------------------------------- streams
+
+    /// Open a stream, if the peer's credit allows it.
+    pub(crate) fn open(&mut self, bidirectional: bool) -> Option<u64> {
+        let stream_id = u64::from(self.inner.streams().open(dir(bidirectional))?);
+        self.tap.register(stream_id);
+        if bidirectional {
+            self.tap.register_receiving(stream_id);
+        }
+        Some(stream_id)
+    }
+
+    /// The next stream that the peer has opened.
+    pub(crate) fn accept(&mut self, bidirectional: bool) -> Option<u64> {
+        let stream_id = u64::from(self.inner.streams().accept(dir(bidirectional))?);
+        if bidirectional {
+            self.tap.register(stream_id);
+        }
+        self.tap.register_receiving(stream_id);
+        Some(stream_id)
+    }
+
+    /// Nothing will be asked of a stream any more.
+    pub(crate) fn forget(&mut self, stream_id: u64) {
+        self.tap.forget(stream_id);
+    }
+
+    /// Take one piece of the head of a stream.
+    #[inline]
+    pub(crate) fn read_head(&mut self, stream_id: u64, most: usize) -> Result<Bytes, ReadEnd> {
+        let mut half = self.inner.recv_stream(stream(stream_id));
+        let mut chunks = half.read(true).map_err(|_| ReadEnd::Gone)?;
+        let result = match chunks.next(most) {
+            Ok(Some(chunk)) => Ok(chunk.bytes),
+            Ok(None) => Err(self.tap.reset_of(stream_id).map_or(ReadEnd::Ended, |reset| ReadEnd::Reset(reset.code))),
+            Err(ReadError::Blocked) => Err(ReadEnd::Blocked),
+            Err(ReadError::Reset(code)) => Err(ReadEnd::Reset(code.into())),
+        };
+        // A head is never so much that its credit has to be announced.
+        let _ = chunks.finalize();
+        result
+    }
+
+    /// Take contiguous bytes of a stream, at most `want` and in pieces as they arrived.
+    #[inline]
+    pub(crate) fn read(&mut self, stream_id: u64, want: usize, mut take: impl FnMut(Bytes)) -> ReadEnd {
+        let mut half = self.inner.recv_stream(stream(stream_id));
+        let Ok(mut chunks) = half.read(true) else { return ReadEnd::Gone };
+        let mut left = want;
+        let mut end = ReadEnd::Blocked;
+        while left > 0 {
+            match chunks.next(left) {
+                Ok(Some(chunk)) => {
+                    left -= chunk.bytes.len();
+                    take(chunk.bytes);
+                }
+                Ok(None) => {
+                    // All has arrived, but a reset says that it was not meant to be all.
+                    let reset = self.tap.reset_of(stream_id);
+                    end = reset.map_or(ReadEnd::Ended, |reset| ReadEnd::Reset(reset.code));
+                    break;
+                }
+                Err(ReadError::Blocked) => break,
+                Err(ReadError::Reset(code)) => {
+                    end = ReadEnd::Reset(code.into());
+                    break;
+                }
+            }
+        }
+        self.wants_transmit |= chunks.finalize().should_transmit();
+        end
+    }
+
+    /// Ask the peer to stop a stream whose end is not known.
+    pub(crate) fn stop(&mut self, stream_id: u64, code: u64) {
+        let mut half = self.inner.recv_stream(stream(stream_id));
+        // Of a stream that was reset the core gives no credit back when it is stopped, not before the next packet
+        // arrives, and a peer that waits for credit may send none.
+        if !matches!(half.received_reset(), Ok(Some(_))) {
+            let _ = half.stop(wire(code));
+        }
+        self.wants_transmit = true;
+    }
+
+    /// Nobody reads a stream any more: of what still arrives only its extent counts, and a reset need keep no promise.
+    pub(crate) fn settle_receiving(&mut self, stream_id: u64) {
+        self.tap.settle(stream_id);
+    }
+
+    /// Throw away what is left of a stream that the peer has reset, and give the peer its credit back.
+    pub(crate) fn discard(&mut self, stream_id: u64) {
+        self.wants_transmit = true;
+        let mut half = self.inner.recv_stream(stream(stream_id));
+        let Ok(mut chunks) = half.read(true) else { return };
+        let is_read_out = loop {
+            match chunks.next(usize::MAX) {
+                Ok(Some(_)) => {}
+                Ok(None) | Err(ReadError::Reset(_)) => break true,
+                Err(ReadError::Blocked) => break false,
+            }
+        };
+        let _ = chunks.finalize();
+        if !is_read_out {
+            // The rest may never come; the core has to know that nobody waits for it.
+            self.tap.expect_unseen_stop();
+            let _ = half.stop(wire(STOP_UNSEEN));
+        }
+    }
+
+    /// The header of a peer's stream was read, and had this length: a reset can no longer hide it.
+    pub(crate) fn set_header(&mut self, stream_id: u64, length: u64) {
+        self.tap.set_header(stream_id, length);
+    }
+
+    /// Give bytes to the core. It leaves in `chunk` what it does not take.
+    #[inline]
+    pub(crate) fn write(&mut self, stream_id: u64, chunk: &mut Bytes) -> Written {
+        match self.inner.send_stream(stream(stream_id)).write_chunks(std::slice::from_mut(chunk)) {
+            Ok(written) => Written::Some(written.bytes),
+            Err(WriteError::Blocked) => Written::Blocked,
+            Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Written::Gone,
+        }
+    }
+
+    /// Give the core a copy of bytes; how many of them it takes.
+    pub(crate) fn write_copy(&mut self, stream_id: u64, data: &[u8]) -> usize {
+        self.inner.send_stream(stream(stream_id)).write(data).unwrap_or(0)
+    }
+
+    /// End a stream behind all that was written.
+    #[inline]
+    pub(crate) fn finish(&mut self, stream_id: u64) {
+        let _ = self.inner.send_stream(stream(stream_id)).finish();
+    }
+
+    /// Reset a stream, if the peer is sure to get its `header`: with RESET_STREAM_AT once the header is with the core
+    /// (`pushed`, the bytes that it has), otherwise once it is acknowledged (`is_acked`, the whole stream). False: try again
+    /// when packets have arrived.
+    pub(crate) fn reset(&mut self, stream_id: u64, code: u64, header: &[u8], pushed: u64, is_acked: bool) -> bool {
+        if !header.is_empty() {
+            let length = header.len() as u64;
+            let (_, acked) = self.tap.progress(stream_id);
+            let is_delivered = acked >= length || is_acked;
+            if self.tap.sends_resets() {
+                let missing = if is_delivered { &[] } else { header };
+                if pushed < length || !self.tap.send_reset(stream_id, length, missing) {
+                    return false;
+                }
+            } else if !is_delivered {
+                return false;
+            }
+        }
+        if self.inner.send_stream(stream(stream_id)).reset(wire(code)).is_err() {
+            // The core is through with the stream, and no reset will leave.
+            self.tap.cancel_reset(stream_id);
+        }
+        true
+    }
+
+    /// Reset a stream of which the peer need not know anything.
+    pub(crate) fn reset_at_once(&mut self, stream_id: u64, code: u64) {
+        let _ = self.inner.send_stream(stream(stream_id)).reset(wire(code));
+    }
+
+    /// Streams with a higher priority go first.
+    pub(crate) fn set_priority(&mut self, stream_id: u64, priority: i32) {
+        let _ = self.inner.send_stream(stream(stream_id)).set_priority(priority);
+    }
+
+    // ---------------------------------------------------------------- what became of bytes
+
+    /// Whether [`Core::take_advanced`], [`Core::take_grown`] or [`Core::take_resets`] have anything.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.tap.has_news()
+    }
+
+    /// Offsets (sent, acknowledged) of a stream, header included.
+    #[inline]
+    pub(crate) fn progress(&self, stream_id: u64) -> (u64, u64) {
+        self.tap.progress(stream_id)
+    }
+
+    /// Contiguous bytes of a stream that arrived, header included.
+    #[inline]
+    pub(crate) fn received(&self, stream_id: u64) -> u64 {
+        self.tap.received(stream_id)
+    }
+
+    /// How far a stream of the peer reaches, as far as is known.
+    #[inline]
+    pub(crate) fn extent(&self, stream_id: u64) -> Extent {
+        self.tap.extent(stream_id)
+    }
+
+    /// Code and number of promised bytes of the peer's reset, if it promised any and is not settled.
+    #[inline]
+    pub(crate) fn promise(&self, stream_id: u64) -> Option<(u64, u64)> {
+        self.tap.reset_of(stream_id).map(|reset| (reset.code, reset.reliable.unwrap_or(0)))
+    }
+
+    /// Streams whose acknowledged prefix grew since the last call.
+    #[inline]
+    pub(crate) fn take_advanced(&mut self, into: &mut Vec<u64>) {
+        self.tap.take_advanced(into);
+    }
+
+    /// Streams whose extent changed since the last call, and how far they reach now.
+    #[inline]
+    pub(crate) fn take_grown(&mut self, into: &mut Vec<(u64, Extent)>) {
+        self.tap.take_grown(into);
+    }
+
+    /// Streams with a reset that promises bytes, since the last call.
+    #[inline]
+    pub(crate) fn take_resets(&mut self, into: &mut Vec<u64>) {
+        self.tap.take_resets(into);
+    }
+
+    /// Streams that the core keeps: those on which we send, and the peer's, bidirectional and unidirectional.
+    pub(crate) fn streams(&mut self) -> [u64; 3] {
+        let streams = self.inner.streams();
+        [streams.send_streams() as u64, streams.remote_open_streams(Dir::Bi), streams.remote_open_streams(Dir::Uni)]
+    }
+
+    // ---------------------------------------------------------------- credit of the connection
+
+    /// Let the peer have so many streams open, and tell it at once how many it may open in all.
+    pub(crate) fn announce_streams(&mut self, bidirectional: bool, most: u64) {
+        // A limit of none makes any difference one that the core announces; the peer sees only what comes of both.
+        self.inner.set_max_concurrent_streams(dir(bidirectional), wire(0));
+        self.inner.set_max_concurrent_streams(dir(bidirectional), wire(most));
+    }
+
+    /// Tell the peer at once how many bytes it may send in all, `window` more than were read.
+    pub(crate) fn announce_window(&mut self, window: u64) {
+        self.inner.set_receive_window(wire(window + 1));
+        self.inner.set_receive_window(wire(window));
+    }
+
+    // ---------------------------------------------------------------- datagrams
+
+    /// The next datagram that arrived, as its frame holds it.
+    #[inline]
+    pub(crate) fn receive_datagram(&mut self) -> Option<Bytes> {
+        self.inner.datagrams().recv()
+    }
+
+    /// Largest datagram that can be sent, in bytes of its frame. What resets under way claim of a packet passes with them.
+    #[inline]
+    pub(crate) fn max_datagram(&mut self) -> Option<usize> {
+        self.inner.datagrams().max_size().map(|size| size + self.tap.reserve())
+    }
+
+    #[inline]
+    pub(crate) fn send_datagram(&mut self, data: Bytes) -> Offer {
+        if self.tap.reserve() > 0 && self.inner.datagrams().max_size().is_some_and(|most| data.len() > most) {
+            // It fits again when the resets under way are acknowledged.
+            return Offer::Full(data);
+        }
+        match self.inner.datagrams().send(data, false) {
+            Ok(()) => Offer::Taken,
+            Err(SendDatagramError::Blocked(data)) => Offer::Full(data),
+            // The path's limit shrank below this datagram since it was accepted.
+            Err(_) => Offer::Refused,
+        }
+    }
+
+    // ---------------------------------------------------------------- facts
+
+    pub(crate) fn is_client(&self) -> bool {
+        self.inner.side() == Side::Client
+    }
+
+    /// The peer's address.
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// UDP datagrams that came.
+    pub(crate) fn datagrams_received(&self) -> u64 {
+        self.inner.stats().udp_rx.datagrams
+    }
+
+    fn tap_handle(&self) -> Option<Box<TapHandle>> {
+        self.inner.crypto_session().handshake_data()?.downcast::<TapHandle>().ok()
+    }
+
+    pub(crate) fn server_name(&self) -> Option<String> {
+        self.tap_handle()?.server_name
+    }
+
+    /// The peer's transport parameters in the order in which they came: (id, value).
+    pub(crate) fn peer_parameters(&self) -> Option<Vec<(u64, Vec<u8>)>> {
+        let raw = self.tap.peer_parameters()?;
+        Some(handshake::parameters(raw).into_iter().map(|(id, value)| (id, value.to_vec())).collect())
+    }
+
+    /// The peer's certificate chain in DER, leaf first.
+    pub(crate) fn peer_certificates(&self) -> Vec<Vec<u8>> {
+        self.inner
+            .crypto_session()
+            .peer_identity()
+            .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+            .map(|chain| chain.iter().map(|certificate| certificate.as_ref().to_vec()).collect())
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn export_keying_material(&self, label: &[u8], context: &[u8], length: usize) -> Option<Vec<u8>> {
+        let mut out = vec![0; length];
+        self.inner.crypto_session().export_keying_material(&mut out, label, context).ok()?;
+        Some(out)
+    }
+
+    /// What is known by now, for people. What only the engine knows of the end is left out.
+    pub(crate) fn facts(&mut self) -> ConnectionFacts {
+        let (alpn, cipher, server_name) =
+            self.tap_handle().map_or((None, None, None), |handle| (handle.alpn, handle.cipher, handle.server_name));
+        let stats = self.inner.stats();
+        ConnectionFacts {
+            remote: self.inner.remote_address(),
+            alpn,
+            cipher,
+            server_name,
+            parameters: self.peer_parameters(),
+            certificates: self.peer_certificates(),
+            is_refused: false,
+            is_closed_by_peer: false,
+            max_datagram: self.inner.datagrams().max_size(),
+            mtu: stats.path.current_mtu,
+            datagrams_sent: stats.udp_tx.datagrams,
+            datagrams_received: stats.udp_rx.datagrams,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let stats = self.inner.stats();
+        ConnectionStats {
+            rtt: stats.path.rtt,
+            min_rtt: stats.path.min_rtt,
+            congestion_window: stats.path.cwnd,
+            congestion_events: stats.path.congestion_events,
+            mtu: stats.path.current_mtu,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            packets_sent: stats.path.sent_packets,
+            packets_received: stats.udp_rx.datagrams,
+            acks_received: stats.frame_rx.acks,
+            packets_lost: stats.path.lost_packets,
+            bytes_lost: stats.path.lost_bytes,
+            send_calls: stats.udp_tx.ios,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// Counts of the frames that the core has processed, in words.
+    #[cfg(test)]
+    pub(crate) fn frames_received(&self) -> String {
+        format!("{:?}", self.inner.stats().frame_rx)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ping(&mut self) {
+        self.inner.ping();
+    }
+}

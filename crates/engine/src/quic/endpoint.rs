@@ -1,0 +1,215 @@
+//! The QUIC core's endpoint: which connection a datagram is for, new connections, configuration.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use quinn_proto::{
+    ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    ServerConfig, TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
+};
+use rustc_hash::FxHashMap;
+
+use super::{
+    congestion::TolerantConfig,
+    core::{Burst, Core},
+    handshake::{ClientCrypto, ServerCrypto},
+};
+use crate::{
+    config::Options,
+    error::SetupError,
+    tls::{ClientTls, ServerTls},
+};
+
+/// RFC 9000.
+const QUIC_VERSION: u32 = 1;
+/// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
+const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
+
+fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
+    let varint = |value: u64| VarInt::from_u64(value).unwrap_or(VarInt::MAX);
+    let mut config = TransportConfig::default();
+    let idle = if options.idle_timeout.is_zero() {
+        None
+    } else {
+        Some(
+            IdleTimeout::try_from(options.idle_timeout)
+                .map_err(|e| SetupError::Option(format!("idle timeout: {e}")))?,
+        )
+    };
+    let congestion: Arc<dyn ControllerFactory + Send + Sync> = match options.congestion.as_str() {
+        "tolerant" => Arc::new(TolerantConfig),
+        "cubic" => Arc::new(CubicConfig::default()),
+        "bbr" => Arc::new(BbrConfig::default()),
+        "newreno" => Arc::new(NewRenoConfig::default()),
+        other => {
+            return Err(SetupError::Option(format!(
+                "congestion control `{other}` is unknown; use `tolerant`, `cubic`, `newreno` or `bbr`"
+            )));
+        }
+    };
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(options.max_mtu);
+    config
+        .max_idle_timeout(idle)
+        .keep_alive_interval(options.keep_alive)
+        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
+        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
+        .stream_receive_window(varint(options.stream_receive_window))
+        .receive_window(varint(options.connection_receive_window))
+        .send_window(options.connection_send_buffer as u64)
+        .send_fairness(true)
+        .initial_mtu(options.initial_mtu)
+        .mtu_discovery_config((options.max_mtu > options.initial_mtu).then_some(discovery))
+        .datagram_receive_buffer_size(Some(options.datagram_receive_buffer))
+        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER.max(2 * usize::from(options.max_mtu)))
+        .congestion_controller_factory(congestion)
+        .enable_segmentation_offload(options.gso);
+    Ok(config)
+}
+
+/// What a datagram was.
+pub(crate) enum Received {
+    /// Of no consequence here.
+    Nothing,
+    /// For this connection, whose core has it.
+    Packet(u64),
+    /// A client wants a connection, to be accepted or refused.
+    New(Box<Incoming>),
+    /// Answered by the endpoint; the answer is in the buffer.
+    Answer(Burst),
+}
+
+/// A connection that a client wants, by its first datagram of `size` bytes.
+pub(crate) struct Incoming {
+    inner: quinn_proto::Incoming,
+    size: usize,
+}
+
+pub(crate) struct Endpoint {
+    inner: quinn_proto::Endpoint,
+    transport: Arc<TransportConfig>,
+    /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
+    ids: FxHashMap<ConnectionHandle, u64>,
+    reset_stream_at: bool,
+}
+
+impl Endpoint {
+    /// Make an endpoint; with `server`, it accepts connections.
+    ///
+    /// # Errors
+    /// For a TLS configuration or an option that the core refuses.
+    pub(crate) fn new(options: &Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
+        let transport = Arc::new(transport(options)?);
+        let mut config = EndpointConfig::default();
+        config.rng_seed(options.seed);
+        config.supported_versions(vec![QUIC_VERSION]);
+        let server = match server {
+            None => None,
+            Some(tls) => {
+                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?));
+                server.transport_config(transport.clone());
+                Some(Arc::new(server))
+            }
+        };
+        Ok(Self {
+            inner: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
+            transport,
+            ids: FxHashMap::default(),
+            reset_stream_at: options.reset_stream_at,
+        })
+    }
+
+    /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
+    #[expect(clippy::too_many_arguments, reason = "what there is to know of a datagram")]
+    #[inline]
+    pub(crate) fn receive<'a>(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        ecn: u8,
+        data: BytesMut,
+        buffer: &mut Vec<u8>,
+        core: impl FnOnce(u64) -> Option<&'a mut Core>,
+    ) -> Received {
+        let size = data.len();
+        match self.inner.handle(now, remote, local, EcnCodepoint::from_bits(ecn & 0b11), data, buffer) {
+            None => Received::Nothing,
+            Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                let Some(&id) = self.ids.get(&handle) else { return Received::Nothing };
+                let Some(core) = core(id) else { return Received::Nothing };
+                core.receive(now, remote, size, event);
+                Received::Packet(id)
+            }
+            Some(DatagramEvent::NewConnection(inner)) => Received::New(Box::new(Incoming { inner, size })),
+            Some(DatagramEvent::Response(transmit)) => Received::Answer(Burst::unmarked(&transmit)),
+        }
+    }
+
+    /// Accept a connection, which the engine knows by `id`. Otherwise what may be in the buffer to be answered.
+    pub(crate) fn accept(
+        &mut self,
+        now: Instant,
+        id: u64,
+        incoming: Box<Incoming>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Core, Option<Burst>> {
+        match self.inner.accept(incoming.inner, now, buffer, None) {
+            Ok((handle, inner)) => {
+                self.ids.insert(handle, id);
+                let mut core = Core::new(handle, inner);
+                core.limit(incoming.size);
+                Ok(core)
+            }
+            Err(error) => Err(error.response.map(|transmit| Burst::unmarked(&transmit))),
+        }
+    }
+
+    /// Turn a client away; the answer is in the buffer.
+    pub(crate) fn refuse(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Burst {
+        Burst::unmarked(&self.inner.refuse(incoming.inner, buffer))
+    }
+
+    /// Begin a connection, which the engine knows by `id`.
+    ///
+    /// # Errors
+    /// For a server name, an address or a TLS configuration that cannot be used.
+    pub(crate) fn connect(
+        &mut self,
+        now: Instant,
+        id: u64,
+        remote: SocketAddr,
+        server_name: &str,
+        tls: &ClientTls,
+    ) -> Result<Core, SetupError> {
+        let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.reset_stream_at)?));
+        config.transport_config(self.transport.clone());
+        let (handle, inner) =
+            self.inner.connect(now, config, remote, server_name).map_err(|e| SetupError::Destination(e.to_string()))?;
+        self.ids.insert(handle, id);
+        Ok(Core::new(handle, inner))
+    }
+
+    /// Let the core's connection and endpoint tell each other what they have to.
+    #[inline]
+    pub(crate) fn settle(&mut self, core: &mut Core) {
+        core.settle(&mut self.inner);
+    }
+
+    /// A connection is drained. The core gives its handle to the next one, whose entry stays.
+    pub(crate) fn forget(&mut self, core: &Core, id: u64) {
+        if self.ids.get(&core.handle()) == Some(&id) {
+            self.ids.remove(&core.handle());
+        }
+    }
+
+    /// Forget all connections.
+    pub(crate) fn clear(&mut self) {
+        self.ids.clear();
+    }
+}
