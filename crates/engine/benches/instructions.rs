@@ -11,7 +11,7 @@ mod support;
 
 use std::{hint::black_box, time::Duration};
 
-use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, pattern};
+use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, pattern};
 use wtio_engine::{
     Event, ReceiveState,
     tls::{ClientTls, Trust},

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{SESSION, UNIDIRECTIONAL_STREAM, options, pattern};
+use support::{SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, options, pattern};
 use wtio_engine::{
     Engine, Event, Options,
     session::SessionLimits,

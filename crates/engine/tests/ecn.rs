@@ -4,7 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, DATA_STREAM, Link, Marks, Pair, ROUGH, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
+use support::{
+    CLEAN, CLIENT, DATA_STREAM, Link, Marks, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM,
+    pattern,
+};
 
 const SIDES: [usize; 2] = [CLIENT, SERVER];
 /// Marked packets are dropped on the way of the client, of the server, of both.

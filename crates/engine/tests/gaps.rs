@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, Link, Pair, SERVER, UNIDIRECTIONAL_STREAM, pattern};
+use support::{CLEAN, CLIENT, Link, Pair, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
 
 /// The most that `Limits.stream_receive_window` takes.
 const LARGEST_WINDOW: u64 = 16 << 20;

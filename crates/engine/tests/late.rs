@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, options};
+use support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, Shortcuts as _, options};
 use wtio_engine::{
     Engine, Event,
     session::SessionLimits,

@@ -4,7 +4,9 @@ mod support;
 
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
+use support::{
+    CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
+};
 use wtio_engine::{
     CloseCause, Event, ReadOutcome, ReceiveState, SendState,
     session::SessionLimits,

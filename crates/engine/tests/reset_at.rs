@@ -4,7 +4,9 @@ mod support;
 
 use std::{collections::HashSet, time::Duration};
 
-use support::{CLEAN, CLIENT, DATA_STREAM, Link, Pair, ROUGH, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
+use support::{
+    CLEAN, CLIENT, DATA_STREAM, Link, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
+};
 use wtio_engine::{Event, Options, ReceiveState};
 
 /// Of ten packets three never arrive, and hardly one in its order.

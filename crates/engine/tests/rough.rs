@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, UNIDIRECTIONAL_STREAM, pattern};
+use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
 use wtio_engine::{Event, ReadOutcome, ReceiveState, SendState, session::SessionLimits};
 
 const STREAMS: [u64; 2] = [40, 30];

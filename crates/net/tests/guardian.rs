@@ -55,9 +55,11 @@ fn server_left_alone(io: Io) -> (Side, u64) {
         assert!(start.elapsed() < PATIENCE, "no handshake");
     }
     let (stream, _) = client.endpoint.act(None, |engine, now| {
-        let stream = engine.open_stream(now, connection, true, DATA_STREAM, Some(0)).unwrap();
-        engine.write(connection, stream, &[7; 100_000]);
-        assert!(engine.want_acked(connection, stream));
+        let mut connection = engine.connection(now, connection).unwrap();
+        let stream = connection.open_stream(true, DATA_STREAM, Some(0)).unwrap();
+        let mut half = connection.sending(stream).unwrap();
+        half.write(&[7; 100_000]);
+        assert!(half.want_acked());
         stream
     });
     let _ = stream;

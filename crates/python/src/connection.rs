@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::{prelude::*, types::PyBytes};
+use wtio_engine::ConnectionMut;
 
 use crate::{
     address::pair,
@@ -26,38 +27,60 @@ impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, id: u64) -> Self {
         Self { shared, id }
     }
+
+    /// Do something with the engine's connection, then ask for a drive if that is needed. `None`: the engine has forgotten it.
+    fn act<R>(&self, py: Python<'_>, act: impl FnOnce(&mut ConnectionMut<'_>) -> R) -> Option<R> {
+        self.shared.act(py, |engine, now| engine.connection(now, self.id).map(|mut connection| act(&mut connection)))
+    }
+
+    /// As `act`, for what changes nothing.
+    fn look<R>(&self, look: impl FnOnce(&mut ConnectionMut<'_>) -> R) -> Option<R> {
+        self.shared.look_now(|engine, now| engine.connection(now, self.id).map(|mut connection| look(&mut connection)))
+    }
+
+    /// Let `waker` wait for what `want` asks the engine for.
+    fn wait(
+        &self,
+        waker: &Bound<'_, PyAny>,
+        wait: Wait,
+        want: impl FnOnce(&mut ConnectionMut<'_>) -> bool,
+    ) -> PyResult<()> {
+        self.shared.wait(waker, self.id, wait, |engine, now| {
+            engine.connection(now, self.id).is_some_and(|mut connection| want(&mut connection))
+        })
+    }
 }
 
 #[pymethods]
 impl Connection {
     #[getter]
     fn remote_address(&self) -> (String, u16) {
-        self.shared.look(|engine| engine.remote_address(self.id)).map_or_else(|| (String::new(), 0), pair)
+        self.look(|connection| connection.remote_address()).map_or_else(|| (String::new(), 0), pair)
     }
 
     #[getter]
     fn server_name(&self) -> Option<String> {
-        self.shared.look(|engine| engine.server_name(self.id))
+        self.look(|connection| connection.server_name())?
     }
 
     #[getter]
     fn peer_certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
-        let chain = self.shared.look(|engine| engine.peer_certificates(self.id));
+        let chain = self.look(|connection| connection.peer_certificates()).unwrap_or_default();
         chain.iter().map(|der| PyBytes::new(py, der)).collect()
     }
 
     fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
-        let parameters = self.shared.look(|engine| engine.peer_parameters(self.id))?;
+        let parameters = self.look(|connection| connection.peer_parameters())??;
         Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())
     }
 
     fn facts(&self) -> Option<ConnectionFacts> {
-        self.shared.look(|engine| engine.connection_facts(self.id)).map(ConnectionFacts)
+        self.look(|connection| connection.facts()).map(ConnectionFacts)
     }
 
     #[getter]
     fn max_datagram_payload(&self) -> Option<usize> {
-        self.shared.look(|engine| engine.max_datagram(self.id))
+        self.look(|connection| connection.max_datagram())?
     }
 
     #[pyo3(signature = (bidirectional, header, session_id = None))]
@@ -69,7 +92,7 @@ impl Connection {
         session_id: Option<u64>,
     ) -> PyResult<Option<Stream>> {
         self.shared.check(py, Closed::Refused)?;
-        let id = self.shared.act(py, |engine, now| engine.open_stream(now, self.id, bidirectional, header, session_id));
+        let id = self.act(py, |connection| connection.open_stream(bidirectional, header, session_id)).flatten();
         Ok(id.map(|id| Stream::new(self.shared.clone(), self.id, id, session_id.is_none())))
     }
 
@@ -78,8 +101,7 @@ impl Connection {
     }
 
     fn wait_streams(&self, bidirectional: bool, waker: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared
-            .wait(waker, self.id, Wait::Streams(bidirectional), |engine| engine.want_streams(self.id, bidirectional))
+        self.wait(waker, Wait::Streams(bidirectional), |connection| connection.want_streams(bidirectional))
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
@@ -91,58 +113,56 @@ impl Connection {
         send_credit: Option<(u64, u64, u64)>,
     ) -> PyResult<()> {
         let limits = options.for_session(send_credit)?;
-        self.shared.act(py, |engine, _| engine.add_session(self.id, session_id, limits));
+        self.act(py, |connection| connection.add_session(session_id, limits));
         Ok(())
     }
 
     fn set_concurrent_streams(&self, py: Python<'_>, bidirectional: bool, count: u64) {
-        self.shared.act(py, |engine, _| engine.set_concurrent_streams(self.id, bidirectional, count));
+        self.act(py, |connection| connection.set_concurrent_streams(bidirectional, count));
     }
 
     fn set_send_limit(&self, py: Python<'_>, session_id: u64, limit: u64) {
-        self.shared.act(py, |engine, _| engine.set_send_limit(self.id, session_id, limit));
+        self.act(py, |connection| connection.set_send_limit(session_id, limit));
     }
 
     fn set_send_streams(&self, py: Python<'_>, session_id: u64, bidirectional: bool, limit: u64) {
-        self.shared.act(py, |engine, _| engine.set_send_streams(self.id, session_id, bidirectional, limit));
+        self.act(py, |connection| connection.set_send_streams(session_id, bidirectional, limit));
     }
 
     fn end_session(&self, py: Python<'_>, session_id: u64, code: u64) {
-        self.shared.act(py, |engine, now| engine.end_session(now, self.id, session_id, code));
+        self.act(py, |connection| connection.end_session(session_id, code));
     }
 
     fn unacked_streams(&self, session_id: u64) -> usize {
-        self.shared.look(|engine| engine.unacked_streams(self.id, session_id))
+        self.look(|connection| connection.unacked_streams(session_id)).unwrap_or(0)
     }
 
     fn core_streams(&self) -> Option<[u64; 3]> {
-        self.shared.look(|engine| engine.core_streams(self.id))
+        self.look(|connection| connection.core_streams())
     }
 
     fn wait_session_acked(&self, session_id: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared.wait(waker, self.id, Wait::SessionAcked(session_id), |engine| {
-            engine.want_session_acked(self.id, session_id)
-        })
+        self.wait(waker, Wait::SessionAcked(session_id), |connection| connection.want_session_acked(session_id))
     }
 
     fn send_datagram(&self, session_id: u64, data: &Bound<'_, PyAny>) -> PyResult<i64> {
         self.shared.check(data.py(), Closed::Refused)?;
         with_bytes(data, |bytes| {
-            self.shared.act(data.py(), |engine, now| engine.send_datagram(now, self.id, session_id, bytes))
+            self.act(data.py(), |connection| connection.datagrams(session_id).send(bytes)).unwrap_or(-1)
         })
     }
 
     fn receive_datagram<'py>(&self, py: Python<'py>, session_id: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
         self.shared.check(py, Closed::Refused)?;
-        let data = self.shared.look(|engine| engine.receive_datagram(self.id, session_id));
+        let data = self.look(|connection| connection.datagrams(session_id).receive()).flatten();
         Ok(data.map(|data| PyBytes::new(py, &data)))
     }
 
     fn receive_datagrams<'py>(&self, py: Python<'py>, session_id: u64, most: usize) -> Vec<Bound<'py, PyBytes>> {
         let mut batch = Vec::new();
-        self.shared.look(|engine| {
+        self.look(|connection| {
             while batch.len() < most {
-                let Some(data) = engine.receive_datagram(self.id, session_id) else { break };
+                let Some(data) = connection.datagrams(session_id).receive() else { break };
                 batch.push(data);
             }
         });
@@ -150,19 +170,21 @@ impl Connection {
     }
 
     fn wait_datagram(&self, session_id: u64, waker: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared.wait(waker, self.id, Wait::Datagram(session_id), |engine| engine.want_datagram(self.id, session_id))
+        self.wait(waker, Wait::Datagram(session_id), |connection| connection.datagrams(session_id).want())
     }
 
     fn credit(&self, session_id: u64) -> Credit {
-        Credit::new(&self.shared.look(|engine| engine.credit(self.id, session_id)).unwrap_or_default())
+        Credit::new(&self.look(|connection| connection.credit(session_id)).flatten().unwrap_or_default())
     }
 
     fn datagram_stats(&self, session_id: u64) -> DatagramStats {
-        DatagramStats::new(&self.shared.look(|engine| engine.datagram_stats(self.id, session_id)).unwrap_or_default())
+        DatagramStats::new(
+            &self.look(|connection| connection.datagrams(session_id).stats()).flatten().unwrap_or_default(),
+        )
     }
 
     fn close(&self, py: Python<'_>, code: u64, reason: &[u8]) {
-        self.shared.act(py, |engine, now| engine.close(now, self.id, code, reason));
+        self.act(py, |connection| connection.close(code, reason));
     }
 
     fn export_keying_material<'py>(
@@ -172,14 +194,13 @@ impl Connection {
         context: &[u8],
         length: usize,
     ) -> Option<Bound<'py, PyBytes>> {
-        self.shared
-            .look(|engine| engine.export_keying_material(self.id, label, context, length))
+        self.look(|connection| connection.export_keying_material(label, context, length))
+            .flatten()
             .map(|material| PyBytes::new(py, &material))
     }
 
     fn stats(&self) -> ConnectionStats {
-        self.shared
-            .look(|engine| engine.connection_stats(self.id))
+        self.look(|connection| connection.stats())
             .map_or_else(ConnectionStats::default, |stats| ConnectionStats::new(&stats))
     }
 }

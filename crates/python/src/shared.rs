@@ -190,10 +190,10 @@ impl Shared {
         waker: &Bound<'_, PyAny>,
         connection: u64,
         wait: Wait,
-        want: impl FnOnce(&mut Engine) -> bool,
+        want: impl FnOnce(&mut Engine, Instant) -> bool,
     ) -> PyResult<()> {
         let py = waker.py();
-        if self.act(py, |engine, _| want(engine)) {
+        if self.act(py, want) {
             self.waiters.add(py, connection, wait, waker.clone().unbind());
             return Ok(());
         }

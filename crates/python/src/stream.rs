@@ -6,14 +6,13 @@ use std::{
         Arc,
         atomic::{AtomicI32, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use bytes::Bytes;
 use pyo3::{
     IntoPyObjectExt, buffer::PyBuffer, exceptions::PyBufferError, prelude::*, pybacked::PyBackedBytes, types::PyBytes,
 };
-use wtio_engine::{Engine, ReadOutcome};
+use wtio_engine::{ReadOutcome, ReceiveState, Receiving, SendState, Sending};
 
 use crate::{
     buffer::with_bytes,
@@ -50,18 +49,53 @@ impl Stream {
         if self.is_raw { Ok(()) } else { self.shared.check(py, closed) }
     }
 
+    /// Do something with the receiving half in the engine, then ask for a drive if that is needed. `None`: it is gone.
+    fn receiving<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Receiving<'_>) -> R) -> Option<R> {
+        self.shared.act(py, |engine, now| {
+            engine.connection(now, self.connection)?.receiving(self.id).map(|mut half| act(&mut half))
+        })
+    }
+
+    /// The same for the sending half.
+    fn sending<R>(&self, py: Python<'_>, act: impl FnOnce(&mut Sending<'_>) -> R) -> Option<R> {
+        self.shared.act(py, |engine, now| {
+            engine.connection(now, self.connection)?.sending(self.id).map(|mut half| act(&mut half))
+        })
+    }
+
+    /// As `sending`, for what changes nothing.
+    fn look_sending<R>(&self, look: impl FnOnce(&mut Sending<'_>) -> R) -> Option<R> {
+        self.shared.look_now(|engine, now| {
+            engine.connection(now, self.connection)?.sending(self.id).map(|mut half| look(&mut half))
+        })
+    }
+
+    /// Let `waker` wait for what `want` asks the sending half for.
+    fn wait_sending(
+        &self,
+        waker: &Bound<'_, PyAny>,
+        wait: Wait,
+        want: impl FnOnce(&mut Sending<'_>) -> bool,
+    ) -> PyResult<()> {
+        self.shared.wait(waker, self.connection, wait, |engine, now| {
+            let mut connection = engine.connection(now, self.connection);
+            let half = connection.as_mut().and_then(|connection| connection.sending(self.id));
+            half.is_some_and(|mut half| want(&mut half))
+        })
+    }
+
     /// Find what is ready, make a `bytes` of that size, and copy once.
     fn read_with<'py>(
         &self,
         py: Python<'py>,
-        prepare: impl FnOnce(&mut Engine, Instant) -> ReadOutcome,
+        prepare: impl FnOnce(&mut Receiving<'_>) -> ReadOutcome,
     ) -> PyResult<Bound<'py, PyAny>> {
         self.check(py, Closed::Refused)?;
-        match self.shared.act(py, prepare) {
+        match self.receiving(py, prepare).unwrap_or(ReadOutcome::Ended) {
             ReadOutcome::Ready(length) => {
                 // Clearing the memory first is no loss: without it, the copy is slower by more than that.
                 let bytes = PyBytes::new_with(py, length, |out| {
-                    self.shared.act(py, |engine, now| engine.take(now, self.connection, self.id, out));
+                    self.receiving(py, |half| half.take(out));
                     Ok(())
                 })?;
                 Ok(bytes.into_any())
@@ -92,7 +126,7 @@ impl Stream {
     // ---------------------------------------------------------------- receiving
 
     fn read<'py>(&self, py: Python<'py>, max_bytes: i64) -> PyResult<Bound<'py, PyAny>> {
-        self.read_with(py, |engine, now| engine.prepare_read(now, self.connection, self.id, most(max_bytes)))
+        self.read_with(py, |half| half.prepare_read(most(max_bytes)))
     }
 
     #[expect(unsafe_code, reason = "the buffer protocol hands out a pointer")]
@@ -104,13 +138,12 @@ impl Stream {
         }
         self.check(py, Closed::Refused)?;
         let room = view.len_bytes();
-        let outcome = self.shared.act(py, |engine, now| engine.prepare_read(now, self.connection, self.id, room));
-        match outcome {
+        match self.receiving(py, |half| half.prepare_read(room)).unwrap_or(ReadOutcome::Ended) {
             ReadOutcome::Ready(length) => {
                 // SAFETY: the view is writable, contiguous, at least `length` long and exported while `view` lives;
                 // the GIL is held, so no Python code touches it.
                 let out = unsafe { std::slice::from_raw_parts_mut(view.buf_ptr().cast::<u8>(), length) };
-                self.shared.act(py, |engine, now| engine.take(now, self.connection, self.id, out));
+                self.receiving(py, |half| half.take(out));
                 length.into_bound_py_any(py)
             }
             ReadOutcome::Wait => ReadAnswer::Wait.into_bound_py_any(py),
@@ -119,31 +152,37 @@ impl Stream {
     }
 
     fn read_exactly<'py>(&self, py: Python<'py>, count: usize) -> PyResult<Bound<'py, PyAny>> {
-        self.read_with(py, |engine, now| engine.prepare_exactly(now, self.connection, self.id, count))
+        self.read_with(py, |half| half.prepare_exactly(count))
     }
 
     fn read_until<'py>(&self, py: Python<'py>, separator: &[u8], limit: usize) -> PyResult<Bound<'py, PyAny>> {
-        self.read_with(py, |engine, now| engine.prepare_until(now, self.connection, self.id, separator, limit))
+        self.read_with(py, |half| half.prepare_until(separator, limit))
     }
 
     fn read_all<'py>(&self, py: Python<'py>, limit: i64) -> PyResult<Bound<'py, PyAny>> {
         let limit = usize::try_from(limit).ok();
-        self.read_with(py, |engine, now| engine.prepare_all(now, self.connection, self.id, limit))
+        self.read_with(py, |half| half.prepare_all(limit))
     }
 
     fn receive_state(&self) -> HalfState {
-        self.shared.look(|engine| engine.receive_state(self.connection, self.id)).into()
+        let state = self.shared.look_now(|engine, now| {
+            engine.connection(now, self.connection)?.receiving(self.id).map(|half| half.state())
+        });
+        state.unwrap_or(ReceiveState::Gone).into()
     }
 
     fn wait_readable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(waker.py(), Closed::Refused)?;
-        self.shared
-            .wait(waker, self.connection, Wait::Readable(self.id), |engine| engine.want_read(self.connection, self.id))
+        self.shared.wait(waker, self.connection, Wait::Readable(self.id), |engine, now| {
+            let mut connection = engine.connection(now, self.connection);
+            let half = connection.as_mut().and_then(|connection| connection.receiving(self.id));
+            half.is_some_and(|mut half| half.want_read())
+        })
     }
 
     fn stop(&self, py: Python<'_>, code: u64) -> PyResult<bool> {
         self.check(py, Closed::Ignored)?;
-        Ok(self.shared.act(py, |engine, now| engine.stop(now, self.connection, self.id, code)))
+        Ok(self.receiving(py, |half| half.stop(code)).unwrap_or(false))
     }
 
     // ---------------------------------------------------------------- sending
@@ -157,53 +196,47 @@ impl Stream {
             let data = Bytes::from_owner(PyBackedBytes::from(bytes.clone()));
             let rest = data.slice(start.min(data.len())..);
             return Ok(self
-                .shared
-                .act(bytes.py(), |engine, _| engine.write_whole(self.connection, self.id, &rest))
+                .sending(bytes.py(), |half| half.write_whole(&rest))
+                .flatten()
                 .map_or(-1, |accepted| accepted as i64));
         }
         with_bytes(data, |bytes| {
             let rest = bytes.get(start..).unwrap_or_default();
-            self.shared
-                .act(data.py(), |engine, _| engine.write(self.connection, self.id, rest))
-                .map_or(-1, |accepted| accepted as i64)
+            self.sending(data.py(), |half| half.write(rest)).flatten().map_or(-1, |accepted| accepted as i64)
         })
     }
 
     fn finish(&self, py: Python<'_>) -> PyResult<bool> {
         self.check(py, Closed::Ignored)?;
-        Ok(self.shared.act(py, |engine, _| engine.finish(self.connection, self.id)))
+        Ok(self.sending(py, |half| half.finish()).unwrap_or(false))
     }
 
     fn reset(&self, py: Python<'_>, code: u64) -> PyResult<bool> {
         self.check(py, Closed::Ignored)?;
-        Ok(self.shared.act(py, |engine, now| engine.reset(now, self.connection, self.id, code)))
+        Ok(self.sending(py, |half| half.reset(code)).unwrap_or(false))
     }
 
     fn send_state(&self) -> HalfState {
-        self.shared.look(|engine| engine.send_state(self.connection, self.id)).into()
+        self.look_sending(|half| half.state()).unwrap_or(SendState::Gone).into()
     }
 
     fn wait_writable(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(waker.py(), Closed::Refused)?;
-        self.shared
-            .wait(waker, self.connection, Wait::Writable(self.id), |engine| engine.want_write(self.connection, self.id))
+        self.wait_sending(waker, Wait::Writable(self.id), |half| half.want_write())
     }
 
     fn wait_acked(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
         self.check(waker.py(), Closed::Refused)?;
-        self.shared
-            .wait(waker, self.connection, Wait::Acked(self.id), |engine| engine.want_acked(self.connection, self.id))
+        self.wait_sending(waker, Wait::Acked(self.id), |half| half.want_acked())
     }
 
     fn wait_stopped(&self, waker: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.shared.wait(waker, self.connection, Wait::Stopped(self.id), |engine| {
-            engine.want_stopped(self.connection, self.id)
-        })
+        self.wait_sending(waker, Wait::Stopped(self.id), |half| half.want_stopped())
     }
 
     #[getter]
     fn unacked(&self) -> u64 {
-        self.shared.look(|engine| engine.unacked(self.connection, self.id))
+        self.look_sending(|half| half.unacked()).unwrap_or(0)
     }
 
     #[getter]
@@ -215,13 +248,13 @@ impl Stream {
     fn set_send_order(&self, py: Python<'_>, send_order: i32) -> PyResult<()> {
         self.check(py, Closed::Refused)?;
         self.send_order.store(send_order, Ordering::Relaxed);
-        self.shared.look(|engine| engine.set_priority(self.connection, self.id, send_order));
+        self.look_sending(|half| half.set_priority(send_order));
         Ok(())
     }
 
     fn stats(&self) -> StreamStats {
         self.shared
-            .look_now(|engine, now| engine.stream_stats(now, self.connection, self.id))
+            .look_now(|engine, now| engine.connection(now, self.connection)?.stream_stats(self.id))
             .map_or_else(StreamStats::default, |stats| StreamStats::new(&stats, &self.shared))
     }
 }
@@ -237,7 +270,11 @@ impl Drop for Stream {
         // At interpreter exit there is nobody left to tell.
         let _ = Python::try_attach(|py| {
             drop(wakers);
-            self.shared.act_in_drop(py, |engine, now| engine.release(now, self.connection, self.id, code));
+            self.shared.act_in_drop(py, |engine, now| {
+                if let Some(mut connection) = engine.connection(now, self.connection) {
+                    connection.release(self.id, code);
+                }
+            });
         });
     }
 }

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use self::shortcuts::Shortcuts as _;
 use super::Engine;
 use crate::{
     Event, Options, ReadOutcome, ReceiveState, SendState,
@@ -19,6 +20,9 @@ use crate::{
 
 const HEADER: &[u8] = &[0x40, 0x54, 0x00];
 const DATA: &[u8] = b"0123456789";
+
+#[path = "../../tests/support/shortcuts.rs"]
+mod shortcuts;
 
 struct Pair {
     client: Engine,

@@ -5,12 +5,16 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
 
+#[path = "../support/shortcuts.rs"]
+mod shortcuts;
+
 use std::{
     collections::BinaryHeap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
+use self::shortcuts::Shortcuts as _;
 use wtio_engine::{
     Engine, Event, Options, ReadOutcome,
     session::SessionLimits,

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
+mod shortcuts;
+
 use std::{
     cmp::Ordering,
     collections::BinaryHeap,
@@ -9,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use self::shortcuts::Shortcuts;
 use wtio_engine::{
     Engine, Event, Options, ReadOutcome, ReceiveState,
     session::SessionLimits,
