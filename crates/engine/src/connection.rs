@@ -247,7 +247,7 @@ impl<'a> ConnectionMut<'a> {
         }
         // Most packets bring nothing of that.
         let connection = &mut *self.connection;
-        if connection.core.has_news() || !connection.backlog.held.is_empty() || !connection.promised.is_empty() {
+        if connection.core.has_changes() || !connection.backlog.held.is_empty() || !connection.promised.is_empty() {
             self.note_acknowledged();
             self.settle_resets();
             self.note_arrived();

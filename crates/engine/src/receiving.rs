@@ -115,7 +115,7 @@ impl Receiving<'_> {
 
     /// Ask for [`Event::Readable`]. False: look again at once.
     pub fn want_read(&mut self) -> bool {
-        let is_waiting = self.half.is_waiting() && !self.half.has_news;
+        let is_waiting = self.half.is_waiting() && !self.half.has_arrived;
         if is_waiting {
             self.half.read_interest = true;
         }
@@ -129,7 +129,7 @@ impl Receiving<'_> {
         if !self.half.is_waiting() {
             return;
         }
-        self.half.has_news = false;
+        self.half.has_arrived = false;
         let before = self.half.buffer.len();
         let buffer = &mut self.half.buffer;
         let end = self.core.read(self.stream_id, want.saturating_sub(before), |chunk| buffer.push(chunk));
@@ -228,7 +228,7 @@ impl Receiving<'_> {
             Phase::Data => {
                 self.life.first_byte.get_or_insert(self.now);
                 if !self.wake() {
-                    self.half.has_news = true;
+                    self.half.has_arrived = true;
                 }
             }
         }

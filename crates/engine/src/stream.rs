@@ -153,7 +153,7 @@ impl Stream {
                 pending_end: None,
                 is_kept_by_core: false,
                 read_interest: false,
-                has_news: false,
+                has_arrived: false,
                 is_raw_reported: false,
                 read: 0,
                 wanted: 0,
@@ -261,7 +261,7 @@ pub(crate) struct ReceivingHalf {
     pub(crate) read_interest: bool,
     /// Something arrived since the last read, while nobody waited. Between a read that found nothing and the call that
     /// waits, the guardian may have received: such a wait must not begin.
-    pub(crate) has_news: bool,
+    pub(crate) has_arrived: bool,
     /// RawReadable was reported and not yet answered by a read that found nothing.
     pub(crate) is_raw_reported: bool,
     /// Payload that reads have returned.

@@ -495,8 +495,8 @@ impl Core {
 
     /// Whether [`Core::take_advanced`], [`Core::take_grown`] or [`Core::take_resets`] have anything.
     #[inline]
-    pub(crate) fn has_news(&self) -> bool {
-        self.tap.has_news()
+    pub(crate) fn has_changes(&self) -> bool {
+        self.tap.has_changes()
     }
 
     /// Offsets (sent, acknowledged) of a stream, header included.
@@ -692,3 +692,6 @@ impl Core {
         self.inner.ping();
     }
 }
+
+#[cfg(test)]
+mod tests;

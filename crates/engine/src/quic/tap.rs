@@ -50,7 +50,7 @@ use crate::stream::{Extent, direction};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
-/// Bits of [`Tap::news`]: streams whose acknowledged prefix grew; resets to act on; receiving halves whose extent changed.
+/// Bits of [`Tap::changes`]: streams whose acknowledged prefix grew; resets to act on; receiving halves whose extent changed.
 const ADVANCED: u8 = 1;
 const RESETS: u8 = 2;
 const GROWN: u8 = 4;
@@ -142,7 +142,7 @@ pub(crate) struct Tap {
     /// A reset came that promised bytes. On most connections none ever does, and then nobody has to look for one.
     has_promises: AtomicBool,
     /// What there is to take. Most packets bring little of it, and then nobody has to lock.
-    news: AtomicU8,
+    changes: AtomicU8,
     /// Largest packet number that the peer has acknowledged.
     acknowledged: AtomicU64,
     /// A server's: a packet with the keys of the handshake came, and only who received ours can have those.
@@ -172,7 +172,7 @@ impl Tap {
             is_established: AtomicBool::new(false),
             has_unseen_stops: AtomicBool::new(false),
             has_promises: AtomicBool::new(false),
-            news: AtomicU8::new(0),
+            changes: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
             #[cfg(test)]
@@ -206,13 +206,13 @@ impl Tap {
     }
 
     /// Whether there is anything to take.
-    pub(crate) fn has_news(&self) -> bool {
-        self.news.load(Ordering::Relaxed) != 0
+    pub(crate) fn has_changes(&self) -> bool {
+        self.changes.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether there are such news; not again before the next.
-    fn take_news(&self, kind: u8) -> bool {
-        self.news.load(Ordering::Relaxed) & kind != 0 && self.news.fetch_and(!kind, Ordering::Relaxed) & kind != 0
+    /// Whether there are changes of this kind; not again before the next.
+    fn take_change(&self, kind: u8) -> bool {
+        self.changes.load(Ordering::Relaxed) & kind != 0 && self.changes.fetch_and(!kind, Ordering::Relaxed) & kind != 0
     }
 
     /// Largest packet number, of those for application data, that the peer has acknowledged.
@@ -286,7 +286,7 @@ impl Tap {
 
     /// Streams whose extent changed since the last call, and how far they reach now.
     pub(crate) fn take_grown(&self, into: &mut Vec<(u64, Extent)>) {
-        if !self.take_news(GROWN) {
+        if !self.take_change(GROWN) {
             return;
         }
         let mut state = self.state();
@@ -305,7 +305,7 @@ impl Tap {
 
     /// Streams whose acknowledged prefix grew since the last call.
     pub(crate) fn take_advanced(&self, into: &mut Vec<u64>) {
-        if !self.take_news(ADVANCED) {
+        if !self.take_change(ADVANCED) {
             return;
         }
         into.append(&mut self.state().advanced);
@@ -348,7 +348,7 @@ impl Tap {
 
     /// Streams with a reliable reset that the engine has not acted on.
     pub(crate) fn take_resets(&self, into: &mut Vec<u64>) {
-        if self.take_news(RESETS) {
+        if self.take_change(RESETS) {
             into.append(&mut self.state().resets);
         }
     }
@@ -480,19 +480,19 @@ impl Tap {
             });
             *payload = BytesMut::from(&out[..]);
         }
-        let mut news = 0;
+        let mut changes = 0;
         if !state.advanced.is_empty() {
-            news |= ADVANCED;
+            changes |= ADVANCED;
         }
         if !state.resets.is_empty() {
-            news |= RESETS;
+            changes |= RESETS;
             self.has_promises.store(true, Ordering::Relaxed);
         }
         if !state.grown.is_empty() {
-            news |= GROWN;
+            changes |= GROWN;
         }
-        if news != 0 {
-            self.news.fetch_or(news, Ordering::Relaxed);
+        if changes != 0 {
+            self.changes.fetch_or(changes, Ordering::Relaxed);
         }
         self.acknowledged.store(state.largest_acked, Ordering::Relaxed);
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
@@ -519,7 +519,7 @@ impl Arrival {
         self.progress.beyond = BTreeMap::new();
     }
 
-    /// Note how far the stream reaches; whether that is news.
+    /// Note how far the stream reaches; whether that changed.
     fn reach(&mut self, end: u64, is_final: bool, is_reset: bool) -> bool {
         let before = self.extent;
         self.extent.end = before.end.max(end);

@@ -1,14 +1,14 @@
 //! What the engine relies on in the QUIC core, apart from what QUIC demands of any: tried on the core alone, with keys that
 //! write down what they see. When another version of the core fails here, the test says which part of the tap
-//! (`src/quic/tap.rs`) or of `src/quic/core.rs` has to change. The list, with reasons, is in docs/decisions.md.
+//! ([`tap`](crate::quic::tap)) or of [`core`](super) has to change. The list, with reasons, is in docs/decisions.md.
 
 mod spy;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use self::spy::{CLIENT, Packet, Pair, SERVER, frames};
+use crate::varint;
 use quinn_proto::{ConnectionError, Dir, Event, ReadError, StreamId, VarInt};
-use spy::{CLIENT, Packet, Pair, SERVER, frames};
-use wtio_engine::varint;
 
 const RESET_STREAM: u64 = 0x04;
 const STOP_SENDING: u64 = 0x05;

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::varint;
 use bytes::BytesMut;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, ConnectionId, DatagramEvent, Endpoint, EndpointConfig,
@@ -20,7 +21,6 @@ use quinn_proto::{
     },
     transport_parameters::TransportParameters,
 };
-use wtio_engine::varint;
 
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const SERVER: usize = 1;
