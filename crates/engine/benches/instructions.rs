@@ -176,12 +176,14 @@ fn datagrams(pair: &mut Pair, _stream: u64, operations: usize) {
     let [client, server] = pair.ids;
     for _ in 0..operations / BURST {
         for _ in 0..BURST {
-            assert_eq!(pair.engines[CLIENT].send_datagram(pair.now, client, SESSION, SMALL), 0);
+            let mut connection = pair.engines[CLIENT].connection(pair.now, client).expect("it is there");
+            assert_eq!(connection.datagrams(SESSION).send(SMALL), 0);
         }
         let mut received = 0;
         while received < BURST {
             assert!(pair.step(), "silent after {received} of {BURST} datagrams");
-            while let Some(data) = pair.engines[SERVER].receive_datagram(server, SESSION) {
+            let mut connection = pair.engines[SERVER].connection(pair.now, server).expect("it is there");
+            while let Some(data) = connection.datagrams(SESSION).receive() {
                 assert_eq!(data.len(), SMALL.len());
                 received += 1;
             }
