@@ -21,7 +21,7 @@ PRODUCT = Path(wtio.__file__).parent
 
 PUBLIC = {
     "client.py: connect",
-    "pool.py: Client.__init__",
+    "client.py: Client.__init__",
     "server.py: serve",
     "testing.py: Network.serve",
     "testing.py: Network.connect",

@@ -65,13 +65,9 @@ def test_no_modules_import_each_other() -> None:
 @pytest.mark.parametrize(
     "crate",
     [
-        pytest.param(
-            "engine", marks=pytest.mark.xfail(strict=True, reason="quic and quic/connection.rs know each other")
-        ),
+        "engine",
         "net",
-        pytest.param(
-            "python", marks=pytest.mark.xfail(strict=True, reason="connection, endpoint, stream know each other")
-        ),
+        "python",
     ],
 )
 def test_no_modules_of_a_crate_use_each_other(crate: str) -> None:
@@ -80,7 +76,6 @@ def test_no_modules_of_a_crate_use_each_other(crate: str) -> None:
     assert imports.circles(graph) == []
 
 
-@pytest.mark.xfail(strict=True, reason="pool takes private names of client")
 def test_no_private_name_is_imported_from_another_module() -> None:
     modules = imports.python_sources(PRODUCT)
     for name, path in modules.items():
@@ -141,9 +136,9 @@ def test_paths_of_every_kind_are_found_in_rust() -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        pytest.param("EVENT_", marks=pytest.mark.xfail(strict=True, reason="events are told apart by numbers")),
+        "EVENT_",
         "tuple[Any, ...]",
-        pytest.param("dict[str", marks=pytest.mark.xfail(strict=True, reason="figures are dicts")),
+        "dict[str",
     ],
 )
 def test_what_crosses_the_border_has_names(shape: str) -> None:
@@ -161,7 +156,6 @@ def test_the_border_has_no_defaults() -> None:
 # -- options
 
 
-@pytest.mark.xfail(strict=True, reason="the protocol takes reset_stream_at and strict by themselves")
 def test_only_public_calls_take_an_option_by_itself() -> None:
     public = {
         (value.__module__, value.__qualname__)
@@ -183,14 +177,12 @@ def test_only_public_calls_take_an_option_by_itself() -> None:
 # -- sizes and owners
 
 
-@pytest.mark.xfail(strict=True, reason="the connection and the tap of the engine are longer")
 def test_no_file_in_rust_is_longer_than_900_lines() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in TOP.glob("crates/*/src/**/*.rs")}
     assert lengths
     assert {path.name: lines for path, lines in lengths.items() if lines > 900} == {}
 
 
-@pytest.mark.xfail(strict=True, reason="it is twice as long")
 def test_the_protocols_connection_has_450_lines_and_no_mixins() -> None:
     _, connection = class_named("H3Connection")
     assert not connection.bases
@@ -198,7 +190,6 @@ def test_the_protocols_connection_has_450_lines_and_no_mixins() -> None:
     assert connection.end_lineno - connection.lineno + 1 <= 450
 
 
-@pytest.mark.xfail(strict=True, reason="the connection asks which draft it is in several places")
 def test_drafts_are_told_apart_in_one_module() -> None:
     home, _ = class_named("Dialect")
     assert re.search(r"\bD\d+ = ", SOURCES[home])
@@ -206,7 +197,6 @@ def test_drafts_are_told_apart_in_one_module() -> None:
     assert set(strangers) <= {home.name}
 
 
-@pytest.mark.xfail(strict=True, reason="some files are excepted from the rule")
 def test_private_access_is_linted_everywhere_in_the_product() -> None:
     lint = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
     assert "SLF001" in lint["select"]
