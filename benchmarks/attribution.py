@@ -89,7 +89,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ),
     (PYTHON, r"^py::LoopTransport\.", SOCKETS),
     (PYTHON, r"/wtio/_driver/", DRIVER),
-    (PYTHON, r"/wtio/(stream|session|_buffer)\.py$", STREAMS),
+    (PYTHON, r"/wtio/(stream|_buffer)\.py$", STREAMS),
     (
         PYTHON,
         r"/wtio/(_session_state|_incoming|_request|_connection|_reporting|report|client|pool|server)\.py$",

@@ -14,7 +14,7 @@ from typing import Any, Final, Self, final
 from typing_extensions import Buffer, disjoint_base
 
 from wtio._options import EndpointOptions
-from wtio._waiting import Waker
+from wtio._waker import Waker
 
 __all__ = [
     "CertificateFacts",

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from wtio._core import Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "Waker", "check_loop", "refuse_foreign"]
+    from wtio._waker import Waker
+
+__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "check_loop", "refuse_foreign"]
 
 _Item = TypeVar("_Item")
 
@@ -49,16 +51,6 @@ def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> Runtime
             "coroutines with asyncio.run_coroutine_threadsafe()"
         )
     return RuntimeError(f"{what} belongs to another event loop; make another one on the running loop")
-
-
-class Waker(Protocol):
-    """What the engine completes: a ``Waiter``, ``Waiters`` or ``asyncio.Future[None]``."""
-
-    def done(self) -> bool:
-        """Whether nobody waits any more, so that there is no need to set a result."""
-
-    def set_result(self, value: None, /) -> None:
-        """Report that it has happened."""
 
 
 def wake_first(waiters: deque[Waiter]) -> None:

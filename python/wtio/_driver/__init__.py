@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from wtio import _core
     from wtio._options import EndpointOptions
-    from wtio._waiting import Waker
+    from wtio._waker import Waker
 
 _logger = logging.getLogger("wtio.network")
 
