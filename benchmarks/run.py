@@ -28,6 +28,7 @@ import threading
 import time
 import tomllib
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,11 @@ BARE = ROOT / "benchmarks" / "bare"
 # What means something without sessions and without asyncio's readers.
 BARE_WORKLOADS = tuple(workload.name for workload in WORKLOADS if workload.name not in ("mixed-speed", "idle-sessions"))
 CONGESTION = ROOT / "docs" / "congestion.md"
-PATHS_MARKERS = ("<!-- paths: written by benchmarks/run.py --paths -->", "<!-- end of paths -->")
+# Of the two tables that the program prints.
+PATHS_MARKERS = (
+    ("<!-- paths: written by benchmarks/run.py --paths -->", "<!-- end of paths -->"),
+    ("<!-- other paths: written by benchmarks/run.py --paths -->", "<!-- end of other paths -->"),
+)
 _MODULES = {"web_transport_quinn": "web_transport"}
 MARKERS = ("<!-- results: written by benchmarks/run.py -->", "<!-- end of results -->")
 
@@ -389,7 +394,7 @@ def _chart(contestants: Sequence[Contestant]) -> str | None:
 
 
 def paths() -> None:
-    """Let congestion controllers share simulated paths; write their table. All in virtual time."""
+    """Let congestion controllers share simulated paths; write their tables. All in virtual time."""
     cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
     if cargo is None:
         raise SystemExit("no `cargo`; see https://rustup.rs")
@@ -403,10 +408,13 @@ def paths() -> None:
             lines.append(line)
     if running.returncode:
         raise SystemExit(running.returncode)
-    before, rest = CONGESTION.read_text().split(PATHS_MARKERS[0])
-    _, after = rest.split(PATHS_MARKERS[1])
-    table = "".join(line for line in lines if line.startswith("|"))
-    CONGESTION.write_text(f"{before}{PATHS_MARKERS[0]}\n\n{table}\n{PATHS_MARKERS[1]}{after}")
+    tables = [list(group) for is_table, group in groupby(lines, lambda line: line.startswith("|")) if is_table]
+    text = CONGESTION.read_text()
+    for (begin, end), table in zip(PATHS_MARKERS, tables, strict=True):
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}\n\n{''.join(table)}\n{end}{after}"
+    CONGESTION.write_text(text)
 
 
 def scaling(contestant: Contestant, options: argparse.Namespace, cache: Path) -> None:

@@ -67,7 +67,7 @@ fn others() {
 }
 
 fn alone(path: Path, name: &'static str) -> String {
-    // A gigabit takes a minute of processor time for each of these seconds.
+    // A gigabit is a million packets in ten seconds.
     let seconds = if path.rate > 500.0 { SECONDS / 3 } else { SECONDS };
     format!("{:.1}", run(path, &[Flow::bulk(name)], seconds, 1).goodput(0, 0, seconds))
 }
