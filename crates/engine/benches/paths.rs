@@ -13,6 +13,9 @@ use std::io::Write;
 
 use paths::{CONTROLLERS, DEFAULT, Flow, Outcome, Path, SECONDS, SET, path, run};
 
+/// What a controller gets, in words.
+type Measure = fn(&'static str) -> String;
+
 /// Seconds between the beginnings of two flows, and from when on both are looked at.
 const LATE: f64 = 5.0;
 const SETTLED: usize = 30;
@@ -43,7 +46,7 @@ fn main() {
 
 /// What else a path can be, and flows that are not alike.
 fn others() {
-    let rows: [(&str, fn(&'static str) -> String); 7] = [
+    let rows: [(&str, Measure); 7] = [
         ("home, delay varies by ±5 ms", |name| alone(path("home").with_jitter(5.0), name)),
         ("near-lossy, delay varies by ±5 ms", |name| alone(path("near-lossy").with_jitter(5.0), name)),
         ("home, delay varies by ±5 ms, beside one of CUBIC", |name| {
