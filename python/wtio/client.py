@@ -241,8 +241,7 @@ def connect(
 
     Args:
         url: ``https://host[:port][/path][?query]``; the default port is 443. The host is read as in browsers (WHATWG
-        URL
-            Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
+            URL Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
         tls: What to trust; None trusts the authorities of the system.
         headers: Further headers of the request, in order: a mapping or pairs.
         protocols: Subprotocols to offer, preferred ones first; the choice is ``session.protocol``.
@@ -370,12 +369,17 @@ class Client:
     ) -> None:
         """Do what constructors have in common; the simulated network's gives another transport."""
         check_client_tls(tls)
+        # What to trust, for all connections.
         self._tls = ClientTLS() if tls is None else tls
+        # Headers of every request, in front of those given to ``connect``.
         self._headers = header_pairs(headers)
+        # Subprotocols and Origin header of requests whose ``connect`` gives none.
         self._protocols = offered_protocols(protocols)
         check_own_origin(origin, self._headers)
         self._origin = origin
+        # Connections of sessions that allow pooling. It stays empty if none does.
         self._pool = Pool()
+        # All sockets and connections, pooled or not. It also knows whether the client was closed.
         self._sockets = Sockets(transport, options, is_shared=True)
 
     @property

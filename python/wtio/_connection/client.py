@@ -56,6 +56,7 @@ class PendingRequest:
         trace: Trace,
         notify: Callable[[], None],
     ) -> None:
+        # The connection that it was sent on.
         self.connection = connection
         # Of the CONNECT stream, and so the session ID.
         self.stream_id = stream_id
@@ -65,7 +66,8 @@ class PendingRequest:
         self.trace = trace
         # Called when there is an answer, or the connection is lost.
         self.notify = notify
-        # The answer: one of the two, or neither while there is none.
+        # The answer: the session, or the event that says why there is none. Both are None until it arrives, and stay
+        # None if the connection is lost.
         self.session: WebTransportSession | None = None
         self.rejection: SessionRejected | SessionTerminated | None = None
 
@@ -111,8 +113,9 @@ class ClientConnection(Connection):
         self.on_lost: Callable[[], None] | None = None
         # Called when SETTINGS arrive; set by the dialer until ``detach``.
         self.on_settings: Callable[[ClientConnection], None] | None = None
+        # Where the socket is from. The connection is in its set until it is lost.
         self._sockets = sockets
-        # Called whenever something has happened that the dialer may wait for.
+        # Called when the handshake is complete, SETTINGS arrive or the connection is lost. ``detach`` clears it.
         self._notify = notify
         # Requests without an answer, by stream ID; at most as many as the server allows streams.
         self._asked: dict[int, PendingRequest] = {}
@@ -175,7 +178,7 @@ class ClientConnection(Connection):
             self.abandon(loss, ErrorCodes.H3_NO_ERROR, "")
 
     def detach(self) -> None:
-        """The connector that made this connection has it now, and need not live as long."""
+        """Call the dialer no more: it has given the connection away, and need not live as long."""
         self._notify = _nobody
         self.on_settings = None
 
@@ -314,7 +317,7 @@ class ClientConnection(Connection):
         self._sockets.give_up(self, code)
 
     def leave(self) -> None:
-        """A connector that was given this connection goes, with a session or without."""
+        """A connect call that was given this connection is done, with or without a session. An unused one is closed."""
         self.users -= 1
         if not self.is_used:
             self.give_up()

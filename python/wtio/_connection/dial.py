@@ -89,7 +89,7 @@ class Dialer:
         return Dialer(self.target, tls=self.tls, request=self.request, protocols=self.protocols, sockets=self.sockets)
 
     def adopt(self, dialer: Dialer) -> None:
-        """Take over what another connector has learned on the way to the connection."""
+        """Take over what another dialer has learned on the way to the connection."""
         trace, theirs = self.trace, dialer.trace
         trace.attempts = [replace(attempt) for attempt in theirs.attempts]
         trace.marks = list(theirs.marks)

@@ -33,6 +33,7 @@ class _Dial:
         self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
         # Its failure is everybody's who waits, and nobody's if nobody does.
         self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
+        # Makes the connection. It is cancelled if nobody waits any more, or the client is closed.
         self.task = asyncio.ensure_future(dialer.dial())
 
 
@@ -158,9 +159,11 @@ class Spare:
     """
 
     def __init__(self, pool: Pool, dialer: Dialer, connection: ClientConnection) -> None:
-        # What the new connection is made by, and for.
+        # Makes the new connection, one for all who wait for this server.
         self._pool = pool
+        # The server: host and port.
         self._key = dialer.target.host, dialer.target.port
+        # Of the connect call that waits: what to dial, how far it is, and the event that wakes it.
         self._dialer = dialer
         # The one that may not serve.
         self._connection = connection

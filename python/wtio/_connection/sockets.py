@@ -22,6 +22,7 @@ class Sockets:
 
     def __init__(self, transport: Transport, options: EndpointOptions, *, is_shared: bool = False) -> None:
         self.transport = transport
+        """Looks up hosts and opens sockets: the system's, or a simulated network's."""
         self.options = options
         """Of all sockets and connections that come from here."""
         self.is_shared = is_shared
