@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ALONE = ("-p", "no:asyncio")
 SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 STRICT = ("-o", "asyncio_mode=strict", *SCOPE)
