@@ -11,7 +11,9 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 BIN := .venv/bin
-SECONDS_EACH := 60
+SECONDS_EACH ?= 60
+# What builds the extension for `types`; nothing in `make check`, which has built it already.
+EXTENSION := build
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 # The border crate has no tests of its own: linking it outside of Python needs a libpython.
 CARGO_TESTS := --workspace --exclude wtio-core --locked
@@ -19,8 +21,8 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve test test-long pytest interop test-rust fuzz lint fmt types gate bench bench-quick late profile
-.PHONY: clean browsers valgrind
+.PHONY: help setup build demo serve check test test-long pytest interop test-rust fuzz lint fmt types gate bench bench-quick late
+.PHONY: profile clean browsers valgrind
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,9 +37,13 @@ demo: build ## Show what it does: streams, datagrams and 64 MiB each way between
 serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)
 
+check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in under a minute; no browser, no release build
+	@tools/check
+
 # Fuzzing takes longer in `make test-long`.
-test: SECONDS_EACH := 20
-test: setup lint types test-rust fuzz gate pytest ## Everything: set-up, lint, types, Rust tests, costs, Python tests
+test: export SECONDS_EACH := 10
+test: ## Everything: set-up, lint, types, Rust tests, fuzzing, costs, Python tests
+	@tools/test setup lint types test-rust fuzz gate pytest
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
@@ -65,7 +71,7 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	cargo fmt --manifest-path benchmarks/bare/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 
-types: .venv/dev.stamp build ## mypy (strict), and stubtest for the extension's stub
+types: .venv/dev.stamp $(EXTENSION) ## mypy (strict), and stubtest for the extension's stub
 	$(BIN)/mypy
 	$(BIN)/stubtest wtio._core --mypy-config-file pyproject.toml
 
@@ -107,6 +113,15 @@ valgrind:
 	@tools/environment build
 	@echo "building the extension, which takes a few minutes the first time"
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --release --locked
+	@touch $@
+
+# The extension as it is, if it is newer than its sources; otherwise one of the dev profile, which links faster.
+.venv/checked.stamp: $(RUST_SOURCES)
+	$(check_toolchain)
+	@if ! $(MAKE) --question .venv/built.stamp; then \
+		tools/environment build && VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/maturin develop --locked --quiet && \
+		rm -f .venv/built.stamp; \
+	fi
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.txt
