@@ -21,7 +21,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve check test test-long pytest interop test-rust fuzz lint fmt types gate bench bench-quick late
+.PHONY: help setup build demo serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
 .PHONY: profile clean browsers valgrind
 
 help: ## List the commands
@@ -42,14 +42,19 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
-test: ## Everything: set-up, lint, types, Rust tests, fuzzing, costs, Python tests
-	@tools/test setup lint types test-rust fuzz gate pytest
+test: ## Everything: set-up, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
+	@tools/test setup lint types test-rust fuzz gate coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
 
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
+
+coverage: .venv/dev.stamp build browsers ## Python tests, and which lines and branches of the library they run
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python tools/coverage_report.py
 
 interop: .venv/dev.stamp build browsers ## Other implementations against ours, both ways, as a table (docs/interop.md)
 	@$(BIN)/python -m pytest tests/interop/matrix --quiet $(ARGS)
@@ -100,6 +105,7 @@ profile: .venv/dev.stamp build ## Where the time of an echo, a megabyte and a ha
 
 clean: ## Remove what was built and installed here
 	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
+	rm -f .coverage .coverage.*
 	find python tests examples benchmarks fuzz -name __pycache__ -type d -prune -exec rm -rf {} +
 
 browsers:

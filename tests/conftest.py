@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from tests.support.audit import Audit
 import wtio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 
 # Directories whose asynchronous tests run once on every kind of loop; all others run on asyncio's own.
 ON_EVERY_LOOP = frozenset({"api", "cancel", "loopback"})
@@ -55,6 +56,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"credit was looked at in {tests} tests, of {connections} connections")
 
 
+# What their tests run of the library depends on browsers, other implementations and privileges of the machine. They are
+# not measured, so that the coverage figure is the same everywhere.
+NOT_MEASURED = frozenset({"browser", "interop", "network"})
+
+
 def _asyncio_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop()
 
@@ -81,6 +87,25 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     return LOOPS if ON_EVERY_LOOP.intersection(item.path.parts) else {"asyncio": _asyncio_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    # Only `make coverage` imports it.
+    coverage = sys.modules.get("coverage")
+    measured = None if coverage is None else coverage.Coverage.current()
+    is_measured = NOT_MEASURED.isdisjoint(item.path.parts) and "chromium" not in getattr(item, "fixturenames", ())
+    if measured is None or is_measured:
+        return (yield)
+    # Programs that the test starts are measured if this is set.
+    process = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    measured.stop()
+    try:
+        return (yield)
+    finally:
+        measured.start()
+        if process is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = process
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
