@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiopquic._binding._transport import TransportContext
@@ -214,6 +215,12 @@ async def connect(
         yield session
 
 
+def is_bound(port: int) -> bool:
+    """Whether a socket of this machine has a UDP port. Trying to bind it could take the port from whoever wants it."""
+    tables = [path.read_text().splitlines()[1:] for path in (Path("/proc/net/udp"), Path("/proc/net/udp6"))]
+    return any(int(line.split()[1].rpartition(":")[2], 16) == port for table in tables for line in table)
+
+
 @contextlib.asynccontextmanager
 async def serve(
     handler: Callable[[AiopquicSession], Awaitable[None]],
@@ -240,6 +247,10 @@ async def serve(
         wt_supported_protocols=list(protocols),
     )
     try:
+        # A thread of its own opens the socket, and nothing tells when.
+        async with asyncio.timeout(10):
+            while not is_bound(port):  # noqa: ASYNC110 - the kernel tells nobody
+                await asyncio.sleep(0.01)
         yield
     finally:
         await server.aclose()
