@@ -1,13 +1,14 @@
-"""Headers: what applications pass, and what sessions show."""
+"""Headers and subprotocols: what applications pass, and what sessions show."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from wtio.protocol.handshake import REQUEST_RESERVED
+from wtio._arguments import strings
+from wtio.protocol.handshake import REQUEST_RESERVED, check_protocols
 from wtio.protocol.messages import check_headers
 
-__all__ = ["HeaderArgument", "Headers", "header_pairs"]
+__all__ = ["HeaderArgument", "Headers", "header_pairs", "offered_protocols"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 """What an application may pass: a mapping, or pairs in order."""
@@ -45,3 +46,17 @@ def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RE
         return tuple(check_headers(pairs, reserved))
     except ValueError as error:
         raise ValueError(f"headers: {error}") from None
+
+
+def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple[str, ...]:
+    """Check subprotocols.
+
+    Raises:
+        TypeError: It is not a sequence of str.
+        ValueError: One cannot be sent, or is given twice although that is not allowed.
+
+    Source: W3C WebTransport, section 5.2.
+    """
+    offered = strings("protocols", protocols)
+    check_protocols(offered, unique=unique)
+    return offered

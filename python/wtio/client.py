@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Generator, Sequence  # noqa: TC003 - for typing.get_type_hints
 from typing import TYPE_CHECKING, Self
 
-from wtio._arguments import check_bool, check_instance, check_text, strings
+from wtio._arguments import check_bool, check_instance, check_text
 from wtio._connection.dial import Dialer
 from wtio._connection.pool import Pool
 from wtio._connection.sockets import Sockets
 from wtio._core import CloseCause
 from wtio._driver.loop import LoopTransport
 from wtio._facts import SessionFacts
-from wtio._headers import HeaderArgument, header_pairs
+from wtio._headers import HeaderArgument, header_pairs, offered_protocols
 from wtio._options import EndpointOptions
 from wtio._url import parse_url, without_secrets
 from wtio._words import GIVEN_UP, status_hint
@@ -31,7 +31,6 @@ from wtio.errors import (
 )
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
-from wtio.protocol.handshake import check_protocols
 from wtio.protocol.messages import check_headers
 from wtio.protocol.outbox import SessionRejected, SessionTerminated
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
@@ -529,17 +528,3 @@ def check_own_origin(origin: str | None, headers: Sequence[tuple[str, str]]) -> 
     check_headers((("origin", origin),))
     if any(name == "origin" for name, _ in headers):
         raise ValueError("Origin is given both in `headers` and as `origin`")
-
-
-def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple[str, ...]:
-    """Check subprotocols.
-
-    Raises:
-        TypeError: It is not a sequence of str.
-        ValueError: One cannot be sent, or is given twice although that is not allowed.
-
-    Source: W3C WebTransport, section 5.2.
-    """
-    offered = strings("protocols", protocols)
-    check_protocols(offered, unique=unique)
-    return offered

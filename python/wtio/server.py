@@ -29,12 +29,12 @@ from wtio._arguments import (
 )
 from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
+from wtio._headers import offered_protocols
 from wtio._options import EndpointOptions
 from wtio._request import HttpRequest, HttpResponse, SessionRequest
 from wtio._service import ANY_ORIGIN, HttpHook, Service, SessionHandler
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
-from wtio.client import offered_protocols
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError
 from wtio.protocol.codes import ErrorCodes
