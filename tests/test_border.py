@@ -99,9 +99,9 @@ def test_options_and_addresses_that_cannot_be_used_are_no_errors_of_tls() -> Non
         _endpoint(timeouts=SimpleNamespace(idle=1e18, datagram_send=None))
     tls = testing._certificate().client_tls()._engine
     with pytest.raises(OSError, match="address"):
-        _endpoint().connect(("127.0.0.1", 0), "localhost", tls)
+        _endpoint().connect(("127.0.0.1", 0), "localhost", tls, None)
     with pytest.raises(_core.TlsError):
-        _core.ClientTls(mode="roots", roots_pem=b"none")
+        _core.ClientTls(mode="roots", roots_pem=b"none", hashes=[], certificate_pem=b"", key_pem=b"")
 
 
 def test_keying_material_that_the_connection_no_longer_has_is_the_end_of_the_session() -> None:

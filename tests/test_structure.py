@@ -144,12 +144,14 @@ def test_what_crosses_the_border_has_names(shape: str) -> None:
     assert shape not in STUB.read_text()
 
 
-@pytest.mark.xfail(strict=True, reason="ClientTls has some")
 def test_the_border_has_no_defaults() -> None:
-    for name, function in functions(ast.parse(STUB.read_text())):
-        arguments = function.args
-        assert not arguments.defaults, name
-        assert not any(arguments.kw_defaults), name
+    # The signature of a future's cancel is asyncio's: whoever cancels what a task waits for may leave the message out.
+    found = {
+        name
+        for name, function in functions(ast.parse(STUB.read_text()))
+        if function.args.defaults or any(function.args.kw_defaults)
+    }
+    assert found == {"Waiter.cancel"}
 
 
 # -- options

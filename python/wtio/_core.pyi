@@ -367,10 +367,10 @@ class ClientTls:
         cls,
         *,
         mode: str,
-        roots_pem: bytes | None = None,
-        hashes: Sequence[bytes] | None = None,
-        certificate_pem: bytes | None = None,
-        key_pem: bytes | None = None,
+        roots_pem: bytes | None,
+        hashes: Sequence[bytes],
+        certificate_pem: bytes,
+        key_pem: bytes,
     ) -> ClientTls: ...
 
 @final
@@ -407,7 +407,7 @@ class Endpoint:
         """
 
     # -- socket
-    def bind(self, ip: str, port: int, *, dual_stack: bool = False) -> None:
+    def bind(self, ip: str, port: int, *, dual_stack: bool) -> None:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
     def fileno(self) -> int: ...
     def wake_fileno(self) -> int:
@@ -423,7 +423,7 @@ class Endpoint:
 
     # -- driving
     def drive(
-        self, readable: bool, now_ns: int | None = None
+        self, readable: bool, now_ns: int | None
     ) -> tuple[list[Waker], list[EngineEvent], float | None, bool, bool]:
         """Receive one bounded batch (if ``readable``), run due timers, transmit.
 
@@ -439,16 +439,14 @@ class Endpoint:
     def set_now(self, now_ns: int) -> None:
         """Simulation: the virtual time of whatever is called before the next drive."""
     def deliver(
-        self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int = 0
+        self, now_ns: int, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int
     ) -> None:
         """Simulation: take one UDP payload from the network."""
     def collect(self, now_ns: int) -> list[tuple[tuple[str, int], bytes, int]]:
         """Simulation: all UDP payloads that want to leave: (destination, payload, ECN bits)."""
 
     # -- connections
-    def connect(
-        self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None = None
-    ) -> Connection:
+    def connect(self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None) -> Connection:
         """Begin a handshake; OSError for an address or server name that cannot be used."""
     def refuse_new(self) -> None:
         """Server: turn away new connections from now on (shutting down)."""
@@ -531,7 +529,7 @@ class Connection:
     @property
     def max_datagram_payload(self) -> int | None:
         """Largest QUIC DATAGRAM payload now, prefix included; None if the peer takes no datagrams."""
-    def open_stream(self, bidirectional: bool, header: bytes, session_id: int | None = None) -> Stream | None:
+    def open_stream(self, bidirectional: bool, header: bytes, session_id: int | None) -> Stream | None:
         """Open a stream; ``header`` is sent first and does not count as payload. None: no credit now.
 
         ``session_id`` None makes a raw stream (``RawReadable`` and ``RawStopped`` instead of wakes).
@@ -626,7 +624,7 @@ class Stream:
     def stop(self, code: int) -> bool:
         """STOP_SENDING, dropping what is buffered; False when already finished or stopped."""
     # -- sending
-    def write(self, data: Buffer, start: int = 0) -> int:
+    def write(self, data: Buffer, start: int) -> int:
         """Accept a prefix of ``data[start:]`` into the bounded queue; the bytes accepted (0: wait), or -1: closed."""
     def finish(self) -> bool: ...
     def reset(self, code: int) -> bool: ...

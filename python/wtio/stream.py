@@ -726,7 +726,7 @@ class WebTransportSendStream(_Stream):
             check_bool("end_stream", end_stream)
         size = len(data)
         core = self._core
-        accepted = core.write(data) if size else self._check_open()
+        accepted = core.write(data, 0) if size else self._check_open()
         if accepted == size:
             self._last_write_accepted = size
             if end_stream:
@@ -880,7 +880,7 @@ class WebTransportSendStream(_Stream):
                 end = total + chunk_size
                 if end < size and isinstance(data, memoryview):
                     with data[total:end] as piece:
-                        accepted = core.write(piece)
+                        accepted = core.write(piece, 0)
                     is_full = accepted < chunk_size
                 else:
                     accepted = core.write(data, total)

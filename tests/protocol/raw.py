@@ -74,7 +74,7 @@ class RawStream:
         return dict(decode_field_section(self.data[length[1] : length[0] + length[1]], max_size=100_000))
 
     def send(self, data: bytes, *, end: bool = False) -> None:
-        assert self.core.write(data) == len(data) or not data
+        assert self.core.write(data, 0) == len(data) or not data
         if end:
             self.core.finish()
 
@@ -120,7 +120,7 @@ class RawPeer:
 
     def open(self, data: bytes, *, bidirectional: bool = False, end: bool = False) -> RawStream:
         """Open a stream and send bytes, whatever they mean."""
-        core = self.core.open_stream(bidirectional, b"")
+        core = self.core.open_stream(bidirectional, b"", None)
         assert core is not None
         stream = self.raw_streams[core.id] = RawStream(core)
         stream.send(data, end=end)

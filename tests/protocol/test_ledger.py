@@ -132,7 +132,7 @@ def test_r70_r71_sender_keeps_to_the_limit_which_is_of_payload_alone() -> None:
             streams = [open_stream(client, bidirectional=bidirectional) for bidirectional in (True, False, True)]
             for stream in streams:
                 assert stream is not None
-                stream.core.write(b"abcde")
+                stream.core.write(b"abcde", 0)
             await settle()
             # All three heads, but ten bytes of payload.
             assert sorted(len(stream.data) for stream in server.data_streams) == [0, 5, 5]
@@ -153,10 +153,10 @@ def test_r74_sender_says_when_it_is_blocked_and_at_which_limit() -> None:
             controlled(server)
             stream = open_stream(client)
             assert stream is not None
-            stream.core.write(b"0123456789")
+            stream.core.write(b"0123456789", 0)
             await settle()
             assert not client.credit
-            stream.core.write(b"!")
+            stream.core.write(b"!", 0)
             await settle()
             assert client.credit == [(EngineEvent.CreditBlocked, 0, 10)]
 
@@ -218,7 +218,7 @@ def test_r77_limits_of_zero_wait_for_credit() -> None:
             client.core.set_send_streams(0, True, 1)
             stream = open_stream(client)
             assert stream is not None
-            stream.core.write(b"patience")
+            stream.core.write(b"patience", 0)
             await settle()
             assert [stream.data for stream in server.data_streams] == [b""]
             client.core.set_send_limit(0, 8)

@@ -448,12 +448,12 @@ def test_r40_head_cut_short_disturbs_nobody(bidirectional: bool, cut: int, how: 
             session = await (await requested(server, peer)).accept()
             head = (b"\x40\x41" if bidirectional else b"\x40\x54") + b"\x40\x00"
             for _ in range(300):  # more than may be open at once: credit comes back
-                core = peer.core.open_stream(bidirectional, b"")
+                core = peer.core.open_stream(bidirectional, b"", None)
                 if core is None:
                     await asyncio.sleep(0.1)
-                    core = peer.core.open_stream(bidirectional, b"")
+                    core = peer.core.open_stream(bidirectional, b"", None)
                 assert core is not None
-                core.write(head[:cut])
+                core.write(head[:cut], 0)
                 if how == "end":
                     core.finish()
                 else:
@@ -647,7 +647,7 @@ def test_qpack_streams_take_nothing_from_what_sessions_may_have() -> None:
                 for number in range(4):
                     peer.open_data_stream(0, bytes([number]))
                 await settle()
-                assert peer.core.open_stream(False, b"") is None
+                assert peer.core.open_stream(False, b"", None) is None
 
     testing.run(main())
 

@@ -129,7 +129,7 @@ def test_a_stream_that_does_not_end_with_its_session_is_found(audit: Audit, side
         async with session_pair(limits=LIMITS) as pair:
             session = pair[side == "server"]
             # Of no session, and so it does not end with this one.
-            stream = session._core.open_stream(bidirectional, b"")
+            stream = session._core.open_stream(bidirectional, b"", None)
             assert stream is not None
             kept.append(stream)
 

@@ -271,7 +271,7 @@ def test_early_streams_count_against_the_session_limits() -> None:
             for _ in range(6):
                 stream = client.core.open_stream(False, data_stream_header(0, bidirectional=False), 0)
                 assert stream is not None
-                stream.write(bytes(50))
+                stream.write(bytes(50), 0)
                 stream.finish()
                 streams.append(stream)
             await settled()

@@ -25,7 +25,7 @@ async def get(network: Network, method: str = "GET", path: str = "/health?x=1") 
     assert stream is not None
     connection._raw.remove(stream.id)  # its answer is for this test, not for the session layer
     fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path), ("x-a", "b")]
-    stream.write(frames.encode_record(0x01, qpack.encode_field_section(fields)))
+    stream.write(frames.encode_record(0x01, qpack.encode_field_section(fields)), 0)
     stream.finish()
     answer = b""
     while stream.receive_state().is_open:

@@ -20,7 +20,7 @@ NO_ERROR = 0x52E4A40FA8DB
 def streams_left(peer: RawPeer, *, bidirectional: bool) -> int:
     """How many streams the peer may open; they are open afterwards."""
     count = 0
-    while peer.core.open_stream(bidirectional, b"") is not None:
+    while peer.core.open_stream(bidirectional, b"", None) is not None:
         count += 1
     return count
 

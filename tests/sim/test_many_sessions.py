@@ -322,7 +322,7 @@ def test_sessions_that_their_client_does_not_end_are_bounded() -> None:
             await settle()
             connection = next(iter(served._service.connections))
             most = 0
-            while peer.closed is None and (core := peer.core.open_stream(True, b"")):
+            while peer.closed is None and (core := peer.core.open_stream(True, b"", None)):
                 peer.raw_streams[core.id] = RawStream(core)
                 peer.raw_streams[core.id].send(connect())
                 await settle()

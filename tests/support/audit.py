@@ -244,7 +244,7 @@ class End:
     def open_all(self, bidirectional: bool, most: int) -> list[_core.Stream]:
         """Open as many streams as are allowed at this moment."""
         streams: list[_core.Stream] = []
-        while len(streams) < most and (stream := self.core.open_stream(bidirectional, b"")) is not None:
+        while len(streams) < most and (stream := self.core.open_stream(bidirectional, b"", None)) is not None:
             streams.append(stream)
             self.own.add(stream.id)
         return streams
@@ -323,7 +323,7 @@ async def fill(side: End, other: End) -> None:
                 if not (opened := side.open_all(bidirectional, 1)):
                     return False
                 streams.extend(opened)
-            accepted = streams[written // size].write(bytes(min(size - at, total - written)))
+            accepted = streams[written // size].write(bytes(min(size - at, total - written)), 0)
             if accepted <= 0:
                 return False
             written += accepted

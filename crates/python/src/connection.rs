@@ -83,7 +83,7 @@ impl Connection {
         self.look(|connection| connection.max_datagram())?
     }
 
-    #[pyo3(signature = (bidirectional, header, session_id = None))]
+    #[pyo3(signature = (bidirectional, header, session_id))]
     fn open_stream(
         &self,
         py: Python<'_>,

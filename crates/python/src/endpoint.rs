@@ -74,7 +74,7 @@ impl Endpoint {
         Ok(Self { shared: Arc::new(Shared::new(wtio_net::Endpoint::new(engine, io).map_err(raise_os)?)) })
     }
 
-    #[pyo3(signature = (ip, port, *, dual_stack = false))]
+    #[pyo3(signature = (ip, port, *, dual_stack))]
     fn bind(&self, ip: String, port: u16, dual_stack: bool) -> PyResult<()> {
         self.shared.endpoint.bind(address((ip, port))?, dual_stack).map_err(raise_os)
     }
@@ -106,7 +106,7 @@ impl Endpoint {
         self.shared.set_scheduler(callback, event_loop);
     }
 
-    #[pyo3(signature = (readable, now_ns = None))]
+    #[pyo3(signature = (readable, now_ns))]
     fn drive<'py>(&self, py: Python<'py>, readable: bool, now_ns: Option<u64>) -> PyResult<Driven<'py>> {
         if self.shared.is_inherited() {
             return Err(PyRuntimeError::new_err(
@@ -151,7 +151,7 @@ impl Endpoint {
         self.shared.endpoint.set_now(self.shared.at(now_ns));
     }
 
-    #[pyo3(signature = (now_ns, data, source, destination, ecn = 0))]
+    #[pyo3(signature = (now_ns, data, source, destination, ecn))]
     fn deliver(
         &self,
         py: Python<'_>,
@@ -181,7 +181,7 @@ impl Endpoint {
         out.into_iter().map(|(to, data, ecn)| (pair(to), PyBytes::new(py, &data), ecn)).collect()
     }
 
-    #[pyo3(signature = (address, server_name, tls, now_ns = None))]
+    #[pyo3(signature = (address, server_name, tls, now_ns))]
     fn connect(
         &self,
         py: Python<'_>,

@@ -187,7 +187,7 @@ impl Stream {
 
     // ---------------------------------------------------------------- sending
 
-    #[pyo3(signature = (data, start = 0))]
+    #[pyo3(signature = (data, start))]
     fn write(&self, data: &Bound<'_, PyAny>, start: usize) -> PyResult<i64> {
         self.check(data.py(), Closed::Refused)?;
         if let Ok(bytes) = data.cast_exact::<PyBytes>()

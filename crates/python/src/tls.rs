@@ -27,20 +27,19 @@ pub(crate) struct ClientTls(pub(crate) tls::ClientTls);
 #[pymethods]
 impl ClientTls {
     #[new]
-    #[pyo3(signature = (*, mode, roots_pem = None, hashes = None, certificate_pem = None, key_pem = None))]
+    #[pyo3(signature = (*, mode, roots_pem, hashes, certificate_pem, key_pem))]
     fn new(
         mode: &str,
         roots_pem: Option<&[u8]>,
-        hashes: Option<Vec<Vec<u8>>>,
-        certificate_pem: Option<&[u8]>,
-        key_pem: Option<&[u8]>,
+        hashes: Vec<Vec<u8>>,
+        certificate_pem: &[u8],
+        key_pem: &[u8],
     ) -> PyResult<Self> {
         let trust = match mode {
             "system" => tls::Trust::System,
             "roots" => tls::Trust::Roots(roots_pem.unwrap_or_default().to_vec()),
             "hashes" => tls::Trust::Hashes(
                 hashes
-                    .unwrap_or_default()
                     .into_iter()
                     .map(|hash| {
                         <[u8; 32]>::try_from(hash.as_slice()).map_err(|_| {
@@ -52,7 +51,7 @@ impl ClientTls {
             "insecure" => tls::Trust::Insecure,
             other => return Err(PyValueError::new_err(format!("unknown trust mode `{other}`"))),
         };
-        let own = match (certificate_pem.unwrap_or_default(), key_pem.unwrap_or_default()) {
+        let own = match (certificate_pem, key_pem) {
             ([], []) => None,
             pair => Some(pair),
         };

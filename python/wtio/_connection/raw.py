@@ -91,7 +91,7 @@ class RawStreams:
 
     def open_request(self) -> _core.Stream | None:
         """Open a bidirectional stream; None while the peer allows none."""
-        stream = self._core.open_stream(True, b"")
+        stream = self._core.open_stream(True, b"", None)
         if stream is not None:
             self._keep(stream)
         return stream
@@ -177,7 +177,7 @@ class RawStreams:
             return True
         pending = self._pending and self._pending.get(stream.id)
         if not pending:
-            accepted = stream.write(data) if data else 0
+            accepted = stream.write(data, 0) if data else 0
             if accepted == len(data):
                 if end:
                     stream.finish()
@@ -221,7 +221,7 @@ class RawStreams:
         pending = self._pending and self._pending.get(stream.id)
         if not pending:
             return
-        accepted = stream.write(pending.data)
+        accepted = stream.write(pending.data, 0)
         if 0 <= accepted < len(pending.data):
             del pending.data[:accepted]
             self._await_room(stream)
@@ -236,7 +236,7 @@ class RawStreams:
         """Open our control stream, as soon as the peer's credit allows."""
         if self._control_waiting is None:
             return
-        stream = self._core.open_stream(False, b"")
+        stream = self._core.open_stream(False, b"", None)
         if stream is None:
             # A peer should allow three streams at once (RFC 9114, section 6.2), but nothing forces it to.
             future = self._loop.create_future()

@@ -60,12 +60,12 @@ class LoopDriver(Driver):
         return self.endpoint.local_address
 
     def connect(self, address: Address, server_name: str, tls: _core.ClientTls) -> _core.Connection:
-        return self.endpoint.connect((address.ip, address.port), server_name, tls)
+        return self.endpoint.connect((address.ip, address.port), server_name, tls, None)
 
     def drive(self, readable: bool = False) -> None:
         try:
             # More input needs no care here: the loop reports a readable socket again.
-            wakes, events, delay, has_more, is_blocked = self.endpoint.drive(readable)
+            wakes, events, delay, has_more, is_blocked = self.endpoint.drive(readable, None)
         except Exception as error:
             self._fail(error)
             return
