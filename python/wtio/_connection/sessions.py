@@ -101,7 +101,7 @@ class Sessions:
         info: CloseInfo,
         cause: RemoteProtocolError | None,
         finish: Callable[[SessionState], None],
-        finally_: Callable[[], None],
+        when_all_have: Callable[[], None],
     ) -> None:
         """End the sessions of a lost connection.
 
@@ -111,15 +111,15 @@ class Sessions:
             info: How the sessions ended.
             cause: What the peer did, if that is why.
             finish: Called with each session when it has ended.
-            finally_: Called when all have ended; at once if there are none.
+            when_all_have: Called when all have ended; at once if there are none.
         """
         ending = deque(self.states())
         for session in ending:
             session.note_end(info, cause)
-        self._end_some(ending, finish, finally_)
+        self._end_some(ending, finish, when_all_have)
 
     def _end_some(
-        self, ending: deque[SessionState], finish: Callable[[SessionState], None], finally_: Callable[[], None]
+        self, ending: deque[SessionState], finish: Callable[[SessionState], None], when_all_have: Callable[[], None]
     ) -> None:
         """End the next ``ENDS_PER_TURN`` sessions, so that nobody else waits for long."""
         try:
@@ -131,9 +131,9 @@ class Sessions:
         finally:
             # Whatever happens to one of them, the others end.
             if ending:
-                self._loop.call_soon(self._end_some, ending, finish, finally_)
+                self._loop.call_soon(self._end_some, ending, finish, when_all_have)
             else:
-                finally_()
+                when_all_have()
 
     def __len__(self) -> int:
         return len(self._entries)
