@@ -23,10 +23,18 @@ if TYPE_CHECKING:
     from wtio._facts import CloseInfo, SessionFacts
     from wtio.config import Limits
 
-__all__ = ["WIRE_ZERO", "SessionState"]
+__all__ = ["WIRE_ZERO", "SessionState", "closed_error"]
 
 WIRE_ZERO: Final = to_wire(0)
 """Error code 0 as it stands on the wire."""
+
+
+def closed_error(info: CloseInfo | None) -> SessionClosed:
+    """Make the error that says how a session ended; None stands for a lost connection."""
+    if info is None:
+        return SessionClosedError(code=None, reason="the connection was lost", closed_by="transport")
+    kind = SessionClosedOK if info.code == 0 else SessionClosedError
+    return kind(code=info.code, reason=info.reason, closed_by=info.closed_by)
 
 
 class SessionState:
@@ -259,11 +267,7 @@ class SessionState:
 
     def closed_error(self) -> SessionClosed:
         """Return the error that calls raise after the end: a new object with the same attributes each time."""
-        info = self.close_info
-        if info is None:
-            return SessionClosedError(code=None, reason="the connection was lost", closed_by="transport")
-        kind = SessionClosedOK if info.code == 0 else SessionClosedError
-        error = kind(code=info.code, reason=info.reason, closed_by=info.closed_by)
+        error = closed_error(self.close_info)
         error.__cause__ = self.cause
         return error
 

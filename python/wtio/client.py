@@ -7,7 +7,8 @@ it. All of that together is bounded by ``Timeouts.connect``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence  # noqa: TC003 - for typing.get_type_hints
+import logging
+from collections.abc import AsyncGenerator, Generator, Sequence  # noqa: TC003 - for typing.get_type_hints
 from typing import TYPE_CHECKING, Self
 
 from wtio._arguments import check_bool, check_instance, check_text
@@ -19,6 +20,8 @@ from wtio._driver.loop import LoopTransport
 from wtio._facts import SessionFacts
 from wtio._headers import HeaderArgument, header_pairs, offered_protocols
 from wtio._options import EndpointOptions
+from wtio._reconnecting import Backoff, may_pass, without_frames
+from wtio._session_state import closed_error
 from wtio._url import parse_url, without_secrets
 from wtio._words import GIVEN_UP, status_hint
 from wtio.config import Limits, Timeouts
@@ -45,11 +48,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Connector", "connect"]
 
+_logger = logging.getLogger("wtio.client")
+
 
 class Connector:
-    """What ``connect`` returns: enter it with ``async with``, or await it and close the session yourself."""
+    """What ``connect`` returns.
 
-    __slots__ = ("__weakref__", "_dialer", "_is_connecting", "_pool", "_session")
+    Enter it with ``async with``, await it and close the session yourself, or iterate over it with ``async for`` to
+    connect again whenever a session is over.
+    """
+
+    __slots__ = ("__weakref__", "_dialer", "_is_connecting", "_last_error", "_pool", "_session")
 
     def __init__(self, dialer: Dialer, pool: Pool | None) -> None:
         # Finds a connection, and knows what to ask for on it.
@@ -60,6 +69,16 @@ class Connector:
         self._session: WebTransportSession | None = None
         # Whether a task is establishing a session now.
         self._is_connecting = False
+        # Why ``async for`` had to connect again; see ``last_error``.
+        self._last_error: OSError | None = None
+
+    @property
+    def last_error(self) -> OSError | None:
+        """Why ``async for`` had to connect again last: a SessionClosed, or the error of an attempt that failed.
+
+        None at first, and after a body that came to its end while its session was open.
+        """
+        return self._last_error
 
     def __await__(self) -> Generator[object, None, WebTransportSession]:
         return self._establish().__await__()
@@ -77,8 +96,70 @@ class Connector:
         if self._session is not None:
             await self._session.__aexit__(kind, error, trace)
 
+    async def __aiter__(self) -> AsyncGenerator[WebTransportSession, None]:
+        """Iterate over sessions: connect, and connect again whenever a session is over.
+
+        Each session is closed (code 0) when the loop's body comes to its end. It is over for the loop then, whether it
+        had ended by itself or not. A body that uses a session which ended gets SessionClosed as everywhere, so catch it
+        to go on::
+
+            async for session in wtio.connect(url):
+                with contextlib.suppress(wtio.SessionClosed):
+                    await follow(session)
+
+        After a session of some length, the next attempt begins within ``Timeouts.reconnect`` (default 0.5 s). After
+        each attempt that fails the wait doubles, up to ``Timeouts.reconnect_longest`` (default 60 s), and is varied by
+        chance between half and all of it; a session that was shorter than the wait counts as a failure. Never less than
+        what the server asks for with Retry-After, up to an hour. ``last_error`` and a line of level INFO (logger
+        ``wtio.client``) tell why it connects again.
+
+        Leaving the loop closes the session in the background. Use ``contextlib.aclosing(aiter(connector))`` to wait for
+        that. Cancelling ends the attempt or the wait, and with it the iteration.
+
+        Raises:
+            SessionRejectedError: The server answered with a status that will not change by itself: below 500, except
+                408, 425 and 429.
+            CertificateError: The server's certificate is not trusted.
+            RequirementsNotMetError: The server does not support HTTP/3 or WebTransport.
+            LocalProtocolError: The client was closed.
+        """
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(self._dialer.sockets.options.timeouts)
+        while True:
+            try:
+                session = await self._establish()
+            except OSError as error:
+                if not may_pass(error):
+                    raise
+                self._last_error = error
+                wait = backoff.after_failure(error)
+            else:
+                began = loop.time()
+                try:
+                    yield session
+                except BaseException:
+                    # The loop was left.
+                    await session.close()
+                    raise
+                wait = backoff.after_session(loop.time() - began)
+                self._last_error = closed_error(session.close_info) if session.is_closed else None
+                await session.close()
+                # The next session shall not wait for this one's memory.
+                del session
+            if self._last_error is not None:
+                without_frames(self._last_error)
+            _logger.info(
+                "connecting to %s again in %.1f s: %s",
+                self._dialer.target.url,
+                wait,
+                self._last_error or "the session was closed here",
+            )
+            await asyncio.sleep(wait)
+
     async def _establish(self) -> WebTransportSession:
         self._dialer.sockets.settle()
+        if self._dialer.sockets.is_closed:
+            raise LocalProtocolError("this client was closed; make another one")
         if self._is_connecting:
             raise RuntimeError("this connect() is awaited by another task; call connect() once for each session")
         self._is_connecting = True

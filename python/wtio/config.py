@@ -20,6 +20,9 @@ LARGEST_LIMIT: Final = 2**60
 LONGEST_TIMEOUT: Final = 1e9
 """Longest duration in seconds; QUIC's clocks cannot count much further."""
 
+LONGEST_RETRY_AFTER: Final = 3600
+"""Longest time in seconds that a client waits because a server asked it to (``Retry-After``)."""
+
 LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 """Larger ones could exceed the 1024 gaps that the QUIC core allows in one stream; see crates/engine/tests/gaps.rs."""
 
@@ -192,6 +195,12 @@ class Timeouts:
     attempt_delay: float = _duration(0.25, may_be_zero=True)
     """Client: head start of each address of the host before the next one is tried as well. Default 0.25 s.
     Source: RFC 8305, section 5."""
+    reconnect: float = _duration(0.5)
+    """Client that stays (``async for session in connect(...)``): first wait before it connects again; doubled after
+    each attempt that fails, and varied by chance. Default 0.5 s."""
+    reconnect_longest: float = _duration(60.0)
+    """Client that stays: longest of these waits, unless the server asks for more (``Retry-After``, at most an hour).
+    Default 60 s."""
     idle: float = _duration(30.0)
     """Silence after which a connection is given up; the smaller of the two sides' values applies. Default 30 s."""
     keep_alive: float | None = _duration(10.0)
@@ -212,6 +221,10 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         _check(self, _TIMEOUTS)
+        if self.reconnect > self.reconnect_longest:
+            raise ValueError(
+                f"Timeouts.reconnect ({self.reconnect}) exceeds Timeouts.reconnect_longest ({self.reconnect_longest})"
+            )
 
 
 _LIMITS: Final = _checks(Limits)
