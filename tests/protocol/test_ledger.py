@@ -234,20 +234,21 @@ def test_r78_reset_before_the_head_arrived_is_counted_by_both_sides_alike() -> N
         async with raw_server(network, None) as servers, raw_client(network, None) as client:
             await settle()
             server = servers[0]
-            controlled(client, send_streams=(50, 50))
-            controlled(server, receive_streams=(50, 50))
-            for _ in range(50):
+            controlled(client, send_streams=(64, 64))
+            controlled(server, receive_streams=(64, 64))
+            for _ in range(64):
                 stream = open_stream(client, bidirectional=False)
                 assert stream is not None
                 stream.core.reset(0x52E4A40FA8DB)
             for _ in range(20):
                 await settle()
-            assert len(server.data_streams) == 50
+            assert len(server.data_streams) == 64
             assert EXCEEDED not in server.credit
             assert {stream.reset_code for stream in server.data_streams} == {0x52E4A40FA8DB}
             server.data_streams.clear()
             await settle()
             granted = [event for event in server.credit if event[0] == EngineEvent.StreamsDue]
-            assert granted[-1][1:] == (0, False, 100)
+            # After 1, 2, 4, 8, 16, 32 and 64 of them credit is announced: the last one has to count, too.
+            assert granted[-1][1:] == (0, False, 128)
 
     testing.run(main())

@@ -252,9 +252,14 @@ impl<'a> ConnectionMut<'a> {
             self.settle_resets();
             self.note_arrived();
         }
-        if self.connection.peer_credit.is_owed() && !self.connection.is_closed {
+        if self.connection.is_closed {
+            return;
+        }
+        if self.connection.peer_credit.is_owed() {
             self.announce_credit();
         }
+        let Connection { core, peer_credit, .. } = &mut *self.connection;
+        peer_credit.announce_scarce(core);
     }
 
     /// The peer has opened a stream.

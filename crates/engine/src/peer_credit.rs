@@ -1,7 +1,8 @@
 //! What the peer may use of the connection as a whole: streams open at once, and bytes that nobody has read.
 //!
-//! The core announces credit by itself, but keeps up to an eighth of it for later. When a session ends, the other sessions
-//! of its connection would lack all of that together, so what comes back then is announced as it does.
+//! The core announces credit by itself, but keeps up to an eighth of it for later. That is too late in two cases. When a
+//! session ends, the other sessions of its connection would lack all of that together. And where all but an eighth of the
+//! streams stay open, the last eighth would never come back whole. So then credit is announced as it comes back.
 
 use crate::quic::core::Core;
 
@@ -16,11 +17,13 @@ pub(crate) struct PeerCredit {
     is_owed: bool,
     /// Streams of the peer, per direction, that the core kept when credit was last announced for that.
     kept_by_core: [u64; 2],
+    /// Streams of the peer, per direction, that the core kept when it was last looked at what is free.
+    open: [u64; 2],
 }
 
 impl PeerCredit {
     pub(crate) fn new(streams_allowed: [u64; 2], receive_window: u64) -> Self {
-        Self { streams_allowed, receive_window, is_owed: false, kept_by_core: [0; 2] }
+        Self { streams_allowed, receive_window, is_owed: false, kept_by_core: [0; 2], open: [0; 2] }
     }
 
     /// From now on, announce credit that comes back as it does.
@@ -48,5 +51,21 @@ impl PeerCredit {
         core.wants_transmit = true;
         let others = others();
         self.is_owed = (0..2).any(|direction| kept[direction] > others[direction]);
+    }
+
+    /// Announce streams that came back where the core would not, because so many stay open.
+    pub(crate) fn announce_scarce(&mut self, core: &mut Core) {
+        let [_, bidirectional, unidirectional] = core.streams();
+        let open = [bidirectional, unidirectional];
+        for (direction, (now, before)) in open.into_iter().zip(self.open).enumerate() {
+            let allowed = self.streams_allowed[direction];
+            // Otherwise the peer gets to the point where more than an eighth came back, which the core announces.
+            let is_scarce = now >= allowed - allowed / 8;
+            if is_scarce && now < before {
+                core.announce_streams(direction == 0, allowed);
+                core.wants_transmit = true;
+            }
+        }
+        self.open = open;
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     event::Event,
     header::{self, HEADER_LIMIT, Header},
     quic::core::{Core, ReadEnd},
-    session::Sessions,
+    session::{Session, Sessions},
     stream::{Extent, Life, Phase, ReadOutcome, ReceiveState, ReceivingHalf, SendingHalf, direction, is_bidirectional},
 };
 
@@ -159,7 +159,10 @@ impl Receiving<'_> {
                 self.let_core_forget();
                 self.count_if_closed();
             }
-            ReadOutcome::Wait => self.half.is_raw_reported = false,
+            ReadOutcome::Wait => {
+                self.half.is_raw_reported = false;
+                self.relieve();
+            }
             ReadOutcome::Ready(_) | ReadOutcome::OverLimit => {}
         }
         outcome
@@ -372,6 +375,7 @@ impl Receiving<'_> {
             }
         }
         self.give_credit();
+        self.relieve();
     }
 
     /// Give the session credit for what was read or never will be.
@@ -384,6 +388,15 @@ impl Receiving<'_> {
         }
         self.half.consumed += more;
         if let Some(limit) = session.count_consumed(more) {
+            self.events.push(Event::CreditDue { connection: self.connection_id, session: session_id, limit });
+        }
+    }
+
+    /// A reader may have nothing left to read, now that it waits or that data of other streams took the credit. If the peer
+    /// waits for credit, it shall not wait for other readers.
+    fn relieve(&mut self) {
+        let Some(session_id) = self.life.session_id else { return };
+        if let Some(limit) = self.sessions.get_mut(session_id).and_then(Session::relief) {
             self.events.push(Event::CreditDue { connection: self.connection_id, session: session_id, limit });
         }
     }

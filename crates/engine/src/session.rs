@@ -144,7 +144,7 @@ impl Session {
 
     /// Count payload that nobody will read any more; the new limit when it should be announced.
     ///
-    /// Half a window is the step, so that capsules stay rare and the sender never runs dry.
+    /// Half a window is the step, so that capsules stay rare and the sender never runs dry. See also `relief`.
     pub(crate) fn count_consumed(&mut self, bytes: u64) -> Option<u64> {
         if !self.limits.flow_control {
             return None;
@@ -157,14 +157,35 @@ impl Session {
         })
     }
 
+    /// What to announce when a reader waits, or when data has come while one may; None for nothing.
+    ///
+    /// Where more than half of the window is unread, on streams that nobody reads, the last half would never come back
+    /// whole. A reader that is slow, and has its window full, makes no capsules for small steps this way.
+    pub(crate) fn relief(&mut self) -> Option<u64> {
+        if !self.limits.flow_control {
+            return None;
+        }
+        let limit = self.consumed + self.limits.receive_window;
+        let (owed, left) = (limit - self.receive_limit, self.receive_limit.saturating_sub(self.arrived));
+        (owed > 0 && owed >= left).then(|| {
+            self.receive_limit = limit;
+            limit
+        })
+    }
+
     /// Count a finished stream of the peer; the new cumulative limit when it should be announced.
+    ///
+    /// That is when half of the limit has come back, or as much as the peer has left: streams that stay open may never let
+    /// it be half.
     pub(crate) fn count_peer_closed(&mut self, direction: usize) -> Option<u64> {
         if !self.limits.flow_control {
             return None;
         }
         self.peer_closed[direction] += 1;
         let limit = self.peer_closed[direction] + self.limits.receive_streams[direction];
-        (limit - self.peer_limit[direction] >= self.limits.receive_streams[direction].div_ceil(2)).then(|| {
+        let owed = limit - self.peer_limit[direction];
+        let left = self.peer_limit[direction].saturating_sub(self.peer_opened[direction]);
+        (owed >= self.limits.receive_streams[direction].div_ceil(2).min(left)).then(|| {
             self.peer_limit[direction] = limit;
             limit
         })
@@ -382,6 +403,31 @@ mod tests {
     }
 
     #[test]
+    fn credit_comes_back_before_half_of_it_does_where_the_peer_has_no_more_left() {
+        let limits = SessionLimits {
+            flow_control: true,
+            receive_window: 100,
+            receive_streams: [8, 8],
+            ..SessionLimits::default()
+        };
+        let mut session = Session::new(limits);
+        session.count_arrived(75);
+        assert_eq!(session.count_consumed(20), None);
+        assert_eq!(session.relief(), None, "25 are left");
+        session.count_arrived(5);
+        assert_eq!(session.relief(), Some(120));
+        assert_eq!(session.relief(), None);
+        // Seven of eight streams stay open.
+        for _ in 0..8 {
+            session.count_peer_opened(0);
+        }
+        assert_eq!(session.count_peer_closed(0), Some(9));
+        session.count_peer_opened(0);
+        assert_eq!(session.count_peer_closed(0), Some(10));
+        assert_eq!(session.relief(), None);
+    }
+
+    #[test]
     fn streams_that_were_over_before_their_session_was_registered_count() {
         let limits = SessionLimits {
             flow_control: true,
@@ -395,7 +441,7 @@ mod tests {
         }
         assert!(sessions.needs_final_size(0));
         let registration = sessions.register(0, limits, [1, 0], 5);
-        let expected = Registration { is_exceeded: false, limit: Some(160), stream_limits: [Some(6), None] };
+        let expected = Registration { is_exceeded: false, limit: Some(160), stream_limits: [Some(5), None] };
         assert_eq!(registration, expected);
         let session = sessions.get(0).unwrap();
         assert_eq!((session.peer_opened, session.peer_closed, session.arrived), ([3, 0], [2, 0], 60));

@@ -391,7 +391,8 @@ impl Core {
                 }
             }
         }
-        self.wants_transmit |= chunks.finalize().should_transmit();
+        // The end of a stream may make room for another one, which `PeerCredit` looks at.
+        self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked);
         end
     }
 
