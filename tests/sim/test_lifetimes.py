@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import subprocess
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -400,3 +402,29 @@ def test_a_session_is_freed_after_its_handler(outcome: str, caplog: pytest.LogCa
             assert not connections()
 
     run(main())
+
+
+def test_a_program_that_ends_in_the_middle_of_everything_exits_in_good_order() -> None:
+    # What its traceback holds is freed with the interpreter's modules, when nothing of Python may be called any more.
+    program = """
+import asyncio, wtio
+from wtio import testing
+
+async def main():
+    async with testing.session_pair(limits=wtio.Limits(session_receive_window=65536)) as (client, server):
+        held = await client.create_unidirectional_stream()
+        await held.write(data=bytes(60000), end_stream=True)
+        unread = await anext(server.incoming_unidirectional_streams())
+        stream = await client.create_unidirectional_stream()
+        asyncio.ensure_future(stream.write(data=bytes(200000), end_stream=True))
+        reading = await anext(server.incoming_unidirectional_streams())
+        asyncio.ensure_future(reading.read_all()).cancel()
+        await asyncio.sleep(1)
+        asyncio.ensure_future(reading.read_all())
+        await asyncio.sleep(1)
+        raise SystemError("planned")
+
+testing.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "SystemError: planned")

@@ -47,6 +47,14 @@ pub(crate) struct Shared {
     generation: u64,
 }
 
+/// Whether the interpreter is on its way out. Classes and their functions are being freed then, and a call of one that is
+/// may crash.
+#[expect(unsafe_code, reason = "PyO3 has no name for it")]
+fn is_exiting() -> bool {
+    // SAFETY: it may be called at any time.
+    unsafe { pyo3::ffi::Py_IsInitialized() == 0 }
+}
+
 impl Shared {
     pub(crate) fn new(endpoint: Arc<wtio_net::Endpoint>) -> Self {
         Self {
@@ -145,7 +153,7 @@ impl Shared {
     /// the middle of being collected, and then there is nobody left to ask for a drive.
     pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
         let ((), has_work) = self.endpoint.act(None, act);
-        if has_work {
+        if has_work && !is_exiting() {
             let asked = if self.home.is_own_thread() { self.call_scheduler(py) } else { self.hand_over(py) };
             if asked.is_err() {
                 // The loop is closed.
