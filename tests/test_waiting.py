@@ -182,7 +182,7 @@ def test_reader_runs_in_the_turn_that_brought_its_bytes_except_in_debug_mode(deb
         places.update(frame.name for frame in traceback.extract_stack())
 
     testing.run(main(), debug=debug)
-    assert ("_take_turn" in places) is not debug
+    assert ("_drive_and_run_tasks" in places) is not debug
 
 
 async def test_loop_that_a_task_makes_turn_runs_no_task_inside_of_it(
@@ -207,7 +207,7 @@ async def test_loop_that_a_task_makes_turn_runs_no_task_inside_of_it(
     async with asyncio.timeout(10):
         while not running:
             # As nested loops do: a callback of the loop, called while a task runs.
-            link.driver._take_turn(True)
+            link.driver._drive_and_run_tasks(True)
             assert not running
             await asyncio.sleep(0)
     await reading

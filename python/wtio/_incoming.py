@@ -52,11 +52,11 @@ class IncomingStreams(Generic[_Stream]):
         while not arrived.items:
             if state.close_info is not None:
                 raise state.closed_error()
-            waiter = arrived.waiter(state.loop)
+            waiter = arrived.add_waiter(state.loop)
             try:
                 await waiter
             except BaseException:
-                arrived.leave(waiter)
+                arrived.remove_waiter(waiter)
                 raise
         return self._make(arrived.items.popleft())
 

@@ -124,6 +124,10 @@ class Trace:
     lost_races: dict[Address, AddressReport] = field(default_factory=dict)
     """Addresses of connections that are not kept."""
 
+    def copy_empty(self) -> Trace:
+        """Return a trace for the same request, with nothing noted yet."""
+        return Trace(self.url, self.host, self.tls, self.protocols, self.origin)
+
     @property
     def step(self) -> Step:
         """How far it came."""

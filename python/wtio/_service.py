@@ -211,11 +211,11 @@ class Service:
         while not self._requests:
             if self.is_closing:
                 return None
-            waiter = self._requests.waiter(asyncio.get_running_loop())
+            waiter = self._requests.add_waiter(asyncio.get_running_loop())
             try:
                 await waiter
             except BaseException:
-                self._requests.leave(waiter)
+                self._requests.remove_waiter(waiter)
                 raise
         return self._requests.items.popleft()
 

@@ -108,11 +108,11 @@ class Arrivals(Generic[_Item]):
     task is cancelled::
 
         while not arrivals.items:
-            waiter = arrivals.waiter(loop)
+            waiter = arrivals.add_waiter(loop)
             try:
                 await waiter
             except BaseException:
-                arrivals.leave(waiter)
+                arrivals.remove_waiter(waiter)
                 raise
         return arrivals.items.popleft()
     """
@@ -134,7 +134,7 @@ class Arrivals(Generic[_Item]):
         if self._waiters:
             wake_first(self._waiters)
 
-    def waiter(self, loop: asyncio.AbstractEventLoop) -> Waiter:
+    def add_waiter(self, loop: asyncio.AbstractEventLoop) -> Waiter:
         """Return a waiter for the next item, to be awaited once."""
         waiter = Waiter(loop)
         if self._waiters is None:
@@ -142,7 +142,7 @@ class Arrivals(Generic[_Item]):
         self._waiters.append(waiter)
         return waiter
 
-    def leave(self, waiter: Waiter) -> None:
+    def remove_waiter(self, waiter: Waiter) -> None:
         """Remove the waiter of a task that was cancelled."""
         if self._waiters and waiter in self._waiters:
             self._waiters.remove(waiter)

@@ -1,7 +1,7 @@
 """Opening sessions: ``connect``, and ``Client`` for many sessions that share sockets and connections.
 
-``connect`` checks the URL, finds a connection (``_connection.dial``, ``_connection.pool``) and asks for the session on
-it. All of that together is bounded by ``Timeouts.connect``.
+``connect`` checks the URL, finds a connection (``_connection.dial``, ``_connection.pool``) and requests the session on
+it. ``Timeouts.connect`` limits all of that together.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Generator, Sequence  # noqa: TC003 - for typing.get_type_hints
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from wtio._arguments import check_bool, check_instance, check_text
@@ -21,6 +22,7 @@ from wtio._facts import SessionFacts
 from wtio._headers import HeaderArgument, header_pairs, offered_protocols
 from wtio._options import EndpointOptions
 from wtio._reconnecting import Backoff, may_pass, without_frames
+from wtio._reporting import Trace
 from wtio._session_state import closed_error
 from wtio._url import parse_url, without_secrets
 from wtio._words import GIVEN_UP, status_hint
@@ -58,11 +60,23 @@ class Connector:
     connect again whenever a session is over.
     """
 
-    __slots__ = ("__weakref__", "_dialer", "_is_connecting", "_last_error", "_pool", "_session")
+    __slots__ = (
+        "__weakref__",
+        "_dialer",
+        "_is_connecting",
+        "_last_error",
+        "_pool",
+        "_protocols",
+        "_request",
+        "_session",
+    )
 
-    def __init__(self, dialer: Dialer, pool: Pool | None) -> None:
-        # Finds a connection, and knows what to ask for on it.
+    def __init__(self, dialer: Dialer, *, request: SessionFacts, protocols: tuple[str, ...], pool: Pool | None) -> None:
+        # Makes a connection, and keeps what errors and reports say about that.
         self._dialer = dialer
+        # What to request on it, and the subprotocols to offer.
+        self._request = request
+        self._protocols = protocols
         # The client's connections that may be shared; None for a connection of its own.
         self._pool = pool
         # The session that was entered last.
@@ -195,71 +209,88 @@ class Connector:
         return session
 
     async def _connect(self) -> WebTransportSession:
-        """Find a connection and ask for the session on it."""
+        """Find a connection and request the session on it."""
         dialer, pool = self._dialer, self._pool
+        pending: PendingRequest | None = None
+
+        # Given to ``dial`` for the time of its call. If an object kept it, it would keep itself.
+        def request_at_once(connection: ClientConnection) -> bool:
+            nonlocal pending
+            # If the request cannot be sent, ``_request_session`` finds that out again and says why.
+            with suppress(SessionStateError, ValueError):
+                pending = self._send_request(connection)
+            return pending is not None
+
         while True:
-            connection = await (dialer.dial(asks=True) if pool is None else pool.acquire(dialer))
+            connection = await (dialer.dial(request_at_once) if pool is None else pool.acquire(dialer))
             is_shared = connection.is_used
-            connection.users += 1
+            connection.add_connector()
             spare = None if pool is None else pool.spare(dialer, connection)
             try:
-                session = await self._ask(connection, spare)
+                session = await self._request_session(connection, pending, spare)
                 if session is not None:
                     return session
             except ConnectError as error:
                 # A server may take fewer sessions than it said, or be about to go: nothing was processed.
                 # Others may also have come meanwhile, and been served first.
-                is_shared = is_shared or connection.users > 1 or bool(connection.sessions)
+                is_shared = is_shared or connection.connector_count > 1 or bool(connection.sessions)
                 if pool is None or not is_shared or not (_was_refused(error) or _was_left(connection)):
                     raise
                 connection.is_refusing = True
             finally:
-                connection.leave()
+                connection.remove_connector()
 
-    async def _ask(self, connection: ClientConnection, spare: Spare | None) -> WebTransportSession | None:
-        """Send the CONNECT request, unless it is on its way, and wait for its answer.
+    def _send_request(self, connection: ClientConnection) -> PendingRequest | None:
+        """Send the CONNECT request; None while the server allows no stream for it."""
+        dialer = self._dialer
+        return connection.send_request(self._request, self._protocols, dialer.trace, dialer.changed.set)
 
-        None where ``spare`` has another connection and this one does not serve.
+    async def _request_session(
+        self, connection: ClientConnection, pending: PendingRequest | None, spare: Spare | None
+    ) -> WebTransportSession | None:
+        """Send the CONNECT request, unless ``pending`` was sent on this connection already, and wait for its answer.
+
+        Returns None if ``spare`` has another connection and this one does not serve.
         """
         dialer = self._dialer
         dialer.mark("waiting for the server to allow a request stream")
-        asked = dialer.asked
-        connection.starving.add(dialer.changed.set)
+        if pending is not None and pending.connection is not connection:
+            # It was sent on one that was lost before it could be used.
+            pending = None
+        connection.waiting_for_streams.add(dialer.changed.set)
         try:
-            while asked is None or asked.connection is not connection:
+            while pending is None:
                 dialer.raise_if_lost(connection)
-                asked = connection.ask(dialer.request, dialer.protocols, dialer.trace, dialer.changed.set)
-                if asked is None and await self._wait_for_news(spare, None):
+                pending = self._send_request(connection)
+                if pending is None and await self._wait_for_progress(spare, None):
                     return None
             dialer.step = "waiting for the server's answer to the session request"
-            while asked.session is None:
-                if asked.rejection is not None:
-                    raise self._rejection(asked.rejection)
+            while pending.session is None:
+                if pending.rejection is not None:
+                    raise self._rejection(pending.rejection)
                 dialer.raise_if_lost(connection)
-                if await self._wait_for_news(spare, asked):
-                    connection.retract(asked.stream_id)
+                if await self._wait_for_progress(spare, pending):
+                    connection.cancel_request(pending.stream_id)
                     return None
         except SessionStateError as error:
             raise ConnectError(f"no session with `{dialer.target.url}` on this connection: {error}") from error
         except BaseException:
-            if asked is not None and asked.connection is connection:
-                connection.retract(asked.stream_id)
+            if pending is not None:
+                connection.cancel_request(pending.stream_id)
             raise
         finally:
-            connection.starving.discard(dialer.changed.set)
-            # The session is its user's now, and not held here.
-            dialer.asked = None
+            connection.waiting_for_streams.discard(dialer.changed.set)
             if spare is not None:
                 spare.close()
-        return asked.session
+        return pending.session
 
-    async def _wait_for_news(self, spare: Spare | None, asked: PendingRequest | None) -> bool:
-        """Wait until something has happened; whether a spare connection serves instead of the one that was asked."""
+    async def _wait_for_progress(self, spare: Spare | None, pending: PendingRequest | None) -> bool:
+        """Wait until something has happened. Returns whether the spare connection is to be used instead."""
         self._dialer.changed.clear()
         if spare is None:
             await self._dialer.changed.wait()
             return False
-        return await spare.wait(asked, self._dialer.changed)
+        return await spare.wait(pending, self._dialer.changed)
 
     def _rejection(self, event: SessionRejected | SessionTerminated) -> ConnectError:
         url = self._dialer.target.url
@@ -535,12 +566,12 @@ class Client:
         try:
             for connection in list(self._sockets.connections):
                 if not connection.sessions:
-                    self._sockets.give_up(connection)
+                    connection.close_at_once()
             await self._pool.close()
             await asyncio.gather(*(session.close() for session in sessions))
         finally:
             for connection in list(self._sockets.connections):
-                self._sockets.give_up(connection)
+                connection.close_at_once()
             self._sockets.close()
 
     async def __aenter__(self) -> Self:
@@ -579,14 +610,11 @@ def make_connector(
         request_headers=pairs,
         response_headers=(),
     )
-    dialer = Dialer(
-        target,
-        tls=ClientTLS() if tls is None else tls,
-        request=request,
-        protocols=offered_protocols(protocols),
-        sockets=sockets,
-    )
-    return Connector(dialer, pool)
+    trusted = ClientTLS() if tls is None else tls
+    offered = offered_protocols(protocols)
+    trace = Trace(target.url, target.host, trusted, offered, origin)
+    dialer = Dialer(target, tls=trusted, sockets=sockets, trace=trace)
+    return Connector(dialer, request=request, protocols=offered, pool=pool)
 
 
 def check_client_tls(tls: ClientTLS | None) -> None:

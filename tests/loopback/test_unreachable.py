@@ -60,19 +60,27 @@ class Hosts(LoopTransport):
         return list(self._found)
 
 
-def connector(
-    transport: LoopTransport, io: str, certificate: wtio.DevCertificate, timeouts: wtio.Timeouts = NEVER
-) -> wtio.client.Connector:
+def own_sockets(transport: LoopTransport, io: str, timeouts: wtio.Timeouts = NEVER) -> Sockets:
     options = EndpointOptions(
         limits=wtio.Limits(), timeouts=timeouts, congestion="cubic", reset_stream_at=True, strict=False, io=io
     )
+    return Sockets(transport, options)
+
+
+def connector(
+    transport: LoopTransport, io: str, certificate: wtio.DevCertificate, timeouts: wtio.Timeouts = NEVER
+) -> wtio.client.Connector:
+    return connector_with(own_sockets(transport, io, timeouts), certificate)
+
+
+def connector_with(sockets: Sockets, certificate: wtio.DevCertificate) -> wtio.client.Connector:
     return make_connector(
         "https://localhost/",
         tls=certificate.client_tls(),
         headers=(),
         protocols=(),
         origin=None,
-        sockets=Sockets(transport, options),
+        sockets=sockets,
     )
 
 
@@ -213,11 +221,12 @@ async def test_an_icmp_error_never_ends_an_established_session(
 async def test_an_icmp_error_counts_only_for_the_ports_that_it_quotes(
     silent: int, closed: int, certificate: wtio.DevCertificate, io: str
 ) -> None:
-    attempt = connector(Hosts(silent), io, certificate)
-    connecting = asyncio.ensure_future(_await(attempt))
-    while not attempt._dialer._attempts:  # noqa: ASYNC110 - nothing tells of a first packet
+    sockets = own_sockets(Hosts(silent), io)
+    connecting = asyncio.ensure_future(_await(connector_with(sockets, certificate)))
+    while not sockets.connections:  # noqa: ASYNC110 - nothing tells of a first packet
         await asyncio.sleep(0.01)
-    own = attempt._dialer._attempts[0].driver.local_address[1]
+    (attempt,) = sockets.connections
+    own = attempt.driver.local_address[1]
     for source, destination, ip in (
         (own, closed, "127.0.0.1"),
         (closed, silent, "127.0.0.1"),

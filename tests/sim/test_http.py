@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.connecting import dial
 
 import wtio
 from wtio import testing
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
 
 async def get(network: Network, method: str = "GET", path: str = "/health?x=1") -> tuple[dict[str, str], bytes]:
     """Ask as any HTTP/3 client would; headers and body of the answer."""
-    connector = network.connect()
-    connection = await connector._dialer._race(await connector._dialer._resolve())
-    await connector._dialer._check_requirements(connection)
+    connection = await dial(network)
     stream = connection.open_request()
     assert stream is not None
     connection._raw.remove(stream.id)  # its answer is for this test, not for the session layer
@@ -43,7 +42,7 @@ async def get(network: Network, method: str = "GET", path: str = "/health?x=1") 
             headers = dict(qpack.decode_field_section(content, max_size=65536))
         elif kind == 0x00:
             body += content
-    connection.give_up()
+    connection.close_at_once()
     return headers, body
 
 

@@ -16,7 +16,7 @@ from tests.protocol.raw import RawPeer, RawStream, raw_client, settle
 import wtio
 from wtio import testing
 from wtio._connection.base import Connection
-from wtio._connection.sessions import ENDS_PER_TURN
+from wtio._connection.sessions import ENDS_PER_ITERATION
 from wtio._core import CloseCause
 from wtio._words import Loss
 from wtio.protocol import varint
@@ -139,7 +139,7 @@ async def opened(peer: RawPeer, count: int) -> list[RawStream]:
 def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_asks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    count = 5 * ENDS_PER_TURN + 1
+    count = 5 * ENDS_PER_ITERATION + 1
     left: list[int] = []
     ends: list[wtio.CloseInfo] = []
     late: list[bytes] = []
@@ -193,7 +193,7 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
             assert not served._service.tasks
 
     testing.run(main())
-    assert [before - after for before, after in pairwise(left)] == [ENDS_PER_TURN] * 4 + [1]
+    assert [before - after for before, after in pairwise(left)] == [ENDS_PER_ITERATION] * 4 + [1]
     assert len(ends) == count
     assert len(set(ends)) == 1
     assert late == [b"late"] * len(range(0, 4 * count, 8))
@@ -207,7 +207,7 @@ def test_a_request_on_a_connection_that_was_lost_meanwhile_is_void() -> None:
             network.serve(limits=LIMITS, timeouts=wtio.Timeouts(idle=5, request=60)) as served,
             raw_client(network, FLOW_CLIENT, limits=LIMITS) as peer,
         ):
-            for _ in range(ENDS_PER_TURN + 1):
+            for _ in range(ENDS_PER_ITERATION + 1):
                 peer.request()
                 await (await anext(aiter(served))).accept()
             peer.request()

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.support.connecting import dial
 
 import wtio
 from wtio import testing
@@ -360,8 +361,7 @@ def test_connection_without_a_session_is_closed() -> None:
     async def main() -> None:
         network = Network()
         async with network.serve(timeouts=wtio.Timeouts(without_session=4)) as server:
-            connector = network.connect()
-            connection = await connector._dialer._race(await connector._dialer._resolve())
+            connection = await dial(network)
             await asyncio.sleep(3)
             assert not connection.is_lost
             await asyncio.sleep(2)

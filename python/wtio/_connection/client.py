@@ -1,4 +1,4 @@
-"""A client's connection: it asks for sessions, and tells those who made it or wait for it what has become of that.
+"""A client's connection: it sends session requests, and calls those who made it or wait for it when things change.
 
 It carries one session, or those of a pool that go to the same server. ``dial`` makes connections, ``pool`` shares them.
 """
@@ -44,9 +44,9 @@ def _nobody() -> None:
 
 
 class PendingRequest:
-    """A session request that has been sent. ``ClientConnection.ask`` makes it, and notes the answer in it."""
+    """A session request that has been sent. ``ClientConnection.send_request`` makes it, and notes the answer in it."""
 
-    __slots__ = ("connection", "facts", "notify", "rejection", "session", "stream_id", "trace")
+    __slots__ = ("connection", "facts", "on_progress", "rejection", "session", "stream_id", "trace")
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class PendingRequest:
         stream_id: int,
         facts: SessionFacts,
         trace: Trace,
-        notify: Callable[[], None],
+        on_progress: Callable[[], None],
     ) -> None:
         # The connection that it was sent on.
         self.connection = connection
         # Of the CONNECT stream, and so the session ID.
         self.stream_id = stream_id
-        # What was asked for, which the session's own facts are made of.
+        # What was requested. The session's own facts are made of it.
         self.facts = facts
         # Of the connect call, for the session's report.
         self.trace = trace
         # Called when there is an answer, or the connection is lost.
-        self.notify = notify
+        self.on_progress = on_progress
         # The answer: the session, or the event that says why there is none. Both are None until it arrives, and stay
         # None if the connection is lost.
         self.session: WebTransportSession | None = None
@@ -76,49 +76,52 @@ class ClientConnection(Connection):
     """A connection of a client: carries one session, or those of a pool that go to the same server."""
 
     __slots__ = (
-        "_asked",
-        "_notify",
+        "_on_progress",
+        "_pending",
         "_silent_at",
         "_sockets",
+        "connector_count",
         "is_full",
         "is_refusing",
         "is_too_large",
         "on_lost",
         "on_settings",
         "settings",
-        "starving",
-        "users",
+        "waiting_for_streams",
     )
 
     is_client = True
 
-    def __init__(self, core: _core.Connection, driver: Driver, *, sockets: Sockets, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, core: _core.Connection, driver: Driver, *, sockets: Sockets, on_progress: Callable[[], None]
+    ) -> None:
         super().__init__(core, driver, sockets.options)
         # The server's SETTINGS; None until they arrive.
         self.settings: SettingsReceived | None = None
-        # Connect calls that have been given this connection and have no session yet. ``has_room`` counts them.
-        self.users = 0
+        # Connect calls that have been given this connection and have no session yet. ``has_room`` includes them.
+        self.connector_count = 0
         # Set by a connect call: the server refused a session that its limits would have allowed. No further one is
         # asked for here.
         self.is_refusing = False
         # Set when the network says that it cannot carry the packets of the handshake, which cannot be smaller.
         self.is_too_large = False
-        # The server allows no further stream for a request now. While it is set, ``starving`` are waiting.
+        # The server allows no further stream for a request now. While it is set, those in
+        # ``waiting_for_streams`` wait.
         self.is_full = False
         # Called when the server allows streams again, or the connection is lost.
-        self.starving: set[Callable[[], None]] = set()
+        self.waiting_for_streams: set[Callable[[], None]] = set()
         # How many acknowledgements had come when a request went without one for too long; None if none ever did.
         self._silent_at: int | None = None
         # Called once when the connection is lost; set by the pool that keeps it.
         self.on_lost: Callable[[], None] | None = None
-        # Called when SETTINGS arrive; set by the dialer until ``detach``.
+        # Called when SETTINGS arrive; set by the dialer until ``forget_dialer``.
         self.on_settings: Callable[[ClientConnection], None] | None = None
         # Where the socket is from. The connection is in its set until it is lost.
         self._sockets = sockets
-        # Called when the handshake is complete, SETTINGS arrive or the connection is lost. ``detach`` clears it.
-        self._notify = notify
+        # Called when the handshake is complete, SETTINGS arrive or the connection is lost, until ``forget_dialer``.
+        self._on_progress = on_progress
         # Requests without an answer, by stream ID; at most as many as the server allows streams.
-        self._asked: dict[int, PendingRequest] = {}
+        self._pending: dict[int, PendingRequest] = {}
         sockets.connections.add(self)
         driver.add(core.id, self)
 
@@ -128,12 +131,12 @@ class ClientConnection(Connection):
         h3 = self.h3
         limit = h3.session_limit if h3.flow_control else 1
         is_usable = not (self.is_ending or self.is_refusing or h3.goaway_received)
-        return is_usable and h3.sessions + self.users < limit
+        return is_usable and h3.sessions + self.connector_count < limit
 
     @property
     def is_used(self) -> bool:
-        """Whether there are sessions on it, or somebody is about to ask for one."""
-        return bool(self.sessions or self.users)
+        """Whether there are sessions on it, or a connect call is about to request one."""
+        return bool(self.sessions or self.connector_count)
 
     @property
     def acks(self) -> int:
@@ -160,13 +163,13 @@ class ClientConnection(Connection):
         patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * probe_timeout)
         return min(patience, self.timeouts.connect / 4)
 
-    def is_acknowledged(self, asked: PendingRequest) -> bool:
+    def is_acknowledged(self, request: PendingRequest) -> bool:
         """Whether the server has the whole of a request."""
-        stream = self._raw.get(asked.stream_id)
+        stream = self._raw.get(request.stream_id)
         return stream is None or not stream.unacked
 
     def connected(self) -> None:
-        self._notify()
+        self._on_progress()
 
     def unreachable(self, number: int, is_remote: bool) -> None:
         if is_remote and number == errno.EMSGSIZE:
@@ -177,13 +180,13 @@ class ClientConnection(Connection):
             loss = Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote)
             self.abandon(loss, ErrorCodes.H3_NO_ERROR, "")
 
-    def detach(self) -> None:
+    def forget_dialer(self) -> None:
         """Call the dialer no more: it has given the connection away, and need not live as long."""
-        self._notify = _nobody
+        self._on_progress = _nobody
         self.on_settings = None
 
-    def ask(
-        self, facts: SessionFacts, protocols: Sequence[str], trace: Trace, notify: Callable[[], None]
+    def send_request(
+        self, facts: SessionFacts, protocols: Sequence[str], trace: Trace, on_progress: Callable[[], None]
     ) -> PendingRequest | None:
         """Send a session request; None while the server allows no stream for it."""
         stream = self.open_request()
@@ -194,7 +197,7 @@ class ClientConnection(Connection):
                 future.add_done_callback(self._has_streams)
                 self.core.wait_streams(True, future)
             return None
-        asked = self._asked[stream.id] = PendingRequest(self, stream.id, facts, trace, notify)
+        request = self._pending[stream.id] = PendingRequest(self, stream.id, facts, trace, on_progress)
         try:
             self.h3.send_connect(
                 stream.id,
@@ -205,20 +208,20 @@ class ClientConnection(Connection):
                 origin=facts.origin,
             )
         except BaseException:
-            self.retract(stream.id)
+            self.cancel_request(stream.id)
             raise
         self._pump()
-        return asked
+        return request
 
     def _has_streams(self, _: asyncio.Future[None]) -> None:
         """The server allows streams again, or the connection is lost."""
         self.is_full = False
-        for notify in list(self.starving):
-            notify()
+        for on_streams in list(self.waiting_for_streams):
+            on_streams()
 
-    def retract(self, stream_id: int) -> None:
-        """Give up a session request, also one that was answered while nobody looked."""
-        self._asked.pop(stream_id, None)
+    def cancel_request(self, stream_id: int) -> None:
+        """Cancel a session request, also one whose answer has arrived but was not looked at yet."""
+        self._pending.pop(stream_id, None)
         if self.is_lost:
             return
         if session := self.sessions.get(stream_id):
@@ -237,10 +240,10 @@ class ClientConnection(Connection):
                 self.settings = event
                 if self.on_settings is not None:
                     self.on_settings(self)
-                self._notify()
-            case SessionAccepted(stream_id, status, headers, protocol) if asked := self._asked.pop(stream_id, None):
-                request = asked.facts
-                asked.session = self.add_session(
+                self._on_progress()
+            case SessionAccepted(stream_id, status, headers, protocol) if pending := self._pending.pop(stream_id, None):
+                request = pending.facts
+                pending.session = self.add_session(
                     stream_id,
                     SessionFacts(
                         authority=request.authority,
@@ -252,14 +255,14 @@ class ClientConnection(Connection):
                         response_headers=tuple(headers),
                         status=status,
                     ),
-                    asked.trace,
+                    pending.trace,
                 )
-                asked.notify()
+                pending.on_progress()
             case SessionRejected(stream_id) | SessionTerminated(stream_id):
-                if asked := self._asked.pop(stream_id, None):
-                    asked.rejection = event
+                if pending := self._pending.pop(stream_id, None):
+                    pending.rejection = event
                     self.forget_request(stream_id)
-                    asked.notify()
+                    pending.on_progress()
 
     def forget_session(self, session: WebTransportSession) -> None:
         """Warn of a session that nobody can close any more, and close it."""
@@ -307,17 +310,22 @@ class ClientConnection(Connection):
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
-        asked, self._asked = self._asked, {}
-        for request in asked.values():
-            request.notify()
-        self._notify()
+        pending, self._pending = self._pending, {}
+        for request in pending.values():
+            request.on_progress()
+        self._on_progress()
 
-    def give_up(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
-        """Close at once; there is no session to take care of."""
-        self._sockets.give_up(self, code)
+    def close_at_once(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
+        """Close it, and its socket as soon as nothing needs that any more."""
+        super().close_at_once(code)
+        self._sockets.release(self.driver)
 
-    def leave(self) -> None:
-        """A connect call that was given this connection is done, with or without a session. An unused one is closed."""
-        self.users -= 1
+    def add_connector(self) -> None:
+        """A connect call has been given this connection."""
+        self.connector_count += 1
+
+    def remove_connector(self) -> None:
+        """A connect call is done, with or without a session. A connection that has neither is closed."""
+        self.connector_count -= 1
         if not self.is_used:
-            self.give_up()
+            self.close_at_once()

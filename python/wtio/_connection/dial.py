@@ -1,22 +1,22 @@
 """From a URL to a connection that is ready for sessions: look-up, a race of addresses, SETTINGS and requirements.
 
 A ``Dialer`` belongs to one connect call, or to all that wait in a pool for the same new connection. It puts into words
-why there is no connection. It knows nothing of pools.
+why there is no connection. It knows nothing of pools and session requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wtio import _core
 from wtio._connection.client import ClientConnection
 from wtio._core import CloseCause
 from wtio._driver import Address
-from wtio._reporting import Attempt, Trace, failure_report
+from wtio._reporting import Attempt, failure_report
 from wtio._words import GIVEN_UP, NO_APPLICATION_PROTOCOL, alert_name, is_about_certificate, loss_in_words
 from wtio.errors import (
     CertificateError,
@@ -26,14 +26,14 @@ from wtio.errors import (
     RequirementsNotMetError,
 )
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.faults import SessionStateError
 from wtio.tls import client_engine
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wtio._connection.base import Connection
-    from wtio._connection.client import PendingRequest
     from wtio._connection.sockets import Sockets
-    from wtio._facts import SessionFacts
+    from wtio._reporting import Trace
     from wtio._url import Target
     from wtio.tls import ClientTLS
 
@@ -41,52 +41,35 @@ __all__ = ["Dialer", "interleave"]
 
 
 class Dialer:
-    """The way of one connect call to a connection, and what it has learned on it.
+    """Makes connections to one server, and keeps what it learned on the way, for errors and reports."""
 
-    With ``asks``, ``dial`` also sends the session request, in the turn of the loop in which the SETTINGS arrive.
-    """
+    __slots__ = ("_attempts", "_in_use", "changed", "sockets", "step", "target", "tls", "trace")
 
-    __slots__ = (
-        "_attempts",
-        "asked",
-        "changed",
-        "protocols",
-        "request",
-        "sockets",
-        "step",
-        "target",
-        "tls",
-        "trace",
-    )
-
-    def __init__(
-        self, target: Target, *, tls: ClientTLS, request: SessionFacts, protocols: tuple[str, ...], sockets: Sockets
-    ) -> None:
-        # Where to go, whom to trust, and what to ask for there.
+    def __init__(self, target: Target, *, tls: ClientTLS, sockets: Sockets, trace: Trace) -> None:
+        # The server, and which certificates to trust.
         self.target = target
         self.tls = tls
-        self.request = request
-        self.protocols = protocols
         # Where connections get their sockets and options.
         self.sockets = sockets
         # Set whenever something has happened that the connect call may wait for.
         self.changed = asyncio.Event()
-        # The request that was sent by ``dial``; whoever waits for its answer clears it.
-        self.asked: PendingRequest | None = None
-        # Connections under way, or the one that won. They are given up unless ``dial`` returns them.
-        self._attempts: list[ClientConnection] = []
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin anew: nothing has been learned yet."""
+        # When each step began, and how each address fared; for reports.
+        self.trace = trace
         # What is being done, in words, for the error of a call that takes too long.
         self.step = ""
-        # When which step began, the addresses and how they fared; for reports.
-        self.trace = Trace(self.target.url, self.target.host, self.tls, self.protocols, self.request.origin)
+        # Connections of the race, or its winner. They are closed unless ``dial`` returns them.
+        self._attempts: list[ClientConnection] = []
+        # The one that ``on_ready`` of ``dial`` has used. It has won the race, unless it is lost.
+        self._in_use: ClientConnection | None = None
 
-    def twin(self) -> Dialer:
-        """Another one for the same, whose progress is its own."""
-        return Dialer(self.target, tls=self.tls, request=self.request, protocols=self.protocols, sockets=self.sockets)
+    def restart(self) -> None:
+        """Forget what was learned, before another attempt of the same connect call."""
+        self.step = ""
+        self.trace = self.trace.copy_empty()
+
+    def copy(self) -> Dialer:
+        """Return a dialer for the same server, with progress of its own."""
+        return Dialer(self.target, tls=self.tls, sockets=self.sockets, trace=self.trace.copy_empty())
 
     def adopt(self, dialer: Dialer) -> None:
         """Take over what another dialer has learned on the way to the connection."""
@@ -103,26 +86,35 @@ class Dialer:
         self.trace.winner = connection
         self.trace.marks = [asyncio.get_running_loop().time()] * 3
 
-    async def dial(self, *, asks: bool = False) -> ClientConnection:
-        """Make a connection that is ready for sessions. Whoever gets it counts in ``users`` before it suspends.
+    async def dial(self, on_ready: Callable[[ClientConnection], bool] | None = None) -> ClientConnection:
+        """Make a connection that is ready for sessions. The caller must call ``add_connector`` before it suspends.
 
-        With ``asks``, the session may have been asked for on it by then (``asked``).
+        Cancelling closes every connection that was begun.
+
+        Args:
+            on_ready: Called with a connection as soon as its SETTINGS allow sessions, in the same iteration of the
+                loop: the task that awaits ``dial`` runs later. Says whether the connection is in use now; it is then
+                returned unless it is lost. None lets the task begin.
         """
-        self._attempts = []
-        self.asked = None
         ready: ClientConnection | None = None
         try:
-            connection = await self._race(await self._resolve(), asks)
+            connection = await self._race(await self._resolve(), on_ready)
             await self._check_requirements(connection)
             ready = connection
-            connection.detach()
+            connection.forget_dialer()
         finally:
             # Also when cancelled at the very moment at which it came: nobody would ever hold it.
-            for attempt in self._attempts:
-                if attempt is not ready:
-                    attempt.give_up()
+            self._close_all_but(ready)
             self._attempts = []
+            self._in_use = None
         return ready
+
+    def _close_all_but(self, ready: ClientConnection | None) -> None:
+        for attempt in self._attempts:
+            if attempt is not ready:
+                # Reports keep it for a while: it must not keep the connect call.
+                attempt.forget_dialer()
+                attempt.close_at_once()
 
     def mark(self, words: str) -> None:
         """The next step begins."""
@@ -147,7 +139,9 @@ class Dialer:
                 f"no address for host `{target.host}` of `{target.url}`: {error}", host=target.host
             ) from error
 
-    async def _race(self, addresses: list[Address], asks: bool = False) -> ClientConnection:
+    async def _race(
+        self, addresses: list[Address], on_ready: Callable[[ClientConnection], bool] | None
+    ) -> ClientConnection:
         """Try the addresses, each with a head start before the next; the first complete handshake wins (RFC 8305)."""
         names = ", ".join(f"{address.ip} port {address.port}" for address in addresses)
         self.mark(f"waiting for the QUIC handshake with {names} (UDP)")
@@ -159,7 +153,7 @@ class Dialer:
             if waiting:
                 attempt = self.trace.attempts[len(addresses) - len(waiting)]
                 try:
-                    connection = attempt.connection = self._begin(waiting.pop(0), tls, asks)
+                    connection = attempt.connection = self._begin(waiting.pop(0), tls, on_ready)
                 except (OSError, _core.TlsError) as error:
                     failures.append(error)
                     attempt.failure = str(error)
@@ -168,9 +162,7 @@ class Dialer:
                 self._attempts.append(connection)
             winner = await self._wait_for_winner(self.sockets.options.timeouts.attempt_delay if waiting else None)
             if winner is not None:
-                for other in self._attempts:
-                    if other is not winner:
-                        other.give_up()
+                self._close_all_but(winner)
                 self._attempts = [winner]
                 self.trace.winner = winner
                 return winner
@@ -187,8 +179,8 @@ class Dialer:
             async with asyncio.timeout(head_start):
                 while True:
                     self.changed.clear()
-                    if self.asked is not None and not self.asked.connection.is_lost:
-                        return self.asked.connection
+                    if self._in_use is not None and not self._in_use.is_lost:
+                        return self._in_use
                     for attempt in self._attempts:
                         if attempt.is_connected and not attempt.is_lost:
                             return attempt
@@ -199,7 +191,9 @@ class Dialer:
         except TimeoutError:
             return None
 
-    def _begin(self, address: Address, tls: _core.ClientTls, asks: bool) -> ClientConnection:
+    def _begin(
+        self, address: Address, tls: _core.ClientTls, on_ready: Callable[[ClientConnection], bool] | None
+    ) -> ClientConnection:
         driver = self.sockets.open(address.is_ipv6)
         try:
             core = driver.connect(address, self.target.host, tls)
@@ -208,19 +202,19 @@ class Dialer:
             raise
         # The server has work to do; what is left to do here is done meanwhile.
         driver.flush()
-        connection = ClientConnection(core, driver, sockets=self.sockets, notify=self.changed.set)
-        if asks:
-            connection.on_settings = self._ask_at_once
+        connection = ClientConnection(core, driver, sockets=self.sockets, on_progress=self.changed.set)
+        if on_ready is not None:
+            connection.on_settings = partial(self._offer, on_ready)
         return connection
 
-    def _ask_at_once(self, connection: ClientConnection) -> None:
-        """Send the request while the SETTINGS are handled: the task that waits for them runs later."""
+    def _offer(self, on_ready: Callable[[ClientConnection], bool], connection: ClientConnection) -> None:
+        """Let the caller use a connection whose SETTINGS have arrived, if it is the only one that may win."""
         rivals = any(attempt.is_connected for attempt in self._attempts if attempt is not connection)
         settings = connection.settings
-        if self.asked is None and connection.is_connected and not rivals and settings and settings.problem is None:
-            # What cannot be asked, the task finds out and says.
-            with suppress(SessionStateError, ValueError):
-                self.asked = connection.ask(self.request, self.protocols, self.trace, self.changed.set)
+        if self._in_use is not None or rivals or not connection.is_connected:
+            return
+        if settings is not None and settings.problem is None and on_ready(connection):
+            self._in_use = connection
 
     async def _check_requirements(self, connection: ClientConnection) -> None:
         """Wait for the server's SETTINGS, before which no CONNECT may be sent (section 3.1)."""
@@ -231,7 +225,7 @@ class Dialer:
             await self.changed.wait()
         problem = connection.settings.problem
         if problem is not None:
-            connection.give_up(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
+            connection.close_at_once(ErrorCodes.WT_REQUIREMENTS_NOT_MET)
             raise RequirementsNotMetError(
                 f"`{self.target.authority}` speaks HTTP/3 but not WebTransport: {problem}", missing=(problem,)
             )
@@ -252,7 +246,7 @@ class Dialer:
                 said = loss_in_words(loss, idle=self.sockets.options.timeouts.idle)
                 words += f"; {attempt.address.ip}: {said}"
             else:
-                # It was given up only because the time is over.
+                # It was closed only because the time is over.
                 facts = connection.facts()
                 silent = silent or facts is None or not facts.datagrams_received
                 if connection.is_too_large:

@@ -1,7 +1,7 @@
 """Which connection a session of a pooling client gets: one that is there, one that is being made, or a new one.
 
 ``Pool`` knows the connections that may be shared, by server. ``Spare`` makes another one beside one that may not serve.
-Making connections is ``dial``'s, asking for sessions the connect call's.
+``dial`` makes connections, and the connect call sends the session request.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class _Dial:
     def __init__(self, dialer: Dialer) -> None:
         # Makes the connection, and knows how far it is.
         self.dialer = dialer
-        # Connect calls that wait for it. The last one to leave gives it up.
+        # Connect calls that wait for it. When the last one is removed, the dial is cancelled.
         self.waiters = 0
         # Done when there is a connection, or none to be had.
         self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
-        # Its failure is everybody's who waits, and nobody's if nobody does.
+        # Every waiting call raises its failure. If none waits, asyncio must not log it as never retrieved.
         self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
         # Makes the connection. It is cancelled if nobody waits any more, or the client is closed.
         self.task = asyncio.ensure_future(dialer.dial())
@@ -67,11 +67,11 @@ class Pool:
                 connection = await dialer.dial()
                 self._keep(key, connection)
                 return connection
-            dial = self.join(key, dialer)
+            dial = self.add_waiter(key, dialer)
             try:
                 await asyncio.shield(dial.connection)
             except BaseException:
-                self.leave(key, dial)
+                self.remove_waiter(key, dial)
                 raise
             else:
                 dial.waiters -= 1
@@ -82,23 +82,23 @@ class Pool:
         """Make a way out for who waits on a connection; None where it is shared with nobody, and quick to be had."""
         return Spare(self, dialer, connection) if connection.h3.flow_control else None
 
-    def join(self, key: _Key, dialer: Dialer) -> _Dial:
-        """Wait for a new connection to a server; the first who needs it begins to make it.
+    def add_waiter(self, key: _Key, dialer: Dialer) -> _Dial:
+        """Count one more that waits for a new connection to a server; the first one begins to make it.
 
         There is one at a time to each server, however many wait.
         """
         dial = self._dials.get(key)
         if dial is None:
-            dial = self._dials[key] = _Dial(dialer.twin())
+            dial = self._dials[key] = _Dial(dialer.copy())
             dial.task.add_done_callback(partial(self._dialled, key, dial))
         dial.waiters += 1
         return dial
 
-    def leave(self, key: _Key, dial: _Dial) -> None:
-        """Wait no longer, and have no use for it; the last who does so gives it up."""
+    def remove_waiter(self, key: _Key, dial: _Dial) -> None:
+        """Count one less that waits and does not use the connection; without any, the connection is closed."""
         dial.waiters -= 1
         if not dial.waiters:
-            self._abandon(key, dial)
+            self._cancel(key, dial)
 
     def _dialled(self, key: _Key, dial: _Dial, task: asyncio.Task[ClientConnection]) -> None:
         if self._dials.get(key) is dial:
@@ -109,12 +109,12 @@ class Pool:
             if not dial.connection.done():
                 dial.connection.set_exception(error)
         elif dial.connection.done():
-            task.result().give_up()
+            task.result().close_at_once()
         else:
             self._keep(key, task.result())
             dial.connection.set_result(task.result())
 
-    def _abandon(self, key: _Key, dial: _Dial) -> None:
+    def _cancel(self, key: _Key, dial: _Dial) -> None:
         """Nobody waits any more."""
         if self._dials.get(key) is dial:
             del self._dials[key]
@@ -122,7 +122,7 @@ class Pool:
         if dial.connection.done() and not dial.connection.cancelled() and dial.connection.exception() is None:
             connection = dial.connection.result()
             if not connection.is_used:
-                connection.give_up()
+                connection.close_at_once()
 
     def _keep(self, key: _Key, connection: ClientConnection) -> None:
         if connection.h3.flow_control:
@@ -178,7 +178,7 @@ class Spare:
         if not connection.is_silent:
             self._due += connection.patience
 
-    async def wait(self, asked: PendingRequest | None, changed: asyncio.Event) -> bool:
+    async def wait(self, pending: PendingRequest | None, changed: asyncio.Event) -> bool:
         """Wait until something has happened, here or there; whether the new connection is to be used.
 
         Cancelling changes nothing; then ``close``.
@@ -187,12 +187,12 @@ class Spare:
             async with asyncio.timeout_at(self._due):
                 await changed.wait()
         except TimeoutError:
-            self._look(asked)
+            self._look(pending)
         dial = self._dial
         if dial is None or not dial.connection.done():
             return False
         is_silent = self._connection.is_silent
-        if asked is not None and not is_silent:
+        if pending is not None and not is_silent:
             return False
         if dial.connection.cancelled() or dial.connection.exception() is not None:
             self.close()
@@ -212,23 +212,23 @@ class Spare:
         """Wait no longer. Idempotent."""
         dial, self._dial = self._dial, None
         if dial is not None:
-            dial.connection.remove_done_callback(self._notify)
-            self._pool.leave(self._key, dial)
+            dial.connection.remove_done_callback(self._wake)
+            self._pool.remove_waiter(self._key, dial)
 
-    def _look(self, asked: PendingRequest | None) -> None:
+    def _look(self, pending: PendingRequest | None) -> None:
         """The other connection has had its chance."""
         connection = self._connection
         acks, self._acks = self._acks, connection.acks
         self._due = connection.loop.time() + connection.patience
-        if asked is not None:
-            if connection.is_acknowledged(asked) or connection.acks != acks:
+        if pending is not None:
+            if connection.is_acknowledged(pending) or connection.acks != acks:
                 return
             connection.note_silent()
         if self._dial is None and self._may_dial:
-            what = "has no stream left" if asked is None else "does not answer"
+            what = "has no stream left" if pending is None else "does not answer"
             self._dialer.step = f"waiting for another connection, beside one that {what}"
-            self._dial = self._pool.join(self._key, self._dialer)
-            self._dial.connection.add_done_callback(self._notify)
+            self._dial = self._pool.add_waiter(self._key, self._dialer)
+            self._dial.connection.add_done_callback(self._wake)
 
-    def _notify(self, _: object) -> None:
+    def _wake(self, _: object) -> None:
         self._dialer.changed.set()

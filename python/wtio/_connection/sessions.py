@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from wtio.errors import RemoteProtocolError
     from wtio.session import WebTransportSession
 
-__all__ = ["ENDS_PER_TURN", "GONE", "Sessions"]
+__all__ = ["ENDS_PER_ITERATION", "GONE", "Sessions"]
 
-ENDS_PER_TURN: Final = 64
+ENDS_PER_ITERATION: Final = 64
 """Sessions of a lost connection that end in one iteration of the loop; their tasks run before the next ones end."""
 GONE: Final = int(ErrorCodes.WT_SESSION_GONE)
 """The code with which the streams of an ended session are reset and stopped."""
@@ -121,9 +121,9 @@ class Sessions:
     def _end_some(
         self, ending: deque[SessionState], finish: Callable[[SessionState], None], when_all_have: Callable[[], None]
     ) -> None:
-        """End the next ``ENDS_PER_TURN`` sessions, so that nobody else waits for long."""
+        """End the next ``ENDS_PER_ITERATION`` sessions, so that nobody else waits for long."""
         try:
-            for _ in range(min(len(ending), ENDS_PER_TURN)):
+            for _ in range(min(len(ending), ENDS_PER_ITERATION)):
                 session = ending.popleft()
                 if session.settle_end():
                     self._core.end_session(session.session_id, GONE)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from wtio._waiting import check_loop
 from wtio.errors import ConnectError
-from wtio.protocol.codes import ErrorCodes
 
 if TYPE_CHECKING:
     from wtio._connection.base import Connection
@@ -63,11 +62,6 @@ class Sockets:
         """A connection of the driver is over."""
         if not self.is_shared or self.is_closed:
             driver.close_when_idle()
-
-    def give_up(self, connection: Connection, code: int = ErrorCodes.H3_NO_ERROR) -> None:
-        """Close a connection at once. It must have no session that needs care."""
-        connection.close_at_once(code)
-        self.release(connection.driver)
 
     def close(self) -> None:
         """Close shared sockets as soon as their connections have died down."""

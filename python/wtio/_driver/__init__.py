@@ -132,9 +132,9 @@ class Driver(ABC):
         self._is_flush_scheduled = False
         if self._has_output and not self.is_closed:
             self._has_output = False
-            self._take_turn()
+            self._drive_and_run_tasks()
 
-    def _take_turn(self, readable: bool = False) -> None:
+    def _drive_and_run_tasks(self, readable: bool = False) -> None:
         """Drive, run the tasks that this woke, and send what they wrote. For callbacks of the loop."""
         if self._is_debugged or current_task(self.loop) is not None:
             # A loop in debug mode names the tasks that take long. And no task runs inside of another one, as a loop

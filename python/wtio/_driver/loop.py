@@ -98,11 +98,11 @@ class LoopDriver(Driver):
         self.endpoint.flush()
 
     def _readable(self) -> None:
-        self._take_turn(True)
+        self._drive_and_run_tasks(True)
 
     def _woken(self) -> None:
         self.endpoint.hear()
-        self._take_turn()
+        self._drive_and_run_tasks()
 
     def _errors_read(self) -> None:
         # libuv, and so uvloop, calls back once when a socket has an error pending, and watches it no longer. It may be
@@ -122,7 +122,7 @@ class LoopDriver(Driver):
     def _expired(self) -> None:
         self._timer = None
         if not self.is_closed:
-            self._take_turn()
+            self._drive_and_run_tasks()
 
     def _release(self) -> None:
         if self._timer is not None:

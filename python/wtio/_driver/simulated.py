@@ -689,7 +689,7 @@ class SimulatedDriver(Driver):
     def _expired(self) -> None:
         self._timer = None
         if not self.is_closed:
-            self._take_turn()
+            self._drive_and_run_tasks()
 
     def _release(self) -> None:
         self._wire.unbind(self._address)
