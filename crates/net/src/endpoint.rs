@@ -32,9 +32,9 @@ const SEGMENTS: usize = 32;
 const STEPS_PER_STAND_IN: usize = 8;
 /// A timer that has to come forward by less than this does not wake the I/O thread.
 const TIMER_SLACK: Duration = Duration::from_micros(500);
-/// How often failures of sending are told of, each errno by itself.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
-/// Packets of this size every path has to carry (RFC 9000, section 14); larger ones may be there to find out.
+/// Time between two reports of failures to send, for each errno by itself.
+const REPORT_AGAIN: Duration = Duration::from_secs(60);
+/// Every path has to carry packets of this size (RFC 9000, section 14). A larger one may be a probe of the path's MTU.
 const SMALLEST_MTU: usize = 1200;
 /// Simulated packets leave one by one.
 const SIMULATED: usize = 1;
@@ -48,9 +48,10 @@ pub enum Io {
     Thread,
 }
 
-/// How the I/O thread is woken.
+/// How the I/O thread is woken, and what it is waiting for.
 #[derive(Debug)]
 struct Sleeper {
+    /// A byte into this stream wakes it.
     alarm: UnixStream,
     /// When it wakes by itself at the latest; `None`: not for a timer.
     wakes_at: Option<Instant>,
@@ -59,8 +60,8 @@ struct Sleeper {
 }
 
 impl Sleeper {
-    /// Have the thread up by `at`.
-    fn rouse(&mut self, at: Instant) {
+    /// Make the thread wake at `at` or earlier.
+    fn wake_by(&mut self, at: Instant) {
         if self.wakes_at.is_none_or(|planned| planned > at + TIMER_SLACK) {
             self.wakes_at = Some(at);
             self.wake();
@@ -84,41 +85,43 @@ impl Drop for Sleeper {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
-/// Failures of sending, told of once in a while.
+/// Failures to send. Each errno is reported at most once per [`REPORT_AGAIN`], so that a broken route does not fill logs.
+/// Bounded by the number of errnos.
 #[derive(Debug, Default)]
-struct Complaints(Vec<Complaint>);
+struct SendFailures(Vec<SendFailure>);
 
 #[derive(Debug)]
-struct Complaint {
+struct SendFailure {
     errno: i32,
     /// One of the destinations.
     destination: SocketAddr,
-    /// Since it was told of last.
+    /// Packets since the last report.
     count: u64,
-    told: Option<Instant>,
+    /// When it was last reported.
+    reported: Option<Instant>,
 }
 
-impl Complaints {
+impl SendFailures {
     fn note(&mut self, trouble: &Trouble) {
         match self.0.iter_mut().find(|one| one.errno == trouble.errno) {
             Some(one) => {
                 one.count += trouble.count;
                 one.destination = trouble.destination;
             }
-            None => self.0.push(Complaint {
+            None => self.0.push(SendFailure {
                 errno: trouble.errno,
                 destination: trouble.destination,
                 count: trouble.count,
-                told: None,
+                reported: None,
             }),
         }
     }
 
-    /// Those that are due.
-    fn tell(&mut self, now: Instant, events: &mut Vec<Event>) {
+    /// Report those that are due.
+    fn report(&mut self, now: Instant, events: &mut Vec<Event>) {
         for one in &mut self.0 {
-            if one.count > 0 && one.told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
-                one.told = Some(now);
+            if one.count > 0 && one.reported.is_none_or(|at| now.saturating_duration_since(at) >= REPORT_AGAIN) {
+                one.reported = Some(now);
                 let count = std::mem::take(&mut one.count);
                 events.push(Event::SendFailed { destination: one.destination, errno: one.errno, count });
             }
@@ -133,12 +136,15 @@ struct State {
     panicked: Option<Panicked>,
     /// For tests: panic at the next occasion.
     is_sabotaged: bool,
-    complaints: Complaints,
+    /// Failures that no connection was given, to be reported to the loop.
+    send_failures: SendFailures,
+    /// `None` before `bind`, once closed, and in simulations.
     socket: Option<UdpEndpoint>,
-    /// Of an open endpoint under the guardian's eyes.
+    /// The line to the guardian, of an open endpoint with [`Io::Loop`].
     watch: Option<Watch>,
-    /// Of an open endpoint with [`Io::Thread`].
+    /// How to wake its thread, of an open endpoint with [`Io::Thread`].
     thread: Option<Sleeper>,
+    /// The time of a simulation, as its last call gave it; `None` with a real clock.
     virtual_now: Option<Instant>,
 }
 
@@ -177,7 +183,7 @@ impl Endpoint {
                 engine,
                 panicked: None,
                 is_sabotaged: false,
-                complaints: Complaints::default(),
+                send_failures: SendFailures::default(),
                 socket: None,
                 watch: None,
                 thread: None,
@@ -196,8 +202,8 @@ impl Endpoint {
     /// Open the socket alone; `bind`, beside the guardian, also has somebody look after it.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         // A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
-        let hears_errors = !self.lock().engine.is_server();
-        let socket = UdpEndpoint::bind(address, dual_stack, hears_errors)?;
+        let reports_errors = !self.lock().engine.is_server();
+        let socket = UdpEndpoint::bind(address, dual_stack, reports_errors)?;
         self.lock().socket = Some(socket);
         Ok(())
     }
@@ -214,7 +220,7 @@ impl Endpoint {
         self.lock().socket.as_ref().map(UdpEndpoint::file_descriptor)
     }
 
-    /// File descriptor that turns readable when the guardian has news for the loop; `None` once closed.
+    /// File descriptor that turns readable when the guardian has left events for the loop; `None` once closed.
     #[must_use]
     pub fn wake_descriptor(&self) -> Option<RawFd> {
         self.pipe().as_ref().map(|(reader, _)| reader.as_raw_fd())
@@ -272,7 +278,7 @@ impl Endpoint {
         drop(pipe);
     }
 
-    /// Use the engine. Also says whether it now has output or events.
+    /// Call `act` with the engine. Also returns whether the engine now has output or events.
     pub fn act<R>(&self, now: Option<Instant>, act: impl FnOnce(&mut Engine, Instant) -> R) -> (R, bool) {
         let mut state = self.lock();
         let state = &mut *state;
@@ -285,8 +291,8 @@ impl Endpoint {
         if let Some(thread) = &mut state.thread
             && state.engine.has_output()
         {
-            // The loop sends it at the end of its turn, unless that takes long.
-            thread.rouse(now + GRACE);
+            // The loop sends it at the end of its iteration, unless that takes long.
+            thread.wake_by(now + GRACE);
         }
         (result, state.engine.has_work())
     }
@@ -310,10 +316,10 @@ impl Endpoint {
         let driven = state.step(readable)?;
         state.engine.take_drained();
         state.engine.take_events(events);
-        state.take_complaints(events);
+        state.take_send_failures(events);
         let Some(thread) = &mut state.thread else { return Ok(driven) };
         if let Some(time) = if driven.is_unfinished() { Some(Duration::ZERO) } else { driven.timer } {
-            thread.rouse(Instant::now() + time);
+            thread.wake_by(Instant::now() + time);
         }
         Ok(Driven::default())
     }
@@ -328,13 +334,13 @@ impl Endpoint {
         }
     }
 
-    /// The wake-up descriptor has turned readable: call before the drive that takes the news.
-    pub fn hear(&self) {
+    /// The wake-up descriptor has turned readable: call before the drive that takes the events.
+    pub fn clear_wake_up(&self) {
         let mut bytes = [0; 16];
         if let Some((reader, _)) = &mut *self.pipe() {
             let _ = reader.read(&mut bytes);
         }
-        self.handoff.hear();
+        self.handoff.clear();
     }
 
     /// The drive of a simulation: everything that wants to leave goes to `send`.
@@ -359,7 +365,7 @@ impl Endpoint {
     }
 
     /// See whether something waits that the loop should have seen to by now. If nothing does, the guardian need not look
-    /// again until it is told to.
+    /// again until the endpoint is touched.
     pub(crate) fn look(&self, now: Instant, grace: Duration) -> Look {
         // A mutex that is taken means that the loop is at it this very moment.
         let Ok(mut state) = self.state.try_lock() else { return Look::Idle };
@@ -382,18 +388,18 @@ impl Endpoint {
         }
     }
 
-    /// Receive, run timers and send in the loop's place; wake the loop if that left news.
+    /// Receive, run timers and send in the loop's place; wake the loop if that left events.
     pub(crate) fn stand_in(&self) {
         for _ in 0..STEPS_PER_STAND_IN {
             // The mutex is free between two steps: the loop may be back and wait for it with the GIL in its hands.
-            let (has_more, has_news) = {
+            let (has_more, needs_loop) = {
                 let mut state = self.lock();
                 if state.socket.is_none() {
                     return;
                 }
-                (state.step(true).is_ok_and(|driven| driven.has_more), state.has_news())
+                (state.step(true).is_ok_and(|driven| driven.has_more), state.needs_loop())
             };
-            if has_news {
+            if needs_loop {
                 self.wake_loop();
             }
             if !has_more {
@@ -406,7 +412,7 @@ impl Endpoint {
     pub(crate) fn serve(&self, poller: &Poller) -> Option<Duration> {
         poller.drain();
         for _ in 0..STEPS_PER_STAND_IN {
-            let (driven, has_news) = {
+            let (driven, needs_loop) = {
                 let mut state = self.lock();
                 let state = &mut *state;
                 let Ok(driven) = state.step(true) else {
@@ -418,9 +424,9 @@ impl Endpoint {
                     thread.wants_room = driven.is_blocked;
                     let _ = poller.want_room(socket.as_fd(), driven.is_blocked);
                 }
-                (driven, state.has_news())
+                (driven, state.needs_loop())
             };
-            if has_news {
+            if needs_loop {
                 self.wake_loop();
             }
             if !driven.has_more {
@@ -488,8 +494,8 @@ impl State {
         }
     }
 
-    /// Whether the loop has to look: events wait, a connection has died down, or the engine has.
-    fn has_news(&mut self) -> bool {
+    /// Whether the loop has to drive: events wait, a connection is drained, or the engine has panicked.
+    fn needs_loop(&mut self) -> bool {
         self.engine.take_drained() || self.engine.has_events() || self.panicked.is_some()
     }
 
@@ -512,24 +518,25 @@ impl State {
         let _ = catch_unwind(AssertUnwindSafe(|| self.engine.abandon()));
     }
 
-    fn take_complaints(&mut self, events: &mut Vec<Event>) {
+    fn take_send_failures(&mut self, events: &mut Vec<Event>) {
         let Some(socket) = &mut self.socket else { return };
-        if socket.take_has_heard() {
+        if socket.take_has_read_errors() {
             events.push(Event::ErrorsRead);
         }
-        if !self.complaints.0.is_empty() {
-            self.complaints.tell(Instant::now(), events);
+        if !self.send_failures.0.is_empty() {
+            self.send_failures.report(Instant::now(), events);
         }
     }
 
-    /// Tell connections that have just begun of what failed for them; of the rest the socket's owner is told.
+    /// Give failures to the connections in their handshake that they concern. The rest are counted, and reported to the
+    /// socket's owner.
     fn pass_on(&mut self, troubles: &[Trouble]) {
         for trouble in troubles {
             let Trouble { destination, errno, is_remote, size, .. } = *trouble;
             let is_probe = errno == libc::EMSGSIZE && size > SMALLEST_MTU;
-            let is_told = !self.engine.is_server() && self.engine.note_unreachable(destination, errno, is_remote);
-            if !is_told && !is_remote && !is_probe {
-                self.complaints.note(trouble);
+            let is_given = !self.engine.is_server() && self.engine.note_unreachable(destination, errno, is_remote);
+            if !is_given && !is_remote && !is_probe {
+                self.send_failures.note(trouble);
             }
         }
     }
@@ -639,7 +646,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_attempt_whose_address_is_quoted_is_told_that_nobody_is_there() {
+    fn only_the_attempt_whose_address_is_quoted_fails() {
         let endpoint = endpoint(Io::Loop);
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let refused = closed();
@@ -655,10 +662,10 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_told_once_and_counted() {
+    fn what_cannot_be_sent_is_reported_once_and_counted() {
         let endpoint = endpoint(Io::Loop);
         let errno = libc::EINVAL;
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for count in 1..=100 {
             {
                 let mut state = endpoint.lock();
@@ -669,19 +676,19 @@ mod tests {
                     wtio_engine::OutgoingDatagram { destination, source: None, ecn: 0, segment_size: None, contents };
                 assert!(state.socket.as_mut().unwrap().send(&outgoing));
             }
-            told.extend(drive(&endpoint).into_iter().filter(|e| matches!(e, Event::SendFailed { .. })));
+            reported.extend(drive(&endpoint).into_iter().filter(|e| matches!(e, Event::SendFailed { .. })));
             assert_eq!(endpoint.send_failures(), [(errno, count)]);
         }
         let destination = "127.0.0.1:0".parse().unwrap();
-        assert_eq!(told, [Event::SendFailed { destination, errno, count: 1 }]);
+        assert_eq!(reported, [Event::SendFailed { destination, errno, count: 1 }]);
         // And again after a while.
         let mut later = Vec::new();
-        endpoint.lock().complaints.tell(Instant::now() + TELL_AGAIN, &mut later);
+        endpoint.lock().send_failures.report(Instant::now() + REPORT_AGAIN, &mut later);
         assert_eq!(later, [Event::SendFailed { destination, errno, count: 99 }]);
     }
 
     #[test]
-    fn a_probe_of_the_mtu_that_is_too_large_for_the_system_is_no_news() {
+    fn a_probe_of_the_mtu_that_is_too_large_for_the_system_is_not_reported() {
         let endpoint = endpoint(Io::Loop);
         let destination = "127.0.0.1:9".parse().unwrap();
         let trouble = |size| Trouble { destination, errno: libc::EMSGSIZE, is_remote: false, size, count: 1 };

@@ -5,9 +5,9 @@
 //! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While all endpoints are
 //! quiet, the guardian sleeps in `epoll` and costs nothing.
 //!
-//! An endpoint on which nothing waits is left alone, so that a thousand idle ones cost nothing beside a busy one. What
-//! could change that tells the guardian: `epoll` names the readable sockets, the timers are in order, and whoever uses
-//! the engine sends the endpoint's id through a channel, once until the guardian has looked again.
+//! An endpoint on which nothing waits is left alone, so that a thousand idle ones cost nothing beside a busy one. Three
+//! things make the guardian look again: `epoll` names the readable sockets, a timer is due, or the engine was used. Who
+//! uses it sends the endpoint's ID through a channel, once until the guardian has looked.
 //!
 //! An endpoint with [`Io::Thread`] has a thread of its own instead, which always receives and runs the timers. The loop
 //! still sends what it writes itself; what it leaves behind, the thread sends.
@@ -41,12 +41,14 @@ const QUIET: Duration = Duration::from_millis(50);
 const NAP: Duration = Duration::from_millis(500);
 
 struct Registry {
-    /// Not seen by the guardian yet, with their ids.
+    /// Endpoints that the guardian has not taken over yet, with their IDs.
     endpoints: Vec<(u64, Weak<Endpoint>)>,
     last_id: u64,
+    /// Started with the first endpoint that needs it.
     guardian: Option<Guardian>,
     /// Asked to end by [`shut_down`].
     is_ending: bool,
+    /// Threads of endpoints with [`Io::Thread`], and the far ends of their alarms.
     own_threads: Vec<(JoinHandle<()>, UnixStream)>,
 }
 
@@ -55,6 +57,7 @@ struct Guardian {
     /// The sockets it sleeps on, and the far end of its alarm.
     poller: Arc<Poller>,
     alarm: UnixStream,
+    /// Given to each endpoint, which sends its ID when it is used.
     touched: Sender<u64>,
 }
 
@@ -156,7 +159,7 @@ fn start_guardian() -> io::Result<Guardian> {
     let own = poller.clone();
     let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || {
         let mut round = Round::new(own, touches);
-        // A panic is a defect of ours in one round, and no reason to leave all endpoints of the process alone.
+        // A panic is a defect of ours in one round. The other endpoints of the process still need the guardian.
         while catch_unwind(AssertUnwindSafe(|| guard(&mut round))).is_err() {
             std::thread::sleep(NAP);
             round.start_over();
@@ -195,9 +198,11 @@ fn is_ending() -> bool {
 /// What the guardian remembers of an endpoint between two looks.
 struct Watched {
     endpoint: Weak<Endpoint>,
+    /// The loop's drives at that time. If there are more by now, the loop is not late.
     beats: u64,
     /// Since when something waits.
     waiting: Option<Instant>,
+    /// The loop was late, and has not driven since: what comes next does not wait for [`GRACE`] again.
     is_standing_in: bool,
     /// Not left alone: to be looked at in the next round.
     is_busy: bool,
@@ -210,6 +215,7 @@ struct Round {
     poller: Arc<Poller>,
     /// Endpoints that were left alone and were used since.
     touches: Receiver<u64>,
+    /// All of them, by ID.
     watched: HashMap<u64, Watched>,
     /// Those to look at in the next round.
     busy: Vec<u64>,
@@ -217,6 +223,7 @@ struct Round {
     timers: BTreeSet<(Instant, u64)>,
     /// When a counter last moved, or the guardian last stood in.
     active: Instant,
+    /// Memory for the poller's answers, kept between rounds.
     scratch: Vec<Ready>,
 }
 
@@ -275,19 +282,19 @@ impl Round {
     /// Look once at every endpoint on which something may wait.
     fn go(&mut self, now: Instant) {
         while let Ok(id) = self.touches.try_recv() {
-            self.rouse(id);
+            self.mark_busy(id);
         }
         // One more for the alarm.
         let limit = self.watched.len() + 1;
         let mut scratch = std::mem::take(&mut self.scratch);
         for id in self.poller.ready(&mut scratch, limit) {
-            self.rouse(id);
+            self.mark_busy(id);
         }
         self.scratch = scratch;
         while let Some(&(until, id)) = self.timers.first()
             && until < now
         {
-            self.rouse(id);
+            self.mark_busy(id);
         }
         let mut busy = std::mem::take(&mut self.busy);
         busy.retain(|&id| {
@@ -313,7 +320,7 @@ impl Round {
     }
 
     /// Look at an endpoint in the next round, if it is one of ours.
-    fn rouse(&mut self, id: u64) {
+    fn mark_busy(&mut self, id: u64) {
         let Some(one) = self.watched.get_mut(&id) else { return };
         if let Some(until) = one.until.take() {
             self.timers.remove(&(until, id));
@@ -380,7 +387,7 @@ impl Round {
             time = time.min(until.saturating_duration_since(now));
         }
         if self.poller.wait(time.max(TICK)) {
-            // The loop was woken by the same packet; give it its turn.
+            // The loop was woken by the same packet: let it drive first.
             std::thread::sleep(GRACE);
         }
     }
@@ -504,7 +511,7 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let to = silent.local_addr().unwrap();
         one(&endpoints).act(None, |engine, now| engine.connect(now, to, "localhost", &trust)).0.unwrap();
-        // Its output waits for the end of the loop's turn.
+        // Its output waits for the end of the loop's iteration.
         round.go(now);
         round.go(now);
         assert_eq!(round.busy, [ID]);

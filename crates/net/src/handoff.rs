@@ -35,8 +35,8 @@ impl Handoff {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The loop was woken through the pipe. Call after emptying the pipe and before taking the events.
-    pub(crate) fn hear(&self) {
+    /// The loop was woken through the pipe: clear the flag. Call after emptying the pipe and before taking the events.
+    pub(crate) fn clear(&self) {
         self.signalled.swap(false, Ordering::AcqRel);
     }
 
@@ -70,34 +70,34 @@ mod model {
     /// The engine's events behind its mutex, and the pipe as a counter of bytes.
     struct World {
         handoff: Handoff,
-        news: Mutex<u32>,
+        events: Mutex<u32>,
         pipe: AtomicU64,
     }
 
     impl World {
-        fn take_news(&self) -> u32 {
-            std::mem::take(&mut *self.news.lock().unwrap())
+        fn take_events(&self) -> u32 {
+            std::mem::take(&mut *self.events.lock().unwrap())
         }
 
         /// A drive for any other reason than the pipe.
         fn flush(&self) -> u32 {
             self.handoff.beat();
-            self.take_news()
+            self.take_events()
         }
 
         /// One iteration of a loop that watches the pipe.
-        fn turn(&self) -> u32 {
+        fn iterate(&self) -> u32 {
             if self.pipe.load(Ordering::Acquire) == 0 {
                 return 0;
             }
             self.pipe.swap(0, Ordering::AcqRel);
-            self.handoff.hear();
+            self.handoff.clear();
             self.handoff.beat();
-            self.take_news()
+            self.take_events()
         }
 
         fn guard(&self) {
-            *self.news.lock().unwrap() += 1;
+            *self.events.lock().unwrap() += 1;
             if self.handoff.signal() {
                 let before = self.pipe.fetch_add(1, Ordering::AcqRel);
                 assert_eq!(before, 0, "a second wake-up");
@@ -106,9 +106,9 @@ mod model {
     }
 
     #[test]
-    fn no_news_is_left_without_a_wake_up_and_no_wake_up_without_an_end() {
+    fn no_event_is_left_without_a_wake_up_and_every_wake_up_is_taken() {
         loom::model(|| {
-            let world = Arc::new(World { handoff: Handoff::new(), news: Mutex::new(0), pipe: AtomicU64::new(0) });
+            let world = Arc::new(World { handoff: Handoff::new(), events: Mutex::new(0), pipe: AtomicU64::new(0) });
             let guardian = {
                 let world = world.clone();
                 thread::spawn(move || {
@@ -117,15 +117,15 @@ mod model {
                     }
                 })
             };
-            let mut taken = world.turn() + world.flush() + world.turn();
+            let mut taken = world.iterate() + world.flush() + world.iterate();
             guardian.join().unwrap();
-            assert!(taken == 3 || world.pipe.load(Ordering::Acquire) == 1, "news without a wake-up");
-            taken += world.turn();
+            assert!(taken == 3 || world.pipe.load(Ordering::Acquire) == 1, "events without a wake-up");
+            taken += world.iterate();
             assert_eq!(taken, 3);
             assert_eq!(world.pipe.load(Ordering::Acquire), 0);
             // And the next events wake it again.
             world.guard();
-            assert_eq!(world.turn(), 1);
+            assert_eq!(world.iterate(), 1);
         });
     }
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// Token of alarms, and of sockets that need not be told apart.
+/// Token of alarms, and of the only socket of a poller.
 pub(crate) const NAMELESS: u64 = 0;
 
 /// An epoll instance. Closing a socket removes it, because it has no second descriptor (which would also keep its
@@ -42,7 +42,7 @@ impl Poller {
         Ok(add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?)
     }
 
-    /// Begin or stop watching a socket also for room to send.
+    /// Begin or stop watching a socket for room to send, beside packets to receive.
     pub(crate) fn want_room(&self, source: BorrowedFd<'_>, wants: bool) -> io::Result<()> {
         use rustix::event::epoll::{EventData, EventFlags, modify};
         let flags = if wants { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
@@ -110,7 +110,7 @@ impl Poller {
 }
 
 impl Poller {
-    /// Silence the alarm.
+    /// Empty the alarm's stream, so that it wakes nobody until it is written to again.
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 16];
         let _ = (&self.alarm).read(&mut bytes);

@@ -84,9 +84,9 @@ impl Sending {
         skip: usize,
         raw: &mut impl FnMut(&Transmit<'_>) -> io::Result<()>,
     ) -> bool {
-        for (number, packet) in outgoing.contents.chunks(size).enumerate().skip(skip) {
+        for (index, packet) in outgoing.contents.chunks(size).enumerate().skip(skip) {
             if self.send_one(outgoing, packet, raw).is_none() {
-                self.left = number;
+                self.left = index;
                 return false;
             }
         }

@@ -27,7 +27,7 @@ const BATCH: usize = 8;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
 /// ICMP errors kept until they are taken.
-const HEARD: usize = 64;
+const NETWORK_ERRORS: usize = 64;
 
 /// Facts about a received datagram.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +54,12 @@ struct Plug {
     state: UdpSocketState,
     /// Datagrams that the kernel accepts in one send call.
     segments: usize,
-    /// The system reports ICMP errors.
-    hears_errors: bool,
-    /// The error queue was read.
-    has_heard: bool,
-    /// What was in it: the destination of a packet, and the errno. At most [`HEARD`].
-    heard: Vec<(SocketAddr, i32)>,
+    /// Whether the system was asked to report ICMP errors in the error queue.
+    reports_errors: bool,
+    /// Whether the error queue was read and found not to be empty. Cleared by [`UdpEndpoint::take_has_read_errors`].
+    has_read_errors: bool,
+    /// What the network reported: the destination of a packet, and the errno. At most [`NETWORK_ERRORS`].
+    network_errors: Vec<(SocketAddr, i32)>,
 }
 
 impl std::fmt::Debug for UdpEndpoint {
@@ -69,12 +69,12 @@ impl std::fmt::Debug for UdpEndpoint {
 }
 
 impl UdpEndpoint {
-    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `hears_errors`, failures include those that
+    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `reports_errors`, failures include those that
     /// the network reports (ICMP).
     ///
     /// # Errors
     /// Those of the system: address in use, not available, no permission.
-    pub fn bind(address: SocketAddr, dual_stack: bool, hears_errors: bool) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, dual_stack: bool, reports_errors: bool) -> io::Result<Self> {
         keep_heap();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -87,12 +87,19 @@ impl UdpEndpoint {
         let socket = UdpSocket::from(socket);
         let state = state_of(&socket)?;
         // Without these reports, a connection only notices that nobody answers.
-        let hears_errors = cfg!(target_os = "linux")
-            && hears_errors
+        let reports_errors = cfg!(target_os = "linux")
+            && reports_errors
             && state.enable_transport_errors(UdpSockRef::from(&socket)).is_ok();
         let segments = state.max_gso_segments();
         Ok(Self {
-            socket: Plug { socket, state, segments, hears_errors, has_heard: false, heard: Vec::new() },
+            socket: Plug {
+                socket,
+                state,
+                segments,
+                reports_errors,
+                has_read_errors: false,
+                network_errors: Vec::new(),
+            },
             buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(),
             packets: Packets::default(),
             sending: Sending::default(),
@@ -133,20 +140,20 @@ impl UdpEndpoint {
 
     /// Whether there are failures to take.
     pub(crate) fn has_troubles(&self) -> bool {
-        self.sending.has_troubles() || !self.socket.heard.is_empty()
+        self.sending.has_troubles() || !self.socket.network_errors.is_empty()
     }
 
     /// Failures since the last call.
     pub(crate) fn take_troubles(&mut self) -> Vec<Trouble> {
-        for (destination, errno) in self.socket.heard.drain(..) {
+        for (destination, errno) in self.socket.network_errors.drain(..) {
             self.sending.note(destination, errno, true, 0);
         }
         self.sending.take_troubles()
     }
 
     /// Whether the error queue was read since the last call.
-    pub(crate) fn take_has_heard(&mut self) -> bool {
-        std::mem::take(&mut self.socket.has_heard)
+    pub(crate) fn take_has_read_errors(&mut self) -> bool {
+        std::mem::take(&mut self.socket.has_read_errors)
     }
 
     /// Receive one batch and hand out each datagram.
@@ -158,7 +165,7 @@ impl UdpEndpoint {
                 Ok(count) => count,
                 // There is nothing, or an ICMP error came first; the batch is empty either way.
                 Err(_) => {
-                    self.socket.hear_errors();
+                    self.socket.read_errors();
                     return;
                 }
             }
@@ -195,10 +202,10 @@ impl Plug {
         self.amend(transmit, result)
     }
 
-    /// Handle a packet that did not leave.
+    /// Handle a packet that was not sent.
     #[cold]
     fn amend(&mut self, transmit: &Transmit<'_>, mut result: io::Result<()>) -> io::Result<()> {
-        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) && self.hear_errors() {
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) && self.read_errors() {
             // The error was about an earlier packet; this one has not been tried.
             result = self.state.try_send(UdpSockRef::from(&self.socket), transmit);
         }
@@ -213,20 +220,20 @@ impl Plug {
     }
 
     /// Read the socket's error queue. Returns whether the network has reported an error.
-    fn hear_errors(&mut self) -> bool {
-        let mut has_news = false;
+    fn read_errors(&mut self) -> bool {
+        let mut has_errors = false;
         #[cfg(target_os = "linux")]
-        if self.hears_errors {
-            let heard = &mut self.heard;
+        if self.reports_errors {
+            let network_errors = &mut self.network_errors;
             let count = crate::icmp::read_errors(&self.socket, |destination, errno| {
-                has_news = true;
-                if heard.len() < HEARD {
-                    heard.push((destination, errno));
+                has_errors = true;
+                if network_errors.len() < NETWORK_ERRORS {
+                    network_errors.push((destination, errno));
                 }
             });
-            self.has_heard |= count > 0;
+            self.has_read_errors |= count > 0;
         }
-        has_news
+        has_errors
     }
 }
 
@@ -272,8 +279,8 @@ mod tests {
 
     const PACKET: usize = 1200;
 
-    fn endpoint(hears_errors: bool) -> UdpEndpoint {
-        UdpEndpoint::bind("127.0.0.1:0".parse().unwrap(), false, hears_errors).unwrap()
+    fn endpoint(reports_errors: bool) -> UdpEndpoint {
+        UdpEndpoint::bind("127.0.0.1:0".parse().unwrap(), false, reports_errors).unwrap()
     }
 
     fn send(from: &mut UdpEndpoint, destination: SocketAddr, contents: &[u8]) -> bool {
@@ -334,8 +341,8 @@ mod tests {
         let troubles = from.take_troubles();
         assert_eq!(troubles.len(), 1);
         assert_eq!((troubles[0].destination, troubles[0].is_remote), (closed, true));
-        assert!(from.take_has_heard());
-        assert!(!from.take_has_heard());
+        assert!(from.take_has_read_errors());
+        assert!(!from.take_has_read_errors());
     }
 
     #[test]

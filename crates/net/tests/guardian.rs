@@ -69,7 +69,7 @@ fn server_left_alone(io: Io) -> (Side, u64) {
         assert!(start.elapsed() < PATIENCE, "nobody acknowledged for the server");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The news is kept for the loop that comes back.
+    // The events are kept for the loop that comes back.
     server.drive();
     assert!(server.seen(|e| matches!(e, Event::Stream { .. })));
     let late = server.endpoint.late();
@@ -107,6 +107,6 @@ fn a_guardian_that_met_a_panic_goes_on_with_the_others() {
     }
     let (_server, late) = server_left_alone(Io::Loop);
     assert!(late >= 1);
-    let told = failed.endpoint.drive(false, None, &mut Vec::new()).unwrap_err();
-    assert!(told.0.contains("sabotage"), "{told:?}");
+    let panicked = failed.endpoint.drive(false, None, &mut Vec::new()).unwrap_err();
+    assert!(panicked.0.contains("sabotage"), "{panicked:?}");
 }

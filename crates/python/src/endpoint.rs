@@ -137,7 +137,7 @@ impl Endpoint {
     }
 
     fn hear(&self) {
-        self.shared.endpoint.hear();
+        self.shared.endpoint.clear_wake_up();
     }
 
     fn flush(&self) {
