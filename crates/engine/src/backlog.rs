@@ -21,7 +21,7 @@ pub(crate) struct Backlog {
     pub(crate) schedule: Schedule,
     /// Streams somebody waits to write to, each once: those with a `write_interest`, and some that have lost it since.
     writers: Vec<u64>,
-    /// Streams with a held reset, in turn. Bounded by the streams of the connection, as `writers` is.
+    /// Streams with a held reset, the one tried longest ago first. As `writers`, bounded by the connection's streams.
     pub(crate) held: VecDeque<u64>,
     /// Sum of the queues of all streams.
     bytes: usize,

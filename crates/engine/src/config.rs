@@ -1,4 +1,4 @@
-//! What an engine can be told. Every value comes from Python, where its default is documented.
+//! The options of an engine. Every value comes from Python (`config.py`), which documents and checks it.
 
 use std::time::Duration;
 

@@ -30,15 +30,15 @@ use crate::{
 
 /// Datagrams below this size are copied, so that they do not keep a whole receive buffer alive.
 const COPY_BELOW: usize = 4096;
-/// Held resets tried again after each packet.
-const HELD_PER_TURN: usize = 64;
+/// Held resets tried again after each packet. If there are more, the next packet goes on.
+const HELD_PER_PASS: usize = 64;
 
 /// What is kept of one connection.
 pub(crate) struct Connection {
     pub(crate) id: u64,
     pub(crate) core: Core,
     /// All streams that the engine remembers: open ones, and those that somebody above still refers to or whose ledger
-    /// lacks a final size. Boxed, for most of a table's slots are empty. The core's limits of streams bound it.
+    /// lacks a final size. Boxed, because most of a table's slots are empty. Bounded by the core's limits of streams.
     pub(crate) streams: FxHashMap<u64, Box<Stream>>,
     pub(crate) sessions: Sessions,
     backlog: Backlog,
@@ -300,7 +300,7 @@ impl<'a> ConnectionMut<'a> {
         }
     }
 
-    /// Let go of a stream of the peer that was reset before it showed whose it is. Our half goes too.
+    /// Forget a stream of the peer that was reset before its header named a session. Our half is reset, too.
     fn abandon(&mut self, stream_id: u64, code: u64) {
         let connection = &mut *self.connection;
         let Some(stream) = connection.streams.get_mut(&stream_id) else { return };
@@ -332,7 +332,7 @@ impl<'a> ConnectionMut<'a> {
         self.forget_if_done(stream_id);
     }
 
-    /// Let whoever waits until all finished streams of the session are acknowledged go on, if they are.
+    /// Report that all finished streams of the session are acknowledged, if they are and somebody waits for it.
     fn note_session_acked(&mut self, session_id: u64) {
         if !self.connection.sessions.get(session_id).is_some_and(|session| session.acked_interest)
             || self.count_unacked(session_id) > 0
@@ -345,7 +345,7 @@ impl<'a> ConnectionMut<'a> {
         }
     }
 
-    /// Streams whose acknowledged prefix grew: held resets may go, waiters may wake.
+    /// Streams whose acknowledged prefix grew: send held resets, wake waiters.
     fn note_acknowledged(&mut self) {
         let mut advanced = std::mem::take(&mut self.connection.advanced);
         self.connection.core.take_advanced(&mut advanced);
@@ -359,7 +359,7 @@ impl<'a> ConnectionMut<'a> {
         }
         self.connection.advanced = advanced;
         // Resets that were acknowledged made room for others, and headers that were queued are with the core.
-        for _ in 0..self.connection.backlog.held.len().min(HELD_PER_TURN) {
+        for _ in 0..self.connection.backlog.held.len().min(HELD_PER_PASS) {
             let Some(stream_id) = self.connection.backlog.held.pop_front() else { break };
             if self.send_held(stream_id) {
                 self.connection.backlog.held.push_back(stream_id);
@@ -603,7 +603,7 @@ impl<'a> ConnectionMut<'a> {
         self.connection.core.streams()
     }
 
-    /// Numbers of a stream for diagnostics.
+    /// Figures of a stream for diagnostics.
     #[must_use]
     pub fn stream_stats(&self, stream_id: u64) -> Option<StreamStats> {
         let core = &self.connection.core;
@@ -613,7 +613,7 @@ impl<'a> ConnectionMut<'a> {
 
     // ---------------------------------------------------------------- flushing
 
-    /// Hand queued bytes to the core: every stream in turn, a quantum each, until the core takes no more.
+    /// Give queued bytes to the core: a quantum of each stream in the order of service, until the core takes no more.
     pub(crate) fn flush(&mut self) {
         if !self.connection.is_closed {
             self.flush_datagrams();
@@ -625,7 +625,7 @@ impl<'a> ConnectionMut<'a> {
         }
     }
 
-    /// After packets left: writers whose queue has room again.
+    /// After packets were sent: wake writers whose queue has room again.
     pub(crate) fn wake_writers(&mut self) {
         let Connection { id, core, streams, sessions, backlog, .. } = &mut *self.connection;
         if backlog.has_writers() {
@@ -866,7 +866,7 @@ impl<'a> ConnectionMut<'a> {
         self.connection.core.wants_transmit = true;
     }
 
-    /// What is known of the connection by now, for people.
+    /// What is known of the connection by now, for reports.
     pub fn facts(&mut self) -> ConnectionFacts {
         let connection = &mut *self.connection;
         let mut facts = connection.core.facts();

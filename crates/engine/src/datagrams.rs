@@ -89,12 +89,12 @@ impl Outgoing {
         Self { queue: VecDeque::new(), bytes: 0, most, age: age.unwrap_or(Duration::MAX) }
     }
 
-    /// Largest number of bytes that may wait, heads included; none of more than that can be sent.
+    /// Most bytes that may wait, heads included. A larger datagram cannot be sent.
     pub(crate) fn most(&self) -> usize {
         self.most
     }
 
-    /// Queue a datagram; the oldest go for it where there is no room. `note` is told of what becomes of any.
+    /// Queue a datagram. If there is no room, the oldest are dropped for it, and `note` is called for each.
     #[inline]
     pub(crate) fn push(&mut self, now: Instant, session_id: u64, data: Bytes, mut note: impl FnMut(u64, Fate)) {
         self.bytes += data.len();

@@ -1,4 +1,4 @@
-//! The engine: all connections that share one UDP socket, real or simulated; whose turn it is among them, their timers, and
+//! The engine: all connections that share one UDP socket, real or simulated; which of them is served next, their timers, and
 //! the events that nobody has taken yet.
 
 use std::{
@@ -25,9 +25,9 @@ use crate::{
 
 /// Room for the address-validation and reset answers of an endpoint that a full socket may hold back.
 const ANSWER_LIMIT: usize = 1024;
-/// Bursts one connection may send before the next has its turn.
-const BURSTS_PER_TURN: usize = 8;
-/// Timers that may lie about, set anew since, apart from two for each connection.
+/// Bursts one connection may send before the next one is served.
+const BURSTS_PER_CONNECTION: usize = 8;
+/// Outdated timers that may be kept before they are swept out, apart from two for each connection.
 const SPARE_TIMERS: usize = 64;
 
 /// UDP payload on its way out: one datagram, or several of `segment_size` for the kernel to cut.
@@ -63,22 +63,23 @@ struct Held {
 pub struct Engine {
     endpoint: Endpoint,
     options: Options,
-    /// By ID. Boxed, for most of a table's slots are empty. Bounded by [`Options::max_connections`] for a server.
+    /// By ID. Boxed, because most of a table's slots are empty. Bounded by [`Options::max_connections`] for a server.
     connections: FxHashMap<u64, Box<Connection>>,
     next_id: u64,
-    /// Connections with something to do, in turn, each once ([`Connection::is_listed`]).
+    /// Connections with something to do, first come, first served; each once ([`Connection::is_listed`]).
     listed: VecDeque<u64>,
-    /// When connections want to be looked at, the earliest first, those included that were set anew since.
+    /// When connections have a timer due, the earliest first. Outdated entries stay until they are due or swept out: a
+    /// heap cannot move one. An entry counts only if it equals [`Connection::timer`].
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
-    /// What leaves before anything else. Bounded by ANSWER_LIMIT and one burst that the socket refused.
+    /// Sent before anything else. Bounded by ANSWER_LIMIT and one burst that the socket refused.
     answers: VecDeque<Held>,
-    /// Packets that are being made.
+    /// Packets that are being made; kept for its memory.
     buffer: Vec<u8>,
     events: Untaken,
     is_server: bool,
-    /// New connections are turned away.
+    /// New connections are refused, because the server is closing.
     is_refusing: bool,
-    /// A connection has died down since the owner asked last.
+    /// A connection is drained (RFC 9000, section 10.2) since the owner asked last.
     has_drained: bool,
 }
 
@@ -158,7 +159,7 @@ impl Engine {
         id
     }
 
-    /// A connection has something to do.
+    /// Put a connection on the list of those with something to do.
     fn list(&mut self, id: u64) {
         if let Some(connection) = self.connections.get_mut(&id)
             && !std::mem::replace(&mut connection.is_listed, true)
@@ -167,7 +168,7 @@ impl Engine {
         }
     }
 
-    /// Take over what the core of a connection reports, and have it looked at.
+    /// Take over what the core of a connection reports, and list it.
     #[inline]
     fn poll_events(&mut self, now: Instant, id: u64) {
         if let Some(mut connection) = self.connection(now, id) {
@@ -182,7 +183,7 @@ impl Engine {
         !self.listed.is_empty() || !self.answers.is_empty() || !self.events.list.is_empty()
     }
 
-    /// Whether packets want to leave (or may: a connection was touched).
+    /// Whether there may be packets to send: a connection was touched.
     #[must_use]
     pub fn has_output(&self) -> bool {
         !self.listed.is_empty() || !self.answers.is_empty()
@@ -194,7 +195,7 @@ impl Engine {
         !self.events.list.is_empty()
     }
 
-    /// Whether a connection has died down since the last call, which makes no event.
+    /// Whether a connection is drained since the last call. That makes no event.
     pub fn take_drained(&mut self) -> bool {
         std::mem::take(&mut self.has_drained)
     }
@@ -225,9 +226,9 @@ impl Engine {
             let mut connection = ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed);
             self.endpoint.settle(connection.core());
             connection.poll_events();
-            let mut turn = BURSTS_PER_TURN;
+            let mut left = BURSTS_PER_CONNECTION;
             let mut is_idle = false;
-            while turn > 0 && bursts > 0 {
+            while left > 0 && bursts > 0 {
                 connection.flush();
                 let burst = match connection.core().transmit(now, segments, largest, &mut self.buffer) {
                     Transmit::Burst(burst) => burst,
@@ -237,7 +238,7 @@ impl Engine {
                         break;
                     }
                 };
-                turn -= 1;
+                left -= 1;
                 bursts -= 1;
                 if !send(&OutgoingDatagram::new(&burst, &self.buffer)) {
                     let contents = self.buffer[..burst.size].to_vec();
@@ -277,7 +278,7 @@ impl Engine {
         true
     }
 
-    /// Drop timers that were set anew since, before they outnumber the connections: each packet moves one.
+    /// Drop outdated timers before they outnumber the connections: each packet sets one anew.
     fn sweep_timers(&mut self) {
         if self.timers.len() > 2 * self.connections.len() + SPARE_TIMERS {
             self.timers.retain(|Reverse((at, id))| {
@@ -343,8 +344,8 @@ impl Engine {
     }
 
     /// What was sent to `remote` cannot be delivered, says the system or (`is_remote`) the network. Reports
-    /// [`Event::Unreachable`] for those of our connections that have just begun and heard nothing from there; an established
-    /// one goes on, for what fails now may work again. Whether there was one.
+    /// [`Event::Unreachable`] for connections in their handshake that have received nothing from there yet. An established
+    /// one goes on: what fails now may work again. Returns whether there was one.
     pub fn note_unreachable(&mut self, remote: SocketAddr, errno: i32, is_remote: bool) -> bool {
         let mut is_ours = false;
         for connection in self.connections.values() {
@@ -379,7 +380,7 @@ impl Engine {
         drop(connections);
     }
 
-    /// Turn away new connections from now on.
+    /// Refuse new connections from now on.
     pub fn refuse_new(&mut self) {
         self.is_refusing = true;
     }

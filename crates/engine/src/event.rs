@@ -25,11 +25,11 @@ pub enum CloseCause {
     Local,
     /// No common QUIC version.
     Version,
-    /// The server turned the connection away.
+    /// The server refused the connection (CONNECTION_REFUSED).
     Refused,
 }
 
-/// What is known of a connection, for people: at any time, and once more when it ends.
+/// What is known of a connection, for reports: at any time, and once more when it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionFacts {
     /// The peer's address.
@@ -135,21 +135,22 @@ pub enum Event {
     StreamsBlocked { connection: u64, session: u64, bidirectional: bool, limit: u64 },
 }
 
-/// Events that may lie about before they are merged. Twice as many as are left after that may, too, so that merging costs
-/// each event a constant time.
+/// Events that may wait before they are merged, apart from twice as many as the last merge left. So merging costs each
+/// event a constant time.
 const MERGED_ABOVE: usize = 1024;
 
 /// Events that nobody has taken yet, in order. While a loop is late, or never comes back, a peer goes on sending.
 ///
 /// What it can cause again and again is merged: of announcements for one session and of datagrams for sessions that nobody
 /// knows, one event is left for each kind. What is left then is bounded elsewhere: one of each kind for a stream or a
-/// waiter, and the peer has no more streams than its credit allows; four for a connection, and new ones are turned away
-/// while as many as there may be were not looked at.
+/// waiter, and the peer has no more streams than its credit allows; four for a connection, and new ones are refused while
+/// as many as may be open are still in this list.
 #[derive(Debug, Default)]
 pub(crate) struct Untaken {
     pub(crate) list: Vec<Event>,
     /// Connections of peers among them.
     incoming: usize,
+    /// Length of the list after the last merge.
     merged_to: usize,
 }
 
@@ -176,13 +177,13 @@ impl Untaken {
         }
     }
 
-    /// Connections of peers that nobody was told of.
+    /// Connections of peers whose event was not taken yet.
     pub(crate) fn incoming(&self) -> usize {
         self.incoming
     }
 }
 
-/// What tells apart events of which one is as good as many: kind, connection, session, direction.
+/// Two events of the same likeness say no more than the later one: kind, connection, session or stream, direction.
 type Likeness = (u8, u64, u64, bool);
 
 /// Leave one of those events that say the same, in the place of the first of them.
@@ -237,8 +238,8 @@ impl Event {
         })
     }
 
-    /// Say what a later event of the same likeness says, too. Limits only grow; and an id that nobody has asked for is
-    /// above all that were, so of several the largest shows it.
+    /// Take over what a later event of the same likeness says. Limits only grow. Of session IDs the largest is kept: one
+    /// that breaks the rules is above all that were requested.
     fn outdo(&mut self, later: Self) {
         match (self, later) {
             (

@@ -1,4 +1,4 @@
-//! The head of a peer's stream, which tells WebTransport data streams from all others.
+//! The head of a peer's stream, which distinguishes WebTransport data streams from all others.
 
 use crate::varint;
 
@@ -12,7 +12,7 @@ pub(crate) const HEADER_LIMIT: usize = 16;
 /// What the first bytes of a stream say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// Not enough bytes to tell.
+    /// Not enough bytes to decide.
     Incomplete,
     /// A data stream of this session; its payload begins after `length` bytes.
     Data { session: u64, length: usize },

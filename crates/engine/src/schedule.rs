@@ -4,11 +4,12 @@
 //! within it the stream. So a session with many streams gets no more than one with a single stream. Any fixed order, by ID
 //! or by age, starves somebody as soon as the credit that comes back is worth less than one round of all streams.
 //!
-//! This module knows nothing of bytes, credit or the QUIC core. It is told which streams wait and which were served.
+//! This module knows nothing of bytes, credit or the QUIC core. Its owner lists the streams that wait, and notes which were
+//! served.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// When a session or a stream was last served, in services of the whole connection. What never was comes first.
+/// When a session or a stream was last served, counted in services of the whole connection. 0, never, comes first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Served(u64);
 

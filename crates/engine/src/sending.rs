@@ -2,7 +2,7 @@
 //! session's ledger, events.
 //!
 //! It can look at the receiving half and cannot change it. In which order streams are flushed is decided by the
-//! [`Schedule`](crate::schedule::Schedule); how many bytes one of them gives to the core in its turn is decided here.
+//! [`Schedule`](crate::schedule::Schedule); how many bytes one of them gives to the core at a time is decided here.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::{
     stream::{Life, ReceivingHalf, SendState, SendingHalf},
 };
 
-/// Bytes one stream may hand to the core before the next stream has its turn.
+/// Bytes one stream may give to the core before the next stream is served.
 const QUANTUM: usize = 64 * 1024;
 /// Pieces below this size are copied, so that they do not keep all of what a writer gave alive.
 const COPY_BELOW: usize = 4096;
@@ -116,7 +116,7 @@ impl Sending<'_> {
         is_reset
     }
 
-    /// Ask for [`Event::Writable`]. False: look again at once.
+    /// Ask for [`Event::Writable`]. False: this half is closed, so try again at once.
     pub fn want_write(&mut self) -> bool {
         // There may be room by now, which is looked for after packets were sent.
         self.core.wants_transmit = true;
@@ -291,7 +291,7 @@ impl Sending<'_> {
             return;
         }
         let (_, acked) = self.core.progress(self.stream_id);
-        // With the end given, the core's own event tells when that too is acknowledged.
+        // After `finish`, the core's own event reports that everything with the end is acknowledged.
         if self.half.state == SendState::Open && self.half.is_acked(acked) {
             self.half.acked_interest = false;
             self.events.push(Event::Acked { connection: self.connection_id, stream: self.stream_id });
@@ -319,8 +319,8 @@ impl Sending<'_> {
         self.backlog.list(self.stream_id, self.half, self.life, self.sessions);
     }
 
-    /// The stream's turn has come: hand queued bytes to the core, a quantum at most, as far as it takes them and the
-    /// session's credit lets them go.
+    /// Serve the stream: give queued bytes to the core, a quantum at most, as far as it takes them and the session's credit
+    /// goes.
     pub(crate) fn flush(&mut self) {
         self.half.is_listed = false;
         let pushed = self.half.pushed;

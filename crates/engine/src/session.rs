@@ -30,7 +30,7 @@ pub struct SessionLimits {
     pub receive_streams: [u64; 2],
     /// Bytes of received datagrams kept for the application; the oldest are dropped.
     pub datagram_buffer: usize,
-    /// Number of received datagrams kept.
+    /// Received datagrams kept, beside the bound in bytes.
     pub datagram_count: usize,
 }
 
@@ -59,9 +59,9 @@ pub(crate) struct Session {
     pub(crate) served: Served,
     /// Payload bytes given to the core.
     sent: u64,
-    /// Limit at which the peer was told that data waits.
+    /// Limit for which WT_DATA_BLOCKED was reported last, so that it is reported once.
     blocked_at: Option<u64>,
-    /// Limits at which the peer was told that streams wait.
+    /// Limits for which WT_STREAMS_BLOCKED was reported last.
     streams_blocked_at: [Option<u64>; 2],
     /// Payload bytes of the peer's, up to the highest offset or final size of each stream.
     arrived: u64,
@@ -104,7 +104,7 @@ impl Session {
         self.sent += bytes;
     }
 
-    /// Note that data waits for the peer's limit; the limit when the peer should be told.
+    /// Note that data waits for the peer's limit. Returns the limit if that is to be reported to the peer.
     pub(crate) fn note_blocked(&mut self) -> Option<u64> {
         let limit = self.limits.send_limit;
         (self.blocked_at.replace(limit) != Some(limit)).then_some(limit)
@@ -120,7 +120,7 @@ impl Session {
         self.opened[direction] += 1;
     }
 
-    /// Note that streams of `direction` wait for the peer's limit; the limit when the peer should be told.
+    /// Note that streams of `direction` wait for the peer's limit. Returns the limit if that is to be reported to the peer.
     pub(crate) fn note_streams_blocked(&mut self, direction: usize) -> Option<u64> {
         let limit = self.limits.send_streams[direction];
         (self.streams_blocked_at[direction].replace(limit) != Some(limit)).then_some(limit)
@@ -213,7 +213,7 @@ struct EarlyLedger {
     bytes: u64,
 }
 
-/// What the peer has to be told of a session that was registered just now, because streams came before.
+/// What has to be sent to the peer of a session that was registered just now, because its streams came before.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Registration {
     /// It broke a limit.
@@ -233,7 +233,7 @@ pub(crate) struct Sessions {
     ended: FxHashMap<u64, u64>,
     /// The keys of `ended`, the oldest first.
     ended_order: VecDeque<u64>,
-    /// Streams that were turned away before their session was registered: its flow control has to count them. Bounded by
+    /// Streams that were refused before their session was registered: its flow control has to count them. Bounded by
     /// EARLY_LEDGERS.
     early: FxHashMap<u64, EarlyLedger>,
     members: Members,

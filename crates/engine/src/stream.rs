@@ -96,7 +96,7 @@ pub enum ReadOutcome {
     OverLimit,
 }
 
-/// Numbers for diagnostics. Byte counts are payload; times are on the engine's clock.
+/// Figures for diagnostics. Byte counts are payload; times are on the engine's clock.
 #[derive(Debug, Clone, Copy)]
 #[allow(missing_docs)]
 pub struct StreamStats {
@@ -182,7 +182,7 @@ impl Stream {
         }
     }
 
-    /// Numbers for diagnostics. `received` and `progress` (sent, acknowledged) are the core's offsets, headers included.
+    /// Figures for diagnostics. `received` and `progress` (sent, acknowledged) are the core's offsets, headers included.
     pub(crate) fn stats(&self, now: Instant, received: u64, progress: (u64, u64)) -> StreamStats {
         let Self { life, receiving, sending } = self;
         let pulled = receiving.read + receiving.buffer.len() as u64;

@@ -187,7 +187,7 @@ fn a_client_that_moves_to_a_path_that_drops_marked_packets_goes_on() {
                 pair.addresses[CLIENT] = address.parse().unwrap();
                 pair.marks = marks;
                 let start = pair.now;
-                // The server cannot know before it hears of the client.
+                // The server cannot know before the client's first packet.
                 pair.engines[CLIENT].send_datagram(pair.now, pair.ids[CLIENT], SESSION, b"from elsewhere");
                 for side in [first, 1 - first] {
                     assert_eq!(pair.transfer(side, stream, &data), data);

@@ -11,7 +11,7 @@ use wtio_engine::{
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
 };
 
-/// Far more than a turn of the loop brings, and far less than what is sent here.
+/// Far more than an iteration of the loop brings, and far less than what is sent here.
 const FEW: usize = 4096;
 
 /// Let both sides speak for a while; the events of the server stay where they are.
@@ -56,7 +56,7 @@ fn datagrams_for_sessions_that_nobody_knows_leave_one_event() {
     }
     let events = events_of(&mut pair);
     assert!(events.len() < FEW, "{} events for {sent} datagrams", events.len());
-    assert!(events.iter().any(|e| matches!(e, Event::DatagramId { session: 400, .. })), "the largest id is told");
+    assert!(events.iter().any(|e| matches!(e, Event::DatagramId { session: 400, .. })), "the largest ID is reported");
 }
 
 #[test]

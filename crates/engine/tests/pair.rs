@@ -60,7 +60,9 @@ fn stop_sending_ends_the_writer_with_the_code() {
     pair.run_until("the stream arrives", |p| p.incoming(SERVER) == [stream]);
     assert!(pair.engines[SERVER].stop(pair.now, server, stream, 77));
     assert!(!pair.engines[SERVER].stop(pair.now, server, stream, 78), "a second stop is a no-op");
-    pair.run_until("the writer is told", |p| p.engines[CLIENT].send_state(client, stream) == SendState::Stopped(77));
+    pair.run_until("the writer learns of it", |p| {
+        p.engines[CLIENT].send_state(client, stream) == SendState::Stopped(77)
+    });
     assert_eq!(pair.engines[CLIENT].write(client, stream, b"more"), None);
 }
 
@@ -308,7 +310,7 @@ fn a_handle_kept_from_a_gone_connection_does_not_hurt_the_next_one() {
     pair.run_until("the connection is gone", |p| {
         p.engines[SERVER].connection_count() == 0 && p.engines[CLIENT].connection_count() == 0
     });
-    // The core reuses the number of the connection; a stream of the old one is still held.
+    // The core reuses the index of the connection; a stream of the old one is still held.
     pair.events = [Vec::new(), Vec::new()];
     let trust = ClientTls::new(Trust::Insecure, None).unwrap();
     let address = pair.addresses[SERVER];

@@ -166,7 +166,7 @@ impl Life {
     }
 
     /// Take over what the engines report, as the layers above would.
-    fn hear(&mut self) {
+    fn take_events(&mut self) {
         for side in [CLIENT, SERVER] {
             let other = 1 - side;
             let id = self.pair.ids[other];
@@ -185,7 +185,7 @@ impl Life {
                     Event::StreamsDue { bidirectional, limit, .. } => {
                         self.pair.engines[other].set_send_streams(id, SESSION, bidirectional, limit);
                     }
-                    Event::CreditExceeded { .. } => panic!("side {side} is told that its peer broke a limit"),
+                    Event::CreditExceeded { .. } => panic!("side {side} reports that its peer broke a limit"),
                     Event::Closed { cause, code, reason, .. } => panic!("side {side}: {cause:?} {code:#x} {reason}"),
                     _ => {}
                 }
@@ -315,7 +315,7 @@ impl Life {
             }
             for _ in 0..self.below(12) {
                 self.pair.step();
-                self.hear();
+                self.take_events();
             }
             self.act(false);
         }
@@ -324,16 +324,16 @@ impl Life {
                 break;
             }
             assert!(self.pair.step(), "the network fell silent before all streams were over: {}", self.open_ones());
-            self.hear();
+            self.take_events();
             self.act(true);
         }
         assert!(self.is_over(), "never over: {}", self.open_ones());
         self.pair.link = Link { loss: 0.0, ..self.pair.link };
         self.pair.run_for(Duration::from_secs(8));
-        self.hear();
+        self.take_events();
         for side in [CLIENT, SERVER] {
             for (stream, end) in &self.ends[1 - side] {
-                assert!(self.ends[side].contains_key(stream), "side {side} never heard of stream {stream}: {end:?}");
+                assert!(self.ends[side].contains_key(stream), "side {side} has no event of stream {stream}: {end:?}");
             }
         }
         self.check_credit();
@@ -440,7 +440,7 @@ impl Life {
                         self.pair.engines[1 - side].release(self.pair.now, far, stream, LET_GO);
                     }
                     self.pair.events[1 - side].retain(|event| !matches!(event, Event::Stream { .. }));
-                    self.hear();
+                    self.take_events();
                     self.pair.run_for(Duration::from_secs(2));
                 }
             }

@@ -38,7 +38,7 @@ impl Connection {
         self.shared.look_now(|engine, now| engine.connection(now, self.id).map(|mut connection| look(&mut connection)))
     }
 
-    /// Let `waker` wait for what `want` asks the engine for.
+    /// Register `waker` if `want`, called with the engine's connection, says that there is something to wait for.
     fn wait(
         &self,
         waker: &Bound<'_, PyAny>,

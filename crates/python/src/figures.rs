@@ -1,4 +1,4 @@
-//! What is known and counted: frozen classes whose attributes are made into Python's objects when somebody asks.
+//! Facts and figures: frozen classes, whose attributes become Python objects only when they are read.
 
 use pyo3::{prelude::*, types::PyBytes};
 

@@ -1,8 +1,8 @@
-//! Where an endpoint is at home: on one event loop, and on whatever thread runs that.
+//! Where an endpoint may be used: on one event loop, and on the thread that runs it.
 //!
-//! Everything that changes something looks here first, so the look has to cost next to nothing: asking Python for the
-//! running loop takes as long as a short write. It is asked once per turn of the driver; within a turn the loop cannot
-//! change, and a turn's number tells threads apart, too.
+//! Every call that changes something checks this first, so the check has to cost next to nothing. Asking Python for the
+//! running loop takes as long as a short write, so it is asked once per callback of the driver. The loop cannot change
+//! within a callback. The callback has an ID that no other thread has, so comparing IDs also compares threads.
 
 use std::{
     cell::Cell,
@@ -11,41 +11,43 @@ use std::{
 
 use pyo3::{intern, prelude::*, sync::PyOnceLock};
 
-/// The number for the next turn or thread; none is given twice.
+/// The next ID of a callback or thread; none is given twice.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    /// This thread's number; 0 before it was asked for.
+    /// This thread's ID; 0 before it was asked for.
     static THREAD: Cell<u64> = const { Cell::new(0) };
-    /// The number of this thread's current turn; 0 before the first.
-    static TURN: Cell<u64> = const { Cell::new(0) };
+    /// The ID of this thread's current callback; 0 before the first.
+    static CALLBACK: Cell<u64> = const { Cell::new(0) };
 }
 
 fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-fn number(of: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
+/// The ID in a thread-local cell, made when it is first needed.
+fn id(of: &'static std::thread::LocalKey<Cell<u64>>) -> u64 {
     match of.get() {
         0 => {
-            let number = next();
-            of.set(number);
-            number
+            let id = next();
+            of.set(id);
+            id
         }
-        number => number,
+        id => id,
     }
 }
 
-/// A turn ends on this thread: what was found in it holds no longer.
-pub(crate) fn end_turn() {
-    TURN.set(next());
+/// A callback of a driver ends on this thread. Another loop may run here next.
+pub(crate) fn end_callback() {
+    CALLBACK.set(next());
 }
 
-/// Whether what ends something may be called where no loop runs and the own one is closed.
+/// What becomes of a call while no loop runs and the endpoint's own loop is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// Destructors and abandoned coroutines come as late as this; there is nothing left to do.
+    /// It does nothing. Destructors and abandoned coroutines end streams as late as this, with nothing left to end.
     Ignored,
+    /// It raises RuntimeError: data would be lost in silence.
     Refused,
 }
 
@@ -57,29 +59,30 @@ pub(crate) struct Home {
     event_loop: AtomicUsize,
     /// The thread that ran the loop when it was last looked at.
     thread: AtomicU64,
-    /// The turn in which the loop was found to be running on this thread.
-    turn: AtomicU64,
+    /// The callback in which the loop was found to be running on this thread; 0 for none.
+    callback: AtomicU64,
 }
 
 impl Home {
+    /// Belong to this loop from now on.
     pub(crate) fn settle(&self, event_loop: &Bound<'_, PyAny>) {
         self.event_loop.store(event_loop.as_ptr().addr(), Ordering::Relaxed);
-        self.thread.store(number(&THREAD), Ordering::Relaxed);
+        self.thread.store(id(&THREAD), Ordering::Relaxed);
     }
 
-    /// The driver has had its turn.
+    /// The driver has driven: ask for the running loop again.
     pub(crate) fn forget(&self) {
-        self.turn.store(0, Ordering::Relaxed);
+        self.callback.store(0, Ordering::Relaxed);
     }
 
     /// Whether the caller is on the thread on which the loop ran last.
     pub(crate) fn is_own_thread(&self) -> bool {
-        self.event_loop.load(Ordering::Relaxed) == 0 || self.thread.load(Ordering::Relaxed) == number(&THREAD)
+        self.event_loop.load(Ordering::Relaxed) == 0 || self.thread.load(Ordering::Relaxed) == id(&THREAD)
     }
 
-    /// Whether the loop was found to be running here in this turn.
+    /// Whether the loop was found to be running here in this callback.
     pub(crate) fn is_known(&self) -> bool {
-        self.turn.load(Ordering::Relaxed) == number(&TURN)
+        self.callback.load(Ordering::Relaxed) == id(&CALLBACK)
     }
 
     /// Raise RuntimeError unless the caller is on the loop. `event_loop` is `None` once the endpoint is closed.
@@ -96,8 +99,8 @@ impl Home {
         let running = get.bind(py).call0()?;
         if running.as_ptr().addr() == own {
             // A loop may move: started on one thread, run for good on another.
-            self.thread.store(number(&THREAD), Ordering::Relaxed);
-            self.turn.store(number(&TURN), Ordering::Relaxed);
+            self.thread.store(id(&THREAD), Ordering::Relaxed);
+            self.callback.store(id(&CALLBACK), Ordering::Relaxed);
             return Ok(());
         }
         // Between two runs of the loop nothing runs, and its thread may still prepare the next.

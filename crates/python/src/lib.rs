@@ -2,8 +2,8 @@
 //!
 //! Lock order: a thread may hold the GIL and then take a lock of ours; nothing here asks for the GIL, drops a Python
 //! object or calls into Python while it holds one, except for `bytes` that travel without a copy: letting them go runs no
-//! code, and without the GIL it is put off until somebody has it. What is waited for lies in [`waiters`] as Python
-//! objects, which `Endpoint.drive` hands back in batches, so that Python sets them on the loop's own thread.
+//! code, and without the GIL it is put off until somebody has it. Wakers are kept in [`waiters`] as Python objects.
+//! `Endpoint.drive` hands them back in batches, so that Python sets them on the loop's own thread.
 
 mod address;
 mod buffer;

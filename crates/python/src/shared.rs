@@ -107,7 +107,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A drive has come: what was known of the running loop holds no longer.
+    /// A drive has come. Another loop may run on this thread by the next call, so ask for the running one again.
     pub(crate) fn forget_home(&self) {
         self.home.forget();
     }
@@ -154,8 +154,8 @@ impl Shared {
     pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
         let ((), has_work) = self.endpoint.act(None, act);
         if has_work && !is_exiting() {
-            let asked = if self.home.is_own_thread() { self.call_scheduler(py) } else { self.hand_over(py) };
-            if asked.is_err() {
+            let scheduled = if self.home.is_own_thread() { self.call_scheduler(py) } else { self.hand_over(py) };
+            if scheduled.is_err() {
                 // The loop is closed.
                 self.is_scheduled.store(false, Ordering::Relaxed);
             }
@@ -192,7 +192,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Let `waker` wait, or complete it at once where there is nothing to wait for.
+    /// Register `waker` if `want` says that there is something to wait for, or else complete it at once.
     pub(crate) fn wait(
         &self,
         waker: &Bound<'_, PyAny>,

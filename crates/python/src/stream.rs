@@ -23,19 +23,23 @@ use crate::{
     waiters::Wait,
 };
 
-/// Sizes of `bytes` that travel without a copy. Smaller ones are not worth it; of larger ones, the last bytes would keep
-/// more in memory than a stream's queue may hold.
+/// Sizes of `bytes` objects that are sent without a copy. For smaller ones a copy is cheaper. A larger one would stay in
+/// memory as a whole until its last byte is acknowledged, which is more than a stream's queue may hold.
 const WHOLE: RangeInclusive<usize> = 64 * 1024..=256 * 1024;
 
 #[pyclass(frozen, weakref, module = "wtio._core")]
 pub(crate) struct Stream {
     shared: Arc<Shared>,
+    /// ID of its connection.
     connection: u64,
     #[pyo3(get)]
     id: u64,
+    /// Error code with which an unfinished stream is reset when its last reference is gone. Python sets it.
     abandon: AtomicU64,
+    /// As Python set it last; the engine does not give it back.
     send_order: AtomicI32,
-    /// The library's own: used from callbacks of its loop, and while that loop is being taken down.
+    /// A control, request or QPACK stream. It is used from callbacks and while the loop is being closed, so calls are not
+    /// checked for the running loop.
     is_raw: bool,
 }
 
@@ -70,7 +74,7 @@ impl Stream {
         })
     }
 
-    /// Let `waker` wait for what `want` asks the sending half for.
+    /// Register `waker` if `want`, called with the sending half, says that there is something to wait for.
     fn wait_sending(
         &self,
         waker: &Bound<'_, PyAny>,
@@ -267,7 +271,7 @@ impl Drop for Stream {
         for wait in [Wait::Readable, Wait::Writable, Wait::Acked, Wait::Stopped].map(|kind| kind(self.id)) {
             wakers.append(&mut self.shared.waiters.remove(self.connection, wait));
         }
-        // At interpreter exit there is nobody left to tell.
+        // At interpreter exit there is no Python left, and with it no task that could be woken.
         let _ = Python::try_attach(|py| {
             drop(wakers);
             self.shared.act_in_drop(py, |engine, now| {

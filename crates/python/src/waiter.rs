@@ -1,7 +1,7 @@
 //! What a task awaits, as asyncio's futures are, but one that may run its task on the spot.
 //!
 //! asyncio's tasks take anything with `_asyncio_future_blocking` and the methods below for a future. It is written here
-//! because it lies on the way of every read that waits, where as a Python class it costs more than it spares.
+//! because every read that waits uses it: as a Python class it would cost more than it saves.
 
 use std::cell::RefCell;
 
@@ -19,6 +19,7 @@ thread_local! {
     static WOKEN: RefCell<Option<Vec<Py<Waiter>>>> = const { RefCell::new(None) };
 }
 
+/// Those of asyncio's futures; a waiter has no result and no exception of its own.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
     #[default]
@@ -29,11 +30,15 @@ enum State {
 
 #[pyclass(module = "wtio._core")]
 pub(crate) struct Waiter {
+    /// The loop of the waiting task; `None` only once the collector has taken the waiter apart.
     event_loop: Option<Py<PyAny>>,
     state: State,
+    /// asyncio's mark of a future that was yielded by `await`; the task clears it.
     is_blocking: bool,
+    /// The task's next step and its context, from when it waits until it is run or scheduled.
     callback: Option<Py<PyAny>>,
     context: Option<Py<PyAny>>,
+    /// What `cancel` was given, for CancelledError.
     message: Option<Py<PyAny>>,
 }
 
@@ -210,6 +215,6 @@ pub(crate) fn run_woken(py: Python<'_>) -> PyResult<()> {
     for waiter in woken {
         Waiter::run_soon(waiter.bind(py))?;
     }
-    home::end_turn();
+    home::end_callback();
     outcome
 }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use rustc_hash::FxHashMap;
 use wtio_engine::Event;
 
-/// What a waker waits for. The number is a stream, a session or a direction.
+/// What a waker waits for: a stream ID or session ID, or whether the streams are bidirectional.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Wait {
     Readable(u64),
@@ -24,7 +24,7 @@ type Waiting = FxHashMap<(u64, Wait), Vec<Py<PyAny>>>;
 #[derive(Default)]
 pub(crate) struct Waiters(Mutex<Waiting>);
 
-/// From this many wakers on, cancelled ones are looked for each time their number doubles.
+/// From this many wakers on, cancelled ones are looked for each time their count doubles.
 const PRUNE_FROM: usize = 16;
 
 impl Waiters {

@@ -383,10 +383,10 @@ fn stops_and_resets(payload: &[u8]) -> Vec<(u8, u64)> {
             0x24 => 4,
             0x00 | 0x01 | 0x1f => 0,
             0x02 => {
-                let mut numbers = Vec::new();
-                while numbers.len() < 3 || numbers.len() < 4 + 2 * numbers[2] as usize {
+                let mut fields = Vec::new();
+                while fields.len() < 3 || fields.len() < 4 + 2 * fields[2] as usize {
                     let (value, length) = varint::read(&payload[end..]).unwrap();
-                    numbers.push(value);
+                    fields.push(value);
                     end += length;
                 }
                 0
@@ -404,7 +404,7 @@ fn stops_and_resets(payload: &[u8]) -> Vec<(u8, u64)> {
     found
 }
 
-/// Have the client open streams, and the server stop and reset them in one turn.
+/// Have the client open streams, and the server stop and reset them before it sends.
 fn stop_and_reset(pair: &mut Pair, count: usize, is_stop_first: bool) -> Vec<u64> {
     let streams: Vec<u64> = (0..count)
         .map(|_| {

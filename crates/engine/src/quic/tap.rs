@@ -1,6 +1,6 @@
 //! A tap between the QUIC core and its packet keys.
 //!
-//! The core does not tell which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT. Its
+//! The core does not report which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT. Its
 //! packet keys, however, are public traits: wrapped, they show the plaintext of every packet just before sealing and just
 //! after opening.
 //!
@@ -57,7 +57,7 @@ const GROWN: u8 = 4;
 /// Bytes of each packet that resets under way may claim at most; further resets wait.
 const RESERVE_LIMIT: usize = 256;
 
-/// With this code the core is told to stop a stream that its peer has reset, and the peer need not hear of it. It is neither
+/// With this code the core stops a stream that its peer has reset; the tap makes that frame a PING. It is neither
 /// a code of HTTP/3, one of those that it reserves, nor one of WebTransport.
 pub(crate) const STOP_UNSEEN: u64 = (1 << 62) - 0x77;
 
