@@ -411,7 +411,7 @@ class Endpoint:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
     def fileno(self) -> int: ...
     def wake_fileno(self) -> int:
-        """Turns readable when the guardian (or the I/O thread) has left events: hear() and drive(False) then."""
+        """Readable once the guardian (or the I/O thread) has left events: then clear_wake_up() and drive(False)."""
     @property
     def local_address(self) -> tuple[str, int]: ...
     def set_scheduler(self, callback: Callable[[], object], event_loop: AbstractEventLoop) -> None:
@@ -432,8 +432,8 @@ class Endpoint:
         simulation. With ``io="thread"`` the last three are always None, False, False. RuntimeError once the engine has
         panicked, here or in a thread: its connections are gone, and ``take_wakers`` has who waits.
         """
-    def hear(self) -> None:
-        """Silence ``wake_fileno``; call just before the drive that takes the events."""
+    def clear_wake_up(self) -> None:
+        """Make ``wake_fileno`` unreadable again; call just before the drive that takes the events."""
     def flush(self) -> None:
         """Send what is there, if there is a socket. Events and timers wait for the drive that was asked for."""
     def set_now(self, now_ns: int) -> None:
@@ -443,15 +443,15 @@ class Endpoint:
     ) -> None:
         """Simulation: take one UDP payload from the network."""
     def collect(self, now_ns: int) -> list[tuple[tuple[str, int], bytes, int]]:
-        """Simulation: all UDP payloads that want to leave: (destination, payload, ECN bits)."""
+        """Simulation: make and return all UDP payloads to be sent: (destination, payload, ECN bits)."""
 
     # -- connections
     def connect(self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None) -> Connection:
         """Begin a handshake; OSError for an address or server name that cannot be used."""
     def refuse_new(self) -> None:
-        """Server: turn away new connections from now on (shutting down)."""
+        """Server: refuse new connections from now on, because it is closing."""
     def close(self) -> None:
-        """Release the socket. Connections still open die without a word; close them first."""
+        """Release the socket. Close connections first: peers of open ones would notice only by their idle timeout."""
     @property
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
@@ -468,7 +468,7 @@ class Endpoint:
 
 @final
 class ConnectionFacts:
-    """What is known of a connection, for people. A snapshot; making it is cheap, reading it makes Python's objects."""
+    """What is known of a connection, for reports. A snapshot; making it is cheap, reading it makes Python's objects."""
 
     @property
     def remote_address(self) -> tuple[str, int]: ...
@@ -548,7 +548,7 @@ class Connection:
         makes a session without flow control. What we let the peer send is in ``options.session_credit``.
         """
     def set_concurrent_streams(self, bidirectional: bool, count: int) -> None:
-        """How many streams the peer may have open at once from now on; a smaller number closes none."""
+        """How many streams the peer may have open at once from now on; a smaller count closes none."""
     def set_send_limit(self, session_id: int, limit: int) -> None: ...
     def set_send_streams(self, session_id: int, bidirectional: bool, limit: int) -> None: ...
     def end_session(self, session_id: int, code: int) -> None:

@@ -136,7 +136,7 @@ impl Endpoint {
         Ok((wakes, for_python, driven.timer.map(|time| time.as_secs_f64()), driven.has_more, driven.is_blocked))
     }
 
-    fn hear(&self) {
+    fn clear_wake_up(&self) {
         self.shared.endpoint.clear_wake_up();
     }
 

@@ -1,4 +1,4 @@
-"""The driver on an asyncio event loop: a UDP socket, one timer, one flush per turn of the loop.
+"""The driver on an asyncio event loop: a UDP socket, one timer, one flush per iteration of the loop.
 
 It uses portable loop calls only (``add_reader``, ``add_writer``, ``call_soon``, ``call_at``), so every loop that has
 them will do, uvloop included.
@@ -45,10 +45,14 @@ class LoopDriver(Driver):
 
     def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop, *, has_thread: bool = False) -> None:
         super().__init__(endpoint, loop)
+        # The socket; None if a thread receives.
         self._descriptor = None if has_thread else endpoint.fileno()
+        # Readable once another thread has left events.
         self._wake_descriptor = endpoint.wake_fileno()
+        # The engine's next timer and when it is due, on the loop's clock. It may come early and find nothing due.
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
+        # The socket is full, so the loop watches it for room, too.
         self._waits_to_write = False
         endpoint.set_scheduler(self._schedule, loop)
         if self._descriptor is not None:
@@ -64,14 +68,14 @@ class LoopDriver(Driver):
 
     def drive(self, readable: bool = False) -> None:
         try:
-            # More input needs no care here: the loop reports a readable socket again.
+            # If more has arrived than one batch, the loop reports the socket as readable again.
             wakes, events, delay, has_more, is_blocked = self.endpoint.drive(readable, None)
         except Exception as error:
             self._fail(error)
             return
         self._is_spent = has_more
         if has_more:
-            # The send budget of one turn is used up; others have their turn first.
+            # The send budget of one drive is used up; other callbacks of the loop run before the next.
             self._has_output = True
             self._schedule_flush()
         if is_blocked is not self._waits_to_write and self._descriptor is not None:
@@ -91,7 +95,7 @@ class LoopDriver(Driver):
         if wakes or events or self._closes_when_idle:
             self._pass_on(wakes, events)
             if events and self._has_output and not has_more and not self.is_closed:
-                # What the connections had to say goes out now, not a turn later: handshakes are made of such turns.
+                # What the connections answer is sent now, not one iteration later: a handshake has several answers.
                 self.flush()
 
     def flush(self) -> None:
@@ -101,7 +105,7 @@ class LoopDriver(Driver):
         self._drive_and_run_tasks(True)
 
     def _woken(self) -> None:
-        self.endpoint.hear()
+        self.endpoint.clear_wake_up()
         self._drive_and_run_tasks()
 
     def _errors_read(self) -> None:
