@@ -68,7 +68,7 @@ class Snapshot:
 
     is_client: bool
     engine: _core.ConnectionFacts | None
-    """The engine's facts; None if it has forgotten the connection and nobody asked before."""
+    """The engine's facts; None if it has forgotten the connection before they were read."""
     dialect: Dialect | None
     """The draft that is spoken; None if none was agreed on."""
     settings_sent: tuple[tuple[int, int], ...]
@@ -104,7 +104,7 @@ class Attempt:
     failure: str = ""
     """Why there is no connection: the socket or the engine refused."""
     errno: int | None = None
-    """The system's number for that."""
+    """The system's error code for that."""
 
 
 @dataclass(slots=True)
@@ -259,7 +259,7 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
     address, connection = attempt.address, attempt.connection
     outcome: AddressOutcome
     detail = attempt.failure
-    number = attempt.errno
+    code = attempt.errno
     known = None if connection is None else connection.snapshot()
     if known is None or (facts := known.engine) is None:
         outcome = "failed" if detail else "not tried"
@@ -267,7 +267,7 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
         outcome = "connected"
     elif known.loss is not None and known.loss.cause is CloseCause.UNREACHABLE:
         outcome = "unreachable"
-        number = known.loss.code
+        code = known.loss.code
         detail = _loss(known, "").reason
     elif known.loss is not None and known.loss.cause is not CloseCause.LOCAL:
         outcome = "failed" if facts.datagrams_received else "no answer"
@@ -281,7 +281,7 @@ def _address(trace: Trace, attempt: Attempt) -> AddressReport:
     else:
         outcome = "no answer"
         detail = f"{facts.datagrams_sent} packets sent"
-    return AddressReport(ip=address.ip, port=address.port, outcome=outcome, detail=detail, errno=number)
+    return AddressReport(ip=address.ip, port=address.port, outcome=outcome, detail=detail, errno=code)
 
 
 def _times(trace: Trace, now: float | None) -> PhaseTimes:

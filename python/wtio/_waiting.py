@@ -3,9 +3,9 @@
 Most sessions and connections never have a waiting task, so the containers for them are made when the first one waits.
 An idle session is a fifth smaller because of that.
 
-asyncio runs a woken task in the loop's next iteration, and its answer leaves at the end of that one. With ``Waiter`` in
-place of a future, the driver runs the task in the same callback, as soon as the engine is done. That saves an iteration
-on each side of an echo.
+asyncio runs a woken task in the loop's next iteration, and its answer is sent at the end of that one. With ``Waiter``
+in place of a future, the driver runs the task in the same callback, as soon as the engine is done. That saves an
+iteration on each side of an echo.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Flag:
 class Arrivals(Generic[_Item]):
     """Items that arrive one by one, and the tasks that wait for them. Each item goes to one task, in order.
 
-    The number of items is not limited here but by the code that puts them in. To take one without losing any when the
+    The code that puts items in limits how many there are. To take one without losing any when the
     task is cancelled::
 
         while not arrivals.items:

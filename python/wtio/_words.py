@@ -117,7 +117,7 @@ ALERTS: Final = {
 
 
 def alert_name(code: int) -> str:
-    """Name a TLS alert, with its number."""
+    """Name a TLS alert, with its code."""
     name = ALERTS[code].name if code in ALERTS else "unknown"
     return f"{name} (TLS alert {code})"
 

@@ -124,11 +124,11 @@ class Connection:
         self.loss: Loss | None = None
         # What the peer did, if we close the connection because of it: the cause of the sessions' errors.
         self.violation: RemoteProtocolError | None = None
-        # What the engine knew of the connection at its end; None until it says so.
+        # What the engine knew of the connection at its end; None until then.
         self._final_facts: _core.ConnectionFacts | None = None
-        # Set when the last session of the lost connection has ended, and the client or server has been told.
+        # Set when the last session of the lost connection has ended, after ``connection_lost``.
         self.lost = Flag()
-        # Whether ``_pump`` is at work: what happens meanwhile is passed on by it.
+        # Whether ``_pump`` is running. Events that occur meanwhile are passed on by its loop, in order.
         self._is_pumping = False
 
     # -- hooks for the two sides
@@ -142,14 +142,14 @@ class Connection:
     def raw_streams_read(self) -> None:
         """The HTTP/3 layer has been given what had arrived."""
 
-    def unreachable(self, number: int, is_remote: bool) -> None:
+    def unreachable(self, code: int, is_remote: bool) -> None:
         """The first packets of a client cannot be delivered: the errno, and whether the network says so."""
 
     def session_over(self, session: SessionState) -> None:
         """Nothing will happen on a session any more."""
 
     def connection_lost(self) -> None:
-        """The connection is gone; its sessions have been told."""
+        """The connection is lost and its sessions have ended."""
 
     # -- for reports
 
@@ -198,7 +198,7 @@ class Connection:
                         refuse(stream, GONE)
                     else:
                         session.take_stream(stream)
-                    # The HTTP/3 layer has no part in it, and every request comes this way.
+                    # Not the HTTP/3 layer's, so there is nothing to pump. This saves time: most events are this one.
                     return
                 self._take_without_session(stream, session_id)
             case EngineEvent.RawReadable(stream_id=stream_id):
@@ -296,7 +296,7 @@ class Connection:
         self.abandon(loss, ErrorCodes.H3_INTERNAL_ERROR, "internal error")
 
     def abandon(self, loss: Loss, code: int, reason: str) -> None:
-        """End everything now because of ``loss``. The peer is told ``code`` and ``reason``, as far as it can be."""
+        """End everything now because of ``loss``. ``code`` and ``reason`` are sent to the peer, if that is possible."""
         self._advance(Input.ABANDON, code, reason, loss)
 
     def _advance(self, event: Input, code: int = 0, reason: str = "", loss: Loss | None = None) -> None:
@@ -364,7 +364,7 @@ class Connection:
         self.connection_lost()
         self.lost.set()
 
-    # -- what sessions ask for
+    # -- calls of sessions
 
     def add_session(self, session_id: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
         """Make an established session; what arrived early for it follows."""
@@ -442,7 +442,7 @@ class Connection:
     # -- the HTTP/3 layer
 
     def _pump(self) -> None:
-        """Carry out and pass on what the HTTP/3 layer has to say. Outputs go first and at once, also when nested."""
+        """Carry out the HTTP/3 layer's outputs and pass on its events. Outputs go first and at once, also if nested."""
         self.send_outputs()
         if self._is_pumping:
             return

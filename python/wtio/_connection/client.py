@@ -73,7 +73,7 @@ class PendingRequest:
 
 
 class ClientConnection(Connection):
-    """A connection of a client: carries one session, or those of a pool that go to the same server."""
+    """A connection of a client."""
 
     __slots__ = (
         "_on_progress",
@@ -101,7 +101,7 @@ class ClientConnection(Connection):
         # Connect calls that have been given this connection and have no session yet. ``has_room`` includes them.
         self.connector_count = 0
         # Set by a connect call: the server refused a session that its limits would have allowed. No further one is
-        # asked for here.
+        # requested here.
         self.is_refusing = False
         # Set when the network says that it cannot carry the packets of the handshake, which cannot be smaller.
         self.is_too_large = False
@@ -127,7 +127,7 @@ class ClientConnection(Connection):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more session may be asked for (draft-ietf-webtrans-http3-16, sections 4.7 and 5.1)."""
+        """Whether one more session may be requested (draft-ietf-webtrans-http3-16, sections 4.7 and 5.1)."""
         h3 = self.h3
         limit = h3.session_limit if h3.flow_control else 1
         is_usable = not (self.is_ending or self.is_refusing or h3.goaway_received)
@@ -171,17 +171,17 @@ class ClientConnection(Connection):
     def connected(self) -> None:
         self._on_progress()
 
-    def unreachable(self, number: int, is_remote: bool) -> None:
-        if is_remote and number == errno.EMSGSIZE:
-            # It may have been about another packet than ours. The time limit says it, if nothing comes.
+    def unreachable(self, code: int, is_remote: bool) -> None:
+        if is_remote and code == errno.EMSGSIZE:
+            # It may have been about another program's packet. If it was ours, the connect timeout's error says so.
             self.is_too_large = True
-        elif number not in _PASSING and not self.is_lost:
+        elif code not in _PASSING and not self.is_lost:
             self._final_facts = self.core.facts()
-            loss = Loss(CloseCause.UNREACHABLE, number, "", is_remote=is_remote)
+            loss = Loss(CloseCause.UNREACHABLE, code, "", is_remote=is_remote)
             self.abandon(loss, ErrorCodes.H3_NO_ERROR, "")
 
     def forget_dialer(self) -> None:
-        """Call the dialer no more: it has given the connection away, and need not live as long."""
+        """Call the dialer no more, and keep it no longer in memory: it has returned the connection, or closed it."""
         self._on_progress = _nobody
         self.on_settings = None
 
@@ -275,7 +275,7 @@ class ClientConnection(Connection):
             f"unclosed WebTransport session https://{facts.authority}{facts.path.partition('?')[0]}; use `async with`, "
             "or await its close()",
             ResourceWarning,
-            # Whoever let go of it, where it was not the collector.
+            # The line that dropped the last reference, unless the garbage collector did.
             stacklevel=3,
             source=session,
         )

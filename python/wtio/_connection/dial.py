@@ -103,7 +103,7 @@ class Dialer:
             ready = connection
             connection.forget_dialer()
         finally:
-            # Also when cancelled at the very moment at which it came: nobody would ever hold it.
+            # Also if cancelled at the very moment at which it was ready: nobody else would close it.
             self._close_all_but(ready)
             self._attempts = []
             self._in_use = None
@@ -172,7 +172,7 @@ class Dialer:
     async def _wait_for_winner(self, head_start: float | None) -> ClientConnection | None:
         """Wait for a complete handshake; None when all attempts have failed or the head start (seconds) is over.
 
-        Where there is a head start, the failure of any attempt ends it (RFC 8305, section 5).
+        If there is a head start, the failure of any attempt ends it (RFC 8305, section 5).
         """
         lost = sum(attempt.is_lost for attempt in self._attempts)
         try:
@@ -200,7 +200,7 @@ class Dialer:
         except BaseException:
             self.sockets.release(driver)
             raise
-        # The server has work to do; what is left to do here is done meanwhile.
+        # Sent now, so that the server can work while the rest is done here.
         driver.flush()
         connection = ClientConnection(core, driver, sockets=self.sockets, on_progress=self.changed.set)
         if on_ready is not None:
@@ -231,7 +231,7 @@ class Dialer:
             )
 
     def silence_in_words(self) -> str:
-        """What to look at where nothing came back during the handshake."""
+        """What the addresses answered during the handshake, or what may be wrong if nothing came back; else empty."""
         trace = self.trace
         if trace.step != "handshake":
             return ""

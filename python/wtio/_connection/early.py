@@ -1,6 +1,6 @@
 """Streams that arrived before their session was established: its request or its answer may be in another packet.
 
-They wait here until the session takes them, nobody can be expected to ask for it any more, or there are too many.
+They are kept until the session takes them, its request has not come in time, or there are too many of them.
 
 Source: draft-ietf-webtrans-http3-16, section 4.6.
 """
@@ -85,7 +85,7 @@ class EarlyStreams:
             self._timer = None
 
     def _expire(self) -> None:
-        """Refuse streams whose session nobody asked for in time."""
+        """Refuse streams whose session was not requested in time."""
         self._timer = None
         for session_id in list(self._by_session):
             if self._session_state(session_id) is None:

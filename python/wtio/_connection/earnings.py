@@ -20,7 +20,7 @@ _RECORDS_PER_SECOND: Final = 100
 _REQUESTS_PER_SECOND: Final = 10
 # Bytes that we send for each further record that the peer may.
 _BYTES_PER_RECORD: Final = 16
-# What can be earned between two times that somebody asks.
+# At most this many are granted at once, however long the last time is ago.
 _MOST_SAVED: Final = 65536
 
 
@@ -38,8 +38,8 @@ class Earnings:
         self._sent = 0
 
     def records(self) -> int:
-        """Return how many records without effect the peer has earned since this was last asked."""
-        # The engine says 0 once it has forgotten the connection.
+        """Return how many records without effect the peer has earned since the last call."""
+        # The engine returns 0 once it has forgotten the connection.
         sent = max(self._core.stats().bytes_sent, self._sent)
         count = (sent - self._sent) // _BYTES_PER_RECORD
         self._sent += count * _BYTES_PER_RECORD
@@ -48,7 +48,7 @@ class Earnings:
         return min(count + by_time, _MOST_SAVED)
 
     def requests(self) -> int:
-        """Return how many refused requests the peer has earned since this was last asked."""
+        """Return how many refused requests the peer has earned since the last call."""
         count = int((self._loop.time() - self._requests_at) * _REQUESTS_PER_SECOND)
         self._requests_at += count / _REQUESTS_PER_SECOND
         return min(count, _MOST_SAVED)

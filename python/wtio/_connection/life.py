@@ -15,13 +15,13 @@ There are three ways to end a connection on this side, and they differ in what i
   middle of the engine's events, and what is queued by then is sent first, as far as it can be.
 - CLOSE_AT_ONCE is for a connection that no session needs: the same, but before the call returns.
 - ABANDON is for a connection with which nothing can be done any more: wtio itself failed, or the network refuses to
-  deliver. The sessions end at once; the engine is told in the next iteration, and what is queued is not sent first.
+  deliver. The sessions end at once; the engine closes in the next iteration, and what is queued is not sent first.
 
 Three rules are easy to get wrong:
 
 - CLOSING is not the end: until the engine reports it, packets may arrive, and with them the end of sessions. So END,
   which ends what sessions are left, belongs to the transitions into LOST alone, and is carried out exactly once.
-- What happens while we are closing starts nothing: no SETTINGS are sent, and nobody is told of a complete handshake.
+- What happens while we are closing starts nothing: no SETTINGS are sent, and ``connected`` is not called.
 - CLOSE_AT_ONCE works in CLOSING, too: it makes sooner what CLOSE has only scheduled.
 """
 
@@ -60,11 +60,11 @@ class Effect(StrEnum):
     """What a transition makes the connection do, in the order given."""
 
     START = "send our SETTINGS"
-    REPORT = "tell the client or server that the handshake is complete"
+    REPORT = "report the complete handshake to the client or server"
     CLOSE_SOON = "send what is queued and CONNECTION_CLOSE, in the next iteration of the loop"
     CLOSE_NOW = "send what is queued and CONNECTION_CLOSE"
     DISCARD_SOON = "send CONNECTION_CLOSE alone, in the next iteration of the loop"
-    END = "end the sessions, and then tell the client or server"
+    END = "end the sessions, and then report the loss to the client or server"
 
 
 _ABANDONED: Final = (State.LOST, (Effect.DISCARD_SOON, Effect.END))

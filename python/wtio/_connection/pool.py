@@ -1,4 +1,4 @@
-"""Which connection a session of a pooling client gets: one that is there, one that is being made, or a new one.
+"""Which connection a session of a pooling client gets: a ready one, one that is being made, or a new one.
 
 ``Pool`` knows the connections that may be shared, by server. ``Spare`` makes another one beside one that may not serve.
 ``dial`` makes connections, and the connect call sends the session request.
@@ -22,14 +22,14 @@ _Key = tuple[str, int]
 
 
 class _Dial:
-    """A connection that is being made, for everybody who waits for it."""
+    """A connection that is being made, for all connect calls that wait for it."""
 
     def __init__(self, dialer: Dialer) -> None:
-        # Makes the connection, and knows how far it is.
+        # Makes the connection, and knows how far that has come.
         self.dialer = dialer
         # Connect calls that wait for it. When the last one is removed, the dial is cancelled.
         self.waiters = 0
-        # Done when there is a connection, or none to be had.
+        # Done when the connection is ready or has failed.
         self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
         # Every waiting call raises its failure. If none waits, asyncio must not log it as never retrieved.
         self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -45,14 +45,14 @@ class Pool:
         self._ready: dict[_Key, list[ClientConnection]] = {}
         # The connection that is being made to each server; one at a time, however many wait.
         self._dials: dict[_Key, _Dial] = {}
-        # Servers that want a connection for each session: nobody waits there for somebody else's.
+        # Servers without session flow control: they get a connection for each session, and no call waits for another's.
         self._unshareable: set[_Key] = set()
 
     async def acquire(self, dialer: Dialer) -> ClientConnection:
-        """Give a connection that has room for one more session, until the caller suspends.
+        """Return a connection that has room for one more session. The caller must use it before it suspends.
 
-        Rather one that answers and has streams left; but where there is only another one, it may still be the first
-        that serves (see ``Spare``).
+        One that answers and has streams left is preferred. If there is none, another one is returned, which may still
+        be the first to serve (see ``Spare``).
         """
         key = dialer.target.host, dialer.target.port
         while True:
@@ -60,6 +60,7 @@ class Pool:
             if usable:
                 # One that nobody uses yet was made for somebody who waited.
                 connection = min(usable, key=lambda one: (one.is_silent, one.is_full, one.is_used))
+                # An unused one was made just now, and its dialer's progress was adopted.
                 if connection.is_used:
                     dialer.reuse(connection)
                 return connection
@@ -79,7 +80,7 @@ class Pool:
                 dialer.adopt(dial.dialer)
 
     def spare(self, dialer: Dialer, connection: ClientConnection) -> Spare | None:
-        """Make a way out for who waits on a connection; None where it is shared with nobody, and quick to be had."""
+        """Return the spare for a call that waits on a connection; None if the server does not share connections."""
         return Spare(self, dialer, connection) if connection.h3.flow_control else None
 
     def add_waiter(self, key: _Key, dialer: Dialer) -> _Dial:
@@ -115,7 +116,7 @@ class Pool:
             dial.connection.set_result(task.result())
 
     def _cancel(self, key: _Key, dial: _Dial) -> None:
-        """Nobody waits any more."""
+        """Stop making a connection for which no call waits."""
         if self._dials.get(key) is dial:
             del self._dials[key]
         dial.task.cancel()
@@ -141,7 +142,7 @@ class Pool:
             self._ready.pop(key, None)
 
     async def close(self) -> None:
-        """Whoever waits for a connection learns that the client was closed."""
+        """Fail all calls that wait for a connection: the client was closed."""
         dials = list(self._dials.values())
         self._dials.clear()
         for dial in dials:
@@ -159,11 +160,11 @@ class Spare:
     """
 
     def __init__(self, pool: Pool, dialer: Dialer, connection: ClientConnection) -> None:
-        # Makes the new connection, one for all who wait for this server.
+        # Makes the new connection, one for all calls that wait for this server.
         self._pool = pool
         # The server: host and port.
         self._key = dialer.target.host, dialer.target.port
-        # Of the connect call that waits: what to dial, how far it is, and the event that wakes it.
+        # The waiting call's: what to dial, how far that has come, and the event that wakes the call.
         self._dialer = dialer
         # The one that may not serve.
         self._connection = connection
@@ -179,9 +180,9 @@ class Spare:
             self._due += connection.patience
 
     async def wait(self, pending: PendingRequest | None, changed: asyncio.Event) -> bool:
-        """Wait until something has happened, here or there; whether the new connection is to be used.
+        """Wait until something has happened on either connection. Returns whether the new one is to be used.
 
-        Cancelling changes nothing; then ``close``.
+        Cancelling changes nothing; call ``close`` then.
         """
         try:
             async with asyncio.timeout_at(self._due):
@@ -203,7 +204,7 @@ class Spare:
                 dial.connection.result()
             return False
         self._dialer.adopt(dial.dialer)
-        # It is used before anybody else's turn.
+        # The caller uses it before another task runs.
         dial.waiters -= 1
         self._dial = None
         return True
@@ -216,7 +217,7 @@ class Spare:
             self._pool.remove_waiter(self._key, dial)
 
     def _look(self, pending: PendingRequest | None) -> None:
-        """The other connection has had its chance."""
+        """Begin a new connection, if the old one has done nothing for as long as its ``patience``."""
         connection = self._connection
         acks, self._acks = self._acks, connection.acks
         self._due = connection.loop.time() + connection.patience

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RawStreams"]
 
-# Bytes of one raw stream that wait for the peer's flow control, unless they end it. Only capsules come here; a
-# peer that never reads them is not worth more memory than this.
+# Bytes of one raw stream that may wait for the peer's flow control, unless they end it. Only capsules wait here; a peer
+# that does not read them must not make us keep more.
 _PENDING_LIMIT: Final = 256 * 1024
 # Bytes that are read at once.
 _READ_SIZE: Final = 64 * 1024
@@ -165,7 +165,7 @@ class RawStreams:
         """Send bytes, and the end of the stream behind them. What the peer gives no room for waits.
 
         Returns:
-            Whether no more waits than may: a peer that does not read is not worth its connection.
+            Whether what waits is within its bound. If not, the connection is to be closed: the peer does not read.
         """
         stream = self._control if isinstance(target, Role) else self._streams.get(target)
         if stream is None:

@@ -71,7 +71,7 @@ class Host(Protocol):
 
 
 class ServerConnection(Connection):
-    """A connection of a server: any session_id of sessions and ordinary requests."""
+    """A connection of a server: any number of sessions and ordinary requests."""
 
     __slots__ = (
         "_further_room",
@@ -85,7 +85,7 @@ class ServerConnection(Connection):
 
     def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions, host: Host) -> None:
         super().__init__(core, driver, options)
-        # Decides about requests; told of sessions and of the end.
+        # Decides about requests, and counts sessions and connections.
         self._host = host
         # Requests for sessions that are unanswered, by session ID. They count as sessions of the connection, which
         # bounds them.
@@ -121,7 +121,7 @@ class ServerConnection(Connection):
                 if session_id in self.requests:
                     self.h3.abort_session(session_id, ErrorCodes.H3_REQUEST_CANCELLED)
 
-    # -- what session requests ask for
+    # -- calls of session requests
 
     @property
     def answer_timeout(self) -> float:

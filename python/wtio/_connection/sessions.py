@@ -33,8 +33,8 @@ class Sessions:
     """The sessions of one connection by session ID.
 
     A client's open session belongs to the application alone, which is how a forgotten one is noticed: its object is
-    held weakly. What is known of it is not, and leads to the tasks that wait on it. One that has ended, or was
-    forgotten, is held until the peer has ended it, too. A server holds all of its sessions (``Server.sessions``).
+    held weakly, its ``SessionState`` strongly: that wakes the tasks that wait. The object of a session that has ended,
+    or was forgotten, is held until the peer has ended it, too. A server holds all its sessions (``Server.sessions``).
     """
 
     __slots__ = ("_core", "_entries", "_loop")

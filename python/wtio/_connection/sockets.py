@@ -36,7 +36,7 @@ class Sockets:
         self._drivers: dict[bool, Driver] = {}
 
     def settle(self) -> None:
-        """Belong to the running loop from the first use on; RuntimeError on another one."""
+        """Belong to the running loop from the first use on. RuntimeError on any other loop."""
         if self.is_shared:
             self.check_loop()
             self.event_loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ class Sockets:
         check_loop(self.event_loop, "this client")
 
     def open(self, is_ipv6: bool) -> Driver:
-        """Give the driver for one more connection; OSError where there is none to be had."""
+        """Return the driver for one more connection. OSError if no socket can be opened."""
         if self.is_closed:
             raise ConnectError("the client was closed")
         driver = self._drivers.get(is_ipv6)
@@ -64,7 +64,7 @@ class Sockets:
             driver.close_when_idle()
 
     def close(self) -> None:
-        """Close shared sockets as soon as their connections have died down."""
+        """Close shared sockets as soon as their connections are drained (RFC 9000, section 10.2)."""
         self.is_closed = True
         for driver in self._drivers.values():
             driver.close_when_idle()

@@ -44,7 +44,7 @@ class Address:
 
 
 class Transport(Protocol):
-    """Where drivers come from: real sockets, or a simulated network."""
+    """Makes drivers: on real sockets, or on a simulated network."""
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
         """Look up all addresses of a host, best first. OSError where there is none."""
@@ -59,23 +59,33 @@ class Driver(ABC):
     """One endpoint and the event loop that serves it."""
 
     def __init__(self, endpoint: _core.Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+        # Owned by the driver, which closes it.
         self.endpoint = endpoint
+        # The only loop on which all of this runs.
         self.loop = loop
+        # Called with each connection that a client opens; returns what its events are passed to. Set by the server.
         self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
+        # Called once if the engine itself fails. Set by the server.
         self.on_failure: Callable[[Exception], None] | None = None
+        # Set by ``close`` and never reset.
         self.is_closed = False
-        # By connection ID. None stands for nobody: it is what events of the endpoint itself have.
+        # By connection ID, until the connection's ``Closed``. Events of the endpoint itself have None, which is never
+        # a key.
         self._handlers: dict[int | None, Handler] = {}
+        # In debug mode the loop runs every task itself, so that it can log slow ones.
         self._is_debugged = loop.get_debug()
+        # Set by ``close_when_idle``.
         self._closes_when_idle = False
+        # ``_flush`` is among the loop's next callbacks.
         self._is_flush_scheduled = False
-        # A callback still runs that sends at its end.
+        # A callback of the driver is running and will send at its end, so output need not schedule a flush.
         self._flushes_at_end = False
+        # The engine has output that no drive has sent yet.
         self._has_output = False
-        # In this callback something may have begun that tasks are started for, and these mostly write: a flush lines up
-        # behind them.
+        # Events of this callback may have started tasks, such as handlers, and these mostly write. So the callback
+        # schedules a flush behind them.
         self._starts_tasks = False
-        # The last drive used up what one turn may send, and the next has been asked for.
+        # The last drive used up its send budget; the next one is scheduled.
         self._is_spent = False
 
     @property
@@ -89,15 +99,15 @@ class Driver(ABC):
 
     @abstractmethod
     def drive(self, readable: bool = False) -> None:
-        """Let the engine receive, run timers and send, then pass on what happened."""
+        """Let the engine receive (if ``readable``), run timers and send, then pass on wake-ups and events."""
 
     @abstractmethod
     def flush(self) -> None:
-        """Send at once what would leave at the end of the turn: the peer can go on while there is work left here."""
+        """Send at once, not at the end of the callback: the peer can go on while there is work left here."""
 
     @abstractmethod
     def _release(self) -> None:
-        """Let go of socket and timers."""
+        """Stop watching the socket, and cancel timers."""
 
     def add(self, connection: int, handler: Handler) -> None:
         """Pass events of a connection to ``handler`` from now on."""
@@ -111,14 +121,14 @@ class Driver(ABC):
             self.endpoint.close()
 
     def close_when_idle(self) -> None:
-        """Release socket and timers as soon as the last connection has died down (RFC 9000, section 10.2)."""
+        """Release socket and timers as soon as the last connection is drained (RFC 9000, section 10.2)."""
         self._closes_when_idle = True
         if not self.is_closed and not self.endpoint.connections:
             self.close()
 
     def _schedule(self) -> None:
-        # The engine calls this for the first output of a turn; everything written until the turn ends leaves together.
-        # It may also come from a destructor after the loop is closed.
+        # The engine calls this for the first output since the last drive. Everything written until the end of the
+        # loop's iteration is sent together. A destructor may cause it, too, after the loop is closed.
         self._has_output = True
         if not self._flushes_at_end:
             self._schedule_flush()
@@ -137,8 +147,8 @@ class Driver(ABC):
     def _drive_and_run_tasks(self, readable: bool = False) -> None:
         """Drive, run the tasks that this woke, and send what they wrote. For callbacks of the loop."""
         if self._is_debugged or current_task(self.loop) is not None:
-            # A loop in debug mode names the tasks that take long. And no task runs inside of another one, as a loop
-            # that nests itself may ask for. Here they run when the loop comes to them, as usual.
+            # In debug mode the loop logs tasks that take long, so it has to run them. And if this callback runs inside
+            # of a task, because a loop is nested (nest_asyncio), no other task may run here: asyncio forbids it.
             self.drive(readable)
             return
         self._flushes_at_end = True
@@ -159,6 +169,7 @@ class Driver(ABC):
                         self._schedule_flush()
 
     def _pass_on(self, wakes: list[Waker], events: list[EngineEvent]) -> None:
+        """Set wakers and pass on events. What they write is sent at the end of the callback, or in a flush after it."""
         held, self._flushes_at_end = self._flushes_at_end, True
         try:
             for waker in wakes:
@@ -172,8 +183,8 @@ class Driver(ABC):
                 if events:
                     self._starts_tasks = True
             elif not self.is_closed:
-                # Whoever wakes up now mostly writes. A flush that lines up behind them, instead of one that they ask
-                # for, sends that in the same turn of the loop, and spares the turn after it.
+                # Woken tasks mostly write. A flush that is scheduled now runs right behind them, in the same iteration
+                # of the loop. If it were scheduled by their first write, it would run one iteration later.
                 self._schedule_flush()
         if self._closes_when_idle and not self.is_closed and not self.endpoint.connections:
             self.close()
@@ -186,11 +197,11 @@ class Driver(ABC):
                 case EngineEvent.Incoming(connection=connection):
                     if self.on_incoming is not None:
                         self._handlers[connection_id] = self.on_incoming(self, connection)
-                case EngineEvent.SendFailed(errno=number, count=count, destination=destination):
-                    self._log_failure(number, count, destination)
+                case EngineEvent.SendFailed(errno=code, count=count, destination=destination):
+                    self._log_failure(code, count, destination)
                 case EngineEvent.ErrorsRead():
                     self._errors_read()
-            # Others are late: nobody handles their connection any more.
+            # Other events came too late: the connection has no handler any more.
             return
         if isinstance(event, EngineEvent.Closed):
             del self._handlers[connection_id]
@@ -203,7 +214,7 @@ class Driver(ABC):
             )
             handler.break_off(error)
 
-    def _log_failure(self, number: int, count: int, destination: tuple[str, int]) -> None:
+    def _log_failure(self, code: int, count: int, destination: tuple[str, int]) -> None:
         """Say once in a while what cannot be sent: single packets get lost on every network."""
         ip, port = self.local_address
         _logger.warning(
@@ -213,8 +224,8 @@ class Driver(ABC):
             ip,
             port,
             *destination,
-            describe_errno(number),
-            f" ({hint})" if (hint := system_error_hint(number)) else "",
+            describe_errno(code),
+            f" ({hint})" if (hint := system_error_hint(code)) else "",
         )
 
     def _errors_read(self) -> None:  # noqa: B027 - most drivers need not care
@@ -229,7 +240,7 @@ class Driver(ABC):
         if self.on_failure is not None:
             self.on_failure(error)
         self.close()
-        # The engine wakes nobody any more. Whoever waits for it finds that everything is over.
+        # The engine wakes nobody any more. Woken here, tasks find that their connection is lost.
         for waker in self.endpoint.take_wakers():
             if not waker.done():
                 waker.set_result(None)

@@ -636,7 +636,7 @@ class SimulatedDriver(Driver):
     ) -> None:
         super().__init__(endpoint, loop)
         self._wire = wire
-        # Servers ask for a certain port, clients for any.
+        # Servers need a certain port, clients any.
         self.is_server = bool(port) if is_server is None else is_server
         self._address = wire.bind(self, ip, port)
         self._timer: asyncio.TimerHandle | None = None
@@ -650,7 +650,7 @@ class SimulatedDriver(Driver):
         return self.endpoint.connect((address.ip, address.port), server_name, tls, self._now())
 
     def receive(self, data: bytes, source: tuple[str, int], destination: tuple[str, int], ecn: int) -> None:
-        """Take a payload from the wire; the scheduler then asks for a drive."""
+        """Take a payload from the wire; the engine then schedules a drive."""
         self.endpoint.deliver(self._now(), data, source, destination, ecn)
 
     def flush(self) -> None:

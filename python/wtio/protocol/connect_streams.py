@@ -329,7 +329,7 @@ class ConnectStreams:
         self._step(stream, session, Input.END, report=report)
 
     def discard(self, stream: RequestStream, session: Session, size: int, end: bool) -> None:
-        """Count what arrives after we have ended the session. After ``max_discard`` bytes the peer is told to stop."""
+        """Count what arrives after we have ended the session. After ``max_discard`` bytes, STOP_SENDING is sent."""
         if end:
             self._step(stream, session, Input.END)
             return

@@ -9,7 +9,7 @@ from wtio.protocol.faults import ConnectionFault
 __all__ = ["DEFAULT_LIMITS", "SMALL_FRAME", "Allowance", "Earnings", "ProtocolLimits"]
 
 SMALL_FRAME: Final = 64
-"""DATA frames below this size cost more to read than their bytes are worth; larger ones pay for themselves."""
+"""DATA frames below this size are counted as records without effect: many of them cost time and carry little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ProtocolLimits:
     max_informational: int = 16
     """Interim (1xx) responses to one CONNECT; more reset it with H3_EXCESSIVE_LOAD."""
     max_discard: int = 65536
-    """Bytes that a peer may go on sending on a stream that we have ended, before it is told to stop."""
+    """Bytes that a peer may go on sending on a stream that we have ended, before we send STOP_SENDING."""
     max_idle_records: int = 1000
     """Frames and capsules that have no effect, beyond those that the peer has earned; more is H3_EXCESSIVE_LOAD.
 
@@ -44,16 +44,16 @@ class ProtocolLimits:
 
 
 class Earnings(Protocol):
-    """What entitles a peer to more than the last two of these limits. Time and traffic are known to the driver alone.
+    """What a peer has earned beyond the last two of these limits, by time and traffic, which this layer does not know.
 
-    Asked when an allowance is used up, so it may take a moment.
+    It is called only when an allowance is used up, so it may be slow.
     """
 
     def records(self) -> int:
-        """Return how many records without effect the peer has earned since this was last asked."""
+        """Return how many records without effect the peer has earned since the last call."""
 
     def requests(self) -> int:
-        """Return how many refused requests the peer has earned since this was last asked."""
+        """Return how many refused requests the peer has earned since the last call."""
 
 
 DEFAULT_LIMITS: Final = ProtocolLimits()
@@ -65,7 +65,7 @@ class Allowance:
     __slots__ = ("_earnings", "_idle_left", "_refused_left")
 
     def __init__(self, limits: ProtocolLimits, earnings: Earnings | None) -> None:
-        self._earnings = earnings  # what the peer has earned beyond the limits; None: nothing
+        self._earnings = earnings  # None if the peer can earn nothing, as in most tests
         # What the peer may still send: records without effect, and requests that are refused.
         self._idle_left = limits.max_idle_records
         self._refused_left = limits.max_refused_requests

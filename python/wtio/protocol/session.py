@@ -92,7 +92,7 @@ _GONE: Final = (State.FINISHED, (Effect.RESET, Effect.STOP, Effect.FREE))
 _FAILED: Final = (State.FINISHED, (Effect.RESET, Effect.STOP, Effect.REPORT, Effect.FREE))
 
 TRANSITIONS: Final[dict[tuple[State, Input], tuple[State, tuple[Effect, ...]]]] = {
-    # The application has not heard of a parked session, so nothing is reported.
+    # The application does not know of a parked session, so nothing is reported.
     (State.PARKED, Input.SETTINGS): (State.REQUESTED, ()),
     (State.PARKED, Input.CLOSE): _GONE,
     (State.PARKED, Input.ABORT): _GONE,

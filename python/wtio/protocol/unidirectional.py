@@ -50,12 +50,13 @@ class PeerStreams:
     def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
         self._is_client = is_client  # we are the client
         self._max_settings_size = limits.max_settings_size
-        # The connection's: what the peer may still repeat, and where outputs go.
+        # Shared with the rest of the connection: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
-        # The types of the critical streams, and the at most 7 bytes of an incomplete type. Bounded by what the peer may
-        # have open at once.
+        # By stream ID: the type of a critical stream, or the bytes, at most 7, of a type that is incomplete. Bounded by
+        # what the peer may have open at once.
         self._streams: dict[int, int | bytes] = {}
+        # Reads the frames of the control stream.
         self._control = RecordReader()
         # Made with the first byte, because most peers send none.
         self._decoder_stream: qpack.DecoderStream | None = None
@@ -120,13 +121,13 @@ class PeerStreams:
         head = self._streams.get(stream_id, b"")
         assert isinstance(head, bytes)  # only unidirectional streams have a type
         head += data[:16]
-        number = varint.decode(head)
-        if number and number[0] != FrameType.WT_STREAM:
+        value = varint.decode(head)
+        if value and value[0] != FrameType.WT_STREAM:
             # RFC 9114, section 6.1.
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
         self._streams[stream_id] = head
-        # If the stream ends inside the head of a data stream, it was abandoned before it had a meaning.
-        if number or end:
+        # If the stream ends inside the head of a data stream, it was given up before it named its session.
+        if value or end:
             self._outbox.reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self._outbox.stop(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
             self._forget(stream_id)
@@ -186,23 +187,23 @@ class PeerStreams:
         if frame_type == FrameType.SETTINGS:
             self._has_settings = True
             return decode_settings(payload, is_client=self._is_client)
-        number = varint.decode(payload)
+        value = varint.decode(payload)
         if frame_type in _PRIORITY_UPDATES:
-            if number is None:
+            if value is None:
                 raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "PRIORITY_UPDATE frame without an id")
-            if frame_type == FrameType.PRIORITY_UPDATE_PUSH or number[0] % 4:
-                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"PRIORITY_UPDATE for {number[0]}, which is no request")
+            if frame_type == FrameType.PRIORITY_UPDATE_PUSH or value[0] % 4:
+                raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"PRIORITY_UPDATE for {value[0]}, which is no request")
             self._allowance.count_idle()
             return None
-        if number is None or number[1] != len(payload):
+        if value is None or value[1] != len(payload):
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, f"{FrameType(frame_type).name} frame is no single id")
         if frame_type == FrameType.GOAWAY:
-            return Goaway(number[0])
+            return Goaway(value[0])
         if frame_type == FrameType.CANCEL_PUSH:
             # RFC 9114, section 7.2.3: neither side ever promised or allowed a push.
-            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {number[0]}, which does not exist")
-        if number[0] < self._max_push_id:  # section 7.2.7
+            raise ConnectionFault(ErrorCodes.H3_ID_ERROR, f"CANCEL_PUSH for push {value[0]}, which does not exist")
+        if value[0] < self._max_push_id:  # section 7.2.7
             raise ConnectionFault(ErrorCodes.H3_ID_ERROR, "MAX_PUSH_ID shrinks")
-        self._max_push_id = number[0]
+        self._max_push_id = value[0]
         self._allowance.count_idle()
         return None
