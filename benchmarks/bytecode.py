@@ -45,7 +45,7 @@ class Counted:
         self._traced_before = sys.gettrace()
 
     def begin(self) -> None:
-        # Python 3.12 looks once for whether anybody wants to hear of instructions, and does so in `settrace`.
+        # Python 3.12 looks only once, in `settrace`, whether any tracer wants instructions.
         sys._getframe().f_trace_opcodes = True
         sys.settrace(self._enter)
 

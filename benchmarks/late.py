@@ -108,7 +108,7 @@ class Writer:
 
 
 class Reader:
-    """Compares what arrives, and pauses where it is told to."""
+    """Compares what arrives, and pauses where it has to."""
 
     def __init__(self, pauses_at: Sequence[int] = ()) -> None:
         self.count = 0
@@ -176,13 +176,13 @@ async def send_streams(session: wtio.WebTransportSession, count: int, size: int,
     await asyncio.gather(*(writer.send(stream, size) for stream in streams))
 
 
-async def tell(session: wtio.WebTransportSession, result: Result) -> None:
-    """Tell the other side a result."""
+async def send_result(session: wtio.WebTransportSession, result: Result) -> None:
+    """Send the other side a result."""
     async with await session.create_unidirectional_stream() as stream:
         await stream.write_all(data=json.dumps(result).encode())
 
 
-async def hear(session: wtio.WebTransportSession) -> Result:
+async def receive_result(session: wtio.WebTransportSession) -> Result:
     """Wait for the other side's result."""
     stream = await anext(session.incoming_unidirectional_streams())
     result: Result = json.loads(await stream.read_all())
@@ -201,7 +201,7 @@ async def serve_hold(session: wtio.WebTransportSession, _: dict[str, str]) -> No
     time.sleep(HOLD_SECONDS)  # noqa: ASYNC251
     over = time.monotonic()
     result = {"count": await taking, "wrong": reader.wrong, "begun": begun, "over": over}
-    await tell(session, {**result, "loop_late_total": session.stats().loop_late_total})
+    await send_result(session, {**result, "loop_late_total": session.stats().loop_late_total})
 
 
 async def be_late() -> None:
@@ -219,7 +219,7 @@ async def serve_upload(session: wtio.WebTransportSession, options: dict[str, str
     count = await gather_streams(session, 1, reader.take)
     if blocking is not None:
         blocking.cancel()
-    await tell(session, {"count": count, "wrong": reader.wrong})
+    await send_result(session, {"count": count, "wrong": reader.wrong})
 
 
 async def receive_with_pauses(session: wtio.WebTransportSession, streams: int) -> Result:
@@ -250,20 +250,20 @@ def held_back(writer: Writer, pauses: list[dict[str, float]]) -> list[int]:
 
 
 async def serve_pause_up(session: wtio.WebTransportSession, options: dict[str, str]) -> None:
-    await tell(session, await receive_with_pauses(session, int(options["streams"])))
+    await send_result(session, await receive_with_pauses(session, int(options["streams"])))
 
 
 async def serve_pause_down(session: wtio.WebTransportSession, options: dict[str, str]) -> None:
     writer, memory = await send_with_samples(session, int(options["streams"]))
-    pauses = (await hear(session))["pauses"]
-    await tell(session, {"growth": memory.growth, "held_back": held_back(writer, pauses)})
+    pauses = (await receive_result(session))["pauses"]
+    await send_result(session, {"growth": memory.growth, "held_back": held_back(writer, pauses)})
 
 
 async def serve_io(session: wtio.WebTransportSession, _: dict[str, str]) -> None:
     stream = await anext(session.incoming_bidirectional_streams())
     while data := await stream.read():
         await stream.write(data=data)
-    await tell(session, {"count": await gather_streams(session, 1, Reader().take)})
+    await send_result(session, {"count": await gather_streams(session, 1, Reader().take)})
     blocking = asyncio.ensure_future(be_late())
     await session.wait_closed()
     blocking.cancel()
@@ -323,7 +323,7 @@ async def hold(client: Client) -> Result:
     async with client.session("hold", timeouts) as session:
         sampling = asyncio.ensure_future(sample())
         sending = asyncio.ensure_future(send_streams(session, HOLD_STREAMS, HOLD_SIZE, Writer()))
-        result = await hear(session)
+        result = await receive_result(session)
         await sending
         sampling.cancel()
         lost = session.stats().packets_lost
@@ -343,9 +343,9 @@ async def upload(client: Client) -> Result:
             stream = await session.create_unidirectional_stream()
             before = time.perf_counter()
             await Writer().send(stream, UPLOAD_SIZE)
-            heard = await hear(session)
+            received = await receive_result(session)
             result["blocked" if blocked else "free"] = {
-                **heard,
+                **received,
                 "speed": UPLOAD_SIZE / (time.perf_counter() - before) / 1e6,
                 "packets_lost": session.stats().packets_lost,
                 "packets_sent": session.stats().packets_sent,
@@ -356,7 +356,7 @@ async def upload(client: Client) -> Result:
 async def pause_up(client: Client, streams: int) -> Result:
     async with client.session("pause-up", streams=streams) as session:
         writer, memory = await send_with_samples(session, streams)
-        reader = await hear(session)
+        reader = await receive_result(session)
         sides = {"writer_growth": memory.growth, "reader_growth": reader["growth"]}
         return {**reader, **sides, "held_back": held_back(writer, reader["pauses"])}
 
@@ -364,8 +364,8 @@ async def pause_up(client: Client, streams: int) -> Result:
 async def pause_down(client: Client, streams: int) -> Result:
     async with client.session("pause-down", streams=streams) as session:
         reader = await receive_with_pauses(session, streams)
-        await tell(session, {"pauses": reader["pauses"]})
-        writer = await hear(session)
+        await send_result(session, {"pauses": reader["pauses"]})
+        writer = await receive_result(session)
         sides = {"writer_growth": writer["growth"], "reader_growth": reader["growth"]}
         return {**reader, **sides, "held_back": writer["held_back"]}
 
@@ -383,7 +383,7 @@ async def compare_io(client: Client) -> Result:
         bulk = await session.create_unidirectional_stream()
         before = time.perf_counter()
         await Writer().send(bulk, IO_SIZE)
-        await hear(session)
+        await receive_result(session)
         speed = IO_SIZE / (time.perf_counter() - before) / 1e6
         late = await session.create_unidirectional_stream()
         acknowledged = []

@@ -31,7 +31,7 @@ CHUNK = b"\x5a" * 65536
 SMALL = b"\xa5" * 64
 LARGE = b"\xc3" * 65536
 
-# Datagrams one way: how many a client sends without news from the server, and how often the server reports.
+# Datagrams one way: how many a client sends without a report from the server, and how often the server reports.
 # A window makes the result a rate that the receiver keeps up with, not the rate at which a sender can throw away.
 DATAGRAM_WINDOW = 256
 DATAGRAM_REPORT = 32

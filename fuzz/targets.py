@@ -464,17 +464,17 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
         limits=_LIMITS,
     )
     h3.start()
-    told: list[Event | Output] = []
+    produced: list[Event | Output] = []
     finished: set[int] = set()
     for act in acts:
-        before = len(told)
+        before = len(produced)
         match act:
             # A transport delivers nothing after the end of a stream.
             case _Data(stream_id, data, end) if stream_id not in finished:
                 parts = list(pieces(data, size))
                 for index, part in enumerate(parts):
                     h3.receive_data(stream_id, part, end and index == len(parts) - 1)
-                    told += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
+                    produced += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
                     assert h3._requests.buffered <= _LIMITS.max_buffered
                 if end:
                     finished.add(stream_id)
@@ -483,24 +483,24 @@ def _run(acts: list[_Act], flags: int, size: int) -> list[object]:
             case _Call(run):
                 with contextlib.suppress(SessionStateError, ValueError):
                     run(h3)
-        told += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
-        assert sum(len(item.data) for item in told[before:] if isinstance(item, Send)) <= _MOST_SAID
-    _check_story(h3, told)
+        produced += [*h3.outbox.take_events(), *h3.outbox.take_outputs()]
+        assert sum(len(item.data) for item in produced[before:] if isinstance(item, Send)) <= _MOST_SAID
+    _check_outputs(h3, produced)
     # The order of events and outputs relative to each other depends on when they are taken.
-    return [item for kind in (Event, Output) for item in told if isinstance(item, kind)]
+    return [item for kind in (Event, Output) for item in produced if isinstance(item, kind)]
 
 
-def _check_story(h3: H3Connection, told: list[Event | Output]) -> None:
-    closes = [item for item in told if isinstance(item, CloseConnection)]
-    assert len(closes) == sum(isinstance(item, ConnectionFailed) for item in told) <= 1
+def _check_outputs(h3: H3Connection, produced: list[Event | Output]) -> None:
+    closes = [item for item in produced if isinstance(item, CloseConnection)]
+    assert len(closes) == sum(isinstance(item, ConnectionFailed) for item in produced) <= 1
     assert h3.closed == bool(closes)
     for close in closes:
         assert len(close.reason) < 300
     for kind in (SessionTerminated, SessionFinished):
-        ended = [item.stream_id for item in told if isinstance(item, kind)]
+        ended = [item.stream_id for item in produced if isinstance(item, kind)]
         assert len(set(ended)) == len(ended)
     sealed: set[int | Role] = set()
-    for item in told:
+    for item in produced:
         match item:
             case Send(stream, data, end):
                 assert stream not in sealed

@@ -191,7 +191,7 @@ def test_the_protocols_connection_has_450_lines_and_no_mixins() -> None:
     assert connection.end_lineno - connection.lineno + 1 <= 450
 
 
-def test_drafts_are_told_apart_in_one_module() -> None:
+def test_drafts_are_distinguished_in_one_module() -> None:
     home, _ = class_named("Dialect")
     assert re.search(r"\bD\d+ = ", SOURCES[home])
     strangers = [path.name for path, source in SOURCES.items() if re.search(r"\bDialect\.D\d", source)]

@@ -1,4 +1,4 @@
-"""Tasks that run in the turn of the loop that woke them: all that asyncio promises about tasks still holds."""
+"""Tasks that run in the iteration of the loop that woke them: all that asyncio promises about tasks still holds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ name: contextvars.ContextVar[str] = contextvars.ContextVar("name")
 
 
 class Waiting:
-    """Some tasks, each at its waiter, and what they have to tell."""
+    """Some tasks, each at its waiter, and what they record."""
 
     def __init__(self, count: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.waiters = [Waiter(self.loop) for _ in range(count)]
-        self.told: list[str] = []
+        self.record: list[str] = []
         self.tasks = [asyncio.create_task(self.wait(number)) for number in range(count)]
 
     async def wait(self, number: int) -> None:
@@ -36,19 +36,19 @@ class Waiting:
         try:
             await self.waiters[number]
         except asyncio.CancelledError as error:
-            self.told.append(f"{name.get()} cancelled {error}".rstrip())
+            self.record.append(f"{name.get()} cancelled {error}".rstrip())
             raise
-        self.told.append(name.get())
+        self.record.append(name.get())
 
     def in_callback(self, work: Callable[[], None]) -> asyncio.Future[list[str]]:
-        """Do ``work`` in a callback of the loop; gives what was told by the end of the callback."""
+        """Do ``work`` in a callback of the loop; returns what was recorded by the end of the callback."""
         answer = self.loop.create_future()
 
         def callback() -> None:
             try:
                 work()
             finally:
-                answer.set_result(list(self.told))
+                answer.set_result(list(self.record))
 
         self.loop.call_soon(callback)
         return answer
@@ -63,15 +63,15 @@ async def test_woken_tasks_run_in_order_within_the_callback_and_in_their_own_con
         collect_woken()
         for waiter in (waiting.waiters[2], waiting.waiters[0]):
             waiter.set_result(None)
-        assert waiting.told == []
+        assert waiting.record == []
         run_woken()
 
     assert await waiting.in_callback(work) == ["task 2", "task 0"]
     assert name.get() == "test"
     waiting.waiters[1].set_result(None)
-    assert waiting.told == ["task 2", "task 0"]
+    assert waiting.record == ["task 2", "task 0"]
     await asyncio.gather(*waiting.tasks)
-    assert waiting.told == ["task 2", "task 0", "task 1"]
+    assert waiting.record == ["task 2", "task 0", "task 1"]
 
 
 async def test_woken_task_that_another_one_cancels_is_cancelled() -> None:
@@ -104,7 +104,7 @@ async def test_cancelling_keeps_its_message_and_nothing_comes_after_it() -> None
     assert waiting.waiters[0].cancelled()
     with pytest.raises(asyncio.CancelledError):
         await waiting.tasks[0]
-    assert waiting.told == ["task 0 cancelled enough"]
+    assert waiting.record == ["task 0 cancelled enough"]
     assert not waiting.waiters[0].cancel()
 
 
@@ -145,9 +145,9 @@ def test_others_go_on_after_a_task_that_interrupts_the_loop() -> None:
     loop.call_soon(work)
     with pytest.raises(KeyboardInterrupt):
         loop.run_until_complete(asyncio.sleep(1))
-    assert waiting.told == ["task 1"]
+    assert waiting.record == ["task 1"]
     loop.run_until_complete(asyncio.gather(*waiting.tasks))
-    assert waiting.told == ["task 1", "task 2", "task 0"]
+    assert waiting.record == ["task 1", "task 2", "task 0"]
     assert isinstance(interrupting.exception(), KeyboardInterrupt)
     loop.close()
 

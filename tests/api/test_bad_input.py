@@ -428,7 +428,7 @@ class BrokenClient(QuicConnectionProtocol):
         ("request", b"\x01\x02\x00", 0x106),
     ],
 )
-async def test_clients_that_break_the_rules_are_told_and_the_server_lives_on(
+async def test_clients_that_break_the_rules_get_its_error_and_the_server_lives_on(
     server: Server, certificate: DevCertificate, stream: str, data: bytes, code: int
 ) -> None:
     from aioquic.asyncio.client import connect as quic_connect

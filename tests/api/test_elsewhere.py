@@ -1,4 +1,4 @@
-"""Another event loop, another thread: who changes something or waits is told at once, and who only looks may."""
+"""Another event loop, another thread: calls that change something or wait raise at once, calls that only look work."""
 
 from __future__ import annotations
 

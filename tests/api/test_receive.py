@@ -164,7 +164,7 @@ async def test_read_all_of_exactly_its_limit(certificate: DevCertificate) -> Non
         assert await channel.reader.read_all() == bytes(1000)
 
 
-async def test_read_all_over_its_limit_is_told_while_the_stream_is_open(certificate: DevCertificate) -> None:
+async def test_read_all_over_its_limit_fails_while_the_stream_is_open(certificate: DevCertificate) -> None:
     limits = wtio.Limits(read_all=1000)
     async with session_pair(certificate, server_limits=limits) as pair:
         channel = await open_channel(pair, "client-uni")
@@ -564,7 +564,7 @@ async def test_reset_is_what_every_later_read_raises(channel: Channel, name: str
 
 @pytest.mark.trap("S1")
 async def test_reset_right_after_opening_reaches_the_peer(pair: Pair, side: str) -> None:
-    # Without its header the peer could not tell what the stream is.
+    # Without its header the peer could not know what the stream is.
     opener, acceptor = pair.sides(side)
     for form in ("bidirectional", "unidirectional"):
         outgoing: wtio.WebTransportSendStream = await getattr(opener, f"create_{form}_stream")()
@@ -720,7 +720,7 @@ async def test_closing_the_reader_after_the_end_does_nothing(pair: Pair, side: s
 
 @pytest.mark.parametrize("second", READS)
 @pytest.mark.parametrize("one", READS)
-async def test_second_reader_is_told(pair: Pair, one: str, second: str) -> None:
+async def test_second_reader_gets_an_error(pair: Pair, one: str, second: str) -> None:
     channel = await open_channel(pair, "client-bidi")
     reading = asyncio.ensure_future(READS[one](channel.reader))
     assert await is_pending(reading)
@@ -732,7 +732,7 @@ async def test_second_reader_is_told(pair: Pair, one: str, second: str) -> None:
     await channel.reader.read_all()
 
 
-async def test_second_reader_is_told_for_every_stream_class(channel: Channel) -> None:
+async def test_second_reader_gets_an_error_for_every_stream_class(channel: Channel) -> None:
     reading = asyncio.ensure_future(channel.reader.read())
     assert await is_pending(reading)
     with pytest.raises(wtio.BusyError):

@@ -132,7 +132,7 @@ async def make_stuck(pair: Pair) -> list[Stuck]:
         used = {"bidirectional": 0, "unidirectional": 0}
 
         async def opens(form: str) -> Any:
-            used[form] += 1  # noqa: B023 - called in this turn of the loop
+            used[form] += 1  # noqa: B023 - called in this iteration of the loop
             return await open_channel(pair, f"{opener}-{'bidi' if form == 'bidirectional' else 'uni'}")  # noqa: B023
 
         # The other side reads from streams of both forms, and this side writes.
@@ -670,7 +670,7 @@ async def test_unread_datagrams_are_bounded_and_counted(
 async def test_outgoing_datagrams_are_bounded_and_counted(certificate: DevCertificate) -> None:
     async with session_pair(certificate, client_limits=wtio.Limits(datagram_send_buffer=3000)) as pair:
         for number in range(100):
-            # In one turn of the loop nothing leaves.
+            # Within one iteration of the loop nothing is sent.
             pair.client.send_datagram(b"%01000d" % number)
         received = []
         async for data in pair.accepted.incoming_datagrams():

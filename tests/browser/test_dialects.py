@@ -50,7 +50,7 @@ async def test_browsers_speak_draft_02_with_our_server(page: Page, serving: Serv
 
 
 @pytest.mark.trap("H2")
-async def test_chromium_speaks_draft_07_with_our_server_if_it_is_told_to(page_url: str, serving: Serving) -> None:
+async def test_chromium_speaks_draft_07_with_our_server_if_it_has_to(page_url: str, serving: Serving) -> None:
     if (reason := chromium.missing()) is not None:
         pytest.fail(reason)
     async with chromium.launch("--enable-features=EnableWebTransportDraft07") as browser:

@@ -40,7 +40,7 @@ class Interrupted(Generic[Result]):
             is_here = self.points == self._point
             if is_here and self._when == "waiting":
                 if future is not None:
-                    # What asyncio's own task does: it cancels the future, and the coroutine hears of it a turn later.
+                    # What asyncio's own task does: it cancels the future, and the coroutine gets it an iteration later.
                     future._asyncio_future_blocking = False
                     future.cancel()
                     yield None

@@ -91,7 +91,7 @@ async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Sta
     assert report["times"]["total"] < 9, "not the ten seconds of --timeout"
 
 
-async def test_silence_and_strange_answers_are_told_apart(start: Start) -> None:
+async def test_silence_and_strange_answers_are_distinguished(start: Start) -> None:
     class Stranger(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self.transport = cast("asyncio.DatagramTransport", transport)

@@ -81,7 +81,7 @@ def serving_elsewhere(
 
 
 class Hold:
-    """A handler that holds its loop, without a turn for anybody, until the test lets it go."""
+    """A handler that blocks its loop until the test lets it go."""
 
     def __init__(self) -> None:
         self.begun = threading.Event()

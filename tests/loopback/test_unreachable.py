@@ -223,7 +223,7 @@ async def test_an_icmp_error_counts_only_for_the_ports_that_it_quotes(
 ) -> None:
     sockets = own_sockets(Hosts(silent), io)
     connecting = asyncio.ensure_future(_await(connector_with(sockets, certificate)))
-    while not sockets.connections:  # noqa: ASYNC110 - nothing tells of a first packet
+    while not sockets.connections:  # noqa: ASYNC110 - no event reports a first packet
         await asyncio.sleep(0.01)
     (attempt,) = sockets.connections
     own = attempt.driver.local_address[1]

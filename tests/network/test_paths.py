@@ -90,7 +90,7 @@ def test_a_link_that_is_too_narrow_for_quic_ends_the_attempt_and_says_so(lab: La
     assert "1200 bytes" in found["message"]
 
 
-def test_a_fault_of_sending_is_counted_and_told_once_and_gets_over(
+def test_a_fault_of_sending_is_counted_and_logged_once_and_gets_over(
     lab: Lab, tmp_path: Path, family: str, io: str
 ) -> None:
     lab.serve(tmp_path)

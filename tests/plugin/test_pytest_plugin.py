@@ -165,7 +165,7 @@ def test_tests_that_other_plugins_run_may_use_the_network_on_a_virtual_loop(tmp_
         assert "1 passed" in result.stdout
 
 
-def test_a_test_that_another_plugin_runs_cannot_use_our_loop_and_is_told_so(tmp_path: Path) -> None:
+def test_a_test_that_another_plugin_runs_cannot_use_our_loop_and_its_error_says_so(tmp_path: Path) -> None:
     program = """
         import pytest
 

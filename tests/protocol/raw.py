@@ -1,4 +1,4 @@
-"""A QUIC peer on the simulated network that sends exactly the bytes it is told to, and remembers what it got.
+"""A QUIC peer on the simulated network that sends exactly the bytes it is given, and remembers what it got.
 
 For claims that can only be seen on the wire: what the library makes of a peer that is early, late, wrong or silent.
 """

@@ -228,7 +228,7 @@ def test_x4_client_withstands_anything(
     check(side, actions)
 
 
-def told(is_client: bool, payload: bytes, end: bool, places: list[int]) -> list[object]:
+def produced(is_client: bool, payload: bytes, end: bool, places: list[int]) -> list[object]:
     """What comes of bytes on stream 0 that arrive in these pieces."""
     side = client(limits=LIMITS) if is_client else server(limits=LIMITS)
     if is_client:
@@ -248,8 +248,8 @@ def test_how_a_stream_is_cut_changes_nothing(is_client: bool, chunks: list[bytes
     head = headers((":status", "200")) if is_client else connect()
     payload = b"".join((head, *chunks))
     # An open session first, so that both runs accept at the same point of the stream.
-    whole = told(is_client, payload, False, [len(head)])
-    assert told(is_client, payload, False, [len(head), *(place + len(head) for place in places)]) == whole
+    whole = produced(is_client, payload, False, [len(head)])
+    assert produced(is_client, payload, False, [len(head), *(place + len(head) for place in places)]) == whole
 
 
 @settings(max_examples=200, deadline=None)

@@ -1,4 +1,4 @@
-"""What can only be seen on the wire, against a peer that sends what it is told to (requirements 8 to 91).
+"""What can only be seen on the wire, against a peer that sends exactly what a test gives it (requirements 8 to 91).
 
 The engine and the sessions are real; the network and the clock are simulated.
 """
@@ -1031,7 +1031,7 @@ def test_r91_sessions_on_one_connection_share_it(streams_of_the_other: int) -> N
     testing.run(main())
 
 
-def test_r91_sessions_beyond_the_servers_limit_are_told_429() -> None:
+def test_r91_sessions_beyond_the_servers_limit_get_429() -> None:
     async def main() -> None:
         network = Network()
         async with network.serve(limits=wtio.Limits(sessions=2)) as server:

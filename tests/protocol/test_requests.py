@@ -843,7 +843,7 @@ def test_session_accepted_on_a_stopped_stream_is_ending_already() -> None:
 
 
 @pytest.mark.parametrize("value", ['"b"', '"b";x=1'])
-def test_r29_client_is_told_the_choice(value: str) -> None:
+def test_r29_client_gets_the_choice(value: str) -> None:
     side = connecting_client(protocols=["a", "b"])
     side.receive(0, headers((":status", "200"), ("wt-protocol", value)))
     assert side.of(SessionAccepted)[0].protocol == "b"

@@ -191,7 +191,7 @@ def test_r7_r10_r59_client_makes_the_documented_thing_of_every_combination(conte
             error.add_note(f"settings: { {hex(number): value for number, value in peer.items()} }")
             raise
         outcomes.add((expected.dialect, expected.problem, expected.flow_control))
-    assert len(outcomes) > 5  # the table tells things apart
+    assert len(outcomes) > 5  # the table distinguishes them
 
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=repr)

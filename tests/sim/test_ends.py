@@ -72,7 +72,7 @@ async def stream_of(
     return ours, theirs
 
 
-def give_up(stream: wtio.WebTransportStream, code: int = CANCELLED) -> None:
+def abandon(stream: wtio.WebTransportStream, code: int = CANCELLED) -> None:
     """What no public call does: reset and stop with a code that is none of an application's."""
     stream._core.reset(code)
     stream._core.stop(code)
@@ -104,7 +104,7 @@ def test_a_close_that_begins_with_resets_reaches_every_call_with_its_code(name: 
     async def main() -> None:
         async with session_pair() as (client, server):
             ours, theirs = await stream_of(client, server)
-            give_up(ours)
+            abandon(ours)
 
             async def close() -> None:
                 await asyncio.sleep(delay)
@@ -127,7 +127,7 @@ def test_where_the_session_lives_on_the_streams_error_comes_after_half_a_second_
     async def main() -> None:
         async with session_pair() as (client, server):
             ours, theirs = await stream_of(client, server)
-            give_up(ours, code)
+            abandon(ours, code)
             await asyncio.sleep(1)
             assert await seconds(CALLS[name](theirs)) == pytest.approx(PATIENCE)
             # The time counts once for each direction, not for each call.
@@ -163,7 +163,7 @@ def test_bytes_before_the_reset_are_neither_lost_nor_doubled_by_the_wait(name: s
             await asyncio.sleep(0.1)
             reading = asyncio.ensure_future(CALLS[name](theirs))
             await asyncio.sleep(0.1)
-            give_up(ours)
+            abandon(ours)
             await asyncio.sleep(0.1)
             assert not reading.done()
             # In the middle of the wait: what came is still there for somebody else.
@@ -183,11 +183,11 @@ def test_bytes_before_the_reset_are_neither_lost_nor_doubled_by_the_wait(name: s
     run(main())
 
 
-def test_another_task_is_told_that_a_read_waits_for_the_sessions_end() -> None:
+def test_another_task_gets_an_error_while_a_read_waits_for_the_sessions_end() -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
             ours, theirs = await stream_of(client, server)
-            give_up(ours)
+            abandon(ours)
             reading = asyncio.ensure_future(theirs.readexactly(n=10))
             writing = asyncio.ensure_future(theirs.write_all(data=bytes(10**6)))
             await asyncio.sleep(0.1)
@@ -208,7 +208,7 @@ def test_every_way_for_the_session_to_end_ends_the_wait(name: str) -> None:
     async def main(way: str) -> None:
         async with session_pair() as (client, server):
             ours, theirs = await stream_of(client, server)
-            give_up(ours)
+            abandon(ours)
             await asyncio.sleep(0.1)
             call = asyncio.ensure_future(CALLS[name](theirs))
             await asyncio.sleep(0.1)
@@ -233,7 +233,7 @@ def test_datagrams_and_new_streams_do_not_wait() -> None:
         loop = asyncio.get_running_loop()
         async with session_pair() as (client, server):
             ours, theirs = await stream_of(client, server)
-            give_up(ours)
+            abandon(ours)
             client.send_datagram(b"ping")
             await asyncio.sleep(0.1)
             reading = asyncio.ensure_future(theirs.read())
@@ -292,7 +292,7 @@ def test_a_server_logs_nothing_about_a_client_that_closes_with_resets_first(capl
                 assert await stream.read() == b"x"
             (served,) = server.sessions
             for stream in streams:
-                give_up(stream)
+                abandon(stream)
             await asyncio.sleep(0.1)
             await session.close(5, "bye")
             info = await served.wait_closed()

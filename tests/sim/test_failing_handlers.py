@@ -144,7 +144,7 @@ def test_what_a_client_does_is_one_line_without_traceback_and_then_a_number(
             # After a minute, there is a line to read again.
             await fail(network, act, 3)
             assert len(written(log)) == 1
-        # What is counted is told before the server is gone.
+        # What was counted is logged before the server is gone.
         assert written(log) == [(level, f"2 more failures like the last one of {name}", False)]
 
     run(main())

@@ -88,7 +88,7 @@ def test_a_session_lost_in_a_gather_of_which_another_part_failed_is_closed() -> 
 
     async def collected(*connects: Coroutine[Any, Any, object]) -> None:
         await failed(*connects)
-        # Out of the turn that the result came in.
+        # Leave the callback in which the result came.
         await asyncio.sleep(0.1)
         gc.collect()
 

@@ -150,18 +150,18 @@ def test_a_lost_connection_ends_its_sessions_in_slices_and_at_once_for_whoever_a
             return end(connection, loss)
         sessions = list(connection.sessions)
         end(connection, loss)
-        # Nobody has been woken yet, and whoever looks is told the same.
+        # No task has been woken yet, and every call raises the same.
         assert {session.close_info for session in sessions} == {sessions[0].close_info}
         assert sessions[-1].close_info is not None
         with pytest.raises(wtio.SessionClosed):
             sessions[-1].send_datagram(b"x")
 
-        def turn() -> None:
+        def count_iteration() -> None:
             left.append(len(connection.sessions))
             if connection.sessions:
-                connection.loop.call_soon(turn)
+                connection.loop.call_soon(count_iteration)
 
-        turn()
+        count_iteration()
 
     async def handler(session: wtio.WebTransportSession) -> None:
         if session.session_id % 8:

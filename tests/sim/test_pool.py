@@ -114,7 +114,7 @@ def test_a_server_that_stays_away_fails_the_connect_and_leaves_no_dial_behind() 
             for _ in range(2):
                 with pytest.raises(wtio.HandshakeTimeout, match="beside one that does not answer"):
                     await opened(client)
-                # Attempts end in the turn after.
+                # Attempts end in the next iteration.
                 await asyncio.sleep(0.1)
                 assert client.connections == 1
             assert not old.is_closed

@@ -1,4 +1,4 @@
-"""A client that stays: it connects again after what may pass, tells why, and raises what will not pass."""
+"""A client that stays: it connects again after what may pass, says why, and raises what will not pass."""
 
 from __future__ import annotations
 

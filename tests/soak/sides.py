@@ -44,7 +44,7 @@ TIMEOUTS: Final = wtio.Timeouts(connect=60, idle=60, close=30)
 # Seconds that a session lasts.
 SHORTEST: Final = 1.0
 LONGEST: Final = 10.0
-# For everything to end that has been told to: longer than any timeout.
+# Seconds for all that was ended to be over: longer than any timeout.
 PATIENCE: Final = 120.0
 
 

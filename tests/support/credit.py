@@ -5,7 +5,7 @@ that forgets some of it each time works for minutes and then stands still, so te
 open any more, whether it is still as good as new.
 
 Both ends may be in one process (``Baseline``), or in two, which then take the steps ``open_all``, ``take_all``,
-``fill`` and ``empty`` in turns.
+``fill`` and ``empty`` alternately.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Plan:
 async def of_the_session(
     session: wtio.WebTransportSession, error: wtio.StreamResetError | wtio.StreamStoppedError
 ) -> bool:
-    """Whether the error only told of the session's end ahead of it, which then has to come."""
+    """Whether the error was only the first sign of the session's end, which then has to come."""
     if error.wire_code != ErrorCodes.WT_SESSION_GONE:
         return False
     assert error.error_code is None

@@ -110,12 +110,12 @@ impl Client<'_> {
         }
     }
 
-    /// One turn of the loop; the events of the connection are not lost, but only those that matter here are kept.
-    fn turn(&mut self, limit: Option<Instant>) -> Result<bool, Failure> {
+    /// One iteration of the loop; the events of the connection are not lost, but only those that matter here are kept.
+    fn iterate(&mut self, limit: Option<Instant>) -> Result<bool, Failure> {
         if Instant::now() >= self.end {
             return Err("out of time".into());
         }
-        self.peer.turn(None, Some(limit.unwrap_or(self.end).min(self.end)))?;
+        self.peer.iterate(None, Some(limit.unwrap_or(self.end).min(self.end)))?;
         let mut is_connected = false;
         while let Some((_handle, event)) = self.peer.events.pop_front() {
             match event {
@@ -129,7 +129,7 @@ impl Client<'_> {
 
     fn connect(&mut self, workload: &str) -> Result<ConnectionHandle, Failure> {
         let handle = self.peer.connect(self.configs[workload].clone(), self.server)?;
-        while !self.turn(None)? {}
+        while !self.iterate(None)? {}
         Ok(handle)
     }
 
@@ -139,8 +139,8 @@ impl Client<'_> {
 
     fn close(&mut self, handle: ConnectionHandle) -> Result<(), Failure> {
         self.connection(handle)?.close(Instant::now(), VarInt::from_u32(0), Bytes::new());
-        // The packet leaves in this turn; the rest of the connection's end is nobody's concern.
-        self.turn(Some(Instant::now())).map(|_connected| ())
+        // The packet is sent in this iteration. The rest of the connection's end does not matter.
+        self.iterate(Some(Instant::now())).map(|_connected| ())
     }
 
     fn open(&mut self, handle: ConnectionHandle) -> Result<StreamId, Failure> {
@@ -148,7 +148,7 @@ impl Client<'_> {
             if let Some(id) = self.connection(handle)?.streams().open(Dir::Bi) {
                 return Ok(id);
             }
-            self.turn(None)?;
+            self.iterate(None)?;
         }
     }
 
@@ -233,7 +233,7 @@ impl Client<'_> {
             client.write(connection, stream, &mut Bytes::from_static(&SMALL))?;
             let mut arrived = 0;
             while arrived < SMALL.len() {
-                client.turn(None)?;
+                client.iterate(None)?;
                 if client.read(connection, stream, |data| arrived += data.len())? {
                     return Err("the stream ended early".into());
                 }
@@ -289,7 +289,7 @@ impl Client<'_> {
                 open.swap_remove(index);
             }
             if done < count {
-                self.turn(None)?;
+                self.iterate(None)?;
             }
         }
         Ok(seconds_since(started))
@@ -336,12 +336,12 @@ impl Client<'_> {
             if rest.is_empty() && given == size {
                 break;
             }
-            self.turn(None)?;
+            self.iterate(None)?;
         }
         self.connection(connection)?.send_stream(stream).finish()?;
         let mut answer = Vec::new();
         while !self.read(connection, stream, |data| answer.extend_from_slice(data))? {
-            self.turn(None)?;
+            self.iterate(None)?;
         }
         Ok(number(&answer))
     }
@@ -351,7 +351,7 @@ impl Client<'_> {
         self.connection(connection)?.send_stream(stream).finish()?;
         let mut received = 0;
         while !self.read(connection, stream, |data| received += data.len() as u64)? {
-            self.turn(None)?;
+            self.iterate(None)?;
         }
         Ok(received)
     }
@@ -372,20 +372,20 @@ impl Client<'_> {
                     self.connection(connection)?.datagrams().send(Bytes::from_static(&SMALL), true)?;
                 }
                 sent += DATAGRAM_REPORT;
-                self.turn(Some(Instant::now()))?;
+                self.iterate(Some(Instant::now()))?;
             } else {
-                self.turn(Some(Instant::now() + DATAGRAM_PATIENCE))?;
+                self.iterate(Some(Instant::now() + DATAGRAM_PATIENCE))?;
             }
-            let news = Instant::now();
+            let looked_at = Instant::now();
             while let Some(report) = self.connection(connection)?.datagrams().recv() {
                 if number(&report) > arrived {
                     arrived = number(&report);
-                    last_progress = news;
+                    last_progress = looked_at;
                 }
             }
             written_off = written_off.min(sent - arrived);
             if sent - arrived - written_off >= DATAGRAM_WINDOW || is_over {
-                if news - last_progress >= DATAGRAM_PATIENCE {
+                if looked_at - last_progress >= DATAGRAM_PATIENCE {
                     if is_over {
                         break;
                     }
@@ -408,7 +408,7 @@ impl Client<'_> {
             client.connection(connection)?.datagrams().send(Bytes::from_static(&SMALL), true)?;
             let mut again = Instant::now() + Duration::from_millis(500);
             while client.connection(connection)?.datagrams().recv().is_none() {
-                client.turn(Some(again))?;
+                client.iterate(Some(again))?;
                 if Instant::now() >= again {
                     again += Duration::from_millis(500);
                     lost += 1;

@@ -58,7 +58,7 @@ pub struct Peer {
     state: UdpSocketState,
     endpoint: Endpoint,
     connections: HashMap<ConnectionHandle, Entry>,
-    /// Connections that may have something to send or to tell.
+    /// Connections that may have packets or events.
     listed: VecDeque<ConnectionHandle>,
     /// What a full socket refused; it goes first.
     held: VecDeque<(Transmit, Vec<u8>)>,
@@ -100,7 +100,7 @@ impl Peer {
         Ok(handle)
     }
 
-    /// The connection, which will be asked for packets in the next turn.
+    /// The connection, which will be asked for packets in the next iteration.
     pub fn connection(&mut self, handle: ConnectionHandle) -> Option<&mut Connection> {
         let entry = self.connections.get_mut(&handle)?;
         if !entry.is_listed {
@@ -111,7 +111,7 @@ impl Peer {
     }
 
     /// Send what wants to leave; then, unless something happened already, wait and receive. False: `other` is readable.
-    pub fn turn(&mut self, other: Option<BorrowedFd<'_>>, limit: Option<Instant>) -> io::Result<bool> {
+    pub fn iterate(&mut self, other: Option<BorrowedFd<'_>>, limit: Option<Instant>) -> io::Result<bool> {
         self.flush();
         if !self.events.is_empty() {
             return Ok(true);

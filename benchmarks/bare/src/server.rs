@@ -21,7 +21,7 @@ struct Served {
     datagrams: u64,
 }
 
-/// One stream: what it said and what it is to hear.
+/// One stream: what was received on it, and what is to be sent.
 #[derive(Default)]
 struct Answer {
     request: BytesMut,
@@ -36,7 +36,7 @@ struct Answer {
 pub fn serve(mut peer: Peer, end: Instant) -> io::Result<()> {
     let mut served: HashMap<ConnectionHandle, Served> = HashMap::new();
     let input = io::stdin();
-    while Instant::now() < end && peer.turn(Some(input.as_fd()), Some(end))? {
+    while Instant::now() < end && peer.iterate(Some(input.as_fd()), Some(end))? {
         while let Some((handle, event)) = peer.events.pop_front() {
             if matches!(event, Event::ConnectionLost { .. }) {
                 served.remove(&handle);

@@ -316,7 +316,7 @@ impl<'a> ConnectionMut<'a> {
     /// Close both halves, the receiving one first: so the peer reads STOP_SENDING before the reset.
     fn stop_and_reset(&mut self, stream_id: u64, code: u64) {
         if let Some(mut half) = self.receiving(stream_id) {
-            half.give_up(code);
+            half.abandon(code);
         }
         if let Some(mut half) = self.sending(stream_id) {
             half.abandon(code);
@@ -586,7 +586,7 @@ impl<'a> ConnectionMut<'a> {
         if stream.sending.state == SendState::Open {
             self.stop_and_reset(stream_id, code);
         } else if let Some(mut half) = self.receiving(stream_id) {
-            half.give_up(code);
+            half.abandon(code);
         }
         self.forget_if_done(stream_id);
     }

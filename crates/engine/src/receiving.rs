@@ -106,7 +106,7 @@ impl Receiving<'_> {
 
     /// STOP_SENDING; what has arrived is dropped. False on a finished or stopped stream.
     pub fn stop(&mut self, code: u64) -> bool {
-        let is_stopped = self.give_up(code);
+        let is_stopped = self.abandon(code);
         // A read that waits can no longer go on.
         self.events.push(Event::Readable { connection: self.connection_id, stream: self.stream_id });
         self.core.wants_transmit = true;
@@ -182,7 +182,7 @@ impl Receiving<'_> {
     }
 
     /// Read no more: drop what is here, and ask the peer to stop unless its end is known. Whether it was asked.
-    pub(crate) fn give_up(&mut self, code: u64) -> bool {
+    pub(crate) fn abandon(&mut self, code: u64) -> bool {
         self.let_core_forget();
         if self.half.state != ReceiveState::Open {
             return false;
@@ -205,7 +205,7 @@ impl Receiving<'_> {
         if self.half.pending_end == Some(ReceiveState::Ended) {
             self.settle();
         } else {
-            self.give_up(code);
+            self.abandon(code);
         }
     }
 
