@@ -25,9 +25,9 @@ pub(crate) struct Backlog {
     pub(crate) held: VecDeque<u64>,
     /// Sum of the queues of all streams.
     bytes: usize,
-    /// [`Options::stream_send_buffer`](crate::Options::stream_send_buffer).
+    /// Bytes that one stream may have accepted and not sent.
     most_of_stream: usize,
-    /// [`Options::connection_send_buffer`](crate::Options::connection_send_buffer).
+    /// Bytes that all queues together may hold, apart from [`STREAM_RESERVE`] for each stream.
     most: usize,
 }
 

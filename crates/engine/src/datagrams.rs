@@ -78,7 +78,7 @@ pub(crate) struct Outgoing {
     queue: VecDeque<Waiting>,
     /// Sum of the lengths in `queue`.
     bytes: usize,
-    /// [`Options::datagram_send_buffer`](crate::Options::datagram_send_buffer).
+    /// Bytes that may wait, heads included.
     most: usize,
     /// Age at which a datagram that still waits is dropped.
     age: Duration,
@@ -150,7 +150,7 @@ impl Outgoing {
 pub(crate) struct Early {
     /// Each with its session's ID. Bounded by `most`.
     queue: VecDeque<(u64, Bytes)>,
-    /// [`Options::early_datagrams`](crate::Options::early_datagrams).
+    /// Datagrams that may be kept, of all sessions together.
     most: usize,
 }
 

@@ -52,8 +52,9 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
             )));
         }
     };
+    let (initial, largest) = (options.initial_mtu, options.max_mtu);
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(options.max_mtu);
+    discovery.upper_bound(largest);
     config
         .max_idle_timeout(idle)
         .keep_alive_interval(options.keep_alive)
@@ -63,10 +64,10 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .receive_window(varint(options.connection_receive_window))
         .send_window(options.connection_send_buffer as u64)
         .send_fairness(true)
-        .initial_mtu(options.initial_mtu)
-        .mtu_discovery_config((options.max_mtu > options.initial_mtu).then_some(discovery))
+        .initial_mtu(initial)
+        .mtu_discovery_config((largest > initial).then_some(discovery))
         .datagram_receive_buffer_size(Some(options.datagram_receive_buffer))
-        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER.max(2 * usize::from(options.max_mtu)))
+        .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER.max(2 * usize::from(largest)))
         .congestion_controller_factory(congestion)
         .enable_segmentation_offload(options.gso);
     Ok(config)
