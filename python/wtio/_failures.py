@@ -79,7 +79,7 @@ class FailureLog:
         if not kind.room:
             kind.count += 1
             if kind.timer is None:
-                kind.timer = loop.call_at(kind.until, self._tell, kind)
+                kind.timer = loop.call_at(kind.until, self._log_count, kind)
             return
         kind.room -= 1
         if level >= logging.ERROR:
@@ -93,7 +93,7 @@ class FailureLog:
         for kind in self._kinds.values():
             if kind.timer is not None:
                 kind.timer.cancel()
-                self._tell(kind)
+                self._log_count(kind)
         self._kinds.clear()
 
     def _kind(self, key: Hashable, otherwise: Hashable, now: float) -> _Kind:
@@ -103,7 +103,7 @@ class FailureLog:
                 key = otherwise
         return self._kinds.setdefault(key, _Kind())
 
-    def _tell(self, kind: _Kind) -> None:
+    def _log_count(self, kind: _Kind) -> None:
         self._logger.log(kind.level, "%d more failures like the last one of %s", kind.count, kind.words)
         kind.timer = None
         kind.count = 0
@@ -122,7 +122,7 @@ class _Kind:
         self.words = ""
         # How many more are written in this period.
         self.room = 0
-        # How many were not written, and the timer that will log this number.
+        # How many were not written, and the timer that will log this count.
         self.count = 0
         self.timer: asyncio.TimerHandle | None = None
 

@@ -1,6 +1,6 @@
-"""Puts connection reports together, from what connection, session and connector know anyway and give as values.
+"""Puts connection reports together, from what connections, sessions and connectors keep anyway.
 
-Nothing here runs before somebody asks for a report or an attempt to connect fails.
+Nothing here runs until a report is read or an attempt to connect fails.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def failure_report(trace: Trace, connection: Observed | None, error: ConnectErro
     """Report on an attempt to connect that has just failed, at time ``now`` on the loop's clock."""
     at_fault = connection or trace.winner
     return _report(
-        _most_telling(trace.attempts) if at_fault is None else at_fault.snapshot(),
+        _most_informative(trace.attempts) if at_fault is None else at_fault.snapshot(),
         trace,
         url=trace.url,
         step=trace.step,
@@ -187,7 +187,7 @@ def failure_report(trace: Trace, connection: Observed | None, error: ConnectErro
     )
 
 
-def _most_telling(attempts: Iterable[Attempt]) -> Snapshot | None:
+def _most_informative(attempts: Iterable[Attempt]) -> Snapshot | None:
     connections = [attempt.connection.snapshot() for attempt in attempts if attempt.connection is not None]
     return max(connections, key=_received, default=None)
 
@@ -214,7 +214,7 @@ def _report(
     sent = () if connection is None else connection.settings_sent
     received = None if connection is None else connection.settings_received
     dialect = None if connection is None else connection.dialect
-    # Before the handshake is over nothing of it has left.
+    # Our SETTINGS are made with the connection, but not sent before the handshake is complete.
     has_sent = step not in ("lookup", "handshake")
     most = None if core_facts is None else core_facts.max_datagram_payload
     return ConnectionReport(
@@ -378,8 +378,8 @@ def _dialect_reason(sent: Mapping[int, int], received: Mapping[int, int] | None,
     theirs = _announced(received)
     if dialect is not None and dialect.value not in theirs:
         return f"the peer announced {', '.join(theirs) or 'none'}; taken from its request"
-    told = f"this side announced {ours}; the peer {', '.join(theirs) or 'none'}"
-    return f"the newest in common ({told})" if dialect is not None else f"no draft in common ({told})"
+    both = f"this side announced {ours}; the peer {', '.join(theirs) or 'none'}"
+    return f"the newest in common ({both})" if dialect is not None else f"no draft in common ({both})"
 
 
 # -- the end
@@ -390,7 +390,7 @@ def _loss(connection: Snapshot, reason: str) -> EndReport:
     loss = connection.loss or GIVEN_UP
     facts = connection.engine
     by: EndedBy = _LOST_BY.get(loss.cause, "transport")
-    number: int | None = loss.code
+    code: int | None = loss.code
     name = describe(loss.code)
     match loss.cause:
         case CloseCause.TLS:
@@ -399,15 +399,15 @@ def _loss(connection: Snapshot, reason: str) -> EndReport:
         case CloseCause.UNREACHABLE:
             name = errno_name(loss.code)
         case CloseCause.IDLE | CloseCause.RESET | CloseCause.VERSION:
-            number, name = None, ""
+            code, name = None, ""
     words = loss_in_words(loss, idle=connection.idle_timeout)
     if facts is not None and facts.is_refused:
         words = f"the certificate was refused: {loss.reason}"
-    return EndReport(cause=loss.cause.name, by=by, code=number, code_name=name, reason=reason or words)
+    return EndReport(cause=loss.cause.name, by=by, code=code, code_name=name, reason=reason or words)
 
 
 def _failure(connection: Snapshot | None, error: ConnectError) -> EndReport:
-    """Why no session came about."""
+    """Why there is no session."""
     cause = "socket"
     by: EndedBy = "local"
     code: int | None = None
@@ -443,7 +443,7 @@ def _transport_parameters(facts: _core.ConnectionFacts | None) -> tuple[Paramete
 
 
 def _parameter(identifier: int, raw: bytes) -> ParameterReport:
-    # Whoever knows the token can end the connection, and reports are passed around.
+    # With the token anybody can end the connection (RFC 9000, section 10.3), and reports are passed around.
     if identifier == TransportParameter.STATELESS_RESET_TOKEN:
         raw = b""
     value = parameter_value(identifier, raw)

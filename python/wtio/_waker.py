@@ -1,4 +1,4 @@
-"""What can be woken. Apart from ``_waiting``, so that the border can name it without knowing who waits how."""
+"""What can be woken. In a module of its own, so that the border's stub need not import ``_waiting``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Waker(Protocol):
     """What the engine completes: a ``Waiter``, ``Waiters`` or ``asyncio.Future[None]``."""
 
     def done(self) -> bool:
-        """Whether nobody waits any more, so that there is no need to set a result."""
+        """Whether it was woken or cancelled, so that ``set_result`` must not be called."""
 
     def set_result(self, value: None, /) -> None:
         """Report that it has happened."""

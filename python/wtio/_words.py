@@ -245,7 +245,7 @@ class Loss:
 
 
 GIVEN_UP: Final = Loss(CloseCause.LOCAL, 0, "")
-"""What there is to say of a connection that this side gives up and that has not ended yet."""
+"""The loss of a connection that this side closes and whose end the engine has not reported yet."""
 
 
 def loss_in_words(loss: Loss, *, idle: float) -> str:

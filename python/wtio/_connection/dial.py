@@ -297,7 +297,7 @@ class Dialer:
         return error
 
     def _best(self, failures: list[Exception]) -> ConnectError:
-        """The most telling of several failures; the others become notes."""
+        """The most informative of several failures; the others become notes."""
         ranks = (CertificateError, RequirementsNotMetError, ConnectionRefused, ConnectError, Exception)
         failures.sort(key=lambda failure: next(i for i, kind in enumerate(ranks) if isinstance(failure, kind)))
         first, others = failures[0], failures[1:]

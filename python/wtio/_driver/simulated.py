@@ -1,7 +1,7 @@
 """The driver on a simulated network with virtual time: the same engine, no socket, no waiting.
 
 ``VirtualTimeLoop`` is an asyncio loop whose clock jumps to the next timer whenever nothing is ready. ``Wire`` carries
-UDP payloads between endpoints, as call_at timers of that loop, with the losses and damage that its conditions ask for.
+UDP payloads between endpoints, as call_at timers of that loop, with the losses and damage that its conditions say.
 """
 
 from __future__ import annotations
@@ -57,10 +57,13 @@ class _VirtualSelector(selectors.BaseSelector):
     def __init__(self) -> None:
         self._real = selectors.DefaultSelector()
         self.now = _EPOCH
-        # How many reasons there are to stop the clock, and how many to keep it to real time. The loop counts them.
+        # The loop sets these. The clock stops while a ``stand_still`` block is open or a job runs in a thread.
         self.standing = 0
         self.is_held = False
+        # Every running job's thread has called into the loop since, and may be waiting for timers: so the clock keeps
+        # to real time.
         self.is_asked = False
+        # Child processes that may still run; the clock keeps to real time while one does.
         self.processes: list[asyncio.SubprocessTransport] = []
         # Descriptors that are watched, without the loop's own, through which other threads wake it.
         self.watched = 0
@@ -153,13 +156,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
+        # The clock.
         self._virtual = _VirtualSelector()
+        # Jobs of executors that are not done.
         self._jobs: set[Future[Any]] = set()
-        # Jobs that were running when a thread called into the loop.
+        # Those of them that were running when a thread called into the loop.
         self._asking: set[Future[Any]] = set()
+        # The default executor. asyncio's own attribute for it is private.
         self._threads: Executor | None = None
         self._has_shut_down_threads = False
         super().__init__(self._virtual)
+        # Without the pipe that asyncio has registered for itself.
         self._virtual.watched = 0
         # asyncio runs timers early by the resolution of the real clock; here every time is exact.
         self._clock_resolution = 1e-9
@@ -188,7 +195,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """As of every loop; the clock stops until the job is done."""
         if executor is None:
             if self._has_shut_down_threads:
-                # Which says so.
+                # This raises the usual error.
                 return super().run_in_executor(None, func, *args)
             if self._threads is None:
                 self.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
@@ -455,23 +462,31 @@ class Wire:
     """Carries UDP payloads between simulated endpoints. Everything random comes from one seed."""
 
     def __init__(self, seed: int, to_server: Direction, to_client: Direction) -> None:
+        # Of everything random here; endpoints get seeds that are made from it.
         self.seed = seed
+        # Both directions together.
         self.counts = WireCounts()
+        # Host names and their addresses, best first; tests may add some.
         self.names: dict[str, list[str]] = {"localhost": ["::1", "127.0.0.1"]}
         self._to_server = _Lane(to_server)
         self._to_client = _Lane(to_client)
         self._random = random.Random(seed)
         # A separate generator, so that corruption and replays do not change the losses of a seed.
         self._random_damage = random.Random(f"{seed}/damage")
+        # The endpoints by their own addresses.
         self._drivers: dict[_Where, SimulatedDriver] = {}
+        # When each sender's last packet has left, on the loop's clock; only with ``bandwidth``.
         self._busy_until: dict[_Where, float] = {}
+        # When the last packet of each path arrives, so that jitter reorders none.
         self._last_arrival: dict[tuple[_Where, _Where], float] = {}
         # Clients that have sent something: their address, and the address that servers see, which differs after a
         # rebind.
         self._outer: dict[_Where, _Where] = {}
         self._inner: dict[_Where, _Where] = {}
+        # Ports are given in order. Only after the last one may a port be in use.
         self._next_port = _FIRST_EPHEMERAL
         self._has_used_all = False
+        # Endpoints so far, for their seeds.
         self._endpoints = 0
 
     def darken(self, direction: Direction, until: float) -> None:
@@ -532,7 +547,7 @@ class Wire:
         return moved
 
     def send(self, source: tuple[str, int], destination: tuple[str, int], data: bytes, ecn: int) -> None:
-        """Take a payload from an endpoint and decide its fate."""
+        """Take a payload from an endpoint, and lose, damage or deliver it."""
         origin = self._driver_at(source)
         to_client = origin is not None and origin.is_server
         lane = self._to_client if to_client else self._to_server
@@ -636,7 +651,8 @@ class SimulatedDriver(Driver):
     ) -> None:
         super().__init__(endpoint, loop)
         self._wire = wire
-        # Servers need a certain port, clients any.
+        # Decides which conditions apply to what it sends. If a test does not say, an endpoint with a given port is a
+        # server.
         self.is_server = bool(port) if is_server is None else is_server
         self._address = wire.bind(self, ip, port)
         self._timer: asyncio.TimerHandle | None = None

@@ -59,7 +59,8 @@ class ConnectStreams:
         self, limits: ProtocolLimits, terms: Terms, allowance: Allowance, outbox: Outbox, requests: Requests
     ) -> None:
         self._limits = limits
-        # The connection's: what was agreed, what the peer may still repeat, where outputs go, all request streams.
+        # Shared with the rest of the connection: what was agreed, what the peer may still repeat, where outputs go, and
+        # all request streams.
         self._terms = terms
         self._allowance = allowance
         self._outbox = outbox

@@ -91,7 +91,7 @@ class H3Connection:
             is_client: Whether we are the client.
             local: What we announce and demand.
             limits: Bounds on what the peer can make us keep.
-            earnings: What the peer has earned beyond the constants in ``limits``; ``None``: nothing.
+            earnings: What the peer has earned beyond the constants in ``limits``; ``None`` if it cannot earn any.
         """
         self.is_client = is_client
         self.closed = False
@@ -182,7 +182,7 @@ class H3Connection:
         protocols: Sequence[str] = (),
         origin: str | None = None,
     ) -> None:
-        """Client: ask for a session on a fresh bidirectional stream. Only after ``SettingsReceived``.
+        """Client: request a session on a fresh bidirectional stream. Only after ``SettingsReceived``.
 
         ``SessionAccepted``, ``SessionRejected`` or ``SessionTerminated`` follows.
 
@@ -191,7 +191,7 @@ class H3Connection:
             authority: Host, with port unless it is 443.
             path: Path with query, beginning with ``/``.
             headers: Further header fields; names are lowered.
-            protocols: Subprotocols to offer, most wanted first; printable ASCII, 1 to 512 characters each.
+            protocols: Subprotocols to offer, preferred ones first; printable ASCII, 1 to 512 characters each.
             origin: Value of the Origin header; ``None`` sends none.
 
         Raises:
@@ -232,7 +232,7 @@ class H3Connection:
             raise ValueError(f"protocol {protocol!r} was not offered; offered were {list(session.offered)!r}")
         assert session.request is not None  # it is kept until then
         fields = acceptance(session.request, protocol, session.protocol_fields, headers)
-        if headers:  # our own few fields go out even to a peer that announces a senseless limit
+        if headers:  # our own few fields are sent even to a peer that announces a senseless limit
             self._terms.check_size(fields)
         try:
             self._sessions.accept(stream, session, headers_frame(fields))
@@ -318,7 +318,8 @@ class H3Connection:
         """Send GOAWAY: we take no new requests, and refuse those that the peer still sends."""
         if self.closed or self._goaway_sent is not None:
             return
-        # RFC 9114, section 5.2: a server names the first request it will not process; a client names a push.
+        # RFC 9114, section 5.2: a server names the first request it will not process; a client names a push ID, and
+        # never allows a push.
         self._goaway_sent = 0 if self.is_client else self._requests.next_id
         self.outbox.send(Role.CONTROL, encode_record(FrameType.GOAWAY, varint.encode(self._goaway_sent)))
 

@@ -132,7 +132,7 @@ class RequestStream:
         """
         if not self._reader.at_boundary:
             if self.phase == "head" and self._reader.may_be_data_stream:
-                raise StreamFault(ErrorCodes.H3_REQUEST_INCOMPLETE, "stream ends inside its first number")
+                raise StreamFault(ErrorCodes.H3_REQUEST_INCOMPLETE, "stream ends inside its first varint")
             raise ConnectionFault(ErrorCodes.H3_FRAME_ERROR, "stream ends inside a frame")  # RFC 9114, section 7.1
         if self.phase == "head":
             code = ErrorCodes.H3_MESSAGE_ERROR if self._is_client else ErrorCodes.H3_REQUEST_INCOMPLETE
@@ -178,7 +178,7 @@ class Requests:
     def __init__(self, is_client: bool, limits: ProtocolLimits, allowance: Allowance, outbox: Outbox) -> None:
         self._is_client = is_client  # we are the client
         self._limits = limits
-        # The connection's: what the peer may still repeat, and where outputs go.
+        # Shared with the rest of the connection: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
         # Bounded by what the client may have open at once.
