@@ -239,7 +239,7 @@ class Recording:
         os.close(control_out)
         os.close(acknowledge_in)
 
-    def tell(self, command: str) -> None:
+    def command(self, command: str) -> None:
         """Say "enable", "disable" or "stop", and wait until it is so."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._control, f"{command}\n".encode())
@@ -248,7 +248,7 @@ class Recording:
 
     def stop(self) -> None:
         """End it, with all samples written."""
-        self.tell("stop")
+        self.command("stop")
         self._process.wait(timeout=60)
 
     def discard(self) -> None:
@@ -296,7 +296,7 @@ def measure_pair(setting: Setting, results: Mapping[str, Measured], seconds: flo
                 recordings[name] = Recording(setting.perf, directory / name)
                 stack.callback(recordings[name].discard)
             if traced:
-                recordings[name].tell("enable")
+                recordings[name].command("enable")
             before = {side: _processor_time(process) for side, process in processes.items()}
             client.stdin.write("\n")
             client.stdin.flush()
@@ -306,7 +306,7 @@ def measure_pair(setting: Setting, results: Mapping[str, Measured], seconds: flo
             for side, process in processes.items():
                 spent[name][side] += _processor_time(process) - before[side]
             if traced:
-                recordings[name].tell("disable")
+                recordings[name].command("disable")
             spent[name]["operations"] += ended["operations"]
             client.stdin.write("\n")
             client.stdin.flush()
@@ -339,7 +339,7 @@ def measure_bare(setting: Setting, operation: Operation, measured: Measured, tra
                     # Only now: of processes that begin under its eyes, perf cannot follow every stack through libc.
                     recording = Recording(setting.perf, directory / "data")
                     stack.callback(recording.discard)
-                    recording.tell("enable")
+                    recording.command("enable")
                 line = _next_line(client)
                 if line is None or "values" not in line:
                     raise CannotRun(f"bare Rust does not run: {line}")
@@ -354,7 +354,7 @@ def measure_bare(setting: Setting, operation: Operation, measured: Measured, tra
         measured.processor["server"].append((server_ended - client_ended) / operation.bare_operations)
 
 
-# What its client wants to be told, though only one workload runs.
+# What its client expects as arguments, though only one workload runs.
 _BARE_SIZES = {
     "bulk": BULK,
     "echoes": 1,

@@ -39,7 +39,7 @@ class Recorder:
 
 
 def as_seen(code: int, browser_name: str) -> int:
-    """What a page is told of a stream's code: Firefox keeps eight bits and makes a 0 of what does not fit."""
+    """What a page gets of a stream's code: Firefox keeps eight bits and makes a 0 of what does not fit."""
     return 0 if browser_name == "firefox" and code > 255 else code
 
 
@@ -287,7 +287,7 @@ async def test_stop_by_the_server_carries_its_code(page: Page, serving: Serving,
                 assert await stream.readexactly(n=5) == b"start"
                 await stream.stop_receiving(error_code=code)
 
-    # Chromium tells the page of a stop in two ways at once. When the one without the code wins, the page gets a
+    # Chromium reports a stop to the page in two ways at once. When the one without the code wins, the page gets a
     # NetworkError, with any server and more often on a busy machine; Firefox has an AbortError of the same kind. No
     # code other than ours may ever appear.
     async with serving(refuse) as target:

@@ -16,7 +16,7 @@ async function openSession({ url, hash, options }) {
   return session;
 }
 
-// Chromium refuses a stream beyond the credit of the moment instead of waiting, and tells the server of each attempt: with
+// Chromium refuses a stream beyond the credit of the moment instead of waiting, and reports each attempt to the server: with
 // 1000 such messages unacknowledged it ends the connection. So only one of those who wait tries again.
 async function createStream(session) {
   try {

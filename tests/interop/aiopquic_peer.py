@@ -1,6 +1,6 @@
 """Sessions and streams of aiopquic (picoquic) as tests and benchmarks want them. Nothing in this module knows wtio.
 
-aiopquic tells everything about a session as events: here they go to the streams, futures and queues that wait for them.
+aiopquic reports everything about a session as events. Here they go to the streams, futures and queues that wait.
 Its server takes sessions on one path only, to the letter of the query, and a session does not know which.
 """
 
@@ -247,9 +247,9 @@ async def serve(
         wt_supported_protocols=list(protocols),
     )
     try:
-        # A thread of its own opens the socket, and nothing tells when.
+        # A thread of its own opens the socket, and no event says when.
         async with asyncio.timeout(10):
-            while not is_bound(port):  # noqa: ASYNC110 - the kernel tells nobody
+            while not is_bound(port):  # noqa: ASYNC110 - the kernel has no event for it
                 await asyncio.sleep(0.01)
         yield
     finally:

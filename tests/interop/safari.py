@@ -62,7 +62,7 @@ class Flavour(Enum):
 
 
 class SafariRefused(Exception):
-    """The server does not announce what Safari wants; it was told with 0x10c on a CONNECT stream without a request."""
+    """The server does not announce what Safari wants; it got 0x10c on a CONNECT stream without a request."""
 
 
 def refusal(
@@ -423,7 +423,7 @@ class SafariProtocol(PeerProtocol):
         if isinstance(event, StreamDataReceived) and event.stream_id & 1:
             self.first_data.setdefault(event.stream_id, event.data)
         elif isinstance(event, StreamReset) and event.stream_id & 1:
-            # aioquic tells of a stream with its first payload, which a stream that is reset may not have.
+            # aioquic reports a stream with its first payload, which a stream that is reset may not have.
             header = self.http._stream.get(event.stream_id)
             session = self._sessions.get(-1 if header is None or header.session_id is None else header.session_id)
             if session is not None:

@@ -241,7 +241,7 @@ async def test_our_server_says_goodbye_before_it_resets_streams(certificate: wti
         closed = await session.closed
         assert (closed.code, closed.reason) == (7, "over")
         assert await receiving.read() == b"still going"
-        # A stream keeps the first news it got.
+        # A stream keeps the first event it got.
         for affected in (stream, receiving):
             with pytest.raises(peer.PeerSessionClosed):
                 await affected.read()
@@ -323,7 +323,7 @@ async def test_reset_and_stop_of_our_client_reach_aioquic(certificate: wtio.DevC
 
     async with wtio_to_aioquic(certificate, handler) as session:
         stream = await session.create_bidirectional_stream()
-        # aioquic does not tell of a stream before its first byte after the header.
+        # aioquic reports no stream before its first byte after the header.
         await stream.write(data=b"start")
         assert await stream.readexactly(n=2) == b"go"
         await stream.reset(error_code=code)

@@ -53,7 +53,7 @@ class QuinnStream:
         return self._wait_stopped()
 
     async def _wait_stopped(self) -> int | None:
-        """Only a write tells."""
+        """Only a write shows it."""
         try:
             while True:
                 await self.write(b"x")

@@ -122,10 +122,10 @@ class Peer:
 
     def ask(self, line: str) -> str:
         """Give it a line, and get its answer."""
-        self.tell(line)
+        self.send_line(line)
         return self.line()
 
-    def tell(self, line: str) -> None:
+    def send_line(self, line: str) -> None:
         """Give it a line."""
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")

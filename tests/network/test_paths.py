@@ -154,7 +154,7 @@ def test_a_session_goes_on_when_its_client_had_no_network_for_a_while(
     assert ask(peer, "echo 100000")["same"]
     lab.without_network(family, change)
     # It is sent in vain, as there is no route. Roaming takes seconds in which there is none.
-    peer.tell("echo 100000")
+    peer.send_line("echo 100000")
     time.sleep(3)
     lab.second_uplink(family)
     answer = json.loads(peer.line())
@@ -175,7 +175,7 @@ def test_an_address_of_the_server_that_goes_costs_others_nothing(lab: Lab, tmp_p
     assert ask(first, "echo 100000")["same"]
     second, found = client(lab, tmp_path, SERVERS[family])
     assert found["error"] is None
-    first.tell("echo 10000000")
+    first.send_line("echo 10000000")
     assert ask(second, "echo 1000000")["same"]
     run(f"ip -n {lab.server} addr del {extra}/{size} dev eth")
     facts: dict[str, Any] = {"failures": {}}

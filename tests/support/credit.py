@@ -29,8 +29,8 @@ PATIENCE = 120.0
 def engine_figures(core: _core.Connection) -> dict[str, int]:
     """What the engine says of a connection's open streams and of its credit, both ways, for comparing before and after.
 
-    Every figure has to come back to what it was before a session began. The engine tells streams that are finished and
-    not acknowledged yet; what else it learns to tell belongs here.
+    Every figure has to come back to what it was before a session began. The engine counts streams that are finished and
+    not acknowledged yet. What else it counts in the future belongs here.
     """
     return {"unacked_streams": core.unacked_streams(0)}
 

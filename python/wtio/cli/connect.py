@@ -122,15 +122,15 @@ def _standard_input() -> asyncio.Queue[str | None]:
     loop = asyncio.get_running_loop()
     lines: asyncio.Queue[str | None] = asyncio.Queue()
 
-    def tell(line: str | None) -> None:
+    def put(line: str | None) -> None:
         # The loop may be closed before the thread ends.
         if not loop.is_closed():
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
     def read() -> None:
         for line in sys.stdin:
-            tell(line.rstrip("\r\n"))
-        tell(None)
+            put(line.rstrip("\r\n"))
+        put(None)
 
     # A daemon thread: a read from a terminal cannot be interrupted, and the program need not wait for it.
     threading.Thread(target=read, name="wtio standard input", daemon=True).start()

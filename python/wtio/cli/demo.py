@@ -147,7 +147,7 @@ async def _demonstrate() -> None:
     assert process.stdout is not None
     server = _Server(process.stdout)
     try:
-        facts = await server.tells()
+        facts = await server.next_report()
         url = f"https://127.0.0.1:{facts['port']}"
         tls = wtio.ClientTLS(certificate_hashes=[facts["sha256"]])
         _line()
@@ -168,8 +168,8 @@ class _Server:
     def __init__(self, output: asyncio.StreamReader) -> None:
         self._output = output
 
-    async def tells(self) -> dict[str, Any]:
-        """Return the server's next line."""
+    async def next_report(self) -> dict[str, Any]:
+        """Wait for the next line of the server's output, and return what it says."""
         async with asyncio.timeout(_PATIENCE):
             line = await self._output.readline()
         if not line:
@@ -188,7 +188,7 @@ async def _call(url: str, tls: wtio.ClientTLS, server: _Server) -> None:
         _rate("client opens, one way", await _repeat(_STREAMS, lambda: _unidirectional(session)), "streams")
         async with wtio.connect(f"{url}/call", tls=tls) as called:
             echoing = asyncio.create_task(echo(called))
-            facts = await server.tells()
+            facts = await server.next_report()
             await called.wait_closed()
             await asyncio.gather(echoing, return_exceptions=True)
         _rate("server opens, both ways", facts["bidirectional"], "streams")
@@ -204,7 +204,7 @@ async def _call(url: str, tls: wtio.ClientTLS, server: _Server) -> None:
         _row("lost", f"{_DATAGRAMS - returned}")
 
         await session.close(_CODE, _REASON)
-    facts = await server.tells()
+    facts = await server.next_report()
     _heading("the end of the session")
     _row("client closed with", f"code {_CODE}, reason “{_REASON}”")
     _row("server saw", f"code {facts['code']}, reason “{facts['reason']}”")

@@ -41,7 +41,7 @@ def _program(name: str, requirement: str, *, serves_one_path: bool = False) -> P
 
 
 _NO_STATUS = Difference(
-    "tells that it was rejected, not with which status", ROWS["rejection"].without(client=("status",))
+    "reports that it was rejected, not with which status", ROWS["rejection"].without(client=("status",))
 )
 
 _PYWEBTRANSPORT = _program("pywebtransport", PYWEBTRANSPORT)
@@ -57,7 +57,7 @@ PYWEBTRANSPORT_SERVER = ProgramServer(
 _AIOPQUIC = _program("aiopquic", AIOPQUIC, serves_one_path=True)
 _EMPTY_DATAGRAMS = Difference("takes empty datagrams, and stops sending datagrams at an empty one", ROWS["datagrams"])
 _RESETS_WITHOUT_PAYLOAD = Difference(
-    "does not tell of a stream that is reset before its first byte; one that it resets itself before its header has "
+    "does not report a stream that is reset before its first byte; one that it resets itself before its header has "
     "left is never seen",
     ROWS["reset"],
 )
@@ -76,7 +76,7 @@ AIOPQUIC_SERVER = ProgramServer(
         "datagrams": _EMPTY_DATAGRAMS,
         "reset": _RESETS_WITHOUT_PAYLOAD,
         "bidirectional": Difference(
-            "does not tell of a client's stream that ends without a byte", ROWS["bidirectional"]
+            "does not report a client's stream that ends without a byte", ROWS["bidirectional"]
         ),
         "close-by-server": Difference(_LONG_REASON, ROWS["close-by-server"]),
         "rejection": Difference(

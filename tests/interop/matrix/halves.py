@@ -320,7 +320,7 @@ async def _serve_datagrams(session: Session, script: Script) -> Report:
     return {"question": received[0].decode() if received else None, "large": max(map(len, received), default=0)}
 
 
-async def _serve_codes(session: Session, turn: Callable[[Stream, int], Awaitable[object]]) -> Report:
+async def _serve_codes(session: Session, serve_one: Callable[[Stream, int], Awaitable[object]]) -> Report:
     codes = []
     with contextlib.suppress(PeerSessionClosed):
         while True:
@@ -329,20 +329,20 @@ async def _serve_codes(session: Session, turn: Callable[[Stream, int], Awaitable
             if line == b"done":
                 await stream.write(b"DONE", True)
             else:
-                codes.append(await turn(stream, int(line)))
+                codes.append(await serve_one(stream, int(line)))
     return {"codes": codes}
 
 
 async def _serve_reset(session: Session, script: Script) -> Report:
-    async def turn(stream: Stream, code: int) -> int | str | None:
+    async def serve_one(stream: Stream, code: int) -> int | str | None:
         stream.reset(code)
         return await _code_of_reset(stream)
 
-    return await _serve_codes(session, turn)
+    return await _serve_codes(session, serve_one)
 
 
 async def _serve_stop(session: Session, script: Script) -> Report:
-    async def turn(stream: Stream, code: int) -> int | None:
+    async def serve_one(stream: Stream, code: int) -> int | None:
         stream.stop(code)
         try:
             await stream.write(b"x")
@@ -351,7 +351,7 @@ async def _serve_stop(session: Session, script: Script) -> Report:
             return stopped.code
         return await stream.stopped
 
-    return await _serve_codes(session, turn)
+    return await _serve_codes(session, serve_one)
 
 
 async def _serve_close_by_client(session: Session, script: Script) -> Report:

@@ -31,7 +31,7 @@ async function readToFailure(reader) {
   return failure(reading());
 }
 
-// Chromium and Firefox sometimes tell the page of a stop before they know its code.
+// Chromium and Firefox sometimes report a stop to the page before they know its code.
 const TELLS_NO_CODE = ["NetworkError", "AbortError"];
 
 const halves = {

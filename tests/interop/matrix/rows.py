@@ -27,7 +27,7 @@ reset
     With ``first=client`` C resets its half first, once S has sent something.
 stop
     As reset, but with STOP_SENDING: S stops C's half, then C stops the half of S, which meanwhile sends something.
-    A browser may fail to tell its page the code: C may ask for it on a new stream with "again ", the code in decimal
+    A browser may fail to give its page the code: C may ask for it on a new stream with "again ", the code in decimal
     and a newline, of which S reports nothing. With ``one-way=1`` S does not wait for C's stop, and reports none.
 close-by-client
     C closes the session at once with ``code`` and ``reason``. S reports both.
@@ -89,7 +89,7 @@ class Row:
         return f"/{self.name}{self.query}"
 
     def without(self, *, client: Collection[str] = (), server: Collection[str] = ()) -> Row:
-        """The same script where less is asked of the reports, for peers that cannot tell."""
+        """The same script where less is asked of the reports, for peers that do not know."""
         return replace(
             self,
             client={name: value for name, value in self.client.items() if name not in client},

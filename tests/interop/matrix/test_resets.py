@@ -32,7 +32,7 @@ SERVERS: tuple[ServerPeer, ...] = (WtioServer(), AioquicServer(), AIOPQUIC_SERVE
 pytestmark = [
     pytest.mark.timeout(120, func_only=True),
     pytest.mark.parametrize("resetting", ["client", "server"], ids=["client-resets", "server-resets"]),
-    # Resets of streams of which nothing has been sent are not all told by every peer; what they took comes back.
+    # Resets of streams of which nothing has been sent are not reported by every peer; their credit comes back.
     pytest.mark.parametrize("parameters", ["&bytes=5000", "&early=1"], ids=["data-under-way", "early"]),
 ]
 

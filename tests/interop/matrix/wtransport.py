@@ -50,7 +50,7 @@ CLIENT = ProgramClient(
         "drain": _DRAIN,
         "subprotocol": _SUBPROTOCOL,
         "rejection": Difference(
-            "tells that it was rejected, not with which status", ROWS["rejection"].without(client=("status",))
+            "reports that it was rejected, not with which status", ROWS["rejection"].without(client=("status",))
         ),
         "close-by-client": Difference(
             "ends the QUIC connection with its code and sends no WT_CLOSE_SESSION",
