@@ -147,6 +147,13 @@ def check_handler(name: str, value: object) -> None:
     )
 
 
+def check_some_handler(name: str, value: object) -> None:
+    """As ``check_handler``, but refuse None as well."""
+    if value is None:
+        raise TypeError(f"{name} must be a coroutine function (async def), not None")
+    check_handler(name, value)
+
+
 def check_hook(name: str, value: object) -> None:
     """Raise TypeError for anything but a plain function."""
     if value is None:

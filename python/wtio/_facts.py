@@ -43,6 +43,8 @@ class SessionFacts:
     """The subprotocol that the server chose; None without one."""
     dialect: str
     """The group of drafts in use: ``draft02``, ``draft07``, ``draft13`` or ``draft15``."""
+    protocol_token: str
+    """Value of the ``:protocol`` pseudo-header of the request: ``webtransport`` or ``webtransport-h3``."""
     request_headers: Headers
     """The client's headers in order, names in lower case, without pseudo-headers."""
     response_headers: Headers

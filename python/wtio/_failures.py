@@ -23,8 +23,6 @@ from wtio.errors import (
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-    from wtio.session import WebTransportSession
-
 __all__ = ["FailureLog", "severity"]
 
 # In this many seconds, no more is written of one kind than three errors (their differences help to find the bug) or one
@@ -35,18 +33,18 @@ _MOST_ERRORS: Final = 3
 _KINDS: Final = 64
 
 
-def severity(error: BaseException, session: WebTransportSession) -> int:
-    """Return the logging level for what a handler of ``session`` raised, an exception or a group of them.
+def severity(error: BaseException, *, has_ended: bool) -> int:
+    """Return the logging level for what a handler raised, an exception or a group of them.
 
-    INFO if the client caused it; WARNING if the path to the client did not allow it; ERROR for the rest, such as the
-    end of another session.
+    INFO if the peer caused it; WARNING if the path to the peer did not allow it; ERROR for the rest, such as the end of
+    another session. ``has_ended`` says whether the handler's own session is over.
     """
     if isinstance(error, BaseExceptionGroup):
-        return max(severity(part, session) for part in error.exceptions)
+        return max(severity(part, has_ended=has_ended) for part in error.exceptions)
     if isinstance(error, (StreamResetError, StreamStoppedError, ReadLimitError)):
         return logging.INFO
     if isinstance(error, SessionClosed):
-        return logging.INFO if session.is_closed else logging.ERROR
+        return logging.INFO if has_ended else logging.ERROR
     if isinstance(error, asyncio.IncompleteReadError):
         # A client may end a stream at any byte. The same error from somewhere else, such as a database, is serious.
         return logging.INFO if _origin(error) == "wtio.stream" else logging.ERROR

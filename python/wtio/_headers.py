@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from wtio._arguments import strings
 from wtio.protocol.handshake import REQUEST_RESERVED, check_protocols
 from wtio.protocol.messages import check_headers
 
-__all__ = ["HeaderArgument", "Headers", "header_pairs", "offered_protocols"]
+__all__ = ["HeaderArgument", "Headers", "header_pairs", "offered_protocols", "parse_cookies"]
 
 HeaderArgument = Mapping[str, str] | Sequence[tuple[str, str]]
 """What an application may pass: a mapping, or pairs in order."""
@@ -46,6 +47,28 @@ def header_pairs(headers: HeaderArgument, reserved: Collection[str] = REQUEST_RE
         return tuple(check_headers(pairs, reserved))
     except ValueError as error:
         raise ValueError(f"headers: {error}") from None
+
+
+def parse_cookies(headers: Headers) -> Mapping[str, str]:
+    """Return the cookies of a request by name. Never fails: what is no ``name=value`` is left out.
+
+    The quotes around a value are taken off, nothing else is decoded. Of several cookies with the same name, the first
+    one counts: browsers send it for the longest path (RFC 6265, section 5.4).
+
+    Source: RFC 6265, section 4.2; RFC 9114, section 4.2.1, for several Cookie fields.
+    """
+    cookies: dict[str, str] = {}
+    for field, line in headers:
+        if field != "cookie":
+            continue
+        for pair in line.split(";"):
+            name, separator, value = pair.partition("=")
+            name, value = name.strip(" \t"), value.strip(" \t")
+            if separator and name:
+                if len(value) >= 2 and value[0] == value[-1] == '"':
+                    value = value[1:-1]
+                cookies.setdefault(name, value)
+    return MappingProxyType(cookies)
 
 
 def offered_protocols(protocols: Sequence[str], *, unique: bool = True) -> tuple[str, ...]:

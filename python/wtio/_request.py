@@ -6,25 +6,31 @@ server decides which requests are accepted, and its connection sends the answers
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
-from wtio._arguments import check_integer, check_text, sealed
+from wtio._arguments import check_bool, check_integer, check_some_handler, check_text, sealed
 from wtio._buffer import contiguous_bytes
-from wtio._headers import HeaderArgument, Headers, header_pairs
-from wtio._url import without_query
+from wtio._headers import HeaderArgument, Headers, header_pairs, parse_cookies
+from wtio._url import parse_query, without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
 from wtio.protocol.handshake import RESPONSE_RESERVED
-from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
+from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from wtio import _core
+    from wtio._session_state import SessionState
     from wtio.protocol.dialects import Dialect
     from wtio.protocol.outbox import SessionRequested
 
-__all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionRequest"]
+__all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionHandler", "SessionRequest"]
+
+SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
 
 
 @sealed
@@ -83,11 +89,20 @@ class Asker(Protocol):
         """Whether the connection is over."""
 
     @property
+    def is_ending(self) -> bool:
+        """Whether the connection is being closed, or over."""
+
+    @property
     def answer_timeout(self) -> float:
         """``Timeouts.request`` of the server, in seconds."""
 
-    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
-        """Answer with 200 and make the session. If ``protocol`` is None, the server chooses one."""
+    def accept_request(
+        self, request: RequestState, protocol: str | None, headers: Headers, status: int, flush: bool
+    ) -> WebTransportSession:
+        """Answer and make the session. If ``protocol`` is None, the server chooses one."""
+
+    def run_handler(self, request: RequestState, session: WebTransportSession, handler: SessionHandler) -> None:
+        """Run a handler, in a task of its own, with the session that a request has become."""
 
     def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
         """Answer with another status."""
@@ -111,9 +126,12 @@ class RequestState:
         "headers",
         "is_answered",
         "is_gone",
+        "namespace",
         "origin",
         "path",
+        "protocol_token",
         "protocols",
+        "session",
         "session_id",
     )
 
@@ -128,7 +146,12 @@ class RequestState:
         self.origin = event.origin
         self.headers: Headers = tuple(event.headers)
         self.protocols = event.protocols
+        self.protocol_token = event.protocol_token
         self.dialect: Dialect = event.dialect
+        # The application's own attributes; None until it asks for them. ``adopt`` gives them to the session.
+        self.namespace: SimpleNamespace | None = None
+        # What is known of the session, once the request is accepted.
+        self.session: SessionState | None = None
         # Whether it was accepted or rejected, by the application or by the server.
         self.is_answered = False
         # Whether the client has withdrawn it, or its connection is lost.
@@ -136,8 +159,10 @@ class RequestState:
         # Rejects a request that waits in the server's queue for too long. None before that, and once it is settled.
         self._timer: asyncio.TimerHandle | None = None
 
-    def accept(self, protocol: str | None = None, headers: Headers = ()) -> WebTransportSession:
-        """Establish the session.
+    def accept(
+        self, protocol: str | None = None, headers: Headers = (), *, status: int = 200, flush: bool = True
+    ) -> WebTransportSession:
+        """Establish the session. The arguments are explained in ``SessionRequest.accept``.
 
         Raises:
             LocalProtocolError: The request has already been answered.
@@ -149,7 +174,28 @@ class RequestState:
             raise SessionClosedError(
                 code=None, reason="the client left before the session was accepted", closed_by="peer"
             )
-        return self._connection.accept_request(self, protocol, headers)
+        return self._connection.accept_request(self, protocol, headers, status, flush)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client is gone, or about to be."""
+        return self.is_gone or self._connection.is_ending
+
+    def adopt(self, session: SessionState) -> None:
+        """The request has become a session, which has the application's attributes from now on."""
+        session.namespace = self.namespace
+        self.session = session
+
+    def attributes(self) -> SimpleNamespace:
+        """Return the application's own attributes, which are made for it when it first asks."""
+        holder = self.session or self
+        if holder.namespace is None:
+            holder.namespace = SimpleNamespace()
+        return holder.namespace
+
+    def run(self, session: WebTransportSession, handler: SessionHandler) -> None:
+        """Run a handler with the session that this request has become."""
+        self._connection.run_handler(self, session, handler)
 
     def reject(self, status: int, headers: Headers = (), body: bytes = b"") -> None:
         """Refuse the session. Does nothing if the client is gone.
@@ -195,7 +241,11 @@ class RequestState:
 
 
 class SessionRequest:
-    """A client's request for a session. Answer it with ``accept`` or ``reject`` within ``Timeouts.request``."""
+    """A client's request for a session. Answer it within ``Timeouts.request``: ``accept``, ``serve`` or ``reject``.
+
+    ``serve(admit=...)`` and ``async for request in server`` give requests. Its facts can be read before and after the
+    answer.
+    """
 
     __slots__ = ("__weakref__", "_state")
 
@@ -208,6 +258,14 @@ class SessionRequest:
         return self._state.path
 
     @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        """Names and values in the query of ``path``, in order and decoded, as ``urllib.parse.parse_qsl`` gives them.
+
+        Values may be empty. Parsed each time; never fails, whatever the client sent.
+        """
+        return parse_query(self._state.path)
+
+    @property
     def authority(self) -> str:
         """Host and port as the client wrote them."""
         return self._state.authority
@@ -218,6 +276,26 @@ class SessionRequest:
         return self._state.headers
 
     @property
+    def cookies(self) -> Mapping[str, str]:
+        """The client's cookies by name. Parsed each time; never fails, whatever the client sent.
+
+        What is no ``name=value`` is left out. Quotes around a value are taken off, nothing else is decoded. Of several
+        cookies with the same name the first one counts, which browsers send for the longest path.
+
+        Source: RFC 6265, sections 4.2 and 5.4.
+        """
+        return parse_cookies(self._state.headers)
+
+    @property
+    def state(self) -> SimpleNamespace:
+        """The application's own attributes: what is stored here is on ``WebTransportSession.state`` of the session.
+
+        For instance ``request.state.user = user`` in ``admit``. wtio never reads it. It is made when it is first asked
+        for.
+        """
+        return self._state.attributes()
+
+    @property
     def origin(self) -> str | None:
         """Value of the Origin header, which browsers always send; None without one."""
         return self._state.origin
@@ -226,6 +304,16 @@ class SessionRequest:
     def protocols(self) -> tuple[str, ...]:
         """The subprotocols that the client offers, preferred ones first."""
         return self._state.protocols
+
+    @property
+    def protocol_token(self) -> str:
+        """Value of the ``:protocol`` pseudo-header as the client sent it: ``webtransport`` or ``webtransport-h3``.
+
+        It is the upgrade token of HTTP, and says nothing about the subprotocols, which are ``protocols``.
+
+        Source: RFC 9220, section 3; draft-ietf-webtrans-http3-16, section 3.2.
+        """
+        return self._state.protocol_token
 
     @property
     def dialect(self) -> str:
@@ -247,28 +335,74 @@ class SessionRequest:
         """Whether the request was accepted, rejected, or answered because ``Timeouts.request`` was over."""
         return self._state.is_answered
 
-    async def accept(self, *, protocol: str | None = None, headers: HeaderArgument = ()) -> WebTransportSession:
-        """Establish the session: status 200. Never suspends, so cancelling cannot interrupt it.
+    async def accept(
+        self,
+        *,
+        protocol: str | None = None,
+        headers: HeaderArgument = (),
+        status: int = 200,
+        flush: bool = True,
+    ) -> WebTransportSession:
+        """Establish the session. Never suspends, so cancelling cannot interrupt it.
 
         Args:
             protocol: The subprotocol to use, one of ``protocols``; None takes the first of the server's own
                 ``protocols`` that the client offers, or none.
             headers: Further headers of the response, in order: a mapping or pairs.
+            status: HTTP status, 200 … 299. Default 200.
+            flush: True (default) sends the answer at once, so that the client can go on while the session is made here.
+                False lets it leave at the end of the event loop's turn, in the same packets as what is written until
+                then: first data, or a close.
 
         Returns:
-            The session. Close it, or use it with ``async with``.
+            The session. Close it, or use it with ``async with``. In ``admit``, leave it alone if the server's handler
+            is to serve it.
 
         Raises:
             LocalProtocolError: The request has already been answered.
             SessionClosed: The client is gone.
-            ValueError: ``protocol`` was not offered, or a header cannot be sent; the request is still unanswered.
+            ValueError: ``protocol`` was not offered, ``status`` is out of its range, or a header cannot be sent; the
+                request is still unanswered.
             TypeError: An argument is of the wrong type; the request is still unanswered.
 
         Source: draft-ietf-webtrans-http3-16, sections 3.2 and 3.3.
         """
         self._state.core.check_loop()
         check_text("protocol", protocol, optional=True)
-        return self._state.accept(protocol, header_pairs(headers, RESPONSE_RESERVED))
+        check_integer("status", status, 200, 299)
+        check_bool("flush", flush)
+        return self._state.accept(protocol, header_pairs(headers, RESPONSE_RESERVED), status=status, flush=flush)
+
+    async def serve(
+        self,
+        handler: SessionHandler,
+        *,
+        protocol: str | None = None,
+        headers: HeaderArgument = (),
+        status: int = 200,
+    ) -> None:
+        """Establish the session, and run ``handler(session)`` in a task of its own, as ``wtio.serve(handler)`` does.
+
+        The server closes the session when the handler ends, logs what it raises, and waits for it while it closes. So
+        requests for different paths can have different handlers, in ``admit`` as well as with ``async for request in
+        server``. In ``admit``, the server's own handler does not run then. Never suspends, so cancelling cannot
+        interrupt it; whoever calls it may end before the handler does.
+
+        Args:
+            handler: ``async def handler(session)``.
+            protocol: As in ``accept``.
+            headers: As in ``accept``.
+            status: As in ``accept``.
+
+        Raises:
+            LocalProtocolError: The request has already been answered.
+            SessionClosed: The client is gone.
+            ValueError: As in ``accept``; the request is still unanswered.
+            TypeError: An argument is of the wrong type; the request is still unanswered.
+        """
+        check_some_handler("handler", handler)
+        session = await self.accept(protocol=protocol, headers=headers, status=status)
+        self._state.run(session, handler)
 
     async def reject(self, status: int | None = None, *, headers: HeaderArgument = (), body: bytes = b"") -> None:
         """Refuse the session. Never suspends, so cancelling cannot interrupt it.

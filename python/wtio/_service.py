@@ -8,29 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from wtio._admission import Admissions, AdmitHook
 from wtio._arguments import check_instance
 from wtio._failures import FailureLog, severity
-from wtio._request import HttpRequest, HttpResponse
+from wtio._request import HttpRequest, HttpResponse, SessionHandler
 from wtio._url import without_query
-from wtio._waiting import Arrivals
+from wtio._waiting import Arrivals, Flag
 from wtio.errors import SessionClosed
 from wtio.protocol.origin import allowed_form, is_own_origin
-from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from wtio._connection.server import ServerConnection
     from wtio._request import RequestState
-    from wtio.config import Limits
+    from wtio.config import Limits, Timeouts
+    from wtio.session import WebTransportSession
     from wtio.tls import ServerTLS
 
-__all__ = ["ANY_ORIGIN", "HttpHook", "Service", "SessionHandler"]
+__all__ = ["ANY_ORIGIN", "HttpHook", "Service"]
 
-SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
 HttpHook = Callable[[HttpRequest], HttpResponse | None]
 
 ANY_ORIGIN: Final = "*"
@@ -43,26 +45,32 @@ class Service:
     """What a server's connections share. Belongs to one ``Server``, and to its event loop once that has started."""
 
     __slots__ = (
+        "_admissions",
         "_failures",
+        "_few_sessions",
         "_handler",
         "_has_refused_origin",
         "_http",
         "_limits",
         "_origins",
         "_requests",
+        "_spared",
         "_tls",
         "connections",
         "is_closing",
         "protocols",
         "session_count",
         "tasks",
+        "unanswered",
     )
 
     def __init__(
         self,
         handler: SessionHandler | None,
         *,
+        admit: AdmitHook | None,
         limits: Limits,
+        timeouts: Timeouts,
         tls: ServerTLS,
         protocols: tuple[str, ...],
         origins: frozenset[str],
@@ -80,9 +88,13 @@ class Service:
         self.connections: set[ServerConnection] = set()
         # Sessions of all connections that are not over on both sides. ``ServerConnection`` reports both changes.
         self.session_count = 0
-        # Handlers that run, at most twice ``Limits.sessions``: some go on after their sessions have ended.
+        # Requests that are not answered yet, at most ``Limits.pending_requests``. ``take_request`` and
+        # ``request_settled`` count them.
+        self.unanswered = 0
+        # Handlers that run, also those that ``admit`` still decides about. At most twice ``Limits.sessions``, because
+        # some go on after their sessions have ended.
         self.tasks: set[asyncio.Task[None]] = set()
-        # Requests that wait for the application, at most ``Limits.pending_requests``.
+        # Those of them that wait for ``async for request in server``.
         self._requests: Arrivals[RequestState] = Arrivals()
         # Set by ``stop`` and never reset: every further request is refused.
         self.is_closing = False
@@ -90,6 +102,13 @@ class Service:
         self._has_refused_origin = False
         # Logs what handlers and the hook raise, a few of each kind a minute.
         self._failures = FailureLog(_logger)
+        # Asks the application about requests, if it wants to be asked.
+        self._admissions = (
+            None if admit is None else Admissions(admit, timeout=timeouts.request, failures=self._failures)
+        )
+        # While the server drains: set when no more sessions are left than ``_spared``.
+        self._few_sessions: Flag | None = None
+        self._spared = 0
 
     # -- what a connection reports, and asks
 
@@ -105,6 +124,8 @@ class Service:
     def session_over(self) -> None:
         """A session has ended on both sides."""
         self.session_count -= 1
+        if self._few_sessions is not None and self.session_count <= self._spared:
+            self._few_sessions.set()
 
     def connection_lost(self, connection: ServerConnection) -> None:
         """A connection is gone, and its sessions with it."""
@@ -112,18 +133,23 @@ class Service:
 
     def take_request(self, request: RequestState) -> None:
         """A client asks for a session."""
+        self.unanswered += 1
+        limits = self._limits
         if self.is_closing:
             request.reject(503)
         elif not self._allows_origin(request):
             # Section 3.2: a server must check the origin of browsers; 403 says that it did.
             request.reject(403)
-        elif self.session_count >= self._limits.sessions or len(self.tasks) >= 2 * self._limits.sessions:
-            # Handlers may go on when their clients have left, and clients could come and leave again and again.
+        elif self.session_count + self.unanswered > limits.sessions or len(self.tasks) >= 2 * limits.sessions:
+            # Each request may become a session. Handlers may go on when their clients have left, and clients could come
+            # and leave again and again.
             request.reject(429)
-        elif self._handler is not None:
-            self._start_handler(request)
-        elif len(self._requests) >= self._limits.pending_requests:
+        elif self._admissions is None and self._handler is not None:
+            self._start_handler(request, self._handler)
+        elif self.unanswered > limits.pending_requests:
             request.reject(429)
+        elif self._admissions is not None:
+            self._start(self._admit(request, self._admissions), f"wtio admit {without_query(request.path)}")
         else:
             request.begin_waiting()
             self._requests.put(request)
@@ -149,8 +175,25 @@ class Service:
 
     def withdraw_request(self, request: RequestState) -> None:
         """A request that may wait here has become void."""
+        if self._admissions is not None:
+            self._admissions.withdraw(request)
         with suppress(ValueError):
             self._requests.items.remove(request)
+
+    def request_settled(self) -> None:
+        """A request is answered, or its client is gone."""
+        self.unanswered -= 1
+
+    def request_accepted(self, request: RequestState, session: WebTransportSession) -> None:
+        """A request has become a session."""
+        if self._admissions is not None:
+            self._admissions.note_accepted(request, session)
+
+    def run_handler(self, request: RequestState, session: WebTransportSession, handler: SessionHandler) -> None:
+        """Run a handler that the application has chosen for a session."""
+        if self._admissions is not None:
+            self._admissions.let_go(request)
+        self._start_handling(session, handler)
 
     def respond(self, request: HttpRequest) -> HttpResponse:
         """Find the answer to an ordinary request."""
@@ -172,28 +215,41 @@ class Service:
             error, logging.ERROR, "the answer to %s %s cannot be sent", request.method, without_query(request.path)
         )
 
-    def _start_handler(self, request: RequestState) -> None:
+    def _start_handler(self, request: RequestState, handler: SessionHandler) -> None:
         try:
             session = request.accept()
         except SessionClosed:
             return  # the client left in the same packet
-        task = asyncio.get_running_loop().create_task(
-            self._handle(session), name=f"wtio handler {without_query(session.path)}"
-        )
+        self._start_handling(session, handler)
+
+    def _start_handling(self, session: WebTransportSession, handler: SessionHandler) -> None:
+        self._start(self._handle(session, handler), f"wtio handler {without_query(session.path)}")
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
         # With eager tasks it may have finished already.
         if not task.done():
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
-    async def _handle(self, session: WebTransportSession) -> None:
-        assert self._handler is not None
+    async def _admit(self, request: RequestState, admissions: Admissions) -> None:
+        if self.is_closing:
+            request.reject(503)  # since this task was made
+            return
+        session = await admissions.decide(request)
+        if session is not None:
+            # With ``admit`` there is a handler: see ``server.make_server``.
+            assert self._handler is not None
+            await self._handle(session, self._handler)
+
+    async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
         try:
-            await self._handler(session)
+            await handler(session)
         except asyncio.CancelledError:
             await session.close(BODY_RAISED_CODE, "handler was cancelled")
             raise
         except Exception as error:
-            level = severity(error, session)
+            level = severity(error, has_ended=session.is_closed)
             if level >= logging.ERROR:
                 self._failures.write(error, level, "handler of %r failed", session)
             elif session.is_closed:
@@ -224,10 +280,35 @@ class Service:
         self.is_closing = True
 
     def refuse_waiting(self) -> None:
-        """Refuse the requests that wait for the application, and wake the tasks that wait for requests."""
+        """Refuse the requests that wait for the application, and wake the tasks that wait for requests.
+
+        Those that a task has taken are left to it.
+        """
+        if self._admissions is not None:
+            self._admissions.refuse()
         while self._requests:
             self._requests.items.popleft().reject(503)
         self._requests.wake()
+
+    async def drain(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
+        """Wait until all handlers have returned and all sessions are over, for ``patience`` seconds at most.
+
+        Args:
+            patience: Seconds.
+            closer: The task that closes the server; it may be a handler, which is not waited for, nor is its session.
+        """
+        self._spared = 1 if closer in self.tasks else 0
+        self._few_sessions = Flag()
+        if self.session_count <= self._spared:
+            self._few_sessions.set()
+        try:
+            async with asyncio.timeout(patience):
+                while tasks := self.tasks - {closer}:
+                    await asyncio.wait(tasks)
+                # Without a handler, nobody else knows when the application is done with a session.
+                await self._few_sessions.wait()
+        except TimeoutError:
+            return
 
     async def end_handlers(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
         """Wait until the handlers have returned, whose sessions have ended; cancel those that do not return.

@@ -19,6 +19,8 @@ from wtio.protocol.codes import to_wire
 from wtio.protocol.frames import data_stream_header
 
 if TYPE_CHECKING:
+    from types import SimpleNamespace
+
     from wtio import _core
     from wtio._facts import CloseInfo, SessionFacts
     from wtio.config import Limits
@@ -69,6 +71,7 @@ class SessionState:
         "facts",
         "limits",
         "loop",
+        "namespace",
         "over",
         "session_id",
     )
@@ -88,6 +91,8 @@ class SessionState:
         # The stream ID of the CONNECT stream.
         self.session_id = session_id
         self.facts = facts
+        # The application's own attributes (``WebTransportSession.state``); None until it asks for them.
+        self.namespace: SimpleNamespace | None = None
         # The bytes that every stream opened by this side begins with.
         self._bidirectional_header = data_stream_header(session_id, bidirectional=True)
         self._unidirectional_header = data_stream_header(session_id, bidirectional=False)

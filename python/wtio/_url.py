@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from wtio._arguments import check_text
 from wtio.errors import InvalidURLError
@@ -14,7 +14,7 @@ from wtio.protocol.host import parse_host
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Target", "parse_url", "without_query", "without_secrets"]
+__all__ = ["Target", "parse_query", "parse_url", "without_query", "without_secrets"]
 
 _DEFAULT_PORT: Final = 443
 _MOST_PORT: Final = 65_535
@@ -38,6 +38,11 @@ class Target:
 def without_query(text: str) -> str:
     """Remove the query and fragment of a URL or path: they may contain tokens, and logs are passed around."""
     return re.split(r"[?#]", text, maxsplit=1)[0]
+
+
+def parse_query(path: str) -> tuple[tuple[str, str], ...]:
+    """Return the pairs in the query of a path, in order, decoded. Never fails, whatever a client sends."""
+    return tuple(parse_qsl(path.partition("?")[2], keep_blank_values=True))
 
 
 def without_secrets(url: str) -> str:

@@ -607,6 +607,7 @@ def make_connector(
         origin=origin,
         protocol=None,
         dialect="",
+        protocol_token="",
         request_headers=pairs,
         response_headers=(),
     )

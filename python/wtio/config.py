@@ -158,8 +158,8 @@ class Limits:
     connections: int = _limit(10_000, least=1, most=2**31)
     """Server: connections at once; further clients are refused. Default 10 000."""
     sessions: int = _limit(10_000, least=1, most=2**31)
-    """Server: sessions at once. Further requests are answered with status 429, also while twice as many handlers run,
-    including those of ended sessions. Default 10 000."""
+    """Server: sessions at once, requests that are not answered yet included. Further requests are answered with status
+    429, also while twice as many handlers run, including those of ended sessions. Default 10 000."""
     sessions_per_connection: int = _limit(128, least=1, most=2**31)
     """Sessions at once on one connection, and never more than ``sessions``; only connections with session flow control
     carry several. A server announces this to its clients if their draft has a way to (drafts 13 and 14,
@@ -167,8 +167,8 @@ class Limits:
     Default 128.
     Source: draft-ietf-webtrans-http3-16, section 5.1."""
     pending_requests: int = _limit(128, least=1, most=2**31)
-    """Server: requests that wait for ``async for request in server``; further ones are answered with status 429.
-    Default 128."""
+    """Server: requests that are not answered yet, because ``admit`` or whoever takes them with ``async for request in
+    server`` has not decided; further ones are answered with status 429. Default 128."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
     """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)
@@ -210,10 +210,11 @@ class Timeouts:
     """Longest time that closing a session waits: once until finished streams are acknowledged (only when leaving
     ``async with`` or a server's handler), and once for the peer's close. Default 2 s."""
     drain: float = _duration(0.0, may_be_zero=True)
-    """Server: how long ``Server.close`` lets handlers go on after it has announced the end (GOAWAY). Default 0 s, not
-    at all."""
+    """Server: how long ``Server.close`` lets handlers, and sessions that have none, go on after it has announced the
+    end (GOAWAY). Default 0 s, not at all."""
     request: float = _duration(30.0)
-    """Server: how long a request may wait for ``accept`` or ``reject`` before it is answered with 503. Default 30 s."""
+    """Server: how long ``admit`` may take, and how long a request may otherwise wait for ``accept`` or ``reject``,
+    before it is answered with 503. Default 30 s."""
     without_session: float = _duration(30.0)
     """Server: how long a connection may stay without any session before it is closed. Default 30 s."""
     datagram_send: float | None = _duration(None)

@@ -18,6 +18,7 @@ from collections.abc import (  # noqa: TC003 - for typing.get_type_hints
 )
 from typing import TYPE_CHECKING, Any, Final
 
+from wtio._admission import AdmitHook  # noqa: TC001 - for typing.get_type_hints
 from wtio._arguments import (
     check_code,
     check_handler,
@@ -31,8 +32,8 @@ from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
 from wtio._headers import offered_protocols
 from wtio._options import EndpointOptions
-from wtio._request import HttpRequest, HttpResponse, SessionRequest
-from wtio._service import ANY_ORIGIN, HttpHook, Service, SessionHandler
+from wtio._request import HttpRequest, HttpResponse, SessionHandler, SessionRequest
+from wtio._service import ANY_ORIGIN, HttpHook, Service
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
@@ -86,6 +87,7 @@ class Server:
         port: int,
         *,
         tls: ServerTLS,
+        admit: AdmitHook | None,
         protocols: tuple[str, ...],
         origins: frozenset[str],
         http: HttpHook | None,
@@ -104,7 +106,14 @@ class Server:
         self._drivers: list[Driver] = []
         # What is decided about clients, and what is open.
         self._service = Service(
-            handler, limits=options.limits, tls=tls, protocols=protocols, origins=origins, http=http
+            handler,
+            admit=admit,
+            limits=options.limits,
+            timeouts=options.timeouts,
+            tls=tls,
+            protocols=protocols,
+            origins=origins,
+            http=http,
         )
         self._takes_requests = handler is None
         # The shutdown; None before it begins. It goes on when nobody waits for it any more.
@@ -241,10 +250,11 @@ class Server:
     async def close(self, code: int = 0, reason: str = "server is closing") -> None:
         """Shut down: refuse new clients, close all sessions, release the ports. Idempotent; takes bounded time.
 
-        Clients get GOAWAY first. Handlers then have ``Timeouts.drain`` (default 0 s) to finish on their own. After
-        that, every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers that
-        still run after another ``Timeouts.close`` are cancelled, and unanswered requests get status 503. Cancelling
-        stops the wait, but not the shutdown.
+        Clients get GOAWAY first, and requests that wait for ``admit`` or an iterator status 503. Handlers, and sessions
+        that an iterator's requests have become, then have ``Timeouts.drain`` (default 0 s) to finish on their own.
+        After that, every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers
+        that still run after another ``Timeouts.close`` are cancelled, and further unanswered requests get status 503.
+        Cancelling stops the wait, but not the shutdown.
 
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
@@ -292,9 +302,8 @@ class Server:
             for connection in list(self._service.connections):
                 connection.send_goaway()
             self._service.refuse_waiting()
-            tasks = self._service.tasks - {self._closer}
-            if tasks and self.timeouts.drain:
-                await asyncio.wait(tasks, timeout=self.timeouts.drain)
+            if self.timeouts.drain:
+                await self._service.drain(self.timeouts.drain, self._closer)
             sessions = [session for c in self._service.connections for session in c.sessions]
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
             for connection in list(self._service.connections):
@@ -346,6 +355,7 @@ def serve(
     port: int = 443,
     *,
     tls: ServerTLS,
+    admit: Callable[[SessionRequest], Coroutine[Any, Any, object]] | AdmitHook | None = None,
     protocols: Sequence[str] = (),
     origins: Collection[str] = (),
     http: HttpHook | None = None,
@@ -358,10 +368,10 @@ def serve(
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
-    ``server = await wtio.serve(...)`` starts it too; then call ``server.close()``. With a handler, every request is
-    accepted, and the handler runs in a task of its own. When it returns, its session is closed with code 0; if it
-    raises, with ``BODY_RAISED_CODE`` (0x102) and the reason "internal error". Without a handler, take requests with
-    ``async for request in server``.
+    ``server = await wtio.serve(...)`` starts it too; then call ``server.close()``. With a handler, every request that
+    ``admit`` does not refuse is accepted, and the handler runs in a task of its own. When it returns, its session is
+    closed with code 0; if it raises, with ``BODY_RAISED_CODE`` (0x102) and the reason "internal error". Without a
+    handler, take requests with ``async for request in server``.
 
     Exceptions of handlers are logged (logger ``wtio.server``) as ERROR, with traceback. Exceptions that the client
     caused (StreamResetError, StreamStoppedError, ReadLimitError, an IncompleteReadError of a stream) are one line of
@@ -377,6 +387,15 @@ def serve(
             ``"::"`` mean all addresses of IPv4 and IPv6.
         port: UDP port; 0 chooses a free one, the same on all addresses (see ``Server.addresses``). Default 443.
         tls: Certificate and key.
+        admit: ``async def admit(request)``, which is called with each ``SessionRequest`` of an allowed origin before
+            anything is answered, for any number of requests at once. It may accept the request (with headers, a
+            subprotocol, or another handler: ``SessionRequest.serve``) or reject it. If it returns None without an
+            answer, the request is accepted. Then the handler runs with the session; what ``admit`` stored on
+            ``request.state`` is on ``session.state``. If it raises, or returns anything but None or the session, the
+            client gets status 500 and the log an entry, as for handlers. If it takes longer than ``Timeouts.request``,
+            the client gets status 503 and the log a line of level WARNING. Requests beyond ``Limits.pending_requests``
+            get status 429. It is cancelled if the client leaves, and if the server closes. It needs a handler. Default
+            None, which accepts all.
         protocols: Subprotocols of the handler, preferred ones first. The first one that the client offers is chosen.
         origins: Origins of web pages that may connect in addition to the server's own, such as ``https://example.org``,
             or ``chrome-extension://…`` for an extension; ``"null"`` allows pages without an origin, from files and
@@ -425,6 +444,7 @@ def serve(
         host,
         port,
         tls=tls,
+        admit=admit,
         protocols=protocols,
         origins=origins,
         http=http,
@@ -439,6 +459,7 @@ def make_server(
     port: int,
     *,
     tls: ServerTLS,
+    admit: AdmitHook | None,
     protocols: Sequence[str],
     origins: Collection[str],
     http: HttpHook | None,
@@ -447,6 +468,9 @@ def make_server(
 ) -> Server:
     """Check what can be checked without a network, for ``serve`` and for the simulated network."""
     check_handler("handler", handler)
+    check_handler("admit", admit)
+    if admit is not None and handler is None:
+        raise ValueError("admit needs a handler; without one, `async for request in server` decides")
     check_hook("http", http)
     check_integer("port", port, 0, 65_535)
     way = "ClientTLS is for wtio.connect"
@@ -464,6 +488,7 @@ def make_server(
         _hosts(host),
         port,
         tls=tls,
+        admit=admit,
         protocols=offered_protocols(protocols, unique=False),
         origins=frozenset(origin if origin == ANY_ORIGIN else check_origin(origin) for origin in allowed),
         http=http,

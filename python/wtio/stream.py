@@ -18,16 +18,17 @@ import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from wtio._arguments import check_bool, check_code, check_integer, check_text, sealed
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import ReadAnswer
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
-from wtio._headers import Headers  # noqa: TC001 - for typing.get_type_hints
+from wtio._headers import Headers, parse_cookies
 from wtio._incoming import IncomingDatagrams, IncomingStreams
 from wtio._session_state import WIRE_ZERO
-from wtio._url import without_query
+from wtio._url import parse_query, without_query
 from wtio._waiting import Waiter
 from wtio.errors import (
     BusyError,
@@ -43,7 +44,7 @@ from wtio.protocol.codes import ErrorCodes, describe, from_wire, to_wire
 from wtio.protocol.session import EXPORTER_LABEL, exporter_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
 
     from wtio import _core
@@ -1059,9 +1060,34 @@ class WebTransportSession:
         return self._link.report(self._state, self._trace)
 
     @property
+    def state(self) -> SimpleNamespace:
+        """The application's own attributes: whatever it wants to keep with the session, such as the user's name.
+
+        What ``admit`` or whoever accepted the request has stored on ``SessionRequest.state`` is here. wtio never reads
+        it. It is made when it is first asked for, and lives as long as the session object.
+        """
+        namespace = self._state.namespace
+        if namespace is None:
+            namespace = self._state.namespace = SimpleNamespace()
+        return namespace
+
+    @property
     def path(self) -> str:
         """Path with query, beginning with ``/``."""
         return self._state.facts.path
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        """Names and values in the query of ``path``, in order and decoded, as ``urllib.parse.parse_qsl`` gives them.
+
+        Values may be empty. Parsed each time.
+        """
+        return parse_query(self._state.facts.path)
+
+    @property
+    def cookies(self) -> Mapping[str, str]:
+        """The cookies that the client sent with its request, as ``SessionRequest.cookies``. Parsed each time."""
+        return parse_cookies(self._state.facts.request_headers)
 
     @property
     def authority(self) -> str:
@@ -1085,6 +1111,11 @@ class WebTransportSession:
         ``draft02`` (drafts 00 to 05), ``draft07`` (07 to 12), ``draft13`` (13 and 14) or ``draft15`` (15 and later).
         """
         return self._state.facts.dialect
+
+    @property
+    def protocol_token(self) -> str:
+        """Value of the ``:protocol`` pseudo-header of the request: ``webtransport`` or ``webtransport-h3``."""
+        return self._state.facts.protocol_token
 
     @property
     def request_headers(self) -> Headers:

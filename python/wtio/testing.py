@@ -26,6 +26,7 @@ from contextlib import asynccontextmanager
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wtio._admission import AdmitHook  # noqa: TC001 - for typing.get_type_hints
 from wtio._arguments import check_bool, check_instance, check_integer, check_text
 from wtio._connection.sockets import Sockets
 from wtio._driver.simulated import (
@@ -39,7 +40,8 @@ from wtio._driver.simulated import (
     WireCounts,
 )
 from wtio._options import EndpointOptions
-from wtio._service import HttpHook, SessionHandler  # noqa: TC001 - for typing.get_type_hints
+from wtio._request import SessionHandler  # noqa: TC001 - for typing.get_type_hints
+from wtio._service import HttpHook  # noqa: TC001 - for typing.get_type_hints
 from wtio.client import Client, Connector, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.protocol.host import parse_host
@@ -319,6 +321,7 @@ class Network:
         port: int = 443,
         *,
         tls: ServerTLS | None = None,
+        admit: AdmitHook | None = None,
         protocols: Sequence[str] = (),
         origins: Collection[str] = (),
         http: HttpHook | None = None,
@@ -346,6 +349,7 @@ class Network:
             host,
             port,
             tls=_certificate().server_tls() if tls is None else tls,
+            admit=admit,
             protocols=protocols,
             origins=origins,
             http=http,

@@ -102,6 +102,7 @@ CLIENT = {
 }
 SERVER = {
     "handler": HANDLER,
+    "admit": HANDLER,
     "host": HOST,
     "port": PORT,
     "tls": CLIENT_TLS,
@@ -116,6 +117,11 @@ SERVER = {
 }
 IO = {"io": (5, "threads", None, b"loop")}
 URL = {"url": (5, None, b"https://a", "", "a", "http://a", "https://a:x", "https://a#b", "https://a b", "\ud800")}
+ACCEPT: dict[str, tuple[Any, ...]] = {
+    "protocol": (*TEXT, "not offered"),
+    "headers": HEADERS,
+    "status": (*COUNT, None, True, 100, 199, 300, 404),
+}
 READ = (*COUNT, None, -2, 2**70)
 STREAM = {"send_order": (*COUNT, None, 2**31, -(2**31) - 1), "wait_until_available": (*FLAG, None)}
 DELAY = ("1", None, True, -1, float("inf"), float("nan"))
@@ -172,7 +178,8 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "wtio.ConnectionReport.setting": {"identifier": (*COUNT, None)},
     "wtio.ConnectionReport.transport_parameter": {"identifier": (*COUNT, None)},
-    "wtio.SessionRequest.accept": {"protocol": (*TEXT, "not offered"), "headers": HEADERS},
+    "wtio.SessionRequest.accept": ACCEPT | {"flush": (*FLAG, None)},
+    "wtio.SessionRequest.serve": ACCEPT | {"handler": (*HANDLER, None)},
     "wtio.SessionRequest.reject": {"status": (*COUNT, True, 200, 299, 600), "headers": HEADERS, "body": BUFFER},
     "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
@@ -261,6 +268,7 @@ class Lab:
         self.required: Mapping[str, dict[str, object]] = {
             "wtio.connect": {"url": "https://localhost/"},
             "wtio.serve": {"tls": certificate.server_tls()},
+            "wtio.SessionRequest.serve": {"handler": Asynchronous()},
             "wtio.Client.connect": {"url": "https://localhost/"},
             "wtio.testing.Network.add_host": {"name": "example.org"},
             "wtio.testing.Network.blackout": {"seconds": 1},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import assert_type
 
 import wtio
@@ -99,6 +101,16 @@ async def server() -> None:
             assert_type(request.remote_address, tuple[str, int])
             assert_type(await request.accept(headers={"a": "b"}), wtio.WebTransportSession)
             await request.reject(404, headers=[("a", "b")])
+            assert_type(request.query, tuple[tuple[str, str], ...])
+            assert_type(request.cookies, Mapping[str, str])
+            assert_type(request.state, SimpleNamespace)
+            await request.serve(handler, status=202)
+    async with wtio.serve(handler, tls=tls, admit=admit):
+        pass
+
+
+async def admit(request: wtio.SessionRequest) -> wtio.WebTransportSession | None:
+    return await request.accept(status=201, flush=False) if request.path == "/" else None
 
 
 async def pooled() -> None:

@@ -243,6 +243,7 @@ class ClientConnection(Connection):
                 self._on_progress()
             case SessionAccepted(stream_id, status, headers, protocol) if pending := self._pending.pop(stream_id, None):
                 request = pending.facts
+                dialect = self.h3.dialect
                 pending.session = self.add_session(
                     stream_id,
                     SessionFacts(
@@ -250,7 +251,8 @@ class ClientConnection(Connection):
                         path=request.path,
                         origin=request.origin,
                         protocol=protocol,
-                        dialect=self.h3.dialect.value if self.h3.dialect else "",
+                        dialect=dialect.value if dialect else "",
+                        protocol_token=dialect.row.token if dialect else "",
                         request_headers=request.request_headers,
                         response_headers=tuple(headers),
                         status=status,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from wtio._connection.base import Connection
 from wtio._facts import SessionFacts
 from wtio._headers import Headers, header_pairs
-from wtio._request import HttpRequest, HttpResponse, RequestState
+from wtio._request import HttpRequest, HttpResponse, RequestState, SessionHandler
 from wtio.errors import SessionClosedError
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
@@ -53,6 +53,15 @@ class Host(Protocol):
 
     def withdraw_request(self, request: RequestState) -> None:
         """Forget a request that may wait for an answer: it has become void."""
+
+    def request_accepted(self, request: RequestState, session: WebTransportSession) -> None:
+        """Note what a request has become."""
+
+    def request_settled(self) -> None:
+        """Count a request less: it is answered, or its client is gone."""
+
+    def run_handler(self, request: RequestState, session: WebTransportSession, handler: SessionHandler) -> None:
+        """Run a handler, in a task of its own, with the session that a request has become."""
 
     def respond(self, request: HttpRequest) -> HttpResponse:
         """Find the answer to an ordinary request."""
@@ -127,16 +136,19 @@ class ServerConnection(Connection):
     def answer_timeout(self) -> float:
         return self.timeouts.request
 
-    def accept_request(self, request: RequestState, protocol: str | None, headers: Headers) -> WebTransportSession:
+    def accept_request(
+        self, request: RequestState, protocol: str | None, headers: Headers, status: int, flush: bool
+    ) -> WebTransportSession:
         if protocol is None:
             protocol = next((name for name in self._host.protocols if name in request.protocols), None)
         try:
-            self.h3.accept(request.session_id, headers=headers, protocol=protocol)
+            self.h3.accept(request.session_id, headers=headers, protocol=protocol, status=status)
         except SessionStateError as error:
             raise SessionClosedError(code=None, reason=str(error), closed_by="peer") from error
-        # The answer is on its way while the session is made here.
         self.send_outputs()
-        self.driver.flush()
+        if flush:
+            # The answer is on its way while the session is made here.
+            self.driver.flush()
         request.note_answered()
         session = self.add_session(
             request.session_id,
@@ -146,24 +158,37 @@ class ServerConnection(Connection):
                 origin=request.origin,
                 protocol=protocol,
                 dialect=request.dialect.value,
+                protocol_token=request.protocol_token,
                 request_headers=request.headers,
                 response_headers=headers,
+                status=status,
             ),
         )
+        if state := self.sessions.get(request.session_id):
+            request.adopt(state)
+        self._host.request_accepted(request, session)
         self._pump()
         return session
 
+    def run_handler(self, request: RequestState, session: WebTransportSession, handler: SessionHandler) -> None:
+        self._host.run_handler(request, session, handler)
+
     def reject_request(self, request: RequestState, status: int, headers: Headers, body: bytes) -> None:
-        self.h3.reject(request.session_id, status, headers=headers, body=body)
+        try:
+            self.h3.reject(request.session_id, status, headers=headers, body=body)
+        except SessionStateError:
+            return  # the connection is about to end, and the request with it
         request.note_answered()
         self.forget_request(request.session_id)
         self._pump()
         self.watch_idle()
 
     def remove_request(self, request: RequestState) -> None:
-        if self.requests.pop(request.session_id, None) is not None and not self.requests:
-            # A dict keeps the room for what was in it.
-            self.requests = {}
+        if self.requests.pop(request.session_id, None) is not None:
+            self._host.request_settled()
+            if not self.requests:
+                # A dict keeps the room for what was in it.
+                self.requests = {}
 
     def withdraw_request(self, request: RequestState) -> None:
         self._host.withdraw_request(request)

@@ -213,8 +213,15 @@ class H3Connection:
         self._terms.check_size(fields)
         self._sessions.connect(self._requests.open(stream_id), headers_frame(fields), tuple(protocols))
 
-    def accept(self, stream_id: int, *, headers: Sequence[tuple[str, str]] = (), protocol: str | None = None) -> None:
-        """Server: answer a session request with 200.
+    def accept(
+        self,
+        stream_id: int,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        protocol: str | None = None,
+        status: int = 200,
+    ) -> None:
+        """Server: answer a session request with a status that accepts it.
 
         Capsules that the client sent ahead, even its close, are reported as events of this call.
 
@@ -222,16 +229,19 @@ class H3Connection:
             stream_id: The session.
             headers: Further header fields; names are lowered.
             protocol: The subprotocol chosen, one of those offered; ``None`` for none.
+            status: 200 to 299.
 
         Raises:
-            ValueError: A header cannot be sent, or ``protocol`` was not offered.
+            ValueError: A header cannot be sent, ``protocol`` was not offered, or ``status`` does not accept.
             SessionStateError: The request is answered already, or its client is gone.
         """
         stream, session = self._sessions.pending(stream_id, Input.ACCEPT)
         if protocol is not None and protocol not in session.offered:
             raise ValueError(f"protocol {protocol!r} was not offered; offered were {list(session.offered)!r}")
         assert session.request is not None  # it is kept until then
-        fields = acceptance(session.request, protocol, session.protocol_fields, headers)
+        if not 200 <= status <= 299:
+            raise ValueError(f"status {status} is outside 200 to 299")
+        fields = acceptance(session.request, protocol, session.protocol_fields, headers, status)
         if headers:  # our own few fields are sent even to a peer that announces a senseless limit
             self._terms.check_size(fields)
         try:

@@ -112,7 +112,11 @@ def read_offer(row: DialectRow, headers: Fields) -> tuple[tuple[str, ...], Proto
 
 
 def acceptance(
-    request: messages.Request, protocol: str | None, names: ProtocolFields, headers: Sequence[tuple[str, str]]
+    request: messages.Request,
+    protocol: str | None,
+    names: ProtocolFields,
+    headers: Sequence[tuple[str, str]],
+    status: int = 200,
 ) -> Fields:
     """Return the fields of an answer that accepts a session.
 
@@ -121,11 +125,12 @@ def acceptance(
         protocol: The subprotocol chosen.
         names: The fields in which the client offered it.
         headers: Further header fields.
+        status: 200 to 299.
 
     Raises:
         ValueError: A header cannot be sent.
     """
-    fields = [(":status", "200")]
+    fields = [(":status", str(status))]
     # The mark does no harm in other drafts, so every client that sent its counterpart gets it.
     fields += [mark.answer for mark in MARKS if messages.values_of(request.headers, mark.request[0])]
     if protocol is not None:

@@ -1,0 +1,138 @@
+"""Admission: requests that the application's ``admit`` decides about, before anything is answered.
+
+``Admissions`` runs ``admit`` and makes sure that every request gets an answer, in bounded time. ``_service`` decides
+which requests come here at all, and what becomes of an admitted session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from wtio._failures import FailureLog, severity
+from wtio._request import SessionRequest
+from wtio.errors import SessionClosed
+from wtio.session import WebTransportSession
+from wtio.stream import BODY_RAISED_CODE
+
+if TYPE_CHECKING:
+    from wtio._request import RequestState
+
+__all__ = ["Admissions", "AdmitHook"]
+
+AdmitHook = Callable[[SessionRequest], Awaitable[object]]
+
+_logger = logging.getLogger("wtio.server")
+
+
+class _Decision:
+    """One request that ``admit`` is deciding about."""
+
+    __slots__ = ("session", "task", "timer")
+
+    def __init__(self, task: asyncio.Task[object] | None, timer: asyncio.TimerHandle) -> None:
+        # Runs ``admit``, and then the handler.
+        self.task = task
+        # Ends the decision after ``Timeouts.request``.
+        self.timer = timer
+        # What ``admit`` has made of the request; None until it accepts, and if it runs another handler.
+        self.session: WebTransportSession | None = None
+
+
+class Admissions:
+    """The requests of a server that ``admit`` is deciding about. How many there may be is for the server to say."""
+
+    __slots__ = ("_admit", "_decisions", "_failures", "_timeout")
+
+    def __init__(self, admit: AdmitHook, *, timeout: float, failures: FailureLog) -> None:
+        self._admit = admit
+        # ``Timeouts.request``, in seconds.
+        self._timeout = timeout
+        # The server's: logs what ``admit`` raises.
+        self._failures = failures
+        # By request, from the start of ``admit`` to its end.
+        self._decisions: dict[RequestState, _Decision] = {}
+
+    async def decide(self, request: RequestState) -> WebTransportSession | None:
+        """Run ``admit`` in this task. Every way out leaves the request answered, unless its client is gone.
+
+        Returns:
+            The session for the server's handler; None if there is none, or if another handler has it.
+        """
+        if request.is_answered or request.is_gone:
+            return None  # before this task came to run
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._expire, request)
+        decision = self._decisions[request] = _Decision(asyncio.current_task(), timer)
+        try:
+            result = await self._admit(SessionRequest(request))
+            if result is not None and not isinstance(result, WebTransportSession):
+                # Whoever returns False means to refuse; that must not let anybody in.
+                raise TypeError(
+                    f"admit returned {type(result).__name__}; it returns None, and calls request.reject(...) to refuse"
+                )
+            if not request.is_answered and not request.has_left:
+                request.accept()
+        except asyncio.CancelledError:
+            if not request.is_answered:
+                request.reject(503)
+            if decision.session is not None:
+                await decision.session.close(BODY_RAISED_CODE, "admit was cancelled")
+            raise
+        except Exception as error:
+            self._report(error, request, decision.session)
+            if not request.is_answered:
+                request.reject(500)
+            if decision.session is not None:
+                await decision.session.close(BODY_RAISED_CODE, "internal error")
+            return None
+        finally:
+            timer.cancel()
+            self._decisions.pop(request, None)
+        session = decision.session
+        if session is not None and (info := session.close_info) is not None and info.closed_by == "local":
+            return None  # it was closed right here; if the client has, what it sent before is still to be handled
+        return session
+
+    def _report(self, error: Exception, request: RequestState, session: WebTransportSession | None) -> None:
+        level = severity(error, has_ended=request.has_left or (session is not None and session.is_closed))
+        if isinstance(error, SessionClosed) and level < logging.ERROR:
+            _logger.debug("admit ended with its client: %s", error)
+            return
+        words = "failed on" if level >= logging.ERROR else "ended early on"
+        self._failures.write(error, level, f"admit {words} %r", SessionRequest(request))
+
+    # -- what happens meanwhile
+
+    def note_accepted(self, request: RequestState, session: WebTransportSession) -> None:
+        """A request has become a session."""
+        if decision := self._decisions.get(request):
+            decision.session = session
+
+    def let_go(self, request: RequestState) -> None:
+        """Another handler has the session."""
+        if decision := self._decisions.get(request):
+            decision.session = None
+
+    def withdraw(self, request: RequestState) -> None:
+        """A request has become void: nothing is left to decide."""
+        if (decision := self._decisions.get(request)) and decision.task is not None:
+            decision.task.cancel("the client is gone")
+
+    def refuse(self) -> None:
+        """The server is closing: refuse all requests that are not answered yet."""
+        for request, decision in list(self._decisions.items()):
+            if not request.is_answered:
+                request.reject(503)
+                if decision.task is not None:
+                    decision.task.cancel("the server is closing")
+
+    def _expire(self, request: RequestState) -> None:
+        decision = self._decisions[request]
+        late = TimeoutError(f"it took longer than {self._timeout:g} s (Timeouts.request)")
+        self._failures.write(late, logging.WARNING, "admit ended early on %r", SessionRequest(request))
+        if not request.is_answered:
+            request.reject(503)
+        if decision.task is not None:
+            decision.task.cancel("Timeouts.request")
