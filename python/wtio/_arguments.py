@@ -154,12 +154,15 @@ def check_some_handler(name: str, value: object) -> None:
     check_handler(name, value)
 
 
+def check_function(name: str, value: object) -> None:
+    """Raise TypeError for anything but a function or None; it may be a coroutine function."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be a function or None, not {_kind(value)}")
+
+
 def check_hook(name: str, value: object) -> None:
     """Raise TypeError for anything but a plain function."""
-    if value is None:
-        return
-    if not callable(value):
-        raise TypeError(f"{name} must be a function or None, not {_kind(value)}")
+    check_function(name, value)
     if is_coroutine_function(value):
         raise TypeError(f"{name} must be a plain function, not a coroutine function; define it with `def`")
 

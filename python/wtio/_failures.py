@@ -60,7 +60,8 @@ class FailureLog:
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
+        # Where it all goes. Whoever reports failures may write there what is none, at DEBUG.
+        self.logger = logger
         # By what makes them alike (_key). At most _KINDS, and one more for each message.
         self._kinds: dict[Hashable, _Kind] = {}
 
@@ -81,10 +82,10 @@ class FailureLog:
             return
         kind.room -= 1
         if level >= logging.ERROR:
-            self._logger.log(level, message, *arguments, exc_info=error)
+            self.logger.log(level, message, *arguments, exc_info=error)
         else:
             first = next(_parts(error))
-            self._logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
+            self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
 
     def close(self) -> None:
         """Log the counts now."""
@@ -102,7 +103,7 @@ class FailureLog:
         return self._kinds.setdefault(key, _Kind())
 
     def _log_count(self, kind: _Kind) -> None:
-        self._logger.log(kind.level, "%d more failures like the last one of %s", kind.count, kind.words)
+        self.logger.log(kind.level, "%d more failures like the last one of %s", kind.count, kind.words)
         kind.timer = None
         kind.count = 0
 

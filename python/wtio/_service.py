@@ -100,7 +100,7 @@ class Service:
         self.is_closing = False
         # Whether a page's origin was refused before: only the first refusal is logged as a warning.
         self._has_refused_origin = False
-        # Logs what handlers and the hook raise, a few of each kind a minute.
+        # Logs what handlers, also those of streams, and the hook raise, a few of each kind a minute.
         self._failures = FailureLog(_logger)
         # Asks the application about requests, if it wants to be asked.
         self._admissions = (
@@ -116,6 +116,11 @@ class Service:
     def certificates(self) -> list[bytes]:
         """The chain that clients are shown, in DER, the server's own certificate first."""
         return self._tls.certificates
+
+    @property
+    def failures(self) -> FailureLog:
+        """Logs what handlers raise."""
+        return self._failures
 
     def session_opened(self) -> None:
         """One more session is open."""

@@ -169,6 +169,9 @@ class Limits:
     pending_requests: int = _limit(128, least=1, most=2**31)
     """Server: requests that are not answered yet, because ``admit`` or whoever takes them with ``async for request in
     server`` has not decided; further ones are answered with status 429. Default 128."""
+    stream_handlers: int = _limit(128, least=1, most=2**31)
+    """Handlers that one call of ``serve_streams`` runs at once, unless the call says; further streams wait unread.
+    Default 128."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
     """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)
@@ -209,6 +212,9 @@ class Timeouts:
     close: float = _duration(2.0, may_be_zero=True)
     """Longest time that closing a session waits: once until finished streams are acknowledged (only when leaving
     ``async with`` or a server's handler), and once for the peer's close. Default 2 s."""
+    finish: float = _duration(10.0, may_be_zero=True)
+    """How long ``serve_streams`` lets handlers go on after the session has ended, so that no stream is lost that had
+    arrived before. Then they are cancelled. Default 10 s."""
     drain: float = _duration(0.0, may_be_zero=True)
     """Server: how long ``Server.close`` lets handlers, and sessions that have none, go on after it has announced the
     end (GOAWAY). Default 0 s, not at all."""

@@ -21,12 +21,13 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from wtio._arguments import check_bool, check_code, check_integer, check_text, sealed
+from wtio._arguments import check_bool, check_code, check_function, check_handler, check_integer, check_text, sealed
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import ReadAnswer
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._headers import Headers, parse_cookies
 from wtio._incoming import IncomingDatagrams, IncomingStreams
+from wtio._serving import Kind, Serving
 from wtio._session_state import WIRE_ZERO
 from wtio._url import parse_query, without_query
 from wtio._waiting import Waiter
@@ -44,11 +45,12 @@ from wtio.protocol.codes import ErrorCodes, describe, from_wire, to_wire
 from wtio.protocol.session import EXPORTER_LABEL, exporter_context
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
 
     from wtio import _core
     from wtio._core import HalfState
+    from wtio._failures import FailureLog
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
     from wtio.config import Limits, Timeouts
@@ -990,6 +992,7 @@ class Link(Protocol):
     def abort_session(self, session: SessionState) -> None: ...
     def drain_session(self, session: SessionState) -> None: ...
     def report(self, session: SessionState, trace: Trace | None) -> ConnectionReport: ...
+    def failure_log(self) -> FailureLog: ...
     def forget_session(self, session: WebTransportSession) -> None: ...
     async def wait_session_over(self, session: SessionState) -> None: ...
 
@@ -1220,6 +1223,68 @@ class WebTransportSession:
         state = self._state
         make = partial(WebTransportReceiveStream, session=self, state=state)
         return IncomingStreams(state, state.arrived(False), make)
+
+    async def serve_streams(
+        self,
+        handler: Callable[[WebTransportStream], Awaitable[object]] | None = None,
+        *,
+        unidirectional: Callable[[WebTransportReceiveStream], Awaitable[object]] | None = None,
+        datagrams: Callable[[bytes], object] | None = None,
+        limit: int | None = None,
+    ) -> None:
+        """Run a handler for each stream that the peer opens, until the session has ended.
+
+        Each handler has a task of its own. When it returns, its stream is closed, as by ``async with stream``. If it
+        raises, its stream is reset and stopped with ``BODY_RAISED_CODE`` (0x102), and the log has an entry, as for the
+        handlers of ``wtio.serve`` (logger ``wtio.server`` or ``wtio.client``). Other streams and the session go on.
+
+        No stream is lost that had arrived before the session ended: its handler begins even then, and goes on, for
+        ``Timeouts.finish`` (default 10 s). It reads what had arrived if that is the whole stream; otherwise, and if it
+        writes, it gets SessionClosed, which is not logged. Handlers that are not done by then are cancelled; what was
+        given up is one line of level WARNING. A server that closes cancels its handlers after ``Timeouts.close``.
+
+        Cancelling cancels the handlers, whose streams are reset and stopped, and waits until they have ended. Streams
+        that had not begun stay for the next call. So does everything for which no handler is given.
+
+        Args:
+            handler: ``async def handler(stream)`` for bidirectional streams; None leaves them alone.
+            unidirectional: The same for unidirectional streams.
+            datagrams: A function of the payload, which may be a coroutine function; it is called for one datagram after
+                the other. What it raises is logged, too. While it waits, datagrams queue up as in
+                ``receive_datagram``. None leaves them alone.
+            limit: Most handlers of streams at once, at least 1; further streams wait unread, and their peer gets no
+                credit for new ones. None (default) means ``Limits.stream_handlers`` (128).
+
+        Returns:
+            When the session has ended with code 0 and all handlers have.
+
+        Raises:
+            SessionClosedError: The session ended with another code, or none; raised when all handlers have ended.
+            ValueError: There is no handler at all, or ``limit`` is below 1.
+            TypeError: An argument is of the wrong type.
+
+        Source: draft-ietf-webtrans-http3-16, sections 4.2 to 4.5.
+        """
+        check_handler("handler", handler)
+        check_handler("unidirectional", unidirectional)
+        check_function("datagrams", datagrams)
+        if limit is None:
+            limit = self._state.limits.stream_handlers
+        check_integer("limit", limit, 1)
+        if handler is None and unidirectional is None and datagrams is None:
+            raise ValueError("handler is None, and so are unidirectional and datagrams; give at least one of them")
+        self._core.check_loop()
+        state = self._state
+        kinds = []
+        if handler is not None:
+            kinds.append(Kind(state.arrived(True), partial(WebTransportStream, session=self, state=state), handler))
+        if unidirectional is not None:
+            make = partial(WebTransportReceiveStream, session=self, state=state)
+            kinds.append(Kind(state.arrived(False), make, unidirectional))
+        serving = Serving(
+            state, self, limit=limit, patience=self._link.timeouts.finish, failures=self._link.failure_log()
+        )
+        await serving.run(kinds, self.receive_datagram, datagrams)
 
     # -- datagrams
 

@@ -184,6 +184,12 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
     "wtio.WebTransportSession.create_unidirectional_stream": STREAM,
+    "wtio.WebTransportSession.serve_streams": {
+        "handler": (*HANDLER, None),
+        "unidirectional": HANDLER,
+        "datagrams": (5, Wrong(), "echo"),
+        "limit": (*COUNT, True, 0, -1),
+    },
     "wtio.WebTransportSession.send_datagram": {"data": BUFFER},
     "wtio.WebTransportSession.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.export_keying_material": {

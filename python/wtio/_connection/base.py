@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from wtio import _core
     from wtio._driver import Driver
     from wtio._facts import SessionFacts
+    from wtio._failures import FailureLog
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
     from wtio.errors import ClosedBy
@@ -157,6 +158,10 @@ class Connection:
     def loop_late_total(self) -> int:
         """How often the guardian had to step in on this connection's socket."""
         return self.driver.endpoint.loop_late_total
+
+    def failure_log(self) -> FailureLog:
+        """Where to report what handlers of streams raise."""
+        raise NotImplementedError
 
     def own_certificates(self) -> list[bytes]:
         """The chain that a server shows, in DER, its own certificate first."""

@@ -6,6 +6,7 @@ It carries one session, or those of a pool that go to the same server. ``dial`` 
 from __future__ import annotations
 
 import errno
+import logging
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +14,7 @@ from wtio._connection.base import Connection
 from wtio._connection.early import refuse
 from wtio._core import CloseCause
 from wtio._facts import CloseInfo, SessionFacts
+from wtio._failures import FailureLog
 from wtio._words import Loss
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from wtio.session import WebTransportSession
 
 __all__ = ["ClientConnection", "PendingRequest"]
+
+_logger = logging.getLogger("wtio.client")
 
 # How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
 # back for the second.
@@ -76,6 +80,7 @@ class ClientConnection(Connection):
     """A connection of a client."""
 
     __slots__ = (
+        "_failures",
         "_on_progress",
         "_pending",
         "_silent_at",
@@ -122,6 +127,8 @@ class ClientConnection(Connection):
         self._on_progress = on_progress
         # Requests without an answer, by stream ID; at most as many as the server allows streams.
         self._pending: dict[int, PendingRequest] = {}
+        # Made with the first handler of streams (``serve_streams``).
+        self._failures: FailureLog | None = None
         sockets.connections.add(self)
         driver.add(core.id, self)
 
@@ -295,6 +302,11 @@ class ClientConnection(Connection):
         self.sessions.end(state, CloseInfo(None, "it was not closed", "local"))
         self._session_finished(state)
 
+    def failure_log(self) -> FailureLog:
+        if self._failures is None:
+            self._failures = FailureLog(_logger)
+        return self._failures
+
     def session_over(self, session: SessionState) -> None:
         # Section 6: a client whose last session has ended on both sides closes the connection.
         if not self.is_used:
@@ -309,6 +321,8 @@ class ClientConnection(Connection):
     def connection_lost(self) -> None:
         self._sockets.connections.discard(self)
         self._sockets.release(self.driver)
+        if self._failures is not None:
+            self._failures.close()
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()

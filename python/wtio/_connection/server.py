@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from wtio import _core
     from wtio._driver import Driver
+    from wtio._failures import FailureLog
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
@@ -47,6 +48,10 @@ class Host(Protocol):
     @property
     def certificates(self) -> list[bytes]:
         """The chain that clients are shown, in DER, the server's own certificate first."""
+
+    @property
+    def failures(self) -> FailureLog:
+        """Logs what handlers raise."""
 
     def take_request(self, request: RequestState) -> None:
         """Answer a request for a session, now or later."""
@@ -227,6 +232,9 @@ class ServerConnection(Connection):
 
     def own_certificates(self) -> list[bytes]:
         return self._host.certificates
+
+    def failure_log(self) -> FailureLog:
+        return self._host.failures
 
     def session_over(self, session: SessionState) -> None:
         self._host.session_over()

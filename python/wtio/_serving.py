@@ -1,0 +1,181 @@
+"""Handlers for what a session brings: one task per stream of the peer's (``WebTransportSession.serve_streams``).
+
+``Serving`` takes streams and datagrams, runs the handlers, and keeps their failures apart. What a stream object is, it
+need not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+from wtio._failures import FailureLog, severity
+from wtio.errors import SessionClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from types import TracebackType
+
+    from wtio import _core
+    from wtio._session_state import SessionState
+    from wtio._waiting import Arrivals
+
+__all__ = ["Kind", "Serving"]
+
+
+class _Stream(Protocol):
+    """A stream object: leaving ``async with`` ends it, after an exception with a reset and a stop."""
+
+    @property
+    def stream_id(self) -> int: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Kind(NamedTuple):
+    """The streams of one kind, and who handles them."""
+
+    arrived: Arrivals[_core.Stream]
+    """Those that nobody has taken yet."""
+    make: Callable[[_core.Stream], _Stream]
+    """Makes the application's object."""
+    handler: Callable[[Any], Awaitable[object]]
+    """The application's coroutine function."""
+
+
+class Serving:
+    """One call of ``serve_streams``."""
+
+    __slots__ = ("_failures", "_patience", "_room", "_running", "_session", "_state", "_tasks")
+
+    def __init__(
+        self, state: SessionState, session: object, *, limit: int, patience: float, failures: FailureLog
+    ) -> None:
+        self._state = state
+        # For the log.
+        self._session = session
+        # ``Timeouts.finish``, in seconds.
+        self._patience = patience
+        # Logs what handlers raise, for all sessions of a server or of a connection.
+        self._failures = failures
+        # How many more handlers may begin. What arrives beyond that waits unread, at most
+        # ``Limits.bidirectional_streams`` and ``unidirectional_streams``, which is the peer's credit.
+        self._room = asyncio.Semaphore(limit)
+        # Handlers that have begun and not come to their end.
+        self._running = 0
+        # All tasks of this call: one per kind of stream, one per handler, and two more.
+        self._tasks = asyncio.TaskGroup()
+
+    async def run(
+        self,
+        kinds: Sequence[Kind],
+        receive: Callable[[], Coroutine[Any, Any, bytes]],
+        datagrams: Callable[[bytes], object] | None,
+    ) -> None:
+        """Serve until the session has ended and everything that had arrived is handled.
+
+        Args:
+            kinds: Which streams to take.
+            receive: Waits for the next datagram.
+            datagrams: The application's function for each of them; None leaves them alone.
+
+        Raises:
+            SessionClosed: The session ended with another code than 0.
+        """
+        try:
+            async with asyncio.timeout(None) as clock, self._tasks as tasks:
+                tasks.create_task(self._bound_end(clock))
+                for kind in kinds:
+                    tasks.create_task(self._take_streams(kind))
+                if datagrams is not None:
+                    tasks.create_task(self._take_datagrams(receive, datagrams))
+        except TimeoutError:
+            if not clock.expired():
+                raise
+            self._report_unfinished(self._running + sum(len(kind.arrived) for kind in kinds))
+        info = self._state.close_info
+        if info is None or info.code != 0:
+            raise self._state.closed_error()
+
+    async def _bound_end(self, clock: asyncio.Timeout) -> None:
+        """Let handlers go on for a while once the session has ended."""
+        await self._state.ended.wait()
+        clock.reschedule(self._state.loop.time() + self._patience)
+
+    async def _take_streams(self, kind: Kind) -> None:
+        """Start a handler for each stream, until the session has ended and no stream is left."""
+        arrived = kind.arrived
+        while await self._has_arrived(arrived):
+            # A stream is taken when there is room for its handler, not before: who else iterates may be faster.
+            await self._room.acquire()
+            if arrived.items:
+                self._running += 1
+                self._tasks.create_task(self._handle(kind.make(arrived.items.popleft()), kind.handler))
+            else:
+                self._room.release()
+
+    async def _has_arrived(self, arrived: Arrivals[_core.Stream]) -> bool:
+        """Wait until there is a stream to take; False if there will be none any more."""
+        state = self._state
+        while not arrived.items:
+            if state.close_info is not None:
+                return False
+            waiter = arrived.waiter(state.loop)
+            try:
+                await waiter
+            except BaseException:
+                arrived.leave(waiter)
+                raise
+        return True
+
+    async def _handle(self, stream: _Stream, handler: Callable[[Any], Awaitable[object]]) -> None:
+        """Run one handler. Whatever it raises ends its own stream, and nothing else."""
+        try:
+            async with stream:
+                await handler(stream)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._report(error, "handler of stream %d of %r", stream.stream_id, self._session)
+        finally:
+            self._room.release()
+        self._running -= 1
+
+    async def _take_datagrams(
+        self, receive: Callable[[], Coroutine[Any, Any, bytes]], handler: Callable[[bytes], object]
+    ) -> None:
+        """Give each datagram to the application, one after the other, until the session has ended."""
+        while True:
+            try:
+                data = await receive()
+            except SessionClosed:
+                return
+            try:
+                result = handler(data)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                self._report(error, "handler of datagrams of %r", self._session)
+
+    # -- the log
+
+    def _report(self, error: Exception, what: str, *arguments: object) -> None:
+        has_ended = self._state.is_closed
+        level = severity(error, has_ended=has_ended)
+        if level >= logging.ERROR:
+            self._failures.write(error, level, f"{what} failed", *arguments)
+        elif has_ended:
+            # It had not got all it wanted to read, or could not write any more, which is no news.
+            self._failures.logger.debug("%s ended with its session: %s", what % arguments, error)
+        else:
+            self._failures.write(error, level, f"{what} ended early", *arguments)
+
+    def _report_unfinished(self, count: int) -> None:
+        words = f"it had ended {self._patience:g} s before (Timeouts.finish)"
+        self._failures.write(
+            TimeoutError(words), logging.WARNING, "%d streams of %r were given up", count, self._session
+        )
