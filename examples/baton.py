@@ -7,9 +7,10 @@ module is what `baton_server.py` and `baton_client.py` share: messages, rules, a
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import wtio
@@ -258,47 +259,46 @@ class Player:
         self.deviousness = deviousness
         self.tell = tell
         self._clock = asyncio.timeout(None)
-        self._tasks = asyncio.TaskGroup()
 
     async def play(self) -> wtio.CloseInfo:
         """Play until the session ends. Code 0 in the result means success, whoever closed it."""
-        code, reason = SessionCode.NO_ERROR, ""
         try:
-            async with asyncio.timeout(self.patience) as self._clock, self._tasks as tasks:
-                tasks.create_task(self._take_unidirectional())
-                tasks.create_task(self._take_bidirectional())
-                tasks.create_task(self._take_datagrams())
+            async with asyncio.timeout(self.patience) as self._clock, asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._serve())
                 if not self.session.is_client:
                     if self.request.baton is None:
                         raise ValueError("the server has to choose where the batons start")
                     for _ in range(self.request.count):
-                        tasks.create_task(self._pass_on(self.request.baton, None))
+                        tasks.create_task(self._ending(self._pass_on(self.request.baton, None)))
         except* wtio.SessionClosed:
             pass  # The peer has ended it; the result says how.
-        except* GameEnd as ends:
-            # If several went wrong at once, report any of them.
-            end: BaseException = ends
-            while isinstance(end, BaseExceptionGroup):
-                end = end.exceptions[0]
-            if isinstance(end, GameEnd):
-                code, reason = end.code, str(end)
         except* TimeoutError:
-            code, reason = SessionCode.BORED, f"no message for {self.patience:g} s"
-        await self.session.close(code, reason if code else "")
+            await self.session.close(SessionCode.BORED, f"no message for {self.patience:g} s")
         return await self.session.wait_closed()
 
-    async def _take_unidirectional(self) -> None:
-        async for stream in self.session.incoming_unidirectional_streams():
-            self._tasks.create_task(self._receive(stream, Arrival.UNIDIRECTIONAL))
+    async def _serve(self) -> None:
+        async def unidirectional(stream: wtio.WebTransportReceiveStream) -> None:
+            await self._ending(self._receive(stream, Arrival.UNIDIRECTIONAL))
 
-    async def _take_bidirectional(self) -> None:
-        async for stream in self.session.incoming_bidirectional_streams():
-            self._tasks.create_task(self._receive(stream, Arrival.BIDIRECTIONAL))
+        async def bidirectional(stream: wtio.WebTransportStream) -> None:
+            await self._ending(self._receive(stream, Arrival.BIDIRECTIONAL))
 
-    async def _take_datagrams(self) -> None:
-        async for data in self.session.incoming_datagrams():
-            # Datagrams may be lost, so nothing depends on them.
-            self.tell(f"received {decode_message(data)} in a datagram")
+        async def datagram(data: bytes) -> None:
+            await self._ending(self._hear(data))
+
+        await self.session.serve_streams(bidirectional, unidirectional=unidirectional, datagrams=datagram)
+
+    async def _ending(self, part: Coroutine[Any, Any, None]) -> None:
+        """Run a part of the game. In this game, one bad stream does end the session."""
+        try:
+            await part
+        except GameEnd as end:
+            # If several go wrong at once, the first one is reported.
+            await self.session.close(end.code, str(end) if end.code else "")
+
+    async def _hear(self, data: bytes) -> None:
+        # Datagrams may be lost, so nothing depends on them.
+        self.tell(f"received {decode_message(data)} in a datagram")
 
     async def _receive(self, stream: wtio.WebTransportReceiveStream, arrival: Arrival, answers: int = 0) -> None:
         """Read the message of one stream, and pass its baton on."""
@@ -321,6 +321,8 @@ class Player:
         if self.game.wants_datagram(baton):
             self.session.send_datagram(encode_message(baton))
         if following is None:
+            if isinstance(stream, wtio.WebTransportStream):
+                await stream.reset(error_code=0)  # There is no answer, which an empty one would not say.
             self.game.lost()
         else:
             await self._pass_on(following, arrival, stream)

@@ -12,25 +12,18 @@ import wtio
 
 
 async def echo(session: wtio.WebTransportSession) -> None:
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(echo_datagrams(session))
-        async for stream in session.incoming_bidirectional_streams():
-            tasks.create_task(echo_stream(stream))
-
-
-async def echo_stream(stream: wtio.WebTransportStream) -> None:
-    # A client may give up one stream (reset or stop) and go on with the others.
-    with contextlib.suppress(wtio.StreamError):
-        async with stream:
-            async for chunk in stream:
-                await stream.write(data=chunk)
-
-
-async def echo_datagrams(session: wtio.WebTransportSession) -> None:
-    async for data in session.incoming_datagrams():
+    def echo_datagram(data: bytes) -> None:
         # The path back may have a smaller limit, and datagrams may get lost anyway.
         with contextlib.suppress(wtio.DatagramTooLargeError):
             session.send_datagram(data)
+
+    await session.serve_streams(echo_stream, datagrams=echo_datagram)
+
+
+async def echo_stream(stream: wtio.WebTransportStream) -> None:
+    # A client may give up one stream (reset or stop), which ends this handler and nothing else.
+    async for chunk in stream:
+        await stream.write(data=chunk)
 
 
 async def main() -> None:

@@ -25,21 +25,18 @@ class FileServer:
         self.directory = directory
 
     async def handle(self, session: wtio.WebTransportSession) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            async for stream in session.incoming_bidirectional_streams():
-                tasks.create_task(self.transfer(stream))
+        # Uploads that have arrived are stored even if the client is gone by then.
+        await session.serve_streams(self.transfer)
 
     async def transfer(self, stream: wtio.WebTransportStream) -> None:
-        with contextlib.suppress(wtio.StreamError):
-            async with stream:
-                verb, _, name = (await stream.readline(limit=1000)).decode().strip().partition(" ")
-                # Only plain names, so that nobody can leave the directory.
-                if verb not in ("get", "put") or not name or name != Path(name).name or name == "..":
-                    await stream.close(error_code=BAD_REQUEST)
-                elif verb == "get":
-                    await self.get(stream, self.directory / name)
-                else:
-                    await self.put(stream, self.directory / name)
+        verb, _, name = (await stream.readline(limit=1000)).decode().strip().partition(" ")
+        # Only plain names, so that nobody can leave the directory.
+        if verb not in ("get", "put") or not name or name != Path(name).name or name == "..":
+            await stream.close(error_code=BAD_REQUEST)
+        elif verb == "get":
+            await self.get(stream, self.directory / name)
+        else:
+            await self.put(stream, self.directory / name)
 
     async def get(self, stream: wtio.WebTransportStream, path: Path) -> None:
         try:

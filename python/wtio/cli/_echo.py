@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ async def echo(session: WebTransportSession) -> None:
     """Handle a session: echo bidirectional streams, unidirectional streams (on new ones) and datagrams."""
 
     async def bidirectional(stream: WebTransportStream) -> None:
-        # The peer may reset or stop a stream and go on with the session.
+        # The peer may reset or stop a stream and go on with the session; that is no news.
         with contextlib.suppress(StreamError):
             async with stream:
                 async for chunk in stream:
@@ -29,22 +28,9 @@ async def echo(session: WebTransportSession) -> None:
                 async for chunk in incoming:
                     await outgoing.write(data=chunk)
 
-    async def all_bidirectional() -> None:
-        async for stream in session.incoming_bidirectional_streams():
-            tasks.create_task(bidirectional(stream))
+    def datagram(data: bytes) -> None:
+        # The path back may have a smaller limit, and datagrams may get lost anyway.
+        with contextlib.suppress(DatagramTooLargeError):
+            session.send_datagram(data)
 
-    async def all_unidirectional() -> None:
-        async for stream in session.incoming_unidirectional_streams():
-            tasks.create_task(unidirectional(stream))
-
-    async def datagrams() -> None:
-        async for data in session.incoming_datagrams():
-            # The path back may have a smaller limit, and datagrams may get lost anyway.
-            with contextlib.suppress(DatagramTooLargeError):
-                session.send_datagram(data)
-
-    # The end of the session raises SessionClosed in every loop, which the server expects.
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(all_bidirectional())
-        tasks.create_task(all_unidirectional())
-        tasks.create_task(datagrams())
+    await session.serve_streams(bidirectional, unidirectional=unidirectional, datagrams=datagram)
