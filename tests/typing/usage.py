@@ -23,6 +23,10 @@ async def handler(session: wtio.WebTransportSession) -> None:
         assert_type(datagram, bytes)
 
 
+async def streams(session: wtio.WebTransportSession) -> None:
+    await session.serve_streams(both, unidirectional=receiving, datagrams=session.send_datagram, limit=5)
+
+
 async def client() -> None:
     tls = wtio.ClientTLS(certificate_hashes=[b""])
     async with wtio.connect(
