@@ -52,6 +52,15 @@ def test_a_field_without_a_range_fails_when_its_module_is_imported() -> None:
         config._checks(Made)
 
 
+def test_a_default_outside_its_range_fails_when_its_module_is_imported() -> None:
+    @dataclasses.dataclass
+    class Made:
+        size: int = config._limit(0, least=1)
+
+    with pytest.raises(ValueError, match=r"Made\.size is 0; it must be between 1"):
+        config._checks(Made)
+
+
 def test_nothing_below_the_public_calls_takes_an_option_by_itself() -> None:
     found = set()
     for path in PRODUCT.rglob("*.py"):

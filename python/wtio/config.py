@@ -28,8 +28,8 @@ LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
-# Of each field: the attribute, its name in messages, whether it may be None, and the check of its range.
-_Checks = tuple[tuple[str, str, bool, Callable[[str, object, bool], None]], ...]
+# Of each field: the attribute, its default, its name in messages, whether it may be None, and the check of its range.
+_Checks = tuple[tuple[str, object, str, bool, Callable[[str, object, bool], None]], ...]
 
 
 class _Range(NamedTuple):
@@ -76,21 +76,24 @@ def _duration(default: _Seconds, *, may_be_zero: bool = False) -> _Seconds:
 
 
 def _checks(cls: type) -> _Checks:
-    """Collect the ranges of a class. A field without one fails here, when the module is imported."""
+    """Collect the ranges of a class. A field without one, or with a default outside, fails when this is imported."""
     for one in fields(cls):
         if "range" not in one.metadata:
             raise AssertionError(f"{cls.__name__}.{one.name} needs a range")
+        if one.default is not None:
+            one.metadata["range"].check(f"{cls.__name__}.{one.name}", one.default, False)
     return tuple(
-        (one.name, f"{cls.__name__}.{one.name}", "None" in str(one.type), one.metadata["range"].check)
+        (one.name, one.default, f"{cls.__name__}.{one.name}", "None" in str(one.type), one.metadata["range"].check)
         for one in fields(cls)
     )
 
 
 def _check(values: Limits | Timeouts, checks: _Checks) -> None:
     """Raise TypeError or ValueError for the first field whose value is outside its range."""
-    for attribute, name, optional, check in checks:
+    for attribute, default, name, optional, check in checks:
         value = getattr(values, attribute)
-        if value is not None or not optional:
+        # Nearly all fields have their defaults, which need no check each time.
+        if value is not default and (value is not None or not optional):
             check(name, value, optional)
 
 
