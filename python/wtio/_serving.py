@@ -65,9 +65,9 @@ class Serving:
         # How many more handlers may begin. What arrives beyond that waits unread, at most
         # ``Limits.bidirectional_streams`` and ``unidirectional_streams``, which is the peer's credit.
         self._room = asyncio.Semaphore(limit)
-        # Handlers that have begun and not come to their end.
+        # Handlers that have begun and not come to their end. Those that are cancelled stay counted.
         self._running = 0
-        # All tasks of this call: one per kind of stream, one per handler, and two more.
+        # All tasks of this call: one per kind of stream, one for datagrams, and the handlers.
         self._tasks = asyncio.TaskGroup()
 
     async def run(
@@ -88,11 +88,13 @@ class Serving:
         """
         try:
             async with asyncio.timeout(None) as clock, self._tasks as tasks:
-                tasks.create_task(self._bound_end(clock))
                 for kind in kinds:
                     tasks.create_task(self._take_streams(kind))
                 if datagrams is not None:
                     tasks.create_task(self._take_datagrams(receive, datagrams))
+                await self._state.ended.wait()
+                # Handlers may go on for a while.
+                clock.reschedule(self._state.loop.time() + self._patience)
         except TimeoutError:
             if not clock.expired():
                 raise
@@ -100,11 +102,6 @@ class Serving:
         info = self._state.close_info
         if info is None or info.code != 0:
             raise self._state.closed_error()
-
-    async def _bound_end(self, clock: asyncio.Timeout) -> None:
-        """Let handlers go on for a while once the session has ended."""
-        await self._state.ended.wait()
-        clock.reschedule(self._state.loop.time() + self._patience)
 
     async def _take_streams(self, kind: Kind) -> None:
         """Start a handler for each stream, until the session has ended and no stream is left."""
@@ -137,8 +134,6 @@ class Serving:
         try:
             async with stream:
                 await handler(stream)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:
             self._report(error, "handler of stream %d of %r", stream.stream_id, self._session)
         finally:
@@ -154,12 +149,14 @@ class Serving:
                 data = await receive()
             except SessionClosed:
                 return
+            self._running += 1
             try:
                 result = handler(data)
                 if inspect.isawaitable(result):
                     await result
             except Exception as error:
                 self._report(error, "handler of datagrams of %r", self._session)
+            self._running -= 1
 
     # -- the log
 
@@ -177,5 +174,5 @@ class Serving:
     def _report_unfinished(self, count: int) -> None:
         words = f"it had ended {self._patience:g} s before (Timeouts.finish)"
         self._failures.write(
-            TimeoutError(words), logging.WARNING, "%d streams of %r were given up", count, self._session
+            TimeoutError(words), logging.WARNING, "%d handlers or streams of %r were given up", count, self._session
         )

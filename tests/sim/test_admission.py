@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -747,3 +749,32 @@ def test_an_answer_that_is_not_flushed_leaves_at_the_end_of_the_turn() -> None:
                 assert asyncio.get_running_loop().time() - start < 1
 
     run(main())
+
+
+def test_an_admitted_session_is_freed_without_the_collector() -> None:
+    made: list[weakref.ref[WebTransportSession]] = []
+
+    async def admit(request: SessionRequest) -> None:
+        request.state.user = "ada"
+        if request.path == "/accept":
+            await request.accept()
+
+    async def handler(session: WebTransportSession) -> None:
+        made.append(weakref.ref(session))
+        await session.receive_datagram()
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler, admit=admit):
+            for path in ("/", "/accept"):
+                async with network.connect(f"https://localhost{path}"):
+                    await asyncio.sleep(1)
+                await asyncio.sleep(1)
+                assert made.pop()() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()

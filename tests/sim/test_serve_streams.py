@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -324,7 +326,9 @@ def test_handlers_that_never_end_are_cancelled_after_a_while(log: pytest.LogCapt
             assert len(ended) == 2
         [(_, level, text, _)] = failures(log)
         assert level == logging.WARNING
-        assert text.startswith("5 streams of <WebTransportSession 0 localhost/ closed by peer> were given up")
+        assert text.startswith(
+            "5 handlers or streams of <WebTransportSession 0 localhost/ closed by peer> were given up"
+        )
         assert "3 s before (Timeouts.finish)" in text
 
     run(main())
@@ -443,3 +447,32 @@ def test_however_often_it_is_cancelled_each_stream_is_handled_or_reset(seed: int
             await serving
 
     run(main())
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_a_session_that_was_served_is_freed_without_the_collector(code: int) -> None:
+    ends: list[weakref.ref[WebTransportSession]] = []
+
+    async def handler(session: WebTransportSession) -> None:
+        ends.append(weakref.ref(session))
+        await session.serve_streams(echo, datagrams=session.send_datagram)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler):
+            session = await network.connect()
+            assert await ask(session) == b"hello"
+            session.send_datagram(b"x")
+            # A failure that is logged without a traceback, which the record would keep.
+            await (await session.create_bidirectional_stream()).reset(error_code=7)
+            await asyncio.sleep(1)
+            await session.close(code)
+            await asyncio.sleep(1)
+            assert [end() for end in ends] == [None]
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()
