@@ -66,14 +66,11 @@ class Admissions:
         timer = asyncio.get_running_loop().call_later(self._timeout, self._expire, request)
         decision = self._decisions[request] = _Decision(asyncio.current_task(), timer)
         try:
-            result = await self._admit(SessionRequest(request))
-            if result is not None and not isinstance(result, WebTransportSession):
-                # Whoever returns False means to refuse; that must not let anybody in.
-                raise TypeError(
-                    f"admit returned {type(result).__name__}; it returns None, and calls request.reject(...) to refuse"
-                )
-            if not request.is_answered and not request.has_left:
-                request.accept()
+            try:
+                await self._ask(request)
+            finally:
+                timer.cancel()
+                self._decisions.pop(request, None)
         except asyncio.CancelledError:
             if not request.is_answered:
                 request.reject(503)
@@ -87,13 +84,21 @@ class Admissions:
             if decision.session is not None:
                 await decision.session.close(BODY_RAISED_CODE, "internal error")
             return None
-        finally:
-            timer.cancel()
-            self._decisions.pop(request, None)
         session = decision.session
         if session is not None and (info := session.close_info) is not None and info.closed_by == "local":
             return None  # it was closed right here; if the client has, what it sent before is still to be handled
         return session
+
+    async def _ask(self, request: RequestState) -> None:
+        """Run ``admit``, and take its silence for a yes."""
+        result = await self._admit(SessionRequest(request))
+        if result is not None and not isinstance(result, WebTransportSession):
+            # Whoever returns False means to refuse; that must not let anybody in.
+            raise TypeError(
+                f"admit returned {type(result).__name__}; it returns None, and calls request.reject(...) to refuse"
+            )
+        if not request.is_answered and not request.has_left:
+            request.accept()
 
     def _report(self, error: Exception, request: RequestState, session: WebTransportSession | None) -> None:
         level = severity(error, has_ended=request.has_left or (session is not None and session.is_closed))

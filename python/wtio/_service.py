@@ -245,6 +245,8 @@ class Service:
         if session is not None:
             # With ``admit`` there is a handler: see ``server.make_server``.
             assert self._handler is not None
+            if (task := asyncio.current_task()) is not None:
+                task.set_name(f"wtio handler {without_query(session.path)}")
             await self._handle(session, self._handler)
 
     async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
