@@ -298,6 +298,42 @@ async def test_handler_serves_sessions(certificate: DevCertificate) -> None:
         assert len(server.sessions) == 2
 
 
+async def test_admitted_sessions_have_their_streams_served(certificate: DevCertificate) -> None:
+    stored: list[tuple[str, bytes]] = []
+
+    async def admit(request: SessionRequest) -> None:
+        request.state.user = request.cookies.get("user", "")
+        if not request.state.user:
+            await asyncio.sleep(0)
+            await request.reject(401)
+
+    async def handler(session: WebTransportSession) -> None:
+        async def store(stream: wtio.WebTransportReceiveStream) -> None:
+            stored.append((session.state.user, await stream.read_all()))
+
+        async def answer(stream: wtio.WebTransportStream) -> None:
+            await stream.write_all(data=await stream.read_all(), end_stream=True)
+
+        await session.serve_streams(answer, unidirectional=store, datagrams=session.send_datagram, limit=2)
+
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls(), admit=admit) as server:
+        tls = certificate.client_tls()
+        error = await outcome(opened(wtio.connect(url_of(server), tls=tls)))
+        assert isinstance(error, wtio.SessionRejectedError)
+        assert error.status == 401
+        async with wtio.connect(url_of(server), tls=tls, headers={"cookie": "user=ada"}) as session:
+            assert [*await asyncio.gather(*(ask(session, b"%d" % number) for number in range(20)))] == [
+                b"%d" % number for number in range(20)
+            ]
+            session.send_datagram(b"hello")
+            assert await session.receive_datagram() == b"hello"
+            for _ in range(10):
+                stream = await session.create_unidirectional_stream()
+                await stream.write(data=b"sample", end_stream=True)
+                await stream.wait_acked()
+    assert stored == [("ada", b"sample")] * 10
+
+
 async def test_session_is_closed_when_its_handler_returns(certificate: DevCertificate) -> None:
     async def handler(session: WebTransportSession) -> None:
         stream = await session.create_unidirectional_stream()
