@@ -353,6 +353,59 @@ def test_a_server_that_closes_answers_undecided_requests_at_once_with_503(drain:
     run(main())
 
 
+@pytest.mark.unaudited(CLOSED)
+def test_an_admit_that_has_accepted_is_treated_as_a_handler_while_its_server_closes() -> None:
+    ended: list[str] = []
+
+    async def admit(request: SessionRequest) -> None:
+        await request.accept()
+        try:
+            await asyncio.sleep(20)
+        finally:
+            ended.append(request.path)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(stay, admit=admit) as server, network.connect() as session:
+            await asyncio.sleep(1)
+            await server.close(7, "deploy")
+            assert (await session.wait_closed()).code == 7
+            assert ended == ["/"]
+            assert not server._service.tasks
+
+    run(main())
+
+
+@pytest.mark.unaudited("its connection is lost")
+def test_a_client_that_is_lost_while_admit_runs_is_no_error(log: pytest.LogCaptureFixture) -> None:
+    answered: list[str] = []
+
+    async def admit(request: SessionRequest) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await request.reject(403)
+            with pytest.raises(wtio.SessionClosed):
+                await request.accept()
+            answered.append(request.path)
+
+    async def main() -> None:
+        network = Network()
+        timeouts = wtio.Timeouts(idle=3, request=100)
+        async with network.serve(stay, admit=admit, timeouts=timeouts) as server:
+            connecting = asyncio.ensure_future(status_of(network))
+            await asyncio.sleep(1)
+            network.conditions.blackout = True
+            await asyncio.sleep(10)
+            assert answered == ["/"]
+            assert server._service.unanswered == 0
+            connecting.cancel()
+            await asyncio.wait([connecting])
+        assert failures(log) == []
+
+    run(main())
+
+
 @pytest.mark.unaudited(NO_SESSION)
 def test_what_admit_raises_is_500_and_logged(log: pytest.LogCaptureFixture) -> None:
     async def admit(request: SessionRequest) -> None:
