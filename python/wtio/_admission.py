@@ -30,13 +30,11 @@ _logger = logging.getLogger("wtio.server")
 class _Decision:
     """One request that ``admit`` is deciding about."""
 
-    __slots__ = ("session", "task", "timer")
+    __slots__ = ("session", "task")
 
-    def __init__(self, task: asyncio.Task[object] | None, timer: asyncio.TimerHandle) -> None:
+    def __init__(self, task: asyncio.Task[object] | None) -> None:
         # Runs ``admit``, and then the handler.
         self.task = task
-        # Ends the decision after ``Timeouts.request``.
-        self.timer = timer
         # What ``admit`` has made of the request; None until it accepts, and if it runs another handler.
         self.session: WebTransportSession | None = None
 
@@ -64,7 +62,7 @@ class Admissions:
         if request.is_answered or request.is_gone:
             return None  # before this task came to run
         timer = asyncio.get_running_loop().call_later(self._timeout, self._expire, request)
-        decision = self._decisions[request] = _Decision(asyncio.current_task(), timer)
+        decision = self._decisions[request] = _Decision(asyncio.current_task())
         try:
             try:
                 await self._ask(request)
