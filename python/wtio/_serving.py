@@ -121,11 +121,11 @@ class Serving:
         while not arrived.items:
             if state.close_info is not None:
                 return False
-            waiter = arrived.waiter(state.loop)
+            waiter = arrived.add_waiter(state.loop)
             try:
                 await waiter
             except BaseException:
-                arrived.leave(waiter)
+                arrived.remove_waiter(waiter)
                 raise
         return True
 
