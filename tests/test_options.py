@@ -126,3 +126,12 @@ def test_a_simulated_network_takes_every_option_and_needs_no_thread() -> None:
                     assert not session.is_closed
 
     wtio.testing.run(main())
+
+
+@pytest.mark.parametrize(("cls", "name"), [(wtio.Timeouts, "drain"), (wtio.Limits, "bidirectional_streams")])
+def test_values_that_only_equal_the_default_are_checked(cls: Any, name: str) -> None:
+    default = getattr(cls(), name)
+    given = False if default == 0 else float(default)
+    assert given == default
+    with pytest.raises(TypeError, match=name):
+        cls(**{name: given})

@@ -18,6 +18,8 @@ __all__ = ["Target", "parse_query", "parse_url", "without_query", "without_secre
 
 _DEFAULT_PORT: Final = 443
 _MOST_PORT: Final = 65_535
+# Spaces and control characters.
+_BLANK: Final = re.compile(r"[\x00-\x20\x7f]")
 # RFC 3986, appendix B.
 _PARTS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.\-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 
@@ -67,7 +69,7 @@ def parse_url(url: str) -> Target:
         shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*:)?(//)?.*@", r"\1\2…@", without_query(url), flags=re.DOTALL)
         raise InvalidURLError(f"invalid URL `{shown}`: {why}; expected https://host[:port][/path][?query]", url=url)
 
-    if any(character <= " " or character == "\x7f" for character in url):
+    if _BLANK.search(url):
         invalid("it contains a space or control character")
     try:
         check_text("url", url)

@@ -8,11 +8,15 @@ says so.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Final, NamedTuple, TypeVar
+from itertools import compress
+from operator import attrgetter, is_not
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from wtio._arguments import sealed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LARGEST_LIMIT: Final = 2**60
 """Largest size or count; QUIC has no IDs for more streams (RFC 9000, section 4.6)."""
@@ -28,8 +32,6 @@ LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
-# Of each field: the attribute, its default, its name in messages, whether it may be None, and the check of its range.
-_Checks = tuple[tuple[str, object, str, bool, Callable[[str, object, bool], None]], ...]
 
 
 class _Range(NamedTuple):
@@ -75,25 +77,39 @@ def _duration(default: _Seconds, *, may_be_zero: bool = False) -> _Seconds:
     return field(default=default, metadata={"range": _Duration(may_be_zero)})
 
 
+class _Checks(NamedTuple):
+    """The checks of one class, its fields in their order."""
+
+    read: Callable[[object], tuple[Any, ...]]
+    """Returns the values of all fields."""
+    defaults: tuple[Any, ...]
+    of_fields: tuple[tuple[str, str, bool, Callable[[str, object, bool], None]], ...]
+    """The attribute, its name in messages, whether it may be None, and the check of its range."""
+
+
 def _checks(cls: type) -> _Checks:
-    """Collect the ranges of a class. A field without one, or with a default outside, fails when this is imported."""
+    """Collect the ranges of a class. A field without one, or whose default is outside it, fails the import."""
+    of_fields = []
     for one in fields(cls):
         if "range" not in one.metadata:
             raise AssertionError(f"{cls.__name__}.{one.name} needs a range")
-        if one.default is not None:
-            one.metadata["range"].check(f"{cls.__name__}.{one.name}", one.default, False)
-    return tuple(
-        (one.name, one.default, f"{cls.__name__}.{one.name}", "None" in str(one.type), one.metadata["range"].check)
-        for one in fields(cls)
-    )
+        name, optional, check = f"{cls.__name__}.{one.name}", "None" in str(one.type), one.metadata["range"].check
+        if one.default is not None or not optional:
+            check(name, one.default, optional)
+        of_fields.append((one.name, name, optional, check))
+    read = attrgetter(*(one.name for one in fields(cls)))
+    return _Checks(read, tuple(one.default for one in fields(cls)), tuple(of_fields))
 
 
 def _check(values: Limits | Timeouts, checks: _Checks) -> None:
-    """Raise TypeError or ValueError for the first field whose value is outside its range."""
-    for attribute, default, name, optional, check in checks:
+    """Raise TypeError or ValueError for the first field whose value is outside its range.
+
+    Most fields have their defaults, which were checked when the module was imported.
+    """
+    is_given = map(is_not, checks.read(values), checks.defaults)
+    for attribute, name, optional, check in compress(checks.of_fields, is_given):
         value = getattr(values, attribute)
-        # Nearly all fields have their defaults, which need no check each time.
-        if value is not default and (value is not None or not optional):
+        if value is not None or not optional:
             check(name, value, optional)
 
 
