@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._admission import Admissions, AdmitHook
@@ -182,8 +181,7 @@ class Service:
         """A request that may wait here has become void."""
         if self._admissions is not None:
             self._admissions.withdraw(request)
-        with suppress(ValueError):
-            self._requests.items.remove(request)
+        self._requests.discard(request)
 
     def request_settled(self) -> None:
         """A request is answered, or its client is gone."""
@@ -280,7 +278,7 @@ class Service:
             except BaseException:
                 self._requests.remove_waiter(waiter)
                 raise
-        return self._requests.items.popleft()
+        return self._requests.take()
 
     def stop(self) -> None:
         """Refuse further requests."""
@@ -294,7 +292,7 @@ class Service:
         if self._admissions is not None:
             self._admissions.refuse()
         while self._requests:
-            self._requests.items.popleft().reject(503)
+            self._requests.take().reject(503)
         self._requests.wake()
 
     async def drain(self, patience: float, closer: asyncio.Task[Any] | None) -> None:

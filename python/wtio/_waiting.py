@@ -53,10 +53,13 @@ def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> Runtime
     return RuntimeError(f"{what} belongs to another event loop; make another one on the running loop")
 
 
-def wake_first(waiters: deque[Waiter]) -> None:
-    """Wake the first waiting task, passing over those that were cancelled."""
+def wake_first(waiters: list[Waiter]) -> None:
+    """Wake the first waiting task, passing over those that were cancelled.
+
+    A list, because nearly always one task waits: a deque takes ten times the memory of a short list.
+    """
     while waiters:
-        waiter = waiters.popleft()
+        waiter = waiters.pop(0)
         if not waiter.done():
             waiter.set_result(None)
             return
@@ -114,31 +117,44 @@ class Arrivals(Generic[_Item]):
             except BaseException:
                 arrivals.remove_waiter(waiter)
                 raise
-        return arrivals.items.popleft()
+        return arrivals.take()
     """
 
     __slots__ = ("_waiters", "items")
 
     def __init__(self) -> None:
-        # Items that no task has taken yet, the oldest first.
-        self.items: deque[_Item] = deque()
-        # Waiting tasks in order of their arrival. None until the first one waits, which saves memory.
-        self._waiters: deque[Waiter] | None = None
+        # Items that no task has taken yet, the oldest first. None until the first one comes, which saves memory.
+        self.items: deque[_Item] | None = None
+        # Waiting tasks in order of their arrival. None until the first one waits.
+        self._waiters: list[Waiter] | None = None
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.items) if self.items else 0
 
     def put(self, item: _Item) -> None:
         """Add an item and wake the first waiting task."""
-        self.items.append(item)
+        items = self.items
+        if items is None:
+            items = self.items = deque()
+        items.append(item)
         if self._waiters:
             wake_first(self._waiters)
+
+    def take(self) -> _Item:
+        """Take the oldest item, of which there must be one."""
+        assert self.items
+        return self.items.popleft()
+
+    def discard(self, item: _Item) -> None:
+        """Remove an item, if it is there."""
+        if self.items and item in self.items:
+            self.items.remove(item)
 
     def add_waiter(self, loop: asyncio.AbstractEventLoop) -> Waiter:
         """Return a waiter for the next item, to be awaited once."""
         waiter = Waiter(loop)
         if self._waiters is None:
-            self._waiters = deque()
+            self._waiters = []
         self._waiters.append(waiter)
         return waiter
 
@@ -170,7 +186,8 @@ class Waiters:
     def __init__(self, loop: asyncio.AbstractEventLoop, register: Callable[[Waker], None]) -> None:
         self._loop = loop
         self._register = register
-        self._waiters: deque[Waiter] = deque()
+        # In the order in which they are served.
+        self._waiters: list[Waiter] = []
         self._is_registered = False
 
     def done(self) -> bool:
@@ -188,7 +205,7 @@ class Waiters:
 
     def wake(self) -> None:
         """Wake all waiting tasks."""
-        waiters, self._waiters = self._waiters, deque()
+        waiters, self._waiters = self._waiters, []
         wake_all(waiters)
 
     async def wait(self, *, again: bool) -> None:
@@ -201,7 +218,7 @@ class Waiters:
         """
         waiter = Waiter(self._loop)
         if again:
-            self._waiters.appendleft(waiter)
+            self._waiters.insert(0, waiter)
         else:
             self._waiters.append(waiter)
         if not self._is_registered:

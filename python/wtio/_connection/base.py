@@ -448,22 +448,26 @@ class Connection:
 
     def _pump(self) -> None:
         """Carry out the HTTP/3 layer's outputs and pass on its events. Outputs go first and at once, also if nested."""
-        self.send_outputs()
-        if self._is_pumping:
+        outbox = self.h3.outbox
+        if outbox.outputs:
+            self.send_outputs()
+        if self._is_pumping or not outbox.events:
             return
         self._is_pumping = True
         try:
-            while events := self.h3.outbox.take_events():
-                for event in events:
+            while outbox.events:
+                for event in outbox.take_events():
                     self._pass_on(event)
-                    self.send_outputs()
+                    if outbox.outputs:
+                        self.send_outputs()
         finally:
             self._is_pumping = False
 
     def send_outputs(self) -> None:
         """Carry out what the HTTP/3 layer wants done; its events wait."""
         outputs = self.h3.outbox.take_outputs()
-        if not outputs:
+        if len(outputs) == 1:
+            self._carry_out(outputs[0])
             return
         for output, following in zip_longest(outputs, outputs[1:]):
             if (

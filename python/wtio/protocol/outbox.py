@@ -296,30 +296,31 @@ Event: TypeAlias = (
 class Outbox:
     """The outputs and events of one connection, in order, until the driver takes them."""
 
-    __slots__ = ("_events", "_freed", "_outputs")
+    __slots__ = ("_freed", "events", "outputs")
 
     def __init__(self) -> None:
-        # The driver takes both after every call of the connection, so each holds the results of one call.
-        self._outputs: list[Output] = []
-        self._events: list[Event] = []
+        # The driver takes both after every call of the connection, so each holds the results of one call. None if there
+        # are none, because most connections are idle.
+        self.outputs: list[Output] | None = None
+        self.events: list[Event] | None = None
         # The latest freed streams, oldest first, at most MOST_FREED. None until the first one is freed.
         self._freed: dict[int, None] | None = None
 
     def send(self, stream: int | Role, data: bytes, end: bool = False) -> None:
         """Queue bytes of a stream; ``end`` marks the last ones."""
-        self._outputs.append(Send(stream, data, end))
+        self._add(Send(stream, data, end))
 
     def reset(self, stream_id: int, code: int) -> None:
         """Queue RESET_STREAM with a wire code."""
-        self._outputs.append(Reset(stream_id, int(code)))
+        self._add(Reset(stream_id, int(code)))
 
     def stop(self, stream_id: int, code: int) -> None:
         """Queue STOP_SENDING with a wire code."""
-        self._outputs.append(Stop(stream_id, int(code)))
+        self._add(Stop(stream_id, int(code)))
 
     def free(self, stream_id: int) -> None:
         """Queue FreeStream, and remember the stream so that late input on it is ignored."""
-        self._outputs.append(FreeStream(stream_id))
+        self._add(FreeStream(stream_id))
         if self._freed is None:
             self._freed = {}
         self._freed[stream_id] = None
@@ -332,19 +333,28 @@ class Outbox:
 
     def close(self, code: int, reason: str) -> None:
         """Queue the end of the connection: CloseConnection and ConnectionFailed."""
-        self._outputs.append(CloseConnection(int(code), reason))
-        self._events.append(ConnectionFailed(int(code), reason))
+        self._add(CloseConnection(int(code), reason))
+        self.report(ConnectionFailed(int(code), reason))
 
     def report(self, event: Event) -> None:
         """Queue an event."""
-        self._events.append(event)
+        if self.events is None:
+            self.events = [event]
+        else:
+            self.events.append(event)
+
+    def _add(self, output: Output) -> None:
+        if self.outputs is None:
+            self.outputs = [output]
+        else:
+            self.outputs.append(output)
 
     def take_outputs(self) -> list[Output]:
         """Return the outputs queued since the last call, oldest first."""
-        outputs, self._outputs = self._outputs, []
-        return outputs
+        outputs, self.outputs = self.outputs, None
+        return outputs or []
 
     def take_events(self) -> list[Event]:
         """Return the events queued since the last call, oldest first."""
-        events, self._events = self._events, []
-        return events
+        events, self.events = self.events, None
+        return events or []

@@ -38,6 +38,7 @@ class PeerStreams:
     __slots__ = (
         "_allowance",
         "_control",
+        "_control_id",
         "_decoder_stream",
         "_has_settings",
         "_is_client",
@@ -53,11 +54,12 @@ class PeerStreams:
         # Shared with the rest of the connection: what the peer may still repeat, and where outputs go.
         self._allowance = allowance
         self._outbox = outbox
-        # By stream ID: the type of a critical stream, or the bytes, at most 7, of a type that is incomplete. Bounded by
-        # what the peer may have open at once.
-        self._streams: dict[int, int | bytes] = {}
-        # Reads the frames of the control stream.
+        # The control stream, once it is there, and the reader of its frames.
+        self._control_id: int | None = None
         self._control = RecordReader()
+        # By stream ID: the type of another critical stream, or the bytes, at most 7, of a type that is incomplete. Bounded
+        # by what the peer may have open at once. None while there are none: many peers open the control stream alone.
+        self._streams: dict[int, int | bytes] | None = None
         # Made with the first byte, because most peers send none.
         self._decoder_stream: qpack.DecoderStream | None = None
         self._has_settings = False  # the peer's SETTINGS have arrived
@@ -72,18 +74,18 @@ class PeerStreams:
         Raises:
             ConnectionFault: The peer broke a rule of these streams.
         """
-        stream_type = self._streams.get(stream_id, b"")
+        stream_type = self._type(stream_id)
         if isinstance(stream_type, bytes):
             data = stream_type + data
             head = varint.decode(data)
             if head is None:
-                self._streams[stream_id] = data
+                self._note(stream_id, data)
             else:
                 stream_type, offset = head
                 data = data[offset:]
                 self._begin(stream_id, stream_type)
         # If the type is not critical, _begin has forgotten the stream.
-        if stream_id in self._streams and isinstance(stream_type, int):
+        if stream_type in _CRITICAL:
             if stream_type == StreamType.CONTROL:
                 for frame_type, payload in self._control.feed(data, self._classify_control_frame):
                     message = self._control_frame(frame_type, payload)
@@ -101,11 +103,20 @@ class PeerStreams:
     def _begin(self, stream_id: int, stream_type: int) -> None:
         """Act on the type of a unidirectional stream (RFC 9114, section 6.2)."""
         if stream_type in _CRITICAL:
-            if stream_type in self._streams.values():
+            if stream_type == StreamType.CONTROL:
+                is_second = self._control_id is not None
+            else:
+                is_second = self._streams is not None and stream_type in self._streams.values()
+            if is_second:
                 raise ConnectionFault(
                     ErrorCodes.H3_STREAM_CREATION_ERROR, f"second stream of type {StreamType(stream_type).name}"
                 )
-            self._streams[stream_id] = stream_type
+            if stream_type == StreamType.CONTROL:
+                self._control_id = stream_id
+                # It may have been kept with an incomplete type.
+                self._drop(stream_id)
+            else:
+                self._note(stream_id, stream_type)
             return
         if stream_type == StreamType.PUSH:
             if self._is_client:  # section 7.2.7: we never allowed any push
@@ -118,14 +129,14 @@ class PeerStreams:
 
     def receive_stray(self, stream_id: int, data: bytes, end: bool) -> None:
         """Client: a bidirectional stream of the server that is not a complete WebTransport data stream."""
-        head = self._streams.get(stream_id, b"")
+        head = self._type(stream_id)
         assert isinstance(head, bytes)  # only unidirectional streams have a type
         head += data[:16]
         value = varint.decode(head)
         if value and value[0] != FrameType.WT_STREAM:
             # RFC 9114, section 6.1.
             raise ConnectionFault(ErrorCodes.H3_STREAM_CREATION_ERROR, "bidirectional stream of a server")
-        self._streams[stream_id] = head
+        self._note(stream_id, head)
         # If the stream ends inside the head of a data stream, it was given up before it named its session.
         if value or end:
             self._outbox.reset(stream_id, ErrorCodes.WT_BUFFERED_STREAM_REJECTED)
@@ -135,14 +146,31 @@ class PeerStreams:
 
     def end(self, stream_id: int) -> None:
         """Take the end or the reset of a stream. A stream that is not known is ignored."""
-        if self._streams.get(stream_id) in _CRITICAL:
+        if self._type(stream_id) in _CRITICAL:
             raise ConnectionFault(ErrorCodes.H3_CLOSED_CRITICAL_STREAM, "the peer closed a critical stream")
         # RFC 9114, section 6.2: an end inside the type must be tolerated.
-        if stream_id in self._streams:
+        if self._streams and stream_id in self._streams:
             self._forget(stream_id)
 
+    def _type(self, stream_id: int) -> int | bytes:
+        """Return the type of a critical stream, or what has come of the type of any other."""
+        if stream_id == self._control_id:
+            return StreamType.CONTROL
+        return self._streams.get(stream_id, b"") if self._streams else b""
+
+    def _note(self, stream_id: int, stream_type: int | bytes) -> None:
+        if self._streams is None:
+            self._streams = {}
+        self._streams[stream_id] = stream_type
+
+    def _drop(self, stream_id: int) -> None:
+        if self._streams is not None:
+            self._streams.pop(stream_id, None)
+            if not self._streams:
+                self._streams = None
+
     def _forget(self, stream_id: int) -> None:
-        self._streams.pop(stream_id, None)
+        self._drop(stream_id)
         self._outbox.free(stream_id)
 
     # -- control stream
