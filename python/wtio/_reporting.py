@@ -121,8 +121,8 @@ class Trace:
     """When each step began, on the loop's clock, and last when the session was there."""
     winner: Observed | None = None
     """The connection whose handshake was complete first."""
-    lost_races: dict[Address, AddressReport] = field(default_factory=dict)
-    """Addresses of connections that are not kept."""
+    lost_races: dict[Address, AddressReport] | None = None
+    """Addresses of connections that are not kept; None if there were none."""
 
     def copy_empty(self) -> Trace:
         """Return a trace for the same request, with nothing noted yet."""
@@ -136,6 +136,7 @@ class Trace:
     def settle(self) -> None:
         """A session is there: keep the outcome of the other attempts, but not their connections."""
         if len(self.attempts) > 1:
+            self.lost_races = self.lost_races or {}
             for attempt in self.attempts:
                 if attempt.connection is not self.winner:
                     self.lost_races[attempt.address] = _address(self, attempt)
@@ -248,7 +249,8 @@ def _report(
 
 def _addresses(trace: Trace | None, facts: _core.ConnectionFacts | None) -> tuple[AddressReport, ...]:
     if trace is not None:
-        return tuple(trace.lost_races.get(attempt.address) or _address(trace, attempt) for attempt in trace.attempts)
+        lost = trace.lost_races or {}
+        return tuple(lost.get(attempt.address) or _address(trace, attempt) for attempt in trace.attempts)
     if facts is None:
         return ()
     ip, port = facts.remote_address

@@ -54,10 +54,13 @@ class SessionState:
         "_bidirectional_credit",
         "_bidirectional_header",
         "_datagram_waiters",
+        "_draining",
+        "_ended",
         "_final_credit",
         "_final_datagrams",
         "_final_remote_address",
         "_late_datagrams",
+        "_over",
         "_unidirectional_arrived",
         "_unidirectional_credit",
         "_unidirectional_header",
@@ -65,14 +68,11 @@ class SessionState:
         "close_info",
         "core",
         "drain_requested",
-        "draining",
         "end_timer",
-        "ended",
         "facts",
         "limits",
         "loop",
         "namespace",
-        "over",
         "session_id",
     )
 
@@ -118,14 +118,36 @@ class SessionState:
         self._final_remote_address: tuple[str, int] | None = None
         # Limits how long the peer may take to end its side, too. The connection starts and stops it.
         self.end_timer: asyncio.TimerHandle | None = None
-        # Set by ``settle_end``: the session has ended on this side.
-        self.ended = Flag()
-        # Set by the connection: the session has ended on both sides, or the peer took too long.
-        self.over = Flag()
-        # Set when the peer asks to wind the session down, and when the session ends, so that no task waits forever.
-        # ``drain_requested`` is True only in the first case.
-        self.draining = Flag()
+        # The properties of the same names, created when they are first needed.
+        self._ended: Flag | None = None
+        self._over: Flag | None = None
+        self._draining: Flag | None = None
+        # Whether the peer asked to wind the session down.
         self.drain_requested = False
+
+    @property
+    def ended(self) -> Flag:
+        """Set by ``settle_end``: the session has ended on this side."""
+        if self._ended is None:
+            self._ended = Flag()
+        return self._ended
+
+    @property
+    def over(self) -> Flag:
+        """Set by the connection: the session has ended on both sides, or the peer took too long."""
+        if self._over is None:
+            self._over = Flag()
+        return self._over
+
+    @property
+    def draining(self) -> Flag:
+        """Set when the peer asks to wind the session down, and when the session ends, so that no task waits forever.
+
+        ``drain_requested`` is True only in the first case.
+        """
+        if self._draining is None:
+            self._draining = Flag()
+        return self._draining
 
     @property
     def is_closed(self) -> bool:

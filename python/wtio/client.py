@@ -257,7 +257,6 @@ class Connector:
         if pending is not None and pending.connection is not connection:
             # It was sent on one that was lost before it could be used.
             pending = None
-        connection.waiting_for_streams.add(dialer.changed.set)
         try:
             while pending is None:
                 dialer.raise_if_lost(connection)
@@ -279,7 +278,8 @@ class Connector:
                 connection.cancel_request(pending.stream_id)
             raise
         finally:
-            connection.waiting_for_streams.discard(dialer.changed.set)
+            if connection.waiting_for_streams is not None:
+                connection.waiting_for_streams.discard(dialer.changed.set)
             if spare is not None:
                 spare.close()
         return pending.session

@@ -81,6 +81,7 @@ class Connection:
         "_final_facts",
         "_is_pumping",
         "_life",
+        "_lost",
         "_raw",
         "core",
         "driver",
@@ -88,7 +89,6 @@ class Connection:
         "limits",
         "loop",
         "loss",
-        "lost",
         "options",
         "sessions",
         "timeouts",
@@ -127,8 +127,8 @@ class Connection:
         self.violation: RemoteProtocolError | None = None
         # What the engine knew of the connection at its end; None until then.
         self._final_facts: _core.ConnectionFacts | None = None
-        # Set when the last session of the lost connection has ended, after ``connection_lost``.
-        self.lost = Flag()
+        # The property of the same name, created when it is first needed.
+        self._lost: Flag | None = None
         # Whether ``_pump`` is running. Events that occur meanwhile are passed on by its loop, in order.
         self._is_pumping = False
 
@@ -276,6 +276,13 @@ class Connection:
     def is_connected(self) -> bool:
         """Whether the handshake was completed, whatever has become of the connection since."""
         return self._life.is_connected
+
+    @property
+    def lost(self) -> Flag:
+        """Set when the last session of the lost connection has ended, after ``connection_lost``."""
+        if self._lost is None:
+            self._lost = Flag()
+        return self._lost
 
     @property
     def is_ending(self) -> bool:

@@ -113,8 +113,9 @@ class ClientConnection(Connection):
         # The server allows no further stream for a request now. While it is set, those in
         # ``waiting_for_streams`` wait.
         self.is_full = False
-        # Called when the server allows streams again, or the connection is lost.
-        self.waiting_for_streams: set[Callable[[], None]] = set()
+        # Called once when the server allows streams again, or the connection is lost. ``send_request`` adds who found
+        # none; whoever waits no longer is removed. None while nobody waits.
+        self.waiting_for_streams: set[Callable[[], None]] | None = None
         # How many acknowledgements had come when a request went without one for too long; None if none ever did.
         self._silent_at: int | None = None
         # Called once when the connection is lost; set by the pool that keeps it.
@@ -125,8 +126,8 @@ class ClientConnection(Connection):
         self._sockets = sockets
         # Called when the handshake is complete, SETTINGS arrive or the connection is lost, until ``forget_dialer``.
         self._on_progress = on_progress
-        # Requests without an answer, by stream ID; at most as many as the server allows streams.
-        self._pending: dict[int, PendingRequest] = {}
+        # Requests without an answer, by stream ID; at most as many as the server allows streams. None without any.
+        self._pending: dict[int, PendingRequest] | None = None
         # Made with the first handler of streams (``serve_streams``).
         self._failures: FailureLog | None = None
         sockets.connections.add(self)
@@ -195,16 +196,25 @@ class ClientConnection(Connection):
     def send_request(
         self, facts: SessionFacts, protocols: Sequence[str], trace: Trace, on_progress: Callable[[], None]
     ) -> PendingRequest | None:
-        """Send a session request; None while the server allows no stream for it."""
+        """Send a session request; None while the server allows no stream for it.
+
+        ``on_progress`` is called when there is an answer, or when it is time to ask again.
+        """
         stream = self.open_request()
         if stream is None:
+            if self.waiting_for_streams is None:
+                self.waiting_for_streams = set()
+            self.waiting_for_streams.add(on_progress)
             if not self.is_full:
                 self.is_full = True
                 future = self.loop.create_future()
                 future.add_done_callback(self._has_streams)
                 self.core.wait_streams(True, future)
             return None
-        request = self._pending[stream.id] = PendingRequest(self, stream.id, facts, trace, on_progress)
+        request = PendingRequest(self, stream.id, facts, trace, on_progress)
+        if self._pending is None:
+            self._pending = {}
+        self._pending[stream.id] = request
         try:
             self.h3.send_connect(
                 stream.id,
@@ -223,12 +233,23 @@ class ClientConnection(Connection):
     def _has_streams(self, _: asyncio.Future[None]) -> None:
         """The server allows streams again, or the connection is lost."""
         self.is_full = False
-        for on_streams in list(self.waiting_for_streams):
+        waiting, self.waiting_for_streams = self.waiting_for_streams, None
+        for on_streams in waiting or ():
             on_streams()
+
+    def _take_pending(self, stream_id: int) -> PendingRequest | None:
+        """Take a request off those without an answer; None if it is not one of them."""
+        if self._pending is None:
+            return None
+        pending = self._pending.pop(stream_id, None)
+        if not self._pending:
+            # A dict keeps the room for what was in it.
+            self._pending = None
+        return pending
 
     def cancel_request(self, stream_id: int) -> None:
         """Cancel a session request, also one whose answer has arrived but was not looked at yet."""
-        self._pending.pop(stream_id, None)
+        self._take_pending(stream_id)
         if self.is_lost:
             return
         if session := self.sessions.get(stream_id):
@@ -248,7 +269,7 @@ class ClientConnection(Connection):
                 if self.on_settings is not None:
                     self.on_settings(self)
                 self._on_progress()
-            case SessionAccepted(stream_id, status, headers, protocol) if pending := self._pending.pop(stream_id, None):
+            case SessionAccepted(stream_id, status, headers, protocol) if pending := self._take_pending(stream_id):
                 request = pending.facts
                 dialect = self.h3.dialect
                 pending.session = self.add_session(
@@ -268,7 +289,7 @@ class ClientConnection(Connection):
                 )
                 pending.on_progress()
             case SessionRejected(stream_id) | SessionTerminated(stream_id):
-                if pending := self._pending.pop(stream_id, None):
+                if pending := self._take_pending(stream_id):
                     pending.rejection = event
                     self.forget_request(stream_id)
                     pending.on_progress()
@@ -326,8 +347,8 @@ class ClientConnection(Connection):
         on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
-        pending, self._pending = self._pending, {}
-        for request in pending.values():
+        pending, self._pending = self._pending, None
+        for request in (pending or {}).values():
             request.on_progress()
         self._on_progress()
 

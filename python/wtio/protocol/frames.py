@@ -6,6 +6,7 @@ both. It stores only what its owner asks it to collect; a payload that is not un
 
 from collections.abc import Callable, Iterator
 from enum import Enum, IntEnum
+from functools import lru_cache
 from typing import Final
 
 from wtio.protocol import varint
@@ -47,8 +48,9 @@ def encode_record(type: int, value: bytes) -> bytes:
     return varint.encode(type) + varint.encode(len(value)) + value
 
 
+@lru_cache(maxsize=256)
 def data_stream_header(session_id: int, *, bidirectional: bool) -> bytes:
-    """Return the header of a WebTransport data stream (3 to 10 bytes).
+    """Return the header of a WebTransport data stream (3 to 10 bytes); mostly the same object for the same arguments.
 
     Source: draft-ietf-webtrans-http3-16, sections 4.2 and 4.3.
     """

@@ -6,6 +6,7 @@ The QUIC core checks and obeys them. Here they are only read: to hold a peer to 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from wtio.protocol import varint
 
@@ -89,11 +90,15 @@ def read_peer_transport(parameters: Iterable[tuple[int, bytes]]) -> PeerTranspor
     Source: RFC 9221, section 3; draft-ietf-quic-reliable-stream-reset-10, section 3.
     """
     values = dict(parameters)
-    resets = (TransportParameter.RESET_STREAM_AT, TransportParameter.RESET_STREAM_AT_DRAFT05)
-    return PeerTransport(
-        reset_stream_at=any(values.get(identifier) == b"" for identifier in resets),
-        max_datagram_frame_size=_number(values.get(TransportParameter.MAX_DATAGRAM_FRAME_SIZE, b"")) or 0,
+    return _peer_transport(
+        values.get(TransportParameter.RESET_STREAM_AT) == b""
+        or values.get(TransportParameter.RESET_STREAM_AT_DRAFT05) == b"",
+        _number(values.get(TransportParameter.MAX_DATAGRAM_FRAME_SIZE, b"")) or 0,
     )
+
+
+# Most peers say the same again and again.
+_peer_transport = lru_cache(maxsize=64)(PeerTransport)
 
 
 def parameter_name(identifier: int) -> str:
