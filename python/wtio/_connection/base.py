@@ -359,13 +359,14 @@ class Connection:
     def _end(self, loss: Loss) -> None:
         """End the sessions of the connection, which is lost."""
         self.loss = loss
-        words = loss_in_words(loss, idle=self.timeouts.idle)
-        if self.violation is not None:
-            words = str(self.violation)
-        info = CloseInfo(None, words, _CLOSED_BY.get(loss.cause, "transport"))
         if self._early is not None:
             self._early.close()
         self._raw.lose()
+        if not self.sessions:
+            self._sessions_ended()
+            return
+        words = loss_in_words(loss, idle=self.timeouts.idle) if self.violation is None else str(self.violation)
+        info = CloseInfo(None, words, _CLOSED_BY.get(loss.cause, "transport"))
         # Until the last session has ended, the raw streams keep the engine from forgetting the connection, and with it
         # what has arrived for the sessions.
         self.sessions.end_all(info, self.violation, self._session_finished, self._sessions_ended)

@@ -18,7 +18,7 @@ from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connect_streams import ConnectStreams
 from wtio.protocol.dialects import Dialect
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
-from wtio.protocol.frames import FrameType, StreamType, encode_record
+from wtio.protocol.frames import FrameType, encode_record
 from wtio.protocol.handshake import acceptance, headers_frame, rejection, session_request
 from wtio.protocol.limits import DEFAULT_LIMITS, Allowance, Earnings, ProtocolLimits
 from wtio.protocol.outbox import Outbox, RequestReceived, Role, SettingsReceived
@@ -169,8 +169,7 @@ class H3Connection:
         We open no QPACK streams. Without a dynamic table on either side they would stay empty (RFC 9204, section 4.2)
         and cost every connection two streams.
         """
-        settings = encode_record(FrameType.SETTINGS, self._terms.ours.payload)
-        self.outbox.send(Role.CONTROL, varint.encode(StreamType.CONTROL) + settings)
+        self.outbox.send(Role.CONTROL, self._terms.ours.opening)
 
     def send_connect(
         self,

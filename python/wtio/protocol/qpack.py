@@ -129,8 +129,6 @@ STATIC_TABLE: Final[tuple[tuple[str, str], ...]] = (
     ("x-frame-options", "sameorigin"),
 )
 
-_INDEX_OF_FIELD: Final = {field: index for index, field in reversed(tuple(enumerate(STATIC_TABLE)))}
-_INDEX_OF_NAME: Final = {name: index for index, (name, _) in reversed(tuple(enumerate(STATIC_TABLE)))}
 # RFC 9204, section 7.1.3: an intermediary must not compress these with other contexts.
 _SECRET: Final = frozenset(("authorization", "cookie", "set-cookie", "proxy-authorization"))
 
@@ -160,6 +158,17 @@ def _encode_integer(value: int, prefix_bits: int, flags: int) -> bytes:
         value >>= 7
     result.append(value)
     return bytes(result)
+
+
+# Fields, and names before a value, that are encoded by their first index in the static table (RFC 9204, sections 4.5.2
+# and 4.5.4).
+_FIELD_LINES: Final = {
+    field: _encode_integer(index, 6, 0xC0) for index, field in reversed(tuple(enumerate(STATIC_TABLE)))
+}
+_NAMES: Final = {
+    name: _encode_integer(index, 4, 0x70 if name in _SECRET else 0x50)
+    for index, (name, _) in reversed(tuple(enumerate(STATIC_TABLE)))
+}
 
 
 def _decode_integer(data: bytes, offset: int, prefix_bits: int) -> tuple[int, int]:
@@ -200,8 +209,13 @@ def _decode_string(data: bytes, offset: int, prefix_bits: int) -> tuple[str, int
     """Read a string whose length has ``prefix_bits``; returns it and the offset after it."""
     if offset >= len(data):
         raise _failed("field section ends too early")
-    coded = data[offset] >> prefix_bits & 1
-    length, offset = _decode_integer(data, offset, prefix_bits)
+    first = data[offset]
+    coded = first >> prefix_bits & 1
+    most = (1 << prefix_bits) - 1
+    length = first & most
+    offset += 1
+    if length == most:
+        length, offset = _decode_integer(data, offset - 1, prefix_bits)
     end = offset + length
     if end > len(data):
         raise _failed("field section ends inside a string")
@@ -227,18 +241,13 @@ def encode_field_section(fields: Iterable[tuple[str, str]], *, use_huffman: bool
     Source: RFC 9204, section 4.5.
     """
     parts = [b"\x00\x00"]  # required insert count 0, base 0
-    for name, value in fields:
-        index = _INDEX_OF_FIELD.get((name, value))
-        if index is not None:
-            parts.append(_encode_integer(index, 6, 0xC0))
-            continue
-        never_indexed = name in _SECRET
-        index = _INDEX_OF_NAME.get(name)
-        if index is not None:
-            parts.append(_encode_integer(index, 4, 0x70 if never_indexed else 0x50))
-        else:
-            parts.append(_encode_string(name, 3, 0x30 if never_indexed else 0x20, use_huffman))
-        parts.append(_encode_string(value, 7, 0, use_huffman))
+    for field in fields:
+        line = _FIELD_LINES.get(field)
+        if line is None:
+            name, value = field
+            line = _NAMES.get(name) or _encode_string(name, 3, 0x30 if name in _SECRET else 0x20, use_huffman)
+            line += _encode_string(value, 7, 0, use_huffman)
+        parts.append(line)
     return b"".join(parts)
 
 
@@ -256,23 +265,26 @@ def decode_field_section(data: bytes, *, max_size: int) -> list[tuple[str, str]]
 
     Source: RFC 9204, section 4.5.
     """
-    required, offset = _decode_integer(data, 0, 8)
-    if required:
-        raise _failed("field section needs the dynamic table, which has capacity 0")
-    base_is_negative = offset < len(data) and data[offset] & 0x80
-    _, offset = _decode_integer(data, offset, 7)
-    if base_is_negative:
-        raise _failed("field section has a base below 0")
+    # Nothing but zeros makes sense here, and nearly always they are written in one byte each.
+    offset = 2 if data[:2] == b"\x00\x00" else _decode_prefix(data)
     fields: list[tuple[str, str]] = []
     size = 0
     while offset < len(data):
         first = data[offset]
         if first & 0x80:  # indexed field line
-            index, offset = _decode_integer(data, offset, 6)
-            field = _static(index, first & 0x40)
+            if 0xC0 <= first < 0xFF:  # in one byte, as nearly always
+                field = STATIC_TABLE[first & 0x3F]
+                offset += 1
+            else:
+                index, offset = _decode_integer(data, offset, 6)
+                field = _static(index, first & 0x40)
         elif first & 0x40:  # literal with name reference
-            index, offset = _decode_integer(data, offset, 4)
-            name = _static(index, first & 0x10)[0]
+            if 0x50 <= first < 0x5F:
+                name = STATIC_TABLE[first & 0x0F][0]
+                offset += 1
+            else:
+                index, offset = _decode_integer(data, offset, 4)
+                name = _static(index, first & 0x10)[0]
             value, offset = _decode_string(data, offset, 7)
             field = (name, value)
         elif first & 0x20:  # literal with literal name
@@ -286,6 +298,18 @@ def decode_field_section(data: bytes, *, max_size: int) -> list[tuple[str, str]]
             raise FieldSectionTooLargeError
         fields.append(field)
     return fields
+
+
+def _decode_prefix(data: bytes) -> int:
+    """Check the numbers in front of the fields (RFC 9204, section 4.5.1); returns the offset after them."""
+    required, offset = _decode_integer(data, 0, 8)
+    if required:
+        raise _failed("field section needs the dynamic table, which has capacity 0")
+    base_is_negative = offset < len(data) and data[offset] & 0x80
+    _, offset = _decode_integer(data, offset, 7)
+    if base_is_negative:
+        raise _failed("field section has a base below 0")
+    return offset
 
 
 def _static(index: int, is_static: int) -> tuple[str, str]:

@@ -28,7 +28,7 @@ Three rules are easy to get wrong:
 """
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["EXPORTER_LABEL", "LIVE", "TRANSITIONS", "Effect", "Input", "Session", "State", "exporter_context"]
 
 
-class State(Enum):
-    """Where a session stands."""
+class State(StrEnum):
+    """Where a session stands. A ``StrEnum``, like ``Input``, because Python hashes other enums slowly."""
 
     PARKED = "parked"  # server: the CONNECT came before the client's SETTINGS
     REQUESTED = "requested"  # server: the application has not decided
@@ -57,7 +57,7 @@ class State(Enum):
     FINISHED = "finished"
 
 
-class Input(Enum):
+class Input(StrEnum):
     """What happens to a session."""
 
     # Local calls.
@@ -76,7 +76,7 @@ class Input(Enum):
     FAULT = "broken rule"
 
 
-class Effect(Enum):
+class Effect(StrEnum):
     """What a transition makes the connection do, in the order given."""
 
     SEND = "send what the caller prepared"

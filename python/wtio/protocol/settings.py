@@ -14,6 +14,7 @@ from wtio.protocol import qpack, varint
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.dialects import DEFAULT_DIALECTS, STRICT_DIALECT, Dialect, DialectRow, Setting, negotiate
 from wtio.protocol.faults import ConnectionFault
+from wtio.protocol.frames import FrameType, StreamType, encode_record
 from wtio.protocol.messages import Fields
 from wtio.protocol.transport_parameters import PeerTransport
 
@@ -120,8 +121,8 @@ class Announcement:
     settings: tuple[tuple[int, int], ...]
     """In the order in which they are sent."""
     values: Mapping[int, int]
-    payload: bytes
-    """What the SETTINGS frame carries."""
+    opening: bytes
+    """What our control stream begins with: its type, and the SETTINGS frame."""
 
 
 @lru_cache(maxsize=64)
@@ -129,7 +130,8 @@ def announce(is_client: bool, local: LocalTerms, max_field_section_size: int) ->
     """``local_settings`` with a reserved one at the end; the same object for the same arguments."""
     settings = local_settings(is_client, local, max_field_section_size)
     settings.append(GREASE_SETTING)
-    return Announcement(tuple(settings), dict(settings), encode_settings(settings))
+    frame = encode_record(FrameType.SETTINGS, encode_settings(settings))
+    return Announcement(tuple(settings), dict(settings), varint.encode(StreamType.CONTROL) + frame)
 
 
 # RFC 9114, section 7.2.4.1: identifiers of HTTP/2 settings without a meaning in HTTP/3.
