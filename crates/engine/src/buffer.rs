@@ -14,9 +14,13 @@ const CHUNK: usize = 16 * 1024;
 pub(crate) struct ReceiveBuffer {
     /// Of a stream that is read by lines or the like.
     joined: Option<Box<Joined>>,
-    /// Most messages are one chunk, for which nothing is allocated. Empty only where `rest` is.
+    /// Most messages are one chunk, for which nothing is allocated. Empty only where `rest` is `None`.
     first: Bytes,
-    rest: VecDeque<Bytes>,
+    #[expect(
+        clippy::box_collection,
+        reason = "most streams have none, and there are three of them on an idle connection"
+    )]
+    rest: Option<Box<VecDeque<Bytes>>>,
     length: usize,
 }
 
@@ -50,7 +54,7 @@ impl ReceiveBuffer {
         if self.first.is_empty() {
             self.first = chunk;
         } else {
-            self.rest.push_back(chunk);
+            self.rest.get_or_insert_default().push_back(chunk);
         }
     }
 
@@ -79,11 +83,11 @@ impl ReceiveBuffer {
                 self.first.advance(part);
                 return;
             }
-            self.first = match self.rest.pop_front() {
+            self.first = match self.rest.as_mut().and_then(|rest| rest.pop_front()) {
                 Some(chunk) => chunk,
                 None => {
                     // Most streams of an idle connection have had their bytes.
-                    self.rest = VecDeque::new();
+                    self.rest = None;
                     Bytes::new()
                 }
             };
@@ -99,7 +103,8 @@ impl ReceiveBuffer {
             joined.separator = separator.to_vec();
             joined.searched = 0;
         }
-        for chunk in std::iter::once(std::mem::take(&mut self.first)).chain(self.rest.drain(..)) {
+        let rest = self.rest.take().into_iter().flat_map(|rest| *rest);
+        for chunk in std::iter::once(std::mem::take(&mut self.first)).chain(rest) {
             joined.head.extend_from_slice(&chunk);
         }
         let rest = &joined.head[joined.searched..];

@@ -55,14 +55,19 @@ pub(crate) struct Connection {
     pub(crate) is_closed: bool,
     is_closed_by_peer: bool,
     /// Why our verifier refused the peer's certificate, if it did. Set when the connection is over.
-    refusal: Refusal,
+    refusal: Option<Box<Refusal>>,
     /// When the core wants to be asked again, as the engine's list of timers has it.
     pub(crate) timer: Option<Instant>,
     /// The engine has the connection on its list of those with something to do.
     pub(crate) is_listed: bool,
-    /// Empty, with memory to use again: streams whose acknowledged prefix grew.
+}
+
+/// Empty between calls, with memory to use again. One is enough for all connections of an engine.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Streams whose acknowledged prefix grew.
     advanced: Vec<u64>,
-    /// Empty, with memory to use again: streams whose extent changed.
+    /// Streams whose extent changed.
     grown: Vec<(u64, Extent)>,
 }
 
@@ -85,11 +90,9 @@ impl Connection {
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
-            refusal: Refusal::default(),
+            refusal: None,
             timer: None,
             is_listed: false,
-            advanced: Vec::new(),
-            grown: Vec::new(),
         }
     }
 
@@ -107,6 +110,7 @@ pub struct ConnectionMut<'a> {
     events: &'a mut Vec<Event>,
     /// The engine's list of connections with something to do.
     listed: &'a mut VecDeque<u64>,
+    scratch: &'a mut Scratch,
 }
 
 impl std::fmt::Debug for ConnectionMut<'_> {
@@ -132,8 +136,9 @@ impl<'a> ConnectionMut<'a> {
         now: Instant,
         events: &'a mut Vec<Event>,
         listed: &'a mut VecDeque<u64>,
+        scratch: &'a mut Scratch,
     ) -> Self {
-        Self { connection, now, events, listed }
+        Self { connection, now, events, listed, scratch }
     }
 
     #[inline]
@@ -347,7 +352,7 @@ impl<'a> ConnectionMut<'a> {
 
     /// Streams whose acknowledged prefix grew: send held resets, wake waiters.
     fn note_acknowledged(&mut self) {
-        let mut advanced = std::mem::take(&mut self.connection.advanced);
+        let mut advanced = std::mem::take(&mut self.scratch.advanced);
         self.connection.core.take_advanced(&mut advanced);
         for stream_id in advanced.drain(..) {
             let Some(mut half) = self.sending(stream_id) else { continue };
@@ -357,7 +362,7 @@ impl<'a> ConnectionMut<'a> {
                 half.acknowledged();
             }
         }
-        self.connection.advanced = advanced;
+        self.scratch.advanced = advanced;
         // Resets that were acknowledged made room for others, and headers that were queued are with the core.
         for _ in 0..self.connection.backlog.held.len().min(HELD_PER_PASS) {
             let Some(stream_id) = self.connection.backlog.held.pop_front() else { break };
@@ -398,7 +403,7 @@ impl<'a> ConnectionMut<'a> {
 
     /// Streams of which more arrived, or of which the end is known now.
     fn note_arrived(&mut self) {
-        let mut grown = std::mem::take(&mut self.connection.grown);
+        let mut grown = std::mem::take(&mut self.scratch.grown);
         self.connection.core.take_grown(&mut grown);
         for (stream_id, extent) in grown.drain(..) {
             if let Some(mut half) = self.receiving(stream_id) {
@@ -406,7 +411,7 @@ impl<'a> ConnectionMut<'a> {
             }
             self.forget_if_done(stream_id);
         }
-        self.connection.grown = grown;
+        self.scratch.grown = grown;
     }
 
     /// The connection is over: what has arrived stays readable, everybody wakes.
@@ -415,10 +420,10 @@ impl<'a> ConnectionMut<'a> {
             return;
         }
         if cause == CloseCause::Tls && self.is_client() {
-            self.connection.refusal = tls::take_refusal();
+            self.connection.refusal = tls::take_refusal().map(Box::new);
         }
-        let words = &self.connection.refusal.words;
-        let reason = if words.is_empty() { reason } else { words.clone() };
+        let words = self.connection.refusal.as_ref().map_or("", |refusal| &refusal.words);
+        let reason = if words.is_empty() { reason } else { words.to_owned() };
         let facts = Box::new(self.facts());
         let streams: Vec<u64> = self.connection.streams.keys().copied().collect();
         for stream_id in streams {
@@ -871,10 +876,10 @@ impl<'a> ConnectionMut<'a> {
         let connection = &mut *self.connection;
         let mut facts = connection.core.facts();
         facts.is_closed_by_peer = connection.is_closed_by_peer;
-        if !connection.refusal.chain.is_empty() {
+        if let Some(refusal) = &connection.refusal {
             // TLS forgets a chain that was refused.
             facts.is_refused = true;
-            facts.certificates.clone_from(&connection.refusal.chain);
+            facts.certificates.clone_from(&refusal.chain);
         }
         facts
     }

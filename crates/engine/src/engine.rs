@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     config::Options,
-    connection::{Connection, ConnectionMut},
+    connection::{Connection, ConnectionMut, Scratch},
     error::SetupError,
     event::{Event, Untaken},
     quic::{
@@ -75,6 +75,7 @@ pub struct Engine {
     answers: VecDeque<Held>,
     /// Packets that are being made; kept for its memory.
     buffer: Vec<u8>,
+    scratch: Scratch,
     events: Untaken,
     is_server: bool,
     /// New connections are refused, because the server is closing.
@@ -104,6 +105,7 @@ impl Engine {
             timers: BinaryHeap::new(),
             answers: VecDeque::new(),
             buffer: Vec::new(),
+            scratch: Scratch::default(),
             events: Untaken::default(),
             is_server: server.is_some(),
             is_refusing: false,
@@ -223,7 +225,8 @@ impl Engine {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             connection.is_listed = false;
             connection.core.wants_transmit = false;
-            let mut connection = ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed);
+            let mut connection =
+                ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed, &mut self.scratch);
             self.endpoint.settle(connection.core());
             connection.poll_events();
             let mut left = BURSTS_PER_CONNECTION;
@@ -325,7 +328,7 @@ impl Engine {
     #[inline]
     pub fn connection(&mut self, now: Instant, id: u64) -> Option<ConnectionMut<'_>> {
         let connection = self.connections.get_mut(&id)?;
-        Some(ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed))
+        Some(ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed, &mut self.scratch))
     }
 
     /// Begin a connection.

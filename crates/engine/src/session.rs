@@ -229,6 +229,14 @@ pub(crate) struct Registration {
 pub(crate) struct Sessions {
     /// Registered and not ended. Boxed, for most of a table's slots are empty. Bounded above: Python registers them.
     registered: FxHashMap<u64, Box<Session>>,
+    /// Boxed, and `None` before the first: most connections carry one session, and end with it.
+    unregistered: Option<Box<Unregistered>>,
+    members: Members,
+}
+
+/// What is known of sessions that have ended, or that nobody has registered yet.
+#[derive(Debug, Default)]
+struct Unregistered {
     /// Wire codes with which the streams of ended sessions are answered. Bounded by ENDED_SESSIONS.
     ended: FxHashMap<u64, u64>,
     /// The keys of `ended`, the oldest first.
@@ -236,7 +244,6 @@ pub(crate) struct Sessions {
     /// Streams that were refused before their session was registered: its flow control has to count them. Bounded by
     /// EARLY_LEDGERS.
     early: FxHashMap<u64, EarlyLedger>,
-    members: Members,
 }
 
 impl Sessions {
@@ -268,7 +275,7 @@ impl Sessions {
 
     /// The code that answers streams of an ended session.
     pub(crate) fn end_code(&self, session_id: u64) -> Option<u64> {
-        self.ended.get(&session_id).copied()
+        self.unregistered.as_ref()?.ended.get(&session_id).copied()
     }
 
     /// Whether the ledger of a session counts a stream to its final size, also if nobody reads the stream. A session that is
@@ -276,7 +283,7 @@ impl Sessions {
     pub(crate) fn needs_final_size(&self, session_id: u64) -> bool {
         match self.get(session_id) {
             Some(session) => session.limits.flow_control,
-            None => !self.ended.contains_key(&session_id),
+            None => self.end_code(session_id).is_none(),
         }
     }
 
@@ -289,7 +296,7 @@ impl Sessions {
         unacked: usize,
     ) -> Registration {
         let mut session = Box::new(Session::new(limits));
-        let early = self.early.remove(&session_id).unwrap_or_default();
+        let early = self.unregistered.as_mut().and_then(|others| others.early.remove(&session_id)).unwrap_or_default();
         session.unacked = unacked;
         let mut registration =
             Registration { is_exceeded: session.count_arrived(early.bytes), ..Registration::default() };
@@ -309,25 +316,27 @@ impl Sessions {
 
     /// End a session; the entry of a registered one. Its streams that come from now on are answered with `code`.
     pub(crate) fn end(&mut self, session_id: u64, code: u64) -> Option<Box<Session>> {
-        if self.ended.insert(session_id, code).is_none() {
-            self.ended_order.push_back(session_id);
-            if self.ended_order.len() > ENDED_SESSIONS
-                && let Some(oldest) = self.ended_order.pop_front()
+        let others = self.unregistered.get_or_insert_default();
+        if others.ended.insert(session_id, code).is_none() {
+            others.ended_order.push_back(session_id);
+            if others.ended_order.len() > ENDED_SESSIONS
+                && let Some(oldest) = others.ended_order.pop_front()
             {
-                self.ended.remove(&oldest);
+                others.ended.remove(&oldest);
             }
         }
-        self.early.remove(&session_id);
+        others.early.remove(&session_id);
         self.registered.remove(&session_id)
     }
 
     /// Remember a stream of the peer that is over, with the payload that it had, until its session is registered.
     pub(crate) fn note_early(&mut self, session_id: u64, direction: usize, bytes: u64) {
-        if !self.registered.contains_key(&session_id)
-            && !self.ended.contains_key(&session_id)
-            && (self.early.len() < EARLY_LEDGERS || self.early.contains_key(&session_id))
-        {
-            let ledger = self.early.entry(session_id).or_default();
+        if self.registered.contains_key(&session_id) || self.end_code(session_id).is_some() {
+            return;
+        }
+        let early = &mut self.unregistered.get_or_insert_default().early;
+        if early.len() < EARLY_LEDGERS || early.contains_key(&session_id) {
+            let ledger = early.entry(session_id).or_default();
             ledger.streams[direction] += 1;
             ledger.bytes += bytes;
         }
@@ -335,7 +344,9 @@ impl Sessions {
 
     /// The connection is over: none will be registered any more.
     pub(crate) fn forget_early(&mut self) {
-        self.early.clear();
+        if let Some(others) = &mut self.unregistered {
+            others.early.clear();
+        }
     }
 
     /// The streams of each session, registered or not.
@@ -462,12 +473,13 @@ mod tests {
         for session_id in 0..10_000 {
             sessions.note_early(session_id, 1, 1);
         }
-        assert_eq!(sessions.early.len(), EARLY_LEDGERS);
+        assert_eq!(sessions.unregistered.as_ref().unwrap().early.len(), EARLY_LEDGERS);
         for session_id in 0..10_000 {
             sessions.end(session_id, session_id + 1);
             sessions.end(session_id, session_id + 2);
         }
-        assert_eq!((sessions.ended.len(), sessions.ended_order.len(), sessions.early.len()), (4096, 4096, 0));
+        let others = sessions.unregistered.as_ref().unwrap();
+        assert_eq!((others.ended.len(), others.ended_order.len(), others.early.len()), (4096, 4096, 0));
         assert_eq!(sessions.end_code(10_000 - 4097), None);
         assert_eq!(sessions.end_code(9_999), Some(10_001));
         assert!(sessions.needs_final_size(0) && !sessions.needs_final_size(9_999));

@@ -360,11 +360,11 @@ pub(crate) struct Refusal {
 thread_local! {
     /// The last refusal on this thread. Neither rustls nor the QUIC core keeps the certificate, so it waits here until
     /// the call that fed them returns to the engine, which asks for it then.
-    static REFUSED: RefCell<Refusal> = RefCell::default();
+    static REFUSED: RefCell<Option<Refusal>> = const { RefCell::new(None) };
 }
 
-/// The refusal that has just ended a handshake on this thread; an empty one if none did.
-pub(crate) fn take_refusal() -> Refusal {
+/// The refusal that has just ended a handshake on this thread, if one did.
+pub(crate) fn take_refusal() -> Option<Refusal> {
     REFUSED.take()
 }
 
@@ -409,7 +409,7 @@ impl ServerCertVerifier for Witness {
         if let Err(error) = &verdict {
             let chain = std::iter::once(end_entity).chain(intermediates);
             let chain = chain.map(|certificate| certificate.as_ref().to_vec()).collect();
-            REFUSED.set(Refusal { chain, words: words(error) });
+            REFUSED.set(Some(Refusal { chain, words: words(error) }));
         }
         verdict
     }

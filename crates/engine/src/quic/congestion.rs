@@ -168,9 +168,10 @@ pub(super) struct Tolerant {
     losses: Losses,
     /// Share that this path loses whatever we do.
     floor: f64,
-    trial: Option<Trial>,
+    /// Boxed, as `drain` is: few connections ever have one.
+    trial: Option<Box<Trial>>,
 
-    drain: Option<Drain>,
+    drain: Option<Box<Drain>>,
     /// Until when others are taken to fill the queue, and for how long next time.
     crowded_until: Option<Instant>,
     patience: Duration,
@@ -312,7 +313,7 @@ impl Tolerant {
             }
         } else if wait > LONG_WAIT.max(self.min_rtt) && self.crowded_until.is_none_or(|until| now > until) {
             let Self { window, w_max, w_est, k, epoch, .. } = *self;
-            self.drain = Some(Drain { window, w_max, w_est, k, epoch, wait, rounds: 0 });
+            self.drain = Some(Box::new(Drain { window, w_max, w_est, k, epoch, wait, rounds: 0 }));
             self.trial = None;
             let fits = self.min_rtt.as_secs_f64() / self.round_min.as_secs_f64();
             let window = (self.window as f64 * fits) as u64;
@@ -483,7 +484,7 @@ impl Controller for Tolerant {
             self.cut(now);
             self.losses = Losses::default();
             if before <= MOST_BY_CHANCE {
-                self.trial = Some(Trial { window, ssthresh, w_max, before, wait });
+                self.trial = Some(Box::new(Trial { window, ssthresh, w_max, before, wait }));
             } else {
                 self.learn_queue(now, wait);
             }

@@ -132,8 +132,8 @@ pub(crate) struct Core {
     handle: ConnectionHandle,
     tap: Arc<Tap>,
     marking: Marking,
-    /// A server's.
-    allowance: Option<Allowance>,
+    /// A server's. Boxed, for clients have none.
+    allowance: Option<Box<Allowance>>,
     /// The core's endpoint has forgotten the connection.
     is_settled: bool,
     /// There is something to send that the core or the engine found outside of sending, such as freed credit. Reset by the
@@ -202,7 +202,7 @@ impl Core {
 
     /// Keep an account of what is sent to a client that has not shown its address, whose first datagram had this size.
     pub(super) fn limit(&mut self, size: usize) {
-        self.allowance = Some(Allowance::new(&self.inner, size));
+        self.allowance = Some(Box::new(Allowance::new(&self.inner, size)));
     }
 
     pub(super) fn handle(&self) -> ConnectionHandle {

@@ -9,8 +9,10 @@ pub(super) struct Progress {
     pub(super) acked: u64,
     /// Ranges above `acked` with gaps between them, by their start. Bounded by what the stream's sender may have under way:
     /// sending, by our own send buffer; receiving, by the gaps that the core allows before it closes the connection. It
-    /// allows any after a stop or a reset, so from then on nothing is kept here ([`Arrival::is_settled`]).
-    pub(super) beyond: BTreeMap<u64, u64>,
+    /// allows any after a stop or a reset, so from then on nothing is kept here ([`Arrival::is_settled`]). Boxed, and `None`
+    /// without gaps: tables hold a progress in each slot.
+    #[expect(clippy::box_collection, reason = "a third of the size")]
+    pub(super) beyond: Option<Box<BTreeMap<u64, u64>>>,
 }
 
 impl Progress {
@@ -24,19 +26,25 @@ impl Progress {
             return false;
         }
         self.acked = end;
-        while let Some((&start, &end)) = self.beyond.first_key_value() {
-            if start > self.acked {
-                break;
+        if let Some(beyond) = &mut self.beyond {
+            while let Some((&start, &end)) = beyond.first_key_value() {
+                if start > self.acked {
+                    break;
+                }
+                self.acked = self.acked.max(end);
+                beyond.pop_first();
             }
-            self.acked = self.acked.max(end);
-            self.beyond.pop_first();
+            if beyond.is_empty() {
+                self.beyond = None;
+            }
         }
         true
     }
 
     /// Keep a range behind a gap, joined with those that it touches.
     pub(super) fn keep_beyond(&mut self, mut start: u64, mut end: u64) {
-        if let Some((&before, &until)) = self.beyond.range(..=start).next_back()
+        let beyond = self.beyond.get_or_insert_default();
+        if let Some((&before, &until)) = beyond.range(..=start).next_back()
             && until >= start
         {
             if until >= end {
@@ -44,13 +52,13 @@ impl Progress {
             }
             start = before;
         }
-        while let Some((&next, &until)) = self.beyond.range(start..).next() {
+        while let Some((&next, &until)) = beyond.range(start..).next() {
             if next > end {
                 break;
             }
             end = end.max(until);
-            self.beyond.remove(&next);
+            beyond.remove(&next);
         }
-        self.beyond.insert(start, end);
+        beyond.insert(start, end);
     }
 }

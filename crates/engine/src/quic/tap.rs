@@ -30,7 +30,7 @@
 //! ([`Tap::is_taken`]).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
@@ -516,7 +516,7 @@ impl Arrival {
 
     fn settle(&mut self) {
         self.is_settled = true;
-        self.progress.beyond = BTreeMap::new();
+        self.progress.beyond = None;
     }
 
     /// Note how far the stream reaches; whether that changed.

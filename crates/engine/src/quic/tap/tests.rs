@@ -1,5 +1,7 @@
 //! The tap with packets that the tests make up, and no core behind it.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]
@@ -99,20 +101,20 @@ fn ranges_behind_a_gap_are_joined() {
     for start in (10..10_000).rev() {
         progress.acknowledge(start, start + 1);
     }
-    assert_eq!(progress.beyond, BTreeMap::from([(10, 10_000)]));
+    assert_eq!(progress.beyond.as_deref(), Some(&BTreeMap::from([(10, 10_000)])));
     progress.acknowledge(20_000, 20_001);
     progress.acknowledge(5, 7);
     progress.acknowledge(6, 9);
     progress.acknowledge(3, 30_000);
-    assert_eq!(progress.beyond, BTreeMap::from([(3, 30_000)]));
+    assert_eq!(progress.beyond.as_deref(), Some(&BTreeMap::from([(3, 30_000)])));
     assert!(progress.acknowledge(0, 3));
-    assert_eq!((progress.acked, progress.beyond.len()), (30_000, 0));
+    assert_eq!((progress.acked, progress.beyond), (30_000, None));
 }
 
 #[test]
 fn what_nobody_reads_leaves_no_fragments() {
     let tap = client();
-    let fragments = |stream: u64| tap.state().arrivals[&stream].progress.beyond.len();
+    let fragments = |stream: u64| tap.state().arrivals[&stream].progress.beyond.as_ref().map_or(0, |gaps| gaps.len());
     let send_gaps = |stream: u64| {
         for n in 0..1000_u64 {
             let mut frame = vec![0x0e, stream as u8];
