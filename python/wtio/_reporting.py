@@ -105,6 +105,8 @@ class Attempt:
     """Why there is no connection: the socket or the engine refused."""
     errno: int | None = None
     """The system's error code for that."""
+    outcome: AddressReport | None = None
+    """What is reported of it, if another attempt won; its connection is not kept."""
 
 
 @dataclass(slots=True)
@@ -121,8 +123,6 @@ class Trace:
     """When each step began, on the loop's clock, and last when the session was there."""
     winner: Observed | None = None
     """The connection whose handshake was complete first."""
-    lost_races: dict[Address, AddressReport] | None = None
-    """Addresses of connections that are not kept; None if there were none."""
 
     def copy_empty(self) -> Trace:
         """Return a trace for the same request, with nothing noted yet."""
@@ -135,12 +135,10 @@ class Trace:
 
     def settle(self) -> None:
         """A session is there: keep the outcome of the other attempts, but not their connections."""
-        if len(self.attempts) > 1:
-            self.lost_races = self.lost_races or {}
-            for attempt in self.attempts:
-                if attempt.connection is not self.winner:
-                    self.lost_races[attempt.address] = _address(self, attempt)
-                    attempt.connection = None
+        for attempt in self.attempts:
+            if attempt.connection is not None and attempt.connection is not self.winner:
+                attempt.outcome = _address(self, attempt)
+                attempt.connection = None
 
 
 def session_report(
@@ -249,8 +247,7 @@ def _report(
 
 def _addresses(trace: Trace | None, facts: _core.ConnectionFacts | None) -> tuple[AddressReport, ...]:
     if trace is not None:
-        lost = trace.lost_races or {}
-        return tuple(lost.get(attempt.address) or _address(trace, attempt) for attempt in trace.attempts)
+        return tuple(attempt.outcome or _address(trace, attempt) for attempt in trace.attempts)
     if facts is None:
         return ()
     ip, port = facts.remote_address

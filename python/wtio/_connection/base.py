@@ -199,7 +199,7 @@ class Connection:
             case EngineEvent.DataStream(stream=stream, session_id=session_id):
                 session = self.sessions.get(session_id)
                 if session is not None:
-                    if session.is_closed:
+                    if session.close_info is not None:
                         refuse(stream, GONE)
                     else:
                         session.take_stream(stream)
