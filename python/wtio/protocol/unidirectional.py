@@ -57,8 +57,9 @@ class PeerStreams:
         # The control stream, once it is there, and the reader of its frames.
         self._control_id: int | None = None
         self._control = RecordReader()
-        # By stream ID: the type of another critical stream, or the bytes, at most 7, of a type that is incomplete. Bounded
-        # by what the peer may have open at once. None while there are none: many peers open the control stream alone.
+        # By stream ID: the type of another critical stream, or the bytes, at most 7, of a type that is incomplete.
+        # Bounded by what the peer may have open at once. None while there are none: many peers open the control stream
+        # alone.
         self._streams: dict[int, int | bytes] | None = None
         # Made with the first byte, because most peers send none.
         self._decoder_stream: qpack.DecoderStream | None = None
