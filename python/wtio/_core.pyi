@@ -2,7 +2,7 @@
 
 Codes that cross this border are QUIC codes as they stand on the wire; mapping to 32-bit application
 codes is Python's (``wtio.protocol.codes``). Sizes are bytes, times are seconds unless a name ends in ``_ns``.
-No method blocks and none of them waits: whatever must wait registers a ``Waker``, which a later
+No method blocks or waits. A call that has to wait registers a ``Waker``, which a later
 ``Endpoint.drive`` hands back in its list of wakes.
 """
 
@@ -110,7 +110,7 @@ class CloseCause:
     VERSION: Final[CloseCause]
     """There is no QUIC version in common."""
     REFUSED: Final[CloseCause]
-    """The server turned the connection away."""
+    """The server refused the connection (CONNECTION_REFUSED)."""
     UNREACHABLE: Final[CloseCause]
     """A client gave up because of ``EngineEvent.Unreachable``; the engine itself never reports this one."""
     @property
@@ -417,7 +417,7 @@ class Endpoint:
     def set_scheduler(self, callback: Callable[[], object], event_loop: AbstractEventLoop) -> None:
         """``callback`` runs (on the loop's thread) when the first output since the last drive is waiting.
 
-        From now on whatever changes a data stream or waits raises RuntimeError where another loop runs, or on another
+        From now on calls that change a data stream or wait raise RuntimeError if another loop runs, or on another
         thread (``wtio._waiting.refuse_foreign``). Destructors may run anywhere. ``close`` forgets both.
         """
 

@@ -35,8 +35,8 @@ def check_loop(event_loop: asyncio.AbstractEventLoop | None, what: str) -> None:
 def refuse_foreign(event_loop: asyncio.AbstractEventLoop | None, is_between_runs: bool) -> None:
     """Raise RuntimeError for a call that did not come from its event loop. The engine calls this.
 
-    Between two runs of a loop, while no other loop runs on its thread, only a closed loop is refused: nobody would ever
-    act on the call.
+    Between two runs of a loop, while no other loop runs on its thread, only a closed loop is refused: the call would
+    never take effect.
     """
     if not is_between_runs or event_loop is None or event_loop.is_closed():
         raise _foreign(event_loop, "this session")

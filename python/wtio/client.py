@@ -317,11 +317,10 @@ def _was_refused(error: ConnectError) -> bool:
 
 
 def _was_left(connection: ClientConnection) -> bool:
-    """Whether the server closed a connection without an error, as it may where it knows of no session, or forgot it.
+    """Whether the server closed the connection without an error, as it may if there is no session on it, or forgot it.
 
-    The server may have closed and forgotten it long ago without the client hearing of it: the answer is a stateless
-    reset then. In both cases the request that was on its way has no session, whatever became of it, so asking again
-    does no harm.
+    It forgets a connection that it has closed. If its CONNECTION_CLOSE was lost, it answers with a stateless reset. In
+    both cases no session came of the request, even if the server has seen it, so sending it again does no harm.
     """
     loss = connection.loss or GIVEN_UP
     return loss.cause is CloseCause.RESET or (

@@ -1,5 +1,5 @@
-//! The engine: all connections that share one UDP socket, real or simulated; which of them is served next, their timers, and
-//! the events that nobody has taken yet.
+//! The engine: all connections that share one UDP socket, real or simulated; which of them is served next, their
+//! timers, and the events that nobody has taken yet.
 
 use std::{
     cmp::Reverse,
@@ -347,8 +347,8 @@ impl Engine {
     }
 
     /// What was sent to `remote` cannot be delivered, says the system or (`is_remote`) the network. Reports
-    /// [`Event::Unreachable`] for connections in their handshake that have received nothing from there yet. An established
-    /// one goes on: what fails now may work again. Returns whether there was one.
+    /// [`Event::Unreachable`] for connections in their handshake that have received nothing from there yet. An
+    /// established one goes on: what fails now may work again. Returns whether there was one.
     pub fn note_unreachable(&mut self, remote: SocketAddr, errno: i32, is_remote: bool) -> bool {
         let mut is_ours = false;
         for connection in self.connections.values() {

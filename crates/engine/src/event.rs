@@ -141,10 +141,10 @@ const MERGED_ABOVE: usize = 1024;
 
 /// Events that nobody has taken yet, in order. While a loop is late, or never comes back, a peer goes on sending.
 ///
-/// What it can cause again and again is merged: of announcements for one session and of datagrams for sessions that nobody
-/// knows, one event is left for each kind. What is left then is bounded elsewhere: one of each kind for a stream or a
-/// waiter, and the peer has no more streams than its credit allows; four for a connection, and new ones are refused while
-/// as many as may be open are still in this list.
+/// What it can cause again and again is merged: of announcements for one session and of datagrams for sessions that
+/// nobody knows, one event is left for each kind. What is left then is bounded elsewhere: one of each kind for a stream
+/// or a waiter, and the peer has no more streams than its credit allows; four for a connection, and new ones are
+/// refused while as many as may be open are still in this list.
 #[derive(Debug, Default)]
 pub(crate) struct Untaken {
     pub(crate) list: Vec<Event>,
@@ -238,8 +238,8 @@ impl Event {
         })
     }
 
-    /// Take over what a later event of the same likeness says. Limits only grow. Of session IDs the largest is kept: one
-    /// that breaks the rules is above all that were requested.
+    /// Take over what a later event of the same likeness says. Limits only grow. Of session IDs the largest is kept:
+    /// one that breaks the rules is above all that were requested.
     fn outdo(&mut self, later: Self) {
         match (self, later) {
             (

@@ -2,10 +2,10 @@
 //!
 //! Least recently served first, sessions before streams: the session comes first that was not served for longest, and
 //! within it the stream. So a session with many streams gets no more than one with a single stream. Any fixed order, by ID
-//! or by age, starves somebody as soon as the credit that comes back is worth less than one round of all streams.
+//! or by age, starves some streams as soon as the credit that comes back is worth less than one round of all streams.
 //!
-//! This module knows nothing of bytes, credit or the QUIC core. Its owner lists the streams that wait, and notes which were
-//! served.
+//! This module knows nothing of bytes, credit or the QUIC core. Its owner lists the streams that wait, and notes which
+//! were served.
 
 use std::collections::{BTreeMap, BTreeSet};
 

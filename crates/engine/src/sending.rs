@@ -319,8 +319,8 @@ impl Sending<'_> {
         self.backlog.list(self.stream_id, self.half, self.life, self.sessions);
     }
 
-    /// Serve the stream: give queued bytes to the core, a quantum at most, as far as it takes them and the session's credit
-    /// goes.
+    /// Serve the stream: give queued bytes to the core, a quantum at most, as far as it takes them and the session's
+    /// credit goes.
     pub(crate) fn flush(&mut self) {
         self.half.is_listed = false;
         let pushed = self.half.pushed;

@@ -120,7 +120,8 @@ impl Session {
         self.opened[direction] += 1;
     }
 
-    /// Note that streams of `direction` wait for the peer's limit. Returns the limit if that is to be reported to the peer.
+    /// Note that streams of `direction` wait for the peer's limit. Returns the limit if that is to be reported to the
+    /// peer.
     pub(crate) fn note_streams_blocked(&mut self, direction: usize) -> Option<u64> {
         let limit = self.limits.send_streams[direction];
         (self.streams_blocked_at[direction].replace(limit) != Some(limit)).then_some(limit)

@@ -182,7 +182,8 @@ impl Stream {
         }
     }
 
-    /// Figures for diagnostics. `received` and `progress` (sent, acknowledged) are the core's offsets, headers included.
+    /// Figures for diagnostics. `received` and `progress` (sent, acknowledged) are the core's offsets, headers
+    /// included.
     pub(crate) fn stats(&self, now: Instant, received: u64, progress: (u64, u64)) -> StreamStats {
         let Self { life, receiving, sending } = self;
         let pulled = receiving.read + receiving.buffer.len() as u64;

@@ -1,4 +1,7 @@
-//! An engine with its socket, driven by whoever is there.
+//! An engine with its socket. The loop drives it; if the loop is late, the guardian does, or a thread of its own
+//! always.
+//!
+//! All state is behind one mutex. A thread holds it for one step at a time and calls nothing that could wait.
 
 use std::{
     any::Any,
@@ -85,8 +88,8 @@ impl Drop for Sleeper {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Panicked(pub String);
 
-/// Failures to send. Each errno is reported at most once per [`REPORT_AGAIN`], so that a broken route does not fill logs.
-/// Bounded by the number of errnos.
+/// Failures to send. Each errno is reported at most once per [`REPORT_AGAIN`], so that a broken route does not fill
+/// logs. Bounded by the number of errnos.
 #[derive(Debug, Default)]
 struct SendFailures(Vec<SendFailure>);
 
@@ -199,7 +202,8 @@ impl Endpoint {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Open the socket alone; `bind`, beside the guardian, also has somebody look after it.
+    /// Open the socket. `bind` (in `guardian`) does that and registers the endpoint with the guardian or starts its
+    /// thread.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         // A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
         let reports_errors = !self.lock().engine.is_server();
@@ -364,8 +368,8 @@ impl Endpoint {
         self.handoff.count_late();
     }
 
-    /// See whether something waits that the loop should have seen to by now. If nothing does, the guardian need not look
-    /// again until the endpoint is touched.
+    /// See whether something waits that the loop should have handled by now. If nothing does, the guardian need not
+    /// look again until the endpoint is touched.
     pub(crate) fn look(&self, now: Instant, grace: Duration) -> Look {
         // A mutex that is taken means that the loop is at it this very moment.
         let Ok(mut state) = self.state.try_lock() else { return Look::Idle };
@@ -408,7 +412,7 @@ impl Endpoint {
         }
     }
 
-    /// The same as the endpoint's own thread: how long it may sleep now. `None`: the endpoint is closed.
+    /// The same in the endpoint's own thread. Returns how long that may sleep now; `None` once the endpoint is closed.
     pub(crate) fn serve(&self, poller: &Poller) -> Option<Duration> {
         poller.drain();
         for _ in 0..STEPS_PER_STAND_IN {
@@ -440,7 +444,7 @@ impl Endpoint {
         Some(Duration::ZERO)
     }
 
-    /// A thread of ours has panicked over this endpoint; the loop shall know.
+    /// A thread of ours has panicked while it served this endpoint: fail the endpoint and wake its loop.
     pub(crate) fn fail(&self, panic: &(dyn Any + Send)) {
         self.lock().fail(panic);
         self.wake_loop();

@@ -121,7 +121,7 @@ impl Endpoint {
 /// Look after an endpoint from now on.
 ///
 /// # Errors
-/// When an endpoint that cannot do without has to: no thread or descriptor is left, or the process is ending.
+/// For an endpoint with a thread of its own: no thread or descriptor is left, or the process is ending.
 pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
     let mut registry = registry();
     if endpoint.io() == Io::Thread {
@@ -168,7 +168,7 @@ fn start_guardian() -> io::Result<Guardian> {
     Ok(Guardian { thread, poller, alarm, touched })
 }
 
-/// A poller with an alarm: a byte into the stream wakes whoever sleeps on it.
+/// A poller with an alarm: a byte into the stream wakes the thread that sleeps on it.
 fn poller() -> io::Result<(Arc<Poller>, UnixStream)> {
     let (near, far) = UnixStream::pair()?;
     near.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! What wakes a sleeping thread of ours: sockets, and an alarm.
+//! What a thread of ours sleeps on: sockets, and an alarm by which other threads wake it.
 
 use std::{
     io::{self, Read},
@@ -110,7 +110,7 @@ impl Poller {
 }
 
 impl Poller {
-    /// Empty the alarm's stream, so that it wakes nobody until it is written to again.
+    /// Empty the alarm's stream: it wakes the thread only after it was written to again.
     pub(crate) fn drain(&self) {
         let mut bytes = [0; 16];
         let _ = (&self.alarm).read(&mut bytes);

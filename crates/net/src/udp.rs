@@ -69,8 +69,8 @@ impl std::fmt::Debug for UdpEndpoint {
 }
 
 impl UdpEndpoint {
-    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `reports_errors`, failures include those that
-    /// the network reports (ICMP).
+    /// Bind. `dual_stack` lets an IPv6 wildcard socket serve IPv4 too. With `reports_errors`, failures include those
+    /// that the network reports (ICMP).
     ///
     /// # Errors
     /// Those of the system: address in use, not available, no permission.

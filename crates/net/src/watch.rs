@@ -15,7 +15,7 @@ pub(crate) const GRACE: Duration = Duration::from_millis(3);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     Closed,
-    /// Something waits that the loop should have seen to by now.
+    /// Something waits that the loop should have handled by now.
     Waiting,
     /// Nothing waits.
     Idle,
@@ -49,7 +49,7 @@ impl Watch {
     /// The endpoint was used: output or an earlier timer may be there now.
     pub(crate) fn touch(&mut self) {
         if std::mem::take(&mut self.is_left_alone) {
-            // It fails when the guardian has ended, and then nobody needs to know.
+            // Sending fails once the guardian has ended, and then there is nothing to look after the endpoint any more.
             let _ = self.touched.send(self.id);
         }
     }

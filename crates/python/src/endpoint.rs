@@ -24,11 +24,12 @@ use crate::{
 /// End the guardian and all I/O threads, and wait for them: at interpreter exit.
 #[pyfunction]
 pub(crate) fn shut_down(py: Python<'_>) {
-    // The threads never take the GIL; it is let go so that nobody has to wonder.
+    // The threads never take the GIL, so this could not deadlock. Released, it lets other Python threads run meanwhile.
     py.detach(wtio_net::shut_down);
 }
 
-/// Endpoints the child of a fork inherited would speak over its parent's sockets, and threads are not inherited at all.
+/// Note a stage of a fork. Endpoints that a child inherits would send over its parent's sockets, and threads are not
+/// inherited at all.
 #[pyfunction]
 pub(crate) fn note_fork(stage: ForkStage) {
     match stage {
@@ -119,7 +120,7 @@ impl Endpoint {
         let driven = driven.map_err(|panicked| {
             PyRuntimeError::new_err(format!("the QUIC engine panicked, a defect of wtio: {}", panicked.0))
         })?;
-        // Whatever Python does with what it gets may need another drive.
+        // What Python does with wakers and events may make output, which needs another drive.
         self.shared.rearm_scheduler();
         let wakes = PyList::empty(py);
         let for_python = PyList::empty(py);

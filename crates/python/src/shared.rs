@@ -1,4 +1,4 @@
-//! What all objects of an endpoint share: the engine, those who wait for it, and the event loop it belongs to.
+//! What all objects of an endpoint share: the engine, the wakers that wait for it, and its event loop.
 //!
 //! Knows neither connections nor streams; they are made of a `Shared` and an ID.
 
@@ -149,8 +149,8 @@ impl Shared {
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As `act`, from a destructor. The collector may run it on any thread; and the objects of a whole driver may be in
-    /// the middle of being collected, and then there is nobody left to ask for a drive.
+    /// As `act`, from a destructor. The collector may run it on any thread, and in the middle of collecting a whole
+    /// driver: then there may be no loop any more that could drive.
     pub(crate) fn act_in_drop(&self, py: Python<'_>, act: impl FnOnce(&mut Engine, Instant)) {
         let ((), has_work) = self.endpoint.act(None, act);
         if has_work && !is_exiting() {

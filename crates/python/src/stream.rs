@@ -23,8 +23,8 @@ use crate::{
     waiters::Wait,
 };
 
-/// Sizes of `bytes` objects that are sent without a copy. For smaller ones a copy is cheaper. A larger one would stay in
-/// memory as a whole until its last byte is acknowledged, which is more than a stream's queue may hold.
+/// Sizes of `bytes` objects that are sent without a copy. For smaller ones a copy is cheaper. A larger one would stay
+/// in memory as a whole until its last byte is acknowledged, which is more than a stream's queue may hold.
 const WHOLE: RangeInclusive<usize> = 64 * 1024..=256 * 1024;
 
 #[pyclass(frozen, weakref, module = "wtio._core")]
@@ -38,8 +38,8 @@ pub(crate) struct Stream {
     abandon: AtomicU64,
     /// As Python set it last; the engine does not give it back.
     send_order: AtomicI32,
-    /// A control, request or QPACK stream. It is used from callbacks and while the loop is being closed, so calls are not
-    /// checked for the running loop.
+    /// A control, request or QPACK stream. It is used from callbacks and while the loop is being closed, so calls are
+    /// not checked for the running loop.
     is_raw: bool,
 }
 

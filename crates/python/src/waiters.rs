@@ -28,8 +28,8 @@ pub(crate) struct Waiters(Mutex<Waiting>);
 const PRUNE_FROM: usize = 16;
 
 impl Waiters {
-    /// Register a waker. Those that were cancelled since are let go, so that waiting with timeouts in a loop leaves
-    /// nothing behind: of readers and writers there is only ever one, of others the list is swept as it grows.
+    /// Register a waker. Cancelled ones are dropped, so that waiting with timeouts in a loop leaves nothing behind:
+    /// there is only ever one reader and one writer, and other lists are swept as they grow.
     pub(crate) fn add(&self, py: Python<'_>, connection: u64, wait: Wait, waker: Py<PyAny>) {
         let key = (connection, wait);
         let is_single = matches!(wait, Wait::Readable(_) | Wait::Writable(_));

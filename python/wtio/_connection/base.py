@@ -274,7 +274,7 @@ class Connection:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the handshake was completed, whatever has become of the connection since."""
+        """Whether the handshake was completed. Stays True after the end."""
         return self._life.is_connected
 
     @property
@@ -414,7 +414,7 @@ class Connection:
         self._pump()
 
     def forget_session(self, session: WebTransportSession) -> None:
-        """The application has let go of an open session. Its destructor calls this, on any thread."""
+        """The application has dropped an open session without closing it. Its destructor calls this, on any thread."""
 
     def drain_session(self, session: SessionState) -> None:
         """Send WT_DRAIN_SESSION."""

@@ -162,7 +162,7 @@ class ClientConnection(Connection):
 
     @property
     def patience(self) -> float:
-        """Seconds within which a server that is there has acknowledged a request, whatever it then does with it.
+        """Seconds within which a server that is there has acknowledged a request, before it answers.
 
         At least the head start that addresses get, so that a server may be late; at most a quarter of the time there is
         for connecting.
@@ -295,7 +295,7 @@ class ClientConnection(Connection):
                     pending.on_progress()
 
     def forget_session(self, session: WebTransportSession) -> None:
-        """Warn of a session that nobody can close any more, and close it."""
+        """Warn of an open session that the application has lost, and close it."""
         if not self.loop.is_closed():
             # Alive again until it is closed; a destructor never runs twice.
             self.sessions.hold(session)

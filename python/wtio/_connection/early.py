@@ -21,7 +21,7 @@ __all__ = ["EarlyStreams", "refuse"]
 
 
 def refuse(stream: _core.Stream, wire_code: int) -> None:
-    """Reset and stop a stream that nobody will take."""
+    """Reset and stop a stream that no session will take."""
     stream.abandon_code = wire_code
     stream.reset(wire_code)
     stream.stop(wire_code)

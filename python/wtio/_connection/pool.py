@@ -33,7 +33,7 @@ class _Dial:
         self.connection: asyncio.Future[ClientConnection] = asyncio.get_running_loop().create_future()
         # Every waiting call raises its failure. If none waits, asyncio must not log it as never retrieved.
         self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
-        # Makes the connection. It is cancelled if nobody waits any more, or the client is closed.
+        # Makes the connection. It is cancelled when no call waits any more, or the client is closed.
         self.task = asyncio.ensure_future(dialer.dial())
 
 
@@ -58,7 +58,7 @@ class Pool:
         while True:
             usable = [connection for connection in self._ready.get(key, ()) if connection.has_room]
             if usable:
-                # One that nobody uses yet was made for somebody who waited.
+                # One that is unused was made for a call that waits, so it is taken first.
                 connection = min(usable, key=lambda one: (one.is_silent, one.is_full, one.is_used))
                 # An unused one was made just now, and its dialer's progress was adopted.
                 if connection.is_used:

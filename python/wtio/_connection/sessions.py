@@ -121,7 +121,7 @@ class Sessions:
     def _end_some(
         self, ending: deque[SessionState], finish: Callable[[SessionState], None], when_all_have: Callable[[], None]
     ) -> None:
-        """End the next ``ENDS_PER_ITERATION`` sessions, so that nobody else waits for long."""
+        """End the next ``ENDS_PER_ITERATION`` sessions. The rest follow later, so that other tasks can run."""
         try:
             for _ in range(min(len(ending), ENDS_PER_ITERATION)):
                 session = ending.popleft()

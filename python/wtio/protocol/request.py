@@ -62,7 +62,7 @@ class RequestStream:
         self.session: Session | None = None  # set by ``ConnectStreams``, if the request asks for one
         self.is_barren = False  # the current DATA frame is small, and has not completed a capsule so far
         self.has_ended = False  # the peer has ended its side, but the request is not answered yet
-        self.is_discarding = False  # we have ended the session: whatever arrives is only counted, in ``discarded``
+        self.is_discarding = False  # we have ended the session: what arrives is only counted, in ``discarded``
         self.is_over = False  # freed; set by ``Requests.free``
         self.discarded = 0  # bytes
         self.counted = 0  # bytes of this stream in ``Requests.buffered``

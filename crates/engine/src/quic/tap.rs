@@ -1,8 +1,8 @@
 //! A tap between the QUIC core and its packet keys.
 //!
-//! The core does not report which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT. Its
-//! packet keys, however, are public traits: wrapped, they show the plaintext of every packet just before sealing and just
-//! after opening.
+//! The core does not report which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT.
+//! Its packet keys, however, are public traits: wrapped, they show the plaintext of every packet just before sealing
+//! and just after opening.
 //!
 //! Watching, the tap notes the STREAM frames of each packet that leaves and looks them up when an ACK for that packet
 //! arrives. That gives `wait_acked()` and the byte counts of diagnostics.
