@@ -318,8 +318,8 @@ fn a_connection_that_is_closed_before_its_client_answered_keeps_within_three_tim
     }
 }
 
-/// A client at `address(1)`, with which the server has a lot to share.
-fn at_home(mtu: u16) -> (Stranger, Engine, u64) {
+/// A client at `address(1)`: its connection, and the server's.
+fn acquainted(mtu: u16) -> (Stranger, Engine, [u64; 2]) {
     let change = |options: &mut Options| options.max_mtu = mtu;
     let mut stranger = Stranger::new(change);
     let (mut client, id) = client(change, stranger.now);
@@ -329,13 +329,24 @@ fn at_home(mtu: u16) -> (Stranger, Engine, u64) {
     let Some(Event::Incoming { connection }) = stranger.events.first().cloned() else { panic!("a connection") };
     client.add_session(id, SESSION, SessionLimits::default());
     stranger.server.add_session(connection, SESSION, SessionLimits::default());
-    let stream = stranger.server.open_stream(stranger.now, connection, false, UNIDIRECTIONAL_STREAM, Some(SESSION));
-    stranger.server.write(connection, stream.unwrap(), &pattern(200_000));
+    (stranger, client, [id, connection])
+}
+
+/// The same, and the server has a lot to share with it.
+fn at_home(mtu: u16) -> (Stranger, Engine, u64) {
+    let (mut stranger, client, [id, connection]) = acquainted(mtu);
+    stranger.write(connection, 200_000);
     stranger.answers.clear();
     (stranger, client, id)
 }
 
 impl Stranger {
+    /// Write this much to a stream of its own.
+    fn write(&mut self, connection: u64, size: usize) {
+        let stream = self.server.open_stream(self.now, connection, false, UNIDIRECTIONAL_STREAM, Some(SESSION));
+        self.server.write(connection, stream.unwrap(), &pattern(size));
+    }
+
     /// Send a packet of the client's with this much in it from somewhere.
     fn send_from(&mut self, client: &mut Engine, id: u64, size: usize, from: SocketAddr) {
         assert_eq!(client.send_datagram(self.now, id, SESSION, &pattern(size)), 0);
@@ -346,10 +357,10 @@ impl Stranger {
 }
 
 /// What may go to an address beyond three times what came, when a client seems to move there: RFC 9000, section 8.2.1,
-/// wants a PATH_CHALLENGE in 1200 bytes unless that is too much, and the core always pads it, to the size of its packets
-/// where it has more to send. Without that a client could not go on behind a NAT that gave it another port. It is one
-/// datagram, and once a second for each connection, wherever it seems to move.
-const CHALLENGE: usize = 1452;
+/// wants a PATH_CHALLENGE in 1200 bytes unless that is too much, and the core always pads it. Without that a client could
+/// not go on behind a NAT that gave it another port. It is one datagram, and once a second for each connection, wherever it
+/// seems to move.
+const CHALLENGE: usize = 1200;
 
 #[test]
 fn an_address_to_which_a_client_seems_to_move_gets_one_datagram_beyond_three_times() {
@@ -368,7 +379,7 @@ fn an_address_to_which_a_client_seems_to_move_gets_one_datagram_beyond_three_tim
                 assert!(received >= 1200, "it is asked whether it is there");
                 assert!(received <= 3 * sent + CHALLENGE, "{received} bytes for {sent}");
             }
-            assert!(stranger.excess <= usize::from(mtu));
+            assert!(stranger.excess <= CHALLENGE);
         }
     }
 }
@@ -400,4 +411,50 @@ fn a_client_goes_on_from_another_address_with_its_smallest_packet() {
         }
         assert!(stranger.received(elsewhere) - before > 200_000, "all of it arrives there");
     }
+}
+
+#[test]
+fn a_client_is_found_at_another_address_although_the_path_there_takes_smaller_packets() {
+    let elsewhere = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let (mut stranger, mut client, id) = at_home(1452);
+    assert!(stranger.bytes[&address(1)][1] > 0);
+    client.send_datagram(stranger.now, id, SESSION, b"x");
+    for _ in 0..400 {
+        for packet in packets(&mut client, stranger.now) {
+            stranger.send(elsewhere, &packet);
+        }
+        stranger.wait(Duration::from_millis(10));
+        for (to, packet) in std::mem::take(&mut stranger.answers) {
+            if to == elsewhere && packet.len() <= 1232 {
+                client.receive(stranger.now, address(99), None, 0, packet.as_slice().into());
+            }
+        }
+    }
+    assert!(stranger.received(elsewhere) > 50_000, "{} bytes", stranger.received(elsewhere));
+}
+
+#[test]
+fn what_went_to_an_address_that_is_given_up_is_sent_again_to_the_one_before() {
+    let (mut stranger, mut client, [id, connection]) = acquainted(1452);
+    stranger.talk(&mut client, address(1));
+    for _ in 0..10 {
+        stranger.send_from(&mut client, id, 1000, address(2));
+    }
+    stranger.write(connection, 100);
+    // It is not there, and for longer than the server waits for it nothing arrives where it is.
+    stranger.wait(Duration::from_secs(4));
+    stranger.answers.clear();
+    let mut events = Vec::new();
+    for _ in 0..1000 {
+        stranger.wait(Duration::from_millis(10));
+        for (to, packet) in std::mem::take(&mut stranger.answers) {
+            assert_eq!(to, address(1));
+            client.receive(stranger.now, address(99), None, 0, packet.as_slice().into());
+            for packet in packets(&mut client, stranger.now) {
+                stranger.send(address(1), &packet);
+            }
+        }
+        client.take_events(&mut events);
+    }
+    assert!(events.iter().any(|event| matches!(event, Event::Stream { .. })), "{events:?}");
 }

@@ -225,7 +225,7 @@ impl Core {
         }
         self.inner.handle_event(event);
         if let Some(allowance) = &mut self.allowance {
-            allowance.review(now, &self.inner, &self.tap);
+            allowance.review(now, &mut self.inner, &self.tap);
         }
     }
 
@@ -247,7 +247,7 @@ impl Core {
     #[inline]
     pub(crate) fn transmit(&mut self, now: Instant, segments: usize, largest: usize, buffer: &mut Vec<u8>) -> Transmit {
         let segments = match &mut self.allowance {
-            Some(allowance) => allowance.datagrams(now, &self.inner, largest, segments),
+            Some(allowance) => allowance.datagrams(now, &mut self.inner, &self.tap, largest, segments),
             None => segments,
         };
         buffer.clear();
@@ -255,11 +255,14 @@ impl Core {
             0 => None,
             _ => self.inner.poll_transmit(now, segments, buffer),
         };
-        let Some(transmit) = transmit else { return Transmit::Nothing };
-        if let Some(allowance) = &mut self.allowance
-            && !allowance.send(now, transmit.destination, transmit.size)
-        {
-            return Transmit::Discarded;
+        let Some(mut transmit) = transmit else { return Transmit::Nothing };
+        if let Some(allowance) = &mut self.allowance {
+            if allowance.is_limited() {
+                transmit.size -= self.tap.take_cut();
+            }
+            if !allowance.send(now, transmit.destination, transmit.size) {
+                return Transmit::Discarded;
+            }
         }
         Transmit::Burst(Burst {
             destination: transmit.destination,
@@ -275,8 +278,11 @@ impl Core {
         self.inner.poll_timeout()
     }
 
+    /// A timer is due. One that stays so is there again after sending.
     pub(crate) fn handle_timer(&mut self, now: Instant) {
-        self.inner.handle_timeout(now);
+        if !self.allowance.as_mut().is_some_and(Allowance::take_move) {
+            self.inner.handle_timeout(now);
+        }
     }
 
     /// Whether the connection is over and no packet of it is expected any more.

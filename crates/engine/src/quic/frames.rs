@@ -13,6 +13,7 @@ pub(crate) const PING: u8 = 0x01;
 pub(crate) const RESET_STREAM: u64 = 0x04;
 pub(crate) const RESET_STREAM_AT: u64 = 0x24;
 const STOP_SENDING: u64 = 0x05;
+const PATH_CHALLENGE: u64 = 0x1a;
 /// STREAM with a length, without an offset (it is 0) and without an end.
 const STREAM_FROM_START: u64 = 0x0a;
 /// STREAM with an offset, a length and the end.
@@ -90,6 +91,20 @@ pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
             see(start..payload.len() - reader.0.len(), frame);
         }
     }
+}
+
+/// Whether there is a PATH_CHALLENGE in a packet.
+pub(crate) fn has_challenge(payload: &[u8]) -> bool {
+    let mut reader = Reader(payload);
+    while let Some(kind) = reader.varint() {
+        if kind == PATH_CHALLENGE {
+            return true;
+        }
+        if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
+            break;
+        }
+    }
+    false
 }
 
 /// Copy `payload` into `out` with each reset frame replaced by what `replace` writes; where that answers false, it is
@@ -201,7 +216,8 @@ impl Reader<'_> {
                 let length = u64::from(*self.0.first()?);
                 self.skip(1 + length + 16)
             }
-            0x1a | 0x1b => self.skip(8),
+            // PATH_RESPONSE
+            PATH_CHALLENGE | 0x1b => self.skip(8),
             _ => None,
         }
     }

@@ -57,10 +57,18 @@ impl TapKey {
 
 impl PacketKey for TapKey {
     fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
-        if let Some(end) = buf.len().checked_sub(self.inner.tag_len())
+        let mut reserve = self.tap.reserve();
+        let mut size = buf.len();
+        if reserve > 0 {
+            let cut = self.tap.cut(size, buf.get(header_len..).unwrap_or_default());
+            size -= cut;
+            reserve -= cut;
+        }
+        let buf = &mut buf[..size];
+        if let Some(end) = size.checked_sub(self.inner.tag_len())
             && let Some(payload) = buf.get_mut(header_len..end)
         {
-            self.tap.packet_leaves(packet, payload, self.tap.reserve());
+            self.tap.packet_leaves(packet, payload, reserve);
         }
         self.inner.encrypt(packet, buf, header_len);
     }

@@ -16,3 +16,6 @@ mod keys;
 mod opened;
 mod progress;
 mod tap;
+
+/// Bytes of UDP payload that every path has to carry (RFC 9000, section 14).
+const SMALLEST_MTU: usize = 1200;

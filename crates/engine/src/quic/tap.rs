@@ -22,6 +22,8 @@
 //!   and credit at once. The STOP_SENDING that the core wants to send for that is of no use to a peer that has reset
 //!   the stream, and leaves as a PING ([`STOP_UNSEEN`]). Where nothing of the promise is left to read, the frame
 //!   becomes a plain RESET_STREAM instead.
+//! - Outgoing, a packet that asks whether the peer is at its new address is shortened to 1200 bytes ([`Tap::set_spare`]).
+//!   The room is claimed in the same way, and sealed is only what comes before it.
 //! - What breaks a rule of the draft is given to the core in a form that makes it close the connection with the right
 //!   error. What cannot be read is left to the core as it is.
 //!
@@ -42,6 +44,7 @@ use quinn_proto::Side;
 use rustc_hash::FxHashMap;
 
 use super::{
+    SMALLEST_MTU,
     frames::{self, Frame, Reset},
     opened::Opened,
     progress::Progress,
@@ -56,6 +59,9 @@ const RESETS: u8 = 2;
 const GROWN: u8 = 4;
 /// Bytes of each packet that resets under way may claim at most; further resets wait.
 const RESERVE_LIMIT: usize = 256;
+/// Bytes by which packets may be shortened: enough for any Ethernet. Packets of 1200 bytes, of which this is taken, too,
+/// still have room for frames.
+const SPARE_LIMIT: usize = 300;
 
 /// With this code the core stops a stream that its peer has reset; the tap makes that frame a PING. It is neither
 /// a code of HTTP/3, one of those that it reserves, nor one of WebTransport.
@@ -132,9 +138,13 @@ pub(crate) struct Tap {
     accepts_resets: bool,
     /// Transport parameters of the peer as they came, and whether it takes RESET_STREAM_AT.
     peer: OnceLock<(Vec<u8>, bool)>,
-    /// Bytes of each packet claimed by resets. Constant while the core builds packets: it only changes when the engine
-    /// gives a reset and when a packet arrives.
+    /// Bytes of each packet claimed by resets, and spare ones. Constant while the core builds packets: it only changes when
+    /// the engine gives a reset or asks for spare bytes, and when a packet arrives.
     reserve: AtomicUsize,
+    /// Those of them by which packets that ask for the peer's address are shortened.
+    spare: AtomicUsize,
+    /// By how much the last such packet was.
+    cut: AtomicUsize,
     /// The core is through with the handshake and takes packets with application data.
     is_established: AtomicBool,
     /// A stop was given to the core that the peer must not see.
@@ -169,6 +179,8 @@ impl Tap {
             accepts_resets,
             peer: OnceLock::new(),
             reserve: AtomicUsize::new(0),
+            spare: AtomicUsize::new(0),
+            cut: AtomicUsize::new(0),
             is_established: AtomicBool::new(false),
             has_unseen_stops: AtomicBool::new(false),
             has_promises: AtomicBool::new(false),
@@ -323,7 +335,7 @@ impl Tap {
         }
         let claimed = room.len();
         let mut state = self.state();
-        if self.reserve.load(Ordering::Relaxed) + claimed > RESERVE_LIMIT {
+        if self.reserve.load(Ordering::Relaxed) - self.spare.load(Ordering::Relaxed) + claimed > RESERVE_LIMIT {
             return false;
         }
         self.reserve.fetch_add(claimed, Ordering::Relaxed);
@@ -341,9 +353,34 @@ impl Tap {
         }
     }
 
-    /// Bytes of each packet that resets under way claim.
+    /// Bytes of each packet that resets under way claim, and spare ones.
     pub(crate) fn reserve(&self) -> usize {
         self.reserve.load(Ordering::Relaxed)
+    }
+
+    /// Shorten packets that ask whether the peer is where it seems to be by this much, if that leaves 1200 bytes.
+    pub(crate) fn set_spare(&self, bytes: usize) {
+        let bytes = bytes.min(SPARE_LIMIT);
+        let before = self.spare.swap(bytes, Ordering::Relaxed);
+        self.reserve.fetch_add(bytes, Ordering::Relaxed);
+        self.reserve.fetch_sub(before, Ordering::Relaxed);
+    }
+
+    /// Bytes at the end of a packet that is about to be sealed which are left out. `payload` begins with its frames.
+    pub(super) fn cut(&self, size: usize, payload: &[u8]) -> usize {
+        let spare = self.spare.load(Ordering::Relaxed);
+        // What probes for an MTU has to keep its size.
+        if spare == 0 || !frames::has_challenge(payload) {
+            return 0;
+        }
+        let cut = spare.min(size.saturating_sub(SMALLEST_MTU));
+        self.cut.store(cut, Ordering::Relaxed);
+        cut
+    }
+
+    /// By how much the packet that was just made is shorter than the core knows.
+    pub(crate) fn take_cut(&self) -> usize {
+        self.cut.swap(0, Ordering::Relaxed)
     }
 
     /// Streams with a reliable reset that the engine has not acted on.
