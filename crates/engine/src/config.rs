@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::secret::Secret;
+
 /// Limits and timers of all connections of one engine. Sizes are bytes.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -42,6 +44,9 @@ pub struct Options {
     pub gso: bool,
     /// Offer and use RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset).
     pub reset_stream_at: bool,
+    /// What the keys come from that outlive the process: of stateless resets, connection IDs and tokens. Without it they are
+    /// random.
+    pub secret: Option<Secret>,
     /// Seed of everything random, for reproducible simulations.
     pub seed: Option<[u8; 32]>,
 }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
-use wtio_engine::{Options, session::SessionLimits};
+use wtio_engine::{Options, Secret, session::SessionLimits};
 use wtio_net::Io;
 
 /// A Python object with the attributes of `EndpointOptions`.
@@ -40,6 +40,7 @@ impl EndpointOptions<'_> {
             // Where the system cannot do it, the socket says so.
             gso: true,
             reset_stream_at: read(options, "reset_stream_at")?,
+            secret: secret(options)?,
             seed: seed.map(wtio_engine::tls::sha256),
         })
     }
@@ -73,6 +74,14 @@ impl EndpointOptions<'_> {
         }
         Ok(session)
     }
+}
+
+fn secret(options: &Bound<'_, PyAny>) -> PyResult<Option<Secret>> {
+    let secret = options.getattr("secret")?;
+    if secret.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Secret::new(&read::<Vec<u8>>(&secret, "value")?)))
 }
 
 fn read<'py, T: FromPyObjectOwned<'py>>(object: &Bound<'py, PyAny>, name: &str) -> PyResult<T> {

@@ -58,6 +58,7 @@ impl Pair {
             congestion: "tolerant".into(),
             gso: false,
             reset_stream_at: true,
+            secret: None,
             seed: Some([7; 32]),
         };
         let (certificate, key, _) =

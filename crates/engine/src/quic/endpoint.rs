@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
@@ -12,23 +12,37 @@ use quinn_proto::{
     ServerConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
+use ring::{hkdf, hmac};
 use rustc_hash::FxHashMap;
 
 use super::{
     congestion::TolerantConfig,
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
+    resets::{Budget, ConnectionIds},
 };
 use crate::{
     config::Options,
     error::SetupError,
+    secret::Secret,
     tls::{ClientTls, ServerTls},
 };
 
 /// RFC 9000.
 const QUIC_VERSION: u32 = 1;
+/// RFC 9000, section 17.2.
+const LONG_HEADER: u8 = 0x80;
 /// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
+
+fn endpoint(secret: Option<&Secret>) -> EndpointConfig {
+    let Some(secret) = secret else { return EndpointConfig::default() };
+    let key = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &secret.key(purpose));
+    let mut config = EndpointConfig::new(Arc::new(key("stateless resets")));
+    let key = key("connection ids");
+    config.cid_generator(move || Box::new(ConnectionIds::new(key.clone())));
+    config
+}
 
 fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
     let varint = |value: u64| VarInt::from_u64(value).unwrap_or(VarInt::MAX);
@@ -97,6 +111,8 @@ pub(crate) struct Endpoint {
     /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
     ids: FxHashMap<ConnectionHandle, u64>,
     reset_stream_at: bool,
+    /// Of stateless resets.
+    resets: Budget,
 }
 
 impl Endpoint {
@@ -106,13 +122,23 @@ impl Endpoint {
     /// For a TLS configuration or an option that the core refuses.
     pub(crate) fn new(options: &Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
         let transport = Arc::new(transport(options)?);
-        let mut config = EndpointConfig::default();
+        let mut config = endpoint(options.secret.as_ref());
         config.rng_seed(options.seed);
+        // What bounds resets is the budget. An interval would make a client wait for its next packet, and these come
+        // ever more slowly when nothing is answered.
+        config.min_reset_interval(Duration::ZERO);
         config.supported_versions(vec![QUIC_VERSION]);
         let server = match server {
             None => None,
             Some(tls) => {
-                let mut server = ServerConfig::with_crypto(Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?));
+                let crypto = Arc::new(ServerCrypto::new(tls, options.reset_stream_at)?);
+                let mut server = match &options.secret {
+                    None => ServerConfig::with_crypto(crypto),
+                    Some(secret) => {
+                        let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret.key("tokens"));
+                        ServerConfig::new(crypto, Arc::new(key))
+                    }
+                };
                 server.transport_config(transport.clone());
                 Some(Arc::new(server))
             }
@@ -122,6 +148,7 @@ impl Endpoint {
             transport,
             ids: FxHashMap::default(),
             reset_stream_at: options.reset_stream_at,
+            resets: Budget::new(options.max_connections),
         })
     }
 
@@ -148,6 +175,12 @@ impl Endpoint {
                 Received::Packet(id)
             }
             Some(DatagramEvent::NewConnection(inner)) => Received::New(Box::new(Incoming { inner, size })),
+            // A reset looks like a packet with a short header.
+            Some(DatagramEvent::Response(_))
+                if buffer.first().is_some_and(|first| first & LONG_HEADER == 0) && !self.resets.take(now) =>
+            {
+                Received::Nothing
+            }
             Some(DatagramEvent::Response(transmit)) => Received::Answer(Burst::unmarked(&transmit)),
         }
     }

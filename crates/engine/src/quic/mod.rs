@@ -15,6 +15,7 @@ mod handshake;
 mod keys;
 mod opened;
 mod progress;
+mod resets;
 mod tap;
 
 /// Bytes of UDP payload that every path has to carry (RFC 9000, section 14).

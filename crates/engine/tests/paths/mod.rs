@@ -222,6 +222,7 @@ fn options(congestion: &str, seed: u8) -> Options {
         congestion: congestion.into(),
         gso: true,
         reset_stream_at: true,
+        secret: None,
         seed: Some([seed; 32]),
     }
 }

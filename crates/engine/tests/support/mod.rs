@@ -46,6 +46,7 @@ pub fn options(seed: u8) -> Options {
         congestion: "tolerant".into(),
         gso: false,
         reset_stream_at: true,
+        secret: None,
         seed: Some([seed; 32]),
     }
 }

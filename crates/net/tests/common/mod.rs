@@ -25,6 +25,7 @@ pub(crate) fn options() -> Options {
         congestion: "tolerant".into(),
         gso: true,
         reset_stream_at: true,
+        secret: None,
         seed: None,
     }
 }
