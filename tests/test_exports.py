@@ -53,6 +53,7 @@ PUBLIC_MODULES = (
     "errors",
     "protocol",
     "report",
+    "secret",
     "server",
     "session",
     "stream",

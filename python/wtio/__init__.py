@@ -34,6 +34,7 @@ from wtio.errors import (
     WebTransportError,
 )
 from wtio.report import ConnectionReport
+from wtio.secret import Secret
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
 from wtio.session import IncomingDatagrams, IncomingStreams, WebTransportSession
 from wtio.stream import (
@@ -78,6 +79,7 @@ __all__ = [
     "ReadLimitError",
     "RemoteProtocolError",
     "RequirementsNotMetError",
+    "Secret",
     "Server",
     "ServerTLS",
     "SessionClosed",

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from wtio._arguments import check_bool, check_choice, check_instance, sealed
 from wtio.config import LARGEST_LIMIT, Limits, Timeouts
 from wtio.protocol.settings import LocalTerms
+from wtio.secret import Secret
 
 __all__ = ["EndpointOptions", "SessionCredit"]
 
@@ -51,6 +52,8 @@ class EndpointOptions:
     """Whether peers are held to the letter of the newest draft."""
     io: str
     """Who receives: ``"loop"`` (the event loop) or ``"thread"`` (a thread per socket)."""
+    secret: Secret | None = None
+    """What a server derives keys from that outlive the process; None makes them at random."""
 
     keep_alive: float | None = field(init=False, repr=False, compare=False)
     """Interval of PINGs in seconds: ``Timeouts.keep_alive``, but short enough that three may get lost before the idle
@@ -66,6 +69,8 @@ class EndpointOptions:
         check_choice("congestion", self.congestion, ("tolerant", "cubic", "newreno", "bbr"))
         check_bool("reset_stream_at", self.reset_stream_at)
         check_bool("strict", self.strict)
+        if self.secret is not None:
+            check_instance("secret", self.secret, Secret, "such as wtio.Secret.from_file(path)")
         if not isinstance(self.io, str):
             raise TypeError(f"io must be a str, not {type(self.io).__name__}")
         if self.io not in ("loop", "thread"):

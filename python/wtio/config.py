@@ -30,6 +30,9 @@ LONGEST_RETRY_AFTER: Final = 3600
 LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 """Larger ones could exceed the 1024 gaps that the QUIC core allows in one stream; see crates/engine/tests/gaps.rs."""
 
+LEAST_SECRET: Final = 32
+"""Bytes of the shortest ``Secret``."""
+
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
 

@@ -41,6 +41,7 @@ from wtio.errors import LocalProtocolError
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import check_origin
+from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine
 
@@ -365,6 +366,7 @@ def serve(
     reset_stream_at: bool = True,
     strict: bool = False,
     io: str = "loop",
+    secret: Secret | None = None,
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
@@ -418,6 +420,9 @@ def serve(
         io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"`` (default), the event loop, or
             ``"thread"``, a thread per socket that never waits for Python. A thread serves the peer evenly if handlers
             often compute for long; otherwise it makes every answer slower. See docs/late-loops.md.
+        secret: What keys are derived from that stay the same over restarts, such as ``Secret.from_file(path)``, so that
+            clients of a server that was killed learn at once that their sessions are gone. None (default) makes the
+            keys at random, and such clients wait for ``Timeouts.idle``. See docs/clients.md.
 
     Returns:
         The server, which starts with ``async with`` or ``await``.
@@ -438,6 +443,7 @@ def serve(
         reset_stream_at=reset_stream_at,
         strict=strict,
         io=io,
+        secret=secret,
     )
     return make_server(
         handler,

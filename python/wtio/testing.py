@@ -45,6 +45,7 @@ from wtio._service import HttpHook  # noqa: TC001 - for typing.get_type_hints
 from wtio.client import Client, Connector, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.protocol.host import parse_host
+from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
 from wtio.server import Server, make_server
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
@@ -331,6 +332,7 @@ class Network:
         reset_stream_at: bool = True,
         strict: bool = False,
         io: str = "loop",
+        secret: Secret | None = None,
     ) -> Server:
         """As ``wtio.serve``, on this network. Without ``tls`` the server has a certificate for ``localhost``.
 
@@ -343,6 +345,7 @@ class Network:
             reset_stream_at=reset_stream_at,
             strict=strict,
             io=io,
+            secret=secret,
         )
         return make_server(
             handler,

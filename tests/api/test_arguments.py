@@ -114,6 +114,7 @@ SERVER = {
     "congestion": CONGESTION,
     "reset_stream_at": (*FLAG, None),
     "strict": (*FLAG, None),
+    "secret": (5, bytes(32), "x" * 32, Wrong()),
 }
 IO = {"io": (5, "threads", None, b"loop")}
 URL = {"url": (5, None, b"https://a", "", "a", "http://a", "https://a:x", "https://a#b", "https://a b", "\ud800")}
@@ -167,6 +168,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "keyfile": PATH,
     },
     "wtio.ServerTLS": {"certfile": PATH, "keyfile": PATH, "certdata": DATA, "keydata": DATA},
+    "wtio.Secret": {"value": (5, None, "x" * 32, Wrong(), b"x" * 31)},
     "wtio.dev_certificate": {
         "names": (5, None, "localhost", b"localhost", [5], [], ["a b"], ["straße.example"]),
         "directory": PATH,
