@@ -288,6 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn a_challenge_is_found_behind_other_frames_and_not_inside_them() {
+        let challenge: &[u8] = &[0x1a, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert!(has_challenge(challenge));
+        assert!(has_challenge(&[&[PING, PADDING], RELIABLE, challenge, PLAIN].concat()));
+        // A response, and a STREAM frame without a length.
+        assert!(!has_challenge(&[0x1b, 0x1a, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(!has_challenge(&[&[0x08, 0x04], challenge].concat()));
+        assert!(!has_challenge(&[&[0x3f], challenge].concat()));
+        assert!(!has_challenge(&[PING, PADDING, PADDING]));
+    }
+
+    #[test]
     fn what_follows_an_unreadable_frame_is_left_alone() {
         // An unknown frame type, then what looks like a reset.
         let payload = [&[0x3f], RELIABLE].concat();
