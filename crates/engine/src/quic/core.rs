@@ -280,7 +280,7 @@ impl Core {
 
     /// A timer is due. One that stays so is there again after sending.
     pub(crate) fn handle_timer(&mut self, now: Instant) {
-        if !self.allowance.as_mut().is_some_and(Allowance::take_move) {
+        if !self.allowance.as_mut().is_some_and(|allowance| allowance.take_move()) {
             self.inner.handle_timeout(now);
         }
     }
