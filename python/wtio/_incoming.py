@@ -52,12 +52,7 @@ class IncomingStreams(Generic[_Stream]):
         while not arrived.items:
             if state.close_info is not None:
                 raise state.closed_error()
-            waiter = arrived.add_waiter(state.loop)
-            try:
-                await waiter
-            except BaseException:
-                arrived.remove_waiter(waiter)
-                raise
+            await arrived.wait(state.loop)
         return self._make(arrived.items.popleft())
 
 

@@ -272,12 +272,7 @@ class Service:
         while not self._requests:
             if self.is_closing:
                 return None
-            waiter = self._requests.add_waiter(asyncio.get_running_loop())
-            try:
-                await waiter
-            except BaseException:
-                self._requests.remove_waiter(waiter)
-                raise
+            await self._requests.wait(asyncio.get_running_loop())
         return self._requests.take()
 
     def stop(self) -> None:

@@ -111,7 +111,7 @@ class Serving:
             await self._room.acquire()
             if arrived.items:
                 self._running += 1
-                self._tasks.create_task(self._handle(kind.make(arrived.items.popleft()), kind.handler))
+                self._tasks.create_task(self._handle(kind.make(arrived.take()), kind.handler))
             else:
                 self._room.release()
 
@@ -121,12 +121,7 @@ class Serving:
         while not arrived.items:
             if state.close_info is not None:
                 return False
-            waiter = arrived.add_waiter(state.loop)
-            try:
-                await waiter
-            except BaseException:
-                arrived.remove_waiter(waiter)
-                raise
+            await arrived.wait(state.loop)
         return True
 
     async def _handle(self, stream: _Stream, handler: Callable[[Any], Awaitable[object]]) -> None:

@@ -107,16 +107,10 @@ class Flag:
 class Arrivals(Generic[_Item]):
     """Items that arrive one by one, and the tasks that wait for them. Each item goes to one task, in order.
 
-    The code that puts items in limits how many there are. To take one without losing any when the
-    task is cancelled::
+    The code that puts items in limits how many there are. To take one::
 
-        while not arrivals.items:
-            waiter = arrivals.add_waiter(loop)
-            try:
-                await waiter
-            except BaseException:
-                arrivals.remove_waiter(waiter)
-                raise
+        while not arrivals:
+            await arrivals.wait(loop)
         return arrivals.take()
     """
 
@@ -150,21 +144,21 @@ class Arrivals(Generic[_Item]):
         if self.items and item in self.items:
             self.items.remove(item)
 
-    def add_waiter(self, loop: asyncio.AbstractEventLoop) -> Waiter:
-        """Return a waiter for the next item, to be awaited once."""
+    async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait until an item may be there, or ``wake`` is called. Look again then. Cancelling loses no item."""
         waiter = Waiter(loop)
         if self._waiters is None:
             self._waiters = []
         self._waiters.append(waiter)
-        return waiter
-
-    def remove_waiter(self, waiter: Waiter) -> None:
-        """Remove the waiter of a task that was cancelled."""
-        if self._waiters and waiter in self._waiters:
-            self._waiters.remove(waiter)
-        elif self.items and self._waiters:
-            # The task was woken for an item and cancelled before it took it: another task must.
-            wake_first(self._waiters)
+        try:
+            await waiter
+        except BaseException:
+            if self._waiters and waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif self.items and self._waiters:
+                # The task was woken for an item and cancelled before it took it: another task must.
+                wake_first(self._waiters)
+            raise
 
     def wake(self) -> None:
         """Wake all waiting tasks, because no more items will come."""

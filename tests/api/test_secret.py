@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.protocol.raw import raw_options
 
 import wtio
 from wtio import testing
-from wtio._options import EndpointOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,15 +82,7 @@ def test_an_environment_variable_is_read_as_it_is(monkeypatch: pytest.MonkeyPatc
 
 def test_no_repr_shows_a_secret() -> None:
     secret = wtio.Secret(VALUE)
-    options = EndpointOptions(
-        limits=wtio.Limits(),
-        timeouts=wtio.Timeouts(),
-        congestion="tolerant",
-        reset_stream_at=True,
-        strict=False,
-        io="loop",
-        secret=secret,
-    )
+    options = replace(raw_options(), secret=secret)
     for shown in (repr(secret), repr(options), str(secret)):
         assert repr(VALUE) not in shown
         assert VALUE.hex() not in shown

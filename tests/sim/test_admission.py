@@ -9,6 +9,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.logs import written
 
 import wtio
 from wtio._driver.simulated import SimulatedDriver
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
 
 CLOSED = "its connections end by CONNECTION_CLOSE while a session is open"
 NO_SESSION = "no session comes of its connection, which its client gives up at once"
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, "wtio.server")
-    return caplog
-
-
-def written(log: pytest.LogCaptureFixture) -> list[tuple[int, str, bool]]:
-    """Level, text and whether there is a traceback, of all lines so far; they are taken away."""
-    lines = [(record.levelno, record.getMessage(), record.exc_info is not None) for record in log.records]
-    log.clear()
-    return lines
 
 
 def failures(log: pytest.LogCaptureFixture) -> list[tuple[int, str, bool]]:

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.logs import written
 
 import wtio
 from wtio.testing import Network, run
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
 
 MINUTE = 60
 SMALL = wtio.Limits(line=10, bidirectional_streams=1)
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, "wtio.server")
-    return caplog
-
-
-def written(log: pytest.LogCaptureFixture) -> list[tuple[int, str, bool]]:
-    """Level, text and whether there is a traceback, of all lines so far; they are taken away."""
-    lines = [(record.levelno, record.getMessage(), record.exc_info is not None) for record in log.records]
-    log.clear()
-    return lines
 
 
 # -- handlers that leave to the server what their client does

@@ -56,6 +56,8 @@ from wtio.protocol.transport_parameters import read_peer_transport
 from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wtio import _core
     from wtio._driver import Driver
     from wtio._facts import SessionFacts
@@ -95,7 +97,9 @@ class Connection:
         "violation",
     )
 
+    # Each side has its own.
     is_client: bool
+    failure_log: Callable[[], FailureLog]
 
     def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions) -> None:
         # The engine's connection. It stays usable after the end.
@@ -158,10 +162,6 @@ class Connection:
     def loop_late_total(self) -> int:
         """How often the guardian had to step in on this connection's socket."""
         return self.driver.endpoint.loop_late_total
-
-    def failure_log(self) -> FailureLog:
-        """Where to report what handlers of streams raise."""
-        raise NotImplementedError
 
     def own_certificates(self) -> list[bytes]:
         """The chain that a server shows, in DER, its own certificate first."""

@@ -324,6 +324,7 @@ class ClientConnection(Connection):
         self._session_finished(state)
 
     def failure_log(self) -> FailureLog:
+        """Where to report what handlers of streams raise."""
         if self._failures is None:
             self._failures = FailureLog(_logger)
         return self._failures

@@ -234,6 +234,7 @@ class ServerConnection(Connection):
         return self._host.certificates
 
     def failure_log(self) -> FailureLog:
+        """Where to report what handlers of streams raise."""
         return self._host.failures
 
     def session_over(self, session: SessionState) -> None:
