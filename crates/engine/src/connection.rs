@@ -16,6 +16,7 @@ use crate::{
     datagrams::{self, Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
+    newcomers::{Prefix, Standing},
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
     receiving::{Head, Receiving},
@@ -60,6 +61,10 @@ pub(crate) struct Connection {
     pub(crate) timer: Option<Instant>,
     /// The engine has the connection on its list of those with something to do.
     pub(crate) is_listed: bool,
+    /// As what a server's engine counts the connection.
+    pub(crate) standing: Standing,
+    /// What a server's engine counts as the client's address: where the connection began.
+    pub(crate) prefix: Option<Prefix>,
     /// Empty, with memory to use again: streams whose acknowledged prefix grew.
     advanced: Vec<u64>,
     /// Empty, with memory to use again: streams whose extent changed.
@@ -88,6 +93,8 @@ impl Connection {
             refusal: Refusal::default(),
             timer: None,
             is_listed: false,
+            standing: Standing::Uncounted,
+            prefix: None,
             advanced: Vec::new(),
             grown: Vec::new(),
         }
@@ -833,6 +840,12 @@ impl<'a> ConnectionMut<'a> {
     #[must_use]
     pub fn remote_address(&self) -> std::net::SocketAddr {
         self.connection.core.remote_address()
+    }
+
+    /// What limits per address count as the client's address: where the connection began. `None` for a client.
+    #[must_use]
+    pub fn address_prefix(&self) -> Option<Prefix> {
+        self.connection.prefix
     }
 
     /// SNI name the client sent (server only, once the handshake has begun).

@@ -3,13 +3,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
-    ServerConfig, TransportConfig, VarInt,
+    ServerConfig, TokenMemoryCache, TransportConfig, ValidationTokenConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
 use rustc_hash::FxHashMap;
@@ -18,6 +18,7 @@ use super::{
     congestion::TolerantConfig,
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
+    tokens::UsedTokens,
 };
 use crate::{
     config::Options,
@@ -29,6 +30,10 @@ use crate::{
 const QUIC_VERSION: u32 = 1;
 /// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
+/// For how long a client's address counts as validated after a connection from there (NEW_TOKEN).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Tokens that a client gets with each connection. It uses one for the next.
+const TOKENS_SENT: u32 = 1;
 
 fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
     let varint = |value: u64| VarInt::from_u64(value).unwrap_or(VarInt::MAX);
@@ -91,12 +96,27 @@ pub(crate) struct Incoming {
     size: usize,
 }
 
+impl Incoming {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// Whether the client has shown that it receives at its address: it brings a token from a Retry or an earlier connection.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.inner.remote_address_validated()
+    }
+}
+
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
+    /// With which connections are accepted.
+    server: Option<Arc<ServerConfig>>,
     transport: Arc<TransportConfig>,
     /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
     ids: FxHashMap<ConnectionHandle, u64>,
     reset_stream_at: bool,
+    /// A client's: tokens of servers it had connections with, by name. Bounded by the core: two for each of 256 names.
+    tokens: Arc<TokenMemoryCache>,
 }
 
 impl Endpoint {
@@ -118,11 +138,23 @@ impl Endpoint {
             }
         };
         Ok(Self {
-            inner: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
+            inner: quinn_proto::Endpoint::new(Arc::new(config), server.clone(), true, None),
+            server,
             transport,
             ids: FxHashMap::default(),
             reset_stream_at: options.reset_stream_at,
+            tokens: Arc::default(),
         })
+    }
+
+    /// Give each client a token with which it need not show its address when it comes again.
+    pub(crate) fn give_tokens(&mut self) {
+        if let Some(server) = &mut self.server {
+            let mut tokens = ValidationTokenConfig::default();
+            tokens.sent(TOKENS_SENT).lifetime(TOKEN_LIFETIME).log(Arc::new(UsedTokens::default()));
+            Arc::make_mut(server).validation_token_config(tokens);
+            self.inner.set_server_config(Some(server.clone()));
+        }
     }
 
     /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
@@ -160,11 +192,12 @@ impl Endpoint {
         incoming: Box<Incoming>,
         buffer: &mut Vec<u8>,
     ) -> Result<Core, Option<Burst>> {
+        let is_validated = incoming.is_validated();
         match self.inner.accept(incoming.inner, now, buffer, None) {
             Ok((handle, inner)) => {
                 self.ids.insert(handle, id);
                 let mut core = Core::new(handle, inner);
-                core.limit(incoming.size);
+                core.limit(incoming.size, is_validated);
                 Ok(core)
             }
             Err(error) => Err(error.response.map(|transmit| Burst::unmarked(&transmit))),
@@ -174,6 +207,17 @@ impl Endpoint {
     /// Turn a client away; the answer is in the buffer.
     pub(crate) fn refuse(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Burst {
         Burst::unmarked(&self.inner.refuse(incoming.inner, buffer))
+    }
+
+    /// Ask a client to show that it receives at its address; the answer is in the buffer. `None` if it has been asked.
+    pub(crate) fn retry(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Option<Burst> {
+        match self.inner.retry(incoming.inner, buffer) {
+            Ok(transmit) => Some(Burst::unmarked(&transmit)),
+            Err(error) => {
+                self.inner.ignore(error.into_incoming());
+                None
+            }
+        }
     }
 
     /// Begin a connection, which the engine knows by `id`.
@@ -189,7 +233,7 @@ impl Endpoint {
         tls: &ClientTls,
     ) -> Result<Core, SetupError> {
         let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.reset_stream_at)?));
-        config.transport_config(self.transport.clone());
+        config.transport_config(self.transport.clone()).token_store(self.tokens.clone());
         let (handle, inner) =
             self.inner.connect(now, config, remote, server_name).map_err(|e| SetupError::Destination(e.to_string()))?;
         self.ids.insert(handle, id);
@@ -207,6 +251,11 @@ impl Endpoint {
         if self.ids.get(&core.handle()) == Some(&id) {
             self.ids.remove(&core.handle());
         }
+    }
+
+    /// Forget a connection that is over before packets that come late for it would be taken.
+    pub(crate) fn cut_short(&mut self, core: &mut Core) {
+        core.cut_short(&mut self.inner);
     }
 
     /// Forget all connections.
