@@ -12,12 +12,14 @@ use quinn_proto::{
     ServerConfig, TokenMemoryCache, TransportConfig, ValidationTokenConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
+use ring::rand::{SecureRandom as _, SystemRandom};
 use rustc_hash::FxHashMap;
 
 use super::{
     congestion::TolerantConfig,
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
+    ids::ConnectionIds,
     tokens::UsedTokens,
 };
 use crate::{
@@ -128,6 +130,9 @@ impl Endpoint {
         let transport = Arc::new(transport(options)?);
         let mut config = EndpointConfig::default();
         config.rng_seed(options.seed);
+        let mut key = [0; 8];
+        SystemRandom::new().fill(&mut key).map_err(|_| SetupError::Option("the system has no random bytes".into()))?;
+        config.cid_generator(move || Box::new(ConnectionIds::new(u64::from_ne_bytes(key))));
         config.supported_versions(vec![QUIC_VERSION]);
         let server = match server {
             None => None,

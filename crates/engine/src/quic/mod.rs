@@ -3,7 +3,7 @@
 //! [`core`] is one connection of it and [`endpoint`] what all of them share; both speak to the engine in plain types. Behind
 //! `core` is what the QUIC core lacks: [`tap`] watches and rewrites the frames of packets, [`ecn`] takes marks off where
 //! they do harm, [`allowance`] bounds what goes to addresses that nobody has proved to be his. [`congestion`],
-//! [`handshake`] and [`tokens`] stand behind traits of the QUIC core's.
+//! [`handshake`], [`ids`] and [`tokens`] stand behind traits of the QUIC core's.
 
 mod allowance;
 mod congestion;
@@ -12,6 +12,7 @@ mod ecn;
 pub(crate) mod endpoint;
 pub(crate) mod frames;
 mod handshake;
+mod ids;
 mod keys;
 mod opened;
 mod progress;
