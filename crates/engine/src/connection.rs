@@ -16,7 +16,7 @@ use crate::{
     datagrams::{self, Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
-    newcomers::{Prefix, Standing},
+    newcomers::{Arrival, Prefix},
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
     receiving::{Head, Receiving},
@@ -61,10 +61,8 @@ pub(crate) struct Connection {
     pub(crate) timer: Option<Instant>,
     /// The engine has the connection on its list of those with something to do.
     pub(crate) is_listed: bool,
-    /// As what a server's engine counts the connection.
-    pub(crate) standing: Standing,
-    /// What a server's engine counts as the client's address: where the connection began.
-    pub(crate) prefix: Option<Prefix>,
+    /// As what a server's engine counts the connection, and whether anybody knows of it.
+    pub(crate) arrival: Arrival,
     /// Empty, with memory to use again: streams whose acknowledged prefix grew.
     advanced: Vec<u64>,
     /// Empty, with memory to use again: streams whose extent changed.
@@ -93,8 +91,7 @@ impl Connection {
             refusal: Refusal::default(),
             timer: None,
             is_listed: false,
-            standing: Standing::Uncounted,
-            prefix: None,
+            arrival: Arrival::default(),
             advanced: Vec::new(),
             grown: Vec::new(),
         }
@@ -212,12 +209,15 @@ impl<'a> ConnectionMut<'a> {
         while let Some(report) = self.connection.core.poll() {
             match report {
                 Report::HandshakeDataReady => {
-                    if !self.is_client() {
+                    if !self.is_client() && self.connection.arrival.is_told {
                         self.events.push(Event::Ready { connection: id });
                     }
                 }
                 Report::Connected => {
                     self.connection.is_connected = true;
+                    if self.connection.arrival.tell() {
+                        self.events.push(Event::Incoming { connection: id });
+                    }
                     self.events.push(Event::Connected { connection: id });
                 }
                 Report::Lost { cause, code, reason, is_by_peer } => {
@@ -456,7 +456,9 @@ impl<'a> ConnectionMut<'a> {
         self.connection.outgoing.clear();
         self.connection.early.clear();
         self.connection.sessions.forget_early();
-        self.events.push(Event::Closed { connection, cause, code, reason, facts });
+        if self.connection.arrival.is_told {
+            self.events.push(Event::Closed { connection, cause, code, reason, facts });
+        }
     }
 
     // ---------------------------------------------------------------- streams that go
@@ -845,7 +847,7 @@ impl<'a> ConnectionMut<'a> {
     /// What limits per address count as the client's address: where the connection began. `None` for a client.
     #[must_use]
     pub fn address_prefix(&self) -> Option<Prefix> {
-        self.connection.prefix
+        self.connection.arrival.prefix
     }
 
     /// SNI name the client sent (server only, once the handshake has begun).

@@ -16,7 +16,7 @@ use crate::{
     connection::{Connection, ConnectionMut},
     error::SetupError,
     event::{Event, Untaken},
-    newcomers::{Newcomer, NewcomerFigures, NewcomerLimits, Newcomers, Prefix, Verdict},
+    newcomers::{Arrival, Newcomer, NewcomerFigures, NewcomerLimits, Newcomers, Prefix, Verdict},
     quic::{
         core::{Burst, Core, Transmit},
         endpoint::{Endpoint, Incoming, Received},
@@ -165,12 +165,19 @@ impl Engine {
                     self.newcomers.note_displaced();
                     self.give_up(now, displaced, b"the server has no room for another handshake");
                 }
+                let is_told = !self.newcomers.is_pressed();
                 let id = self.insert(core);
                 if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.prefix = Some(newcomer.prefix);
-                    connection.standing = self.newcomers.begin(now, id, newcomer);
+                    connection.arrival = Arrival {
+                        standing: self.newcomers.begin(now, id, newcomer),
+                        prefix: Some(newcomer.prefix),
+                        is_told,
+                        is_told_late: false,
+                    };
                 }
-                self.events.push_incoming(id);
+                if is_told {
+                    self.events.push_incoming(id);
+                }
                 self.poll_events(now, id);
             }
             Err(Some(burst)) => self.answer(burst),
@@ -185,7 +192,8 @@ impl Engine {
             connection.close(0, reason);
         }
         if let Some(connection) = self.connections.get_mut(&id) {
-            connection.standing = self.newcomers.note(id, connection.standing, true);
+            let arrival = &mut connection.arrival;
+            arrival.standing = self.newcomers.note(id, arrival.standing, true);
         }
     }
 
@@ -273,8 +281,10 @@ impl Engine {
             self.endpoint.settle(connection.core());
             connection.poll_events();
             let state = connection.state();
-            if state.standing.is_outdated(state.is_connected, state.is_closed) {
-                state.standing = self.newcomers.note(id, state.standing, state.is_closed);
+            if state.arrival.standing.is_outdated(state.is_connected, state.is_closed) {
+                let arrival = &mut state.arrival;
+                arrival.standing = self.newcomers.note(id, arrival.standing, state.is_closed);
+                self.events.incoming += usize::from(std::mem::take(&mut arrival.is_told_late));
             }
             let mut left = if state.core.is_cut_short() { 0 } else { BURSTS_PER_CONNECTION };
             let mut is_idle = false;

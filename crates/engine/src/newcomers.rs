@@ -158,6 +158,33 @@ impl Standing {
     }
 }
 
+/// What an engine keeps with a connection of how it came.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) standing: Standing,
+    /// What counts as the client's address, wherever it moves: where the connection began. `None` for a client's.
+    pub(crate) prefix: Option<Prefix>,
+    /// [`Event::Incoming`](crate::Event::Incoming) was reported, or the connection is a client's. Nothing else is before that.
+    pub(crate) is_told: bool,
+    /// It was reported with the end of the handshake, and the engine has not counted that yet.
+    pub(crate) is_told_late: bool,
+}
+
+impl Default for Arrival {
+    /// Of a client's connection.
+    fn default() -> Self {
+        Self { standing: Standing::Uncounted, prefix: None, is_told: true, is_told_late: false }
+    }
+}
+
+impl Arrival {
+    /// The handshake is complete. Whether the connection has to be told of now.
+    pub(crate) fn tell(&mut self) -> bool {
+        self.is_told_late = !std::mem::replace(&mut self.is_told, true);
+        self.is_told_late
+    }
+}
+
 #[derive(Debug)]
 struct HalfOpen {
     /// When the handshake has taken too long; `None` in the far future.
@@ -282,6 +309,11 @@ impl Newcomers {
         }
         self.figures.retried += 1;
         Verdict::Retry
+    }
+
+    /// Whether so many handshakes are under way that the layers above are better told of those that were completed.
+    pub(crate) fn is_pressed(&self) -> bool {
+        self.half_open.len() >= self.limits.half_open / 4
     }
 
     /// Count a connection that has begun.

@@ -351,9 +351,28 @@ fn an_address_has_so_many_connections_and_those_that_are_over_do_not_count() {
 }
 
 #[test]
+fn of_many_handshakes_only_those_that_are_completed_are_told_of() {
+    let mut server = Server::new(LIMITS, |_| ());
+    for number in 0..60 {
+        Client::begin(address(number), &mut server);
+    }
+    let count = |server: &Server, wanted: fn(&Event) -> bool| server.events.iter().filter(|e| wanted(e)).count();
+    let told = count(&server, |e| matches!(e, Event::Incoming { .. }));
+    assert_eq!(told, LIMITS.half_open / 4);
+    assert_eq!(count(&server, |e| matches!(e, Event::Ready { .. })), told);
+    assert!(connected(address(100), &mut server).is_connected());
+    let last: Vec<&Event> = server.events[server.events.len() - 2..].iter().collect();
+    assert!(matches!(last[..], [Event::Incoming { .. }, Event::Connected { .. }]), "{last:?}");
+    server.wait(Duration::from_secs(60));
+    assert_eq!(server.engine.connection_count(), 0);
+    // Those that nobody was told of have no end for anybody.
+    assert_eq!(count(&server, |e| matches!(e, Event::Closed { .. })), told + 1);
+}
+
+#[test]
 fn a_thousand_clients_behind_one_address_get_in_at_once() {
     let limits = NewcomerLimits {
-        half_open: 2000,
+        half_open: 1000,
         unvalidated: 250,
         retry_from: 7500,
         connections_per_address: Some(4000),
