@@ -1,7 +1,7 @@
 """How many sessions each address has: an IPv4 address, or an IPv6 network of 64 bits.
 
-The engine counts connections and handshakes by address before anything is made of them (crates/engine/src/newcomers.rs).
-What counts as one address is decided there, too; here it is a name.
+The engine counts connections and handshakes by address, before anything is made of them
+(crates/engine/src/newcomers.rs). What counts as one address is decided there, too; here it is a name.
 """
 
 from __future__ import annotations

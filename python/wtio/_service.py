@@ -86,7 +86,7 @@ class Service:
         self._origins = origins
         self.protocols = protocols
         self._tls = tls
-        # Those that are not lost yet, at most ``Limits.connections``, with half-open ones: the engine refuses further ones.
+        # Those that are not lost yet, half-open ones included. The engine refuses more than ``Limits`` allows.
         self.connections: set[ServerConnection] = set()
         # Sessions of all connections that are not over on both sides. ``ServerConnection`` reports both changes.
         self.session_count = 0

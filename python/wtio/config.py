@@ -162,10 +162,10 @@ class Limits:
     """Server: connections at once, for each address that it listens on; further clients are refused. Those that are
     over do not count, nor do handshakes that are not complete, but the latter make room if there is none. Default
     10 000."""
-    half_open_connections: int = _limit(2_000, least=1, most=2**31)
+    half_open_connections: int = _limit(1_000, least=1, most=2**31)
     """Server: connections at once whose handshake is not complete. Beyond that, a client that has shown its address
     takes the place of the oldest one that has not, or of one from an address that has more than its share; others are
-    refused. Default 2000. Each costs about 60 KB."""
+    refused. Default 1000. Each takes about 50 KB."""
     unvalidated_connections: int = _limit(250, least=0, most=2**31)
     """Server: of ``half_open_connections``, those that began before their client had shown that it receives at its
     address. While there are as many, further clients have to show that first (Retry), which takes them one more round
