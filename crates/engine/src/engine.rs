@@ -265,7 +265,9 @@ impl Engine {
     ) -> bool {
         let largest = usize::from(self.options.max_mtu);
         self.run_timers(now);
-        self.discard_ended();
+        if self.newcomers.has_chores() {
+            self.end_handshakes(now);
+        }
         while let Some(answer) = self.answers.front() {
             if bursts == 0 || !send(&OutgoingDatagram::new(&answer.burst, &answer.contents)) {
                 return false;
@@ -349,9 +351,6 @@ impl Engine {
 
     fn run_timers(&mut self, now: Instant) {
         self.sweep_timers();
-        while let Some(id) = self.newcomers.overdue(now) {
-            self.give_up(now, id, b"the handshake took too long");
-        }
         while let Some(Reverse((at, id))) = self.timers.peek().copied() {
             let is_current = self.connections.get(&id).is_some_and(|connection| connection.timer == Some(at));
             if is_current && at > now {
@@ -378,8 +377,11 @@ impl Engine {
         due
     }
 
-    /// Forget half-open connections that are over, where there are too many of them.
-    fn discard_ended(&mut self) {
+    /// End handshakes that have taken too long, and forget half-open connections that are over, if there are too many.
+    fn end_handshakes(&mut self, now: Instant) {
+        while let Some(id) = self.newcomers.overdue(now) {
+            self.give_up(now, id, b"the handshake took too long");
+        }
         while let Some(id) = self.newcomers.superfluous() {
             if let Some(connection) = self.connections.get_mut(&id) {
                 self.endpoint.cut_short(&mut connection.core);

@@ -382,9 +382,16 @@ impl Newcomers {
         }
     }
 
+    /// Whether handshakes may have taken too long, or be over and too many to be remembered.
+    #[inline]
+    pub(crate) fn has_chores(&self) -> bool {
+        !self.half_open.is_empty() || self.ended.len() > ENDED_KEPT
+    }
+
     /// When the oldest handshake has taken too long.
+    #[inline]
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.half_open.first_key_value()?.1.due
+        if self.half_open.is_empty() { None } else { self.half_open.first_key_value()?.1.due }
     }
 
     /// A connection whose handshake has taken too long.
