@@ -16,7 +16,7 @@ use crate::{
     datagrams::{self, Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
-    newcomers::{Arrival, Prefix},
+    newcomers::Arrival,
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
     receiving::{Head, Receiving},
@@ -842,12 +842,6 @@ impl<'a> ConnectionMut<'a> {
     #[must_use]
     pub fn remote_address(&self) -> std::net::SocketAddr {
         self.connection.core.remote_address()
-    }
-
-    /// What limits per address count as the client's address: where the connection began. `None` for a client.
-    #[must_use]
-    pub fn address_prefix(&self) -> Option<Prefix> {
-        self.connection.arrival.prefix
     }
 
     /// SNI name the client sent (server only, once the handshake has begun).

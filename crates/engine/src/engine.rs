@@ -404,6 +404,13 @@ impl Engine {
         Some(ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed))
     }
 
+    /// What limits per address count as the address of a server's client: where the connection began. `None` for other
+    /// connections, and those that the engine has forgotten.
+    #[must_use]
+    pub fn address_prefix(&self, id: u64) -> Option<Prefix> {
+        self.connections.get(&id)?.arrival.prefix
+    }
+
     /// Begin a connection.
     ///
     /// # Errors

@@ -60,7 +60,7 @@ impl Connection {
 
     #[getter]
     fn address_prefix(&self) -> String {
-        self.look(|connection| connection.address_prefix()).flatten().map_or_else(String::new, |one| one.to_string())
+        self.shared.look(|engine| engine.address_prefix(self.id)).map_or_else(String::new, |one| one.to_string())
     }
 
     #[getter]
