@@ -339,6 +339,31 @@ class EndpointStats:
     """As ``Endpoint.connections``."""
     gso_segments: Final[int]
     """UDP datagrams that one call hands to the system at most."""
+    # Of a server; 0 for clients. Those below the first three count since the endpoint was made.
+    open_connections: Final[int]
+    """Connections with a complete handshake that are not over."""
+    half_open_connections: Final[int]
+    """Connections whose handshake is not complete."""
+    known_addresses: Final[int]
+    """Addresses of which something is remembered for limits per address."""
+    accepted: Final[int]
+    """Handshakes begun."""
+    validated: Final[int]
+    """Of these, those whose client had shown its address, by a Retry or by a token of an earlier connection."""
+    retried: Final[int]
+    """First packets that were answered with Retry."""
+    refused_capacity: Final[int]
+    """Clients refused because there were as many connections as there may be."""
+    refused_address: Final[int]
+    """Clients refused because their address had as many connections as it may have, or its share."""
+    refused_rate: Final[int]
+    """Clients refused because their address began handshakes too fast."""
+    refused_closing: Final[int]
+    """Clients refused after ``refuse_new``."""
+    displaced: Final[int]
+    """Half-open connections that made room for another client."""
+    handshake_timeouts: Final[int]
+    """Handshakes that took longer than ``Timeouts.handshake``."""
 
 @final
 class CertificateFacts:
@@ -513,6 +538,10 @@ class Connection:
     def id(self) -> int: ...
     @property
     def remote_address(self) -> tuple[str, int]: ...
+    @property
+    def address_prefix(self) -> str:
+        """Server: what limits per address count as the client's address, where the connection began: an IPv4 address or
+        an IPv6 network of 64 bits. Empty for a client, and once the engine has forgotten the connection."""
     @property
     def server_name(self) -> str | None:
         """Server: the SNI name the client asked for."""

@@ -60,6 +60,8 @@ class EndpointOptions:
     timeout. None sends none."""
     session_credit: SessionCredit = field(init=False, repr=False, compare=False)
     """The peer's initial limits on a new session, if it supports session flow control."""
+    retry_from: int = field(init=False, repr=False, compare=False)
+    """Connections of a server from which on clients have to show their address first."""
     local_terms: LocalTerms = field(init=False, repr=False, compare=False)
     """What HTTP/3 announces to peers and demands of them."""
 
@@ -82,6 +84,9 @@ class EndpointOptions:
         object.__setattr__(self, "keep_alive", _keep_alive(self.timeouts))
         credit = _session_credit(self.limits)
         object.__setattr__(self, "session_credit", credit)
+        # Rounded up, so that a server with room for one connection does not ask its first client.
+        retry_from = -(-self.limits.connections * self.limits.retry_percentage // 100)
+        object.__setattr__(self, "retry_from", retry_from)
         object.__setattr__(
             self,
             "local_terms",

@@ -83,6 +83,8 @@ class Asker(Protocol):
 
     core: _core.Connection
     loop: asyncio.AbstractEventLoop
+    # What limits per address count as the client's.
+    address: str
 
     @property
     def is_lost(self) -> bool:
@@ -120,6 +122,7 @@ class RequestState:
     __slots__ = (
         "_connection",
         "_timer",
+        "address",
         "authority",
         "core",
         "dialect",
@@ -138,6 +141,8 @@ class RequestState:
     def __init__(self, connection: Asker, event: SessionRequested) -> None:
         self._connection = connection
         self.core = connection.core
+        # What limits per address count as the client's.
+        self.address = connection.address
         # The stream ID of the CONNECT stream. A session that is accepted has the same ID.
         self.session_id = event.stream_id
         # What the client sent; see the properties of ``SessionRequest``.

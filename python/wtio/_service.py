@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
 from wtio._arguments import check_instance
 from wtio._failures import FailureLog, severity
@@ -55,6 +56,7 @@ class Service:
         "_requests",
         "_spared",
         "_tls",
+        "address_sessions",
         "connections",
         "is_closing",
         "protocols",
@@ -83,10 +85,12 @@ class Service:
         self._origins = origins
         self.protocols = protocols
         self._tls = tls
-        # Those that are not lost yet, at most ``Limits.connections``: the engine refuses further ones.
+        # Those that are not lost yet, half-open ones included. The engine refuses more than ``Limits`` allows.
         self.connections: set[ServerConnection] = set()
         # Sessions of all connections that are not over on both sides. ``ServerConnection`` reports both changes.
         self.session_count = 0
+        # The same, by the address of the client.
+        self.address_sessions = AddressSessions(limits.sessions_per_address)
         # Requests that are not answered yet, at most ``Limits.pending_requests``. ``take_request`` and
         # ``request_settled`` count them.
         self.unanswered = 0
@@ -121,13 +125,15 @@ class Service:
         """Logs what handlers raise."""
         return self._failures
 
-    def session_opened(self) -> None:
+    def session_opened(self, address: str) -> None:
         """One more session is open."""
         self.session_count += 1
+        self.address_sessions.add(address)
 
-    def session_over(self) -> None:
+    def session_over(self, address: str) -> None:
         """A session has ended on both sides."""
         self.session_count -= 1
+        self.address_sessions.remove(address)
         if self._few_sessions is not None and self.session_count <= self._spared:
             self._few_sessions.set()
 
@@ -147,6 +153,8 @@ class Service:
         elif self.session_count + self.unanswered > limits.sessions or len(self.tasks) >= 2 * limits.sessions:
             # Each request may become a session. Handlers may go on when their clients have left, and clients could come
             # and leave again and again.
+            request.reject(429)
+        elif self.address_sessions.refuses(request.address):
             request.reject(429)
         elif self._admissions is None and self._handler is not None:
             self._start_handler(request, self._handler)

@@ -178,10 +178,36 @@ class Limits:
     header_size: int = _limit(64 * 1024, least=1024, most=2**24)
     """Most bytes of headers in one request or response, counted as in RFC 9114, section 4.2.2. Default 64 KiB."""
     connections: int = _limit(10_000, least=1, most=2**31)
-    """Server: connections at once; further clients are refused. Default 10 000."""
+    """Server: connections at once, for each address that it listens on; further clients are refused. Those that are
+    over do not count, nor do handshakes that are not complete, but the latter make room if there is none. Default
+    10 000."""
+    half_open_connections: int = _limit(1_000, least=1, most=2**31)
+    """Server: connections at once whose handshake is not complete. Beyond that, a client that has shown its address
+    takes the place of the oldest one that has not, or of one from an address that has more than its share; others are
+    refused. Default 1000. Each takes about 50 KB."""
+    unvalidated_connections: int = _limit(250, least=0, most=2**31)
+    """Server: of ``half_open_connections``, those that began before their client had shown that it receives at its
+    address. While there are as many, further clients have to show that first (Retry), which takes them one more round
+    trip; those with a token from an earlier connection have shown it. So packets with forged addresses cannot begin
+    more. 0 asks every client. Default 250. Source: RFC 9000, section 8.1."""
+    retry_percentage: int = _limit(75, least=0, most=100)
+    """Server: percentage of ``connections`` from which clients have to show their address first, as with
+    ``unvalidated_connections``. 0 asks every client. Default 75."""
+    connections_per_address: int | None = _limit(4_000, least=1, most=2**31)
+    """Server: connections at once from one IPv4 address or one IPv6 network of 64 bits, with those whose handshake is
+    not complete; further clients from there are refused. The last half is kept for clients that have shown their
+    address, so nobody can use up somebody else's. None means no limit. Default 4000, because thousands of clients can
+    be behind one address of a carrier."""
+    handshakes_per_address: int | None = _limit(1_000, least=1, most=2**20)
+    """Server: handshakes that clients at one IPv4 address or in one IPv6 network of 64 bits may begin per second, also
+    all at once; further ones are refused. The last half is kept as with ``connections_per_address``. None means no
+    limit. Default 1000."""
     sessions: int = _limit(10_000, least=1, most=2**31)
     """Server: sessions at once, requests that are not answered yet included. Further requests are answered with status
     429, also while twice as many handlers run, including those of ended sessions. Default 10 000."""
+    sessions_per_address: int | None = _limit(4_000, least=1, most=2**31)
+    """Server: sessions at once of clients from one IPv4 address or one IPv6 network of 64 bits. Further requests from
+    there are answered with status 429. None means no limit. Default 4000."""
     sessions_per_connection: int = _limit(128, least=1, most=2**31)
     """Sessions at once on one connection, and never more than ``sessions``; only connections with session flow control
     carry several. A server announces this to its clients if their draft has a way to (drafts 13 and 14,
@@ -226,6 +252,9 @@ class Timeouts:
     reconnect_longest: float = _duration(60.0)
     """Client that stays: longest of these waits, unless the server asks for more (``Retry-After``, at most an hour).
     Default 60 s."""
+    handshake: float = _duration(10.0)
+    """Server: how long a handshake may take, from the client's first packet, before it is given up. Default 10 s. A
+    client's is bounded by ``connect``."""
     idle: float = _duration(30.0)
     """Silence after which a connection is given up; the smaller of the two sides' values applies. Default 30 s."""
     keep_alive: float | None = _duration(10.0)

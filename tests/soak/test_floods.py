@@ -6,12 +6,14 @@ memory is looked at from outside.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import MethodType
 from typing import TYPE_CHECKING
@@ -300,3 +302,77 @@ async def test_datagrams_of_no_session_do_not_pile_up_behind_a_blocked_loop(
         await peer.protocol.ping()
         assert peer.closed is None
         assert sizes[1] - sizes[0] < MORE_MEMORY
+
+
+# What a half-open connection takes at most, and how many there may be: unvalidated ones, all, and those that are over.
+HALF_OPEN = 64 * 1024
+JUST_OVER = 256
+
+
+def most_memory(kind: str) -> int:
+    """What a flood of first packets may take."""
+    limits = wtio.Limits()
+    half_open = limits.half_open_connections if kind == "shown" else limits.unvalidated_connections
+    return (half_open + JUST_OVER) * HALF_OPEN
+
+
+async def flood_with_newcomers(process: subprocess.Popen[str], port: int, kind: str, count: int) -> list[float]:
+    """Let a flood of first packets loose on a server while clients come and go; seconds that each took to get in."""
+    tls = wtio.ClientTLS(dangerously_trust_any_certificate=True)
+    url = f"https://127.0.0.1:{port}/ignore"
+    taken = []
+    with subprocess.Popen(  # noqa: ASYNC220 - it takes no time that anybody waits for
+        [sys.executable, "-m", "tests.soak.flooder", str(port), kind, str(count)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as flooder:
+        try:
+            assert flooder.stdin is not None
+            assert flooder.stdout is not None
+            assert flooder.stdout.readline() == "ready\n"
+            async with wtio.connect(url, tls=tls) as old:
+                flooder.stdin.write("\n")
+                flooder.stdin.flush()
+                end = asyncio.create_task(asyncio.to_thread(flooder.stdout.readline))
+                while not end.done():
+                    began = time.monotonic()
+                    async with wtio.connect(url, tls=tls):
+                        taken.append(time.monotonic() - began)
+                    # As fast as it goes would be a flood itself.
+                    await asyncio.sleep(0.02)
+                answers = int(await end)
+                stream = await old.create_bidirectional_stream()
+                await stream.write(data=b"still here", end_stream=True)
+                assert await stream.read_all() == b"still here"
+        finally:
+            flooder.kill()
+    size = resident(process)
+    print(
+        f"{count} first packets, {kind}: {len(taken)} clients got in meanwhile, the slowest in {max(taken):.2f} s; "
+        f"{answers} answers were seen; the server has {size / 2**20:.0f} MiB"
+    )
+    return taken
+
+
+@pytest.mark.parametrize("kind", ["forged", "one", "shown"])
+async def test_a_flood_of_first_packets_keeps_nobody_out_and_takes_bounded_memory(
+    victim: tuple[subprocess.Popen[str], int], kind: str
+) -> None:
+    process, port = victim
+    before = resident(process)
+    assert await flood_with_newcomers(process, port, kind, 5000)
+    assert resident(process) - before < most_memory(kind)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["forged", "one", "shown"])
+async def test_twenty_thousand_first_packets_keep_nobody_out_and_take_no_more_memory(
+    victim: tuple[subprocess.Popen[str], int], kind: str
+) -> None:
+    process, port = victim
+    before = resident(process)
+    assert await flood_with_newcomers(process, port, kind, 20_000)
+    assert resident(process) - before < most_memory(kind)

@@ -16,6 +16,7 @@ use crate::{
     datagrams::{self, Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
+    newcomers::Arrival,
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
     receiving::{Head, Receiving},
@@ -60,6 +61,8 @@ pub(crate) struct Connection {
     pub(crate) timer: Option<Instant>,
     /// The engine has the connection on its list of those with something to do.
     pub(crate) is_listed: bool,
+    /// As what a server's engine counts the connection, and whether anybody knows of it.
+    pub(crate) arrival: Arrival,
 }
 
 /// Empty between calls, with memory to use again. One is enough for all connections of an engine.
@@ -93,6 +96,7 @@ impl Connection {
             refusal: None,
             timer: None,
             is_listed: false,
+            arrival: Arrival::default(),
         }
     }
 
@@ -210,12 +214,15 @@ impl<'a> ConnectionMut<'a> {
         while let Some(report) = self.connection.core.poll() {
             match report {
                 Report::HandshakeDataReady => {
-                    if !self.is_client() {
+                    if !self.is_client() && self.connection.arrival.is_told {
                         self.events.push(Event::Ready { connection: id });
                     }
                 }
                 Report::Connected => {
                     self.connection.is_connected = true;
+                    if self.connection.arrival.tell() {
+                        self.events.push(Event::Incoming { connection: id });
+                    }
                     self.events.push(Event::Connected { connection: id });
                 }
                 Report::Lost { cause, code, reason, is_by_peer } => {
@@ -454,7 +461,9 @@ impl<'a> ConnectionMut<'a> {
         self.connection.outgoing.clear();
         self.connection.early.clear();
         self.connection.sessions.forget_early();
-        self.events.push(Event::Closed { connection, cause, code, reason, facts });
+        if self.connection.arrival.is_told {
+            self.events.push(Event::Closed { connection, cause, code, reason, facts });
+        }
     }
 
     // ---------------------------------------------------------------- streams that go

@@ -16,9 +16,10 @@ use crate::{
     connection::{Connection, ConnectionMut, Scratch},
     error::SetupError,
     event::{Event, Untaken},
+    newcomers::{Arrival, Newcomer, NewcomerFigures, NewcomerLimits, Newcomers, Prefix, Verdict},
     quic::{
         core::{Burst, Core, Transmit},
-        endpoint::{Endpoint, Received},
+        endpoint::{Endpoint, Incoming, Received},
     },
     tls::{ClientTls, ServerTls},
 };
@@ -63,7 +64,7 @@ struct Held {
 pub struct Engine {
     endpoint: Endpoint,
     options: Options,
-    /// By ID. Boxed, because most of a table's slots are empty. Bounded by [`Options::max_connections`] for a server.
+    /// By ID. Boxed, because most of a table's slots are empty. For a server, `newcomers` bounds it.
     connections: FxHashMap<u64, Box<Connection>>,
     next_id: u64,
     /// Connections with something to do, first come, first served; each once ([`Connection::is_listed`]).
@@ -77,6 +78,8 @@ pub struct Engine {
     buffer: Vec<u8>,
     scratch: Scratch,
     events: Untaken,
+    /// A server's: who may begin a connection, and how many have.
+    newcomers: Newcomers,
     is_server: bool,
     /// New connections are refused, because the server is closing.
     is_refusing: bool,
@@ -98,6 +101,7 @@ impl Engine {
     pub fn new(options: Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
         Ok(Self {
             endpoint: Endpoint::new(&options, server)?,
+            newcomers: Newcomers::new(NewcomerLimits::default(), options.max_connections),
             options,
             connections: FxHashMap::default(),
             next_id: 0,
@@ -125,24 +129,73 @@ impl Engine {
         match received {
             Received::Nothing => {}
             Received::Packet(id) => self.poll_events(now, id),
-            Received::New(incoming) => {
-                let present = self.connections.len().max(self.events.incoming());
-                if self.is_refusing || present >= self.options.max_connections {
-                    let burst = self.endpoint.refuse(incoming, &mut self.buffer);
+            Received::New(incoming) => self.meet(now, incoming),
+            Received::Answer(burst) => self.answer(burst),
+        }
+    }
+
+    /// A client wants a connection.
+    fn meet(&mut self, now: Instant, incoming: Box<Incoming>) {
+        let newcomer =
+            Newcomer { prefix: Prefix::of(incoming.remote_address()), is_validated: incoming.is_validated() };
+        let verdict = if self.is_refusing {
+            self.newcomers.note_closing();
+            Verdict::Refuse
+        } else {
+            self.newcomers.judge(now, newcomer, self.connections.len(), self.events.incoming())
+        };
+        match verdict {
+            Verdict::Accept => self.accept(now, newcomer, incoming, None),
+            Verdict::Displace(id) => self.accept(now, newcomer, incoming, Some(id)),
+            Verdict::Retry => {
+                if let Some(burst) = self.endpoint.retry(incoming, &mut self.buffer) {
                     self.answer(burst);
-                    return;
-                }
-                match self.endpoint.accept(now, self.next_id, incoming, &mut self.buffer) {
-                    Ok(core) => {
-                        let id = self.insert(core);
-                        self.events.push_incoming(id);
-                        self.poll_events(now, id);
-                    }
-                    Err(Some(burst)) => self.answer(burst),
-                    Err(None) => {}
                 }
             }
-            Received::Answer(burst) => self.answer(burst),
+            Verdict::Refuse => {
+                let burst = self.endpoint.refuse(incoming, &mut self.buffer);
+                self.answer(burst);
+            }
+        }
+    }
+
+    /// Begin a connection with a client. `displaced` makes room for it, unless its first packet turns out to be no good.
+    fn accept(&mut self, now: Instant, newcomer: Newcomer, incoming: Box<Incoming>, displaced: Option<u64>) {
+        match self.endpoint.accept(now, self.next_id, incoming, &mut self.buffer) {
+            Ok(core) => {
+                if let Some(displaced) = displaced {
+                    self.newcomers.note_displaced();
+                    self.give_up(now, displaced, b"the server has no room for another handshake");
+                }
+                let is_told = !self.newcomers.is_pressed();
+                let id = self.insert(core);
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.arrival = Arrival {
+                        standing: self.newcomers.begin(now, id, newcomer),
+                        prefix: Some(newcomer.prefix),
+                        is_told,
+                        is_told_late: false,
+                    };
+                }
+                if is_told {
+                    self.events.push_incoming(id);
+                }
+                self.poll_events(now, id);
+            }
+            Err(Some(burst)) => self.answer(burst),
+            Err(None) => {}
+        }
+    }
+
+    /// End a half-open connection.
+    fn give_up(&mut self, now: Instant, id: u64, reason: &[u8]) {
+        if let Some(mut connection) = self.connection(now, id) {
+            // QUIC has no codes of applications before the handshake is complete (RFC 9000, section 10.2.3).
+            connection.close(0, reason);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            let arrival = &mut connection.arrival;
+            arrival.standing = self.newcomers.note(id, arrival.standing, true);
         }
     }
 
@@ -214,6 +267,9 @@ impl Engine {
     ) -> bool {
         let largest = usize::from(self.options.max_mtu);
         self.run_timers(now);
+        if self.newcomers.has_chores() {
+            self.end_handshakes(now);
+        }
         while let Some(answer) = self.answers.front() {
             if bursts == 0 || !send(&OutgoingDatagram::new(&answer.burst, &answer.contents)) {
                 return false;
@@ -229,7 +285,13 @@ impl Engine {
                 ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed, &mut self.scratch);
             self.endpoint.settle(connection.core());
             connection.poll_events();
-            let mut left = BURSTS_PER_CONNECTION;
+            let state = connection.state();
+            if state.arrival.standing.is_outdated(state.is_connected, state.is_closed) {
+                let arrival = &mut state.arrival;
+                arrival.standing = self.newcomers.note(id, arrival.standing, state.is_closed);
+                self.events.incoming += usize::from(std::mem::take(&mut arrival.is_told_late));
+            }
+            let mut left = if state.core.is_cut_short() { 0 } else { BURSTS_PER_CONNECTION };
             let mut is_idle = false;
             while left > 0 && bursts > 0 {
                 connection.flush();
@@ -308,13 +370,27 @@ impl Engine {
 
     /// When [`Engine::process`] must run next, if nothing happens before.
     pub fn next_timer(&mut self) -> Option<Instant> {
+        let due = self.newcomers.next_due();
         while let Some(Reverse((at, id))) = self.timers.peek() {
             if self.connections.get(id).is_some_and(|connection| connection.timer == Some(*at)) {
-                return Some(*at);
+                return Some(due.map_or(*at, |due| due.min(*at)));
             }
             self.timers.pop();
         }
-        None
+        due
+    }
+
+    /// End handshakes that have taken too long, and forget half-open connections that are over, if there are too many.
+    fn end_handshakes(&mut self, now: Instant) {
+        while let Some(id) = self.newcomers.overdue(now) {
+            self.give_up(now, id, b"the handshake took too long");
+        }
+        while let Some(id) = self.newcomers.superfluous() {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                self.endpoint.cut_short(&mut connection.core);
+                self.list(id);
+            }
+        }
     }
 
     /// Everything that happened since the last call.
@@ -329,6 +405,13 @@ impl Engine {
     pub fn connection(&mut self, now: Instant, id: u64) -> Option<ConnectionMut<'_>> {
         let connection = self.connections.get_mut(&id)?;
         Some(ConnectionMut::new(connection, now, &mut self.events.list, &mut self.listed, &mut self.scratch))
+    }
+
+    /// What limits per address count as the address of a server's client: where the connection began. `None` for other
+    /// connections, and those that the engine has forgotten.
+    #[must_use]
+    pub fn address_prefix(&self, id: u64) -> Option<Prefix> {
+        self.connections.get(&id)?.arrival.prefix
     }
 
     /// Begin a connection.
@@ -377,10 +460,24 @@ impl Engine {
     pub fn abandon(&mut self) {
         let connections = std::mem::take(&mut self.connections);
         self.endpoint.clear();
+        self.newcomers.clear();
         self.listed.clear();
         self.timers.clear();
         self.answers.clear();
         drop(connections);
+    }
+
+    /// Tell a server which clients may begin a connection. Without that, only [`Options::max_connections`] counts, and
+    /// clients get no tokens with which they need not show their address when they come again.
+    pub fn limit_newcomers(&mut self, limits: NewcomerLimits) {
+        self.endpoint.give_tokens();
+        self.newcomers.set_limits(limits);
+    }
+
+    /// What became of clients that wanted a connection.
+    #[must_use]
+    pub fn newcomers(&self) -> NewcomerFigures {
+        self.newcomers.figures()
     }
 
     /// Refuse new connections from now on.

@@ -82,7 +82,8 @@ pub struct ConnectionStats {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Event {
-    /// A client's first packet was accepted (server only).
+    /// A client's first packet was accepted (server only). While many handshakes are under way it comes with
+    /// [`Event::Connected`], and [`Event::Ready`] does not come: most will not be completed.
     Incoming { connection: u64 },
     /// The client's first flight was read: streams may be opened before the handshake is complete (server only).
     Ready { connection: u64 },
@@ -149,7 +150,7 @@ const MERGED_ABOVE: usize = 1024;
 pub(crate) struct Untaken {
     pub(crate) list: Vec<Event>,
     /// Connections of peers among them.
-    incoming: usize,
+    pub(crate) incoming: usize,
     /// Length of the list after the last merge.
     merged_to: usize,
 }

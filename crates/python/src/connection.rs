@@ -59,6 +59,11 @@ impl Connection {
     }
 
     #[getter]
+    fn address_prefix(&self) -> String {
+        self.shared.look(|engine| engine.address_prefix(self.id)).map_or_else(String::new, |one| one.to_string())
+    }
+
+    #[getter]
     fn server_name(&self) -> Option<String> {
         self.look(|connection| connection.server_name())?
     }

@@ -70,8 +70,11 @@ impl Endpoint {
     #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
     fn new(options: EndpointOptions<'_>, server_tls: Option<&ServerTls>, seed: Option<&[u8]>) -> PyResult<Self> {
         let io = options.io()?;
-        let options = options.for_engine(server_tls.is_some(), seed)?;
-        let engine = Engine::new(options, server_tls.map(|tls| &tls.0)).map_err(raise)?;
+        let of_engine = options.for_engine(server_tls.is_some(), seed)?;
+        let mut engine = Engine::new(of_engine, server_tls.map(|tls| &tls.0)).map_err(raise)?;
+        if server_tls.is_some() {
+            engine.limit_newcomers(options.for_newcomers()?);
+        }
         Ok(Self { shared: Arc::new(Shared::new(wtio_net::Endpoint::new(engine, io).map_err(raise_os)?)) })
     }
 
@@ -214,7 +217,8 @@ impl Endpoint {
     }
 
     fn stats(&self) -> EndpointStats {
-        EndpointStats { connections: self.connections(), gso_segments: self.shared.endpoint.segments() }
+        let newcomers = self.shared.look(|engine| engine.newcomers());
+        EndpointStats::new(self.connections(), self.shared.endpoint.segments(), &newcomers)
     }
 
     fn send_failures(&self) -> Vec<(i32, u64)> {

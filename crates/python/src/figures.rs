@@ -196,8 +196,41 @@ impl StreamStats {
 /// Figures of an endpoint.
 #[pyclass(frozen, get_all, module = "wtio._core")]
 pub(crate) struct EndpointStats {
-    pub(crate) connections: usize,
-    pub(crate) gso_segments: usize,
+    connections: usize,
+    gso_segments: usize,
+    open_connections: usize,
+    half_open_connections: usize,
+    known_addresses: usize,
+    accepted: u64,
+    validated: u64,
+    retried: u64,
+    refused_capacity: u64,
+    refused_address: u64,
+    refused_rate: u64,
+    refused_closing: u64,
+    displaced: u64,
+    handshake_timeouts: u64,
+}
+
+impl EndpointStats {
+    pub(crate) fn new(connections: usize, gso_segments: usize, newcomers: &wtio_engine::NewcomerFigures) -> Self {
+        Self {
+            connections,
+            gso_segments,
+            open_connections: newcomers.open,
+            half_open_connections: newcomers.half_open,
+            known_addresses: newcomers.addresses,
+            accepted: newcomers.accepted,
+            validated: newcomers.validated,
+            retried: newcomers.retried,
+            refused_capacity: newcomers.refused_capacity,
+            refused_address: newcomers.refused_address,
+            refused_rate: newcomers.refused_rate,
+            refused_closing: newcomers.refused_closing,
+            displaced: newcomers.displaced,
+            handshake_timeouts: newcomers.handshake_timeouts,
+        }
+    }
 }
 
 /// What a certificate says.

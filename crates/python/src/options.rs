@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
-use wtio_engine::{Options, Secret, session::SessionLimits};
+use wtio_engine::{NewcomerLimits, Options, Secret, session::SessionLimits};
 use wtio_net::Io;
 
 /// A Python object with the attributes of `EndpointOptions`.
@@ -42,6 +42,20 @@ impl EndpointOptions<'_> {
             reset_stream_at: read(options, "reset_stream_at")?,
             secret: secret(options)?,
             seed: seed.map(wtio_engine::tls::sha256),
+        })
+    }
+
+    /// Which clients may begin a connection with a server.
+    pub(crate) fn for_newcomers(&self) -> PyResult<NewcomerLimits> {
+        let options = &self.0;
+        let (limits, timeouts) = (options.getattr("limits")?, options.getattr("timeouts")?);
+        Ok(NewcomerLimits {
+            half_open: read(&limits, "half_open_connections")?,
+            unvalidated: read(&limits, "unvalidated_connections")?,
+            retry_from: read(options, "retry_from")?,
+            connections_per_address: read(&limits, "connections_per_address")?,
+            handshakes_per_address: read(&limits, "handshakes_per_address")?,
+            handshake_timeout: seconds(read(&timeouts, "handshake")?)?,
         })
     }
 

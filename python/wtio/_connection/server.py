@@ -74,10 +74,10 @@ class Host(Protocol):
     def report_unsendable(self, error: Exception, request: HttpRequest) -> None:
         """Report that the answer to an ordinary request breaks the rules, so that status 500 is sent."""
 
-    def session_opened(self) -> None:
-        """Count one more session."""
+    def session_opened(self, address: str) -> None:
+        """Count one more session, of a client at this address."""
 
-    def session_over(self) -> None:
+    def session_over(self, address: str) -> None:
         """Count a session less: it has ended on both sides."""
 
     def connection_lost(self, connection: ServerConnection) -> None:
@@ -92,6 +92,7 @@ class ServerConnection(Connection):
         "_host",
         "_idle_timer",
         "_parked_timer",
+        "address",
         "requests",
     )
 
@@ -101,6 +102,8 @@ class ServerConnection(Connection):
         super().__init__(core, driver, options)
         # Decides about requests, and counts sessions and connections.
         self._host = host
+        # What limits per address count as the client's: where the connection began. An IPv4 address or an IPv6 network.
+        self.address = core.address_prefix
         # Requests for sessions that are unanswered, by session ID. They count as sessions of the connection, which
         # bounds them.
         self.requests: dict[int, RequestState] = {}
@@ -201,7 +204,7 @@ class ServerConnection(Connection):
     # -- sessions
 
     def add_session(self, session_id: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
-        self._host.session_opened()
+        self._host.session_opened(self.address)
         session = super().add_session(session_id, facts, trace)
         self.sessions.hold(session)
         if self._idle_timer is not None:
@@ -238,7 +241,7 @@ class ServerConnection(Connection):
         return self._host.failures
 
     def session_over(self, session: SessionState) -> None:
-        self._host.session_over()
+        self._host.session_over(self.address)
         self._make_room()
         self.watch_idle()
 

@@ -52,12 +52,12 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// Of a connection that begins with a datagram of this size.
-    pub(crate) fn new(core: &Connection, size: usize) -> Self {
+    /// Of a connection that begins with a datagram of this size, from an address that a token has validated or not.
+    pub(crate) fn new(core: &Connection, size: usize, is_validated: bool) -> Self {
         Self {
             path: core.remote_address(),
-            limit: Some(Bytes { received: size, sent: 0 }),
-            home: None,
+            limit: (!is_validated).then_some(Bytes { received: size, sent: 0 }),
+            home: is_validated.then(|| core.remote_address()),
             has_moved: false,
             responses: 0,
             asks_at: None,

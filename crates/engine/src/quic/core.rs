@@ -136,6 +136,8 @@ pub(crate) struct Core {
     allowance: Option<Box<Allowance>>,
     /// The core's endpoint has forgotten the connection.
     is_settled: bool,
+    /// The endpoint was made to forget it before its time.
+    is_cut_short: bool,
     /// There is something to send that the core or the engine found outside of sending, such as freed credit. Reset by the
     /// engine when it lists the connection for that.
     pub(crate) wants_transmit: bool,
@@ -197,12 +199,22 @@ impl Core {
             .and_then(|data| data.downcast::<TapHandle>().ok())
             .map_or_else(|| Arc::new(Tap::new(inner.side(), false)), |handle| handle.tap);
         let marking = Marking::new(inner.remote_address());
-        Self { inner, handle, tap, marking, allowance: None, is_settled: false, wants_transmit: false }
+        Self {
+            inner,
+            handle,
+            tap,
+            marking,
+            allowance: None,
+            is_settled: false,
+            is_cut_short: false,
+            wants_transmit: false,
+        }
     }
 
-    /// Keep an account of what is sent to a client that has not shown its address, whose first datagram had this size.
-    pub(super) fn limit(&mut self, size: usize) {
-        self.allowance = Some(Box::new(Allowance::new(&self.inner, size)));
+    /// Keep an account of what is sent to addresses that the client has not shown to be its own. Its first datagram had this
+    /// size, and a token that showed it or not.
+    pub(super) fn limit(&mut self, size: usize, is_validated: bool) {
+        self.allowance = Some(Box::new(Allowance::new(&self.inner, size, is_validated)));
     }
 
     pub(super) fn handle(&self) -> ConnectionHandle {
@@ -288,7 +300,22 @@ impl Core {
     /// Whether the connection is over and no packet of it is expected any more.
     #[inline]
     pub(crate) fn is_drained(&self) -> bool {
-        self.inner.is_drained()
+        self.is_cut_short || self.inner.is_drained()
+    }
+
+    /// Whether [`Core::cut_short`] ended the connection: nothing of it leaves any more.
+    #[inline]
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_cut_short
+    }
+
+    /// Have the core's endpoint forget the connection, which is over, at once. Packets that come late for it are a stranger's.
+    pub(super) fn cut_short(&mut self, endpoint: &mut quinn_proto::Endpoint) {
+        if !self.is_drained() {
+            self.is_cut_short = true;
+            self.is_settled = true;
+            endpoint.handle_event(self.handle, quinn_proto::EndpointEvent::drained());
+        }
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &[u8]) {

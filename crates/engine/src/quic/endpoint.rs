@@ -9,17 +9,22 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, EcnCodepoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
-    ServerConfig, TransportConfig, VarInt,
+    ServerConfig, TokenMemoryCache, TransportConfig, ValidationTokenConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
 };
-use ring::{hkdf, hmac};
+use ring::{
+    hkdf, hmac,
+    rand::{SecureRandom as _, SystemRandom},
+};
 use rustc_hash::FxHashMap;
 
 use super::{
     congestion::TolerantConfig,
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
-    resets::{Budget, ConnectionIds},
+    ids::ConnectionIds,
+    resets::Budget,
+    tokens::UsedTokens,
 };
 use crate::{
     config::Options,
@@ -34,14 +39,25 @@ const QUIC_VERSION: u32 = 1;
 const LONG_HEADER: u8 = 0x80;
 /// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
+/// For how long a client's address counts as validated after a connection from there (NEW_TOKEN).
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Tokens that a client gets with each connection. It uses one for the next.
+const TOKENS_SENT: u32 = 1;
 
-fn endpoint(secret: Option<&Secret>) -> EndpointConfig {
-    let Some(secret) = secret else { return EndpointConfig::default() };
-    let key = |purpose| hmac::Key::new(hmac::HMAC_SHA256, &secret.key(purpose));
-    let mut config = EndpointConfig::new(Arc::new(key("stateless resets")));
-    let key = key("connection ids");
+/// Keys of a server's that end with the process are random ones, in place of the secret's.
+fn endpoint(secret: Option<&Secret>) -> Result<EndpointConfig, SetupError> {
+    let key = |purpose| secret.map_or_else(random_key, |secret| Ok(secret.key(purpose)));
+    let key = |purpose| Ok::<_, SetupError>(hmac::Key::new(hmac::HMAC_SHA256, &key(purpose)?));
+    let mut config = EndpointConfig::new(Arc::new(key("stateless resets")?));
+    let key = key("connection ids")?;
     config.cid_generator(move || Box::new(ConnectionIds::new(key.clone())));
-    config
+    Ok(config)
+}
+
+fn random_key() -> Result<[u8; 32], SetupError> {
+    let mut key = [0; 32];
+    SystemRandom::new().fill(&mut key).map_err(|_| SetupError::Option("the system has no random bytes".into()))?;
+    Ok(key)
 }
 
 fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
@@ -105,12 +121,27 @@ pub(crate) struct Incoming {
     size: usize,
 }
 
+impl Incoming {
+    pub(crate) fn remote_address(&self) -> SocketAddr {
+        self.inner.remote_address()
+    }
+
+    /// Whether the client has shown that it receives at its address: it brings a token from a Retry or an earlier connection.
+    pub(crate) fn is_validated(&self) -> bool {
+        self.inner.remote_address_validated()
+    }
+}
+
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
+    /// With which connections are accepted.
+    server: Option<Arc<ServerConfig>>,
     transport: Arc<TransportConfig>,
     /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
     ids: FxHashMap<ConnectionHandle, u64>,
     reset_stream_at: bool,
+    /// A client's: tokens of servers it had connections with, by name. Bounded by the core: two for each of 256 names.
+    tokens: Arc<TokenMemoryCache>,
     /// Of stateless resets.
     resets: Budget,
 }
@@ -122,7 +153,7 @@ impl Endpoint {
     /// For a TLS configuration or an option that the core refuses.
     pub(crate) fn new(options: &Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
         let transport = Arc::new(transport(options)?);
-        let mut config = endpoint(options.secret.as_ref());
+        let mut config = endpoint(options.secret.as_ref())?;
         config.rng_seed(options.seed);
         // What bounds resets is the budget. An interval would make a client wait for its next packet, and these come
         // ever more slowly when nothing is answered.
@@ -144,12 +175,24 @@ impl Endpoint {
             }
         };
         Ok(Self {
-            inner: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
+            inner: quinn_proto::Endpoint::new(Arc::new(config), server.clone(), true, None),
+            server,
             transport,
             ids: FxHashMap::default(),
             reset_stream_at: options.reset_stream_at,
+            tokens: Arc::default(),
             resets: Budget::new(options.max_connections),
         })
+    }
+
+    /// Give each client a token with which it need not show its address when it comes again.
+    pub(crate) fn give_tokens(&mut self) {
+        if let Some(server) = &mut self.server {
+            let mut tokens = ValidationTokenConfig::default();
+            tokens.sent(TOKENS_SENT).lifetime(TOKEN_LIFETIME).log(Arc::new(UsedTokens::default()));
+            Arc::make_mut(server).validation_token_config(tokens);
+            self.inner.set_server_config(Some(server.clone()));
+        }
     }
 
     /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
@@ -193,11 +236,12 @@ impl Endpoint {
         incoming: Box<Incoming>,
         buffer: &mut Vec<u8>,
     ) -> Result<Core, Option<Burst>> {
+        let is_validated = incoming.is_validated();
         match self.inner.accept(incoming.inner, now, buffer, None) {
             Ok((handle, inner)) => {
                 self.ids.insert(handle, id);
                 let mut core = Core::new(handle, inner);
-                core.limit(incoming.size);
+                core.limit(incoming.size, is_validated);
                 Ok(core)
             }
             Err(error) => Err(error.response.map(|transmit| Burst::unmarked(&transmit))),
@@ -207,6 +251,17 @@ impl Endpoint {
     /// Turn a client away; the answer is in the buffer.
     pub(crate) fn refuse(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Burst {
         Burst::unmarked(&self.inner.refuse(incoming.inner, buffer))
+    }
+
+    /// Ask a client to show that it receives at its address; the answer is in the buffer. `None` if it has been asked.
+    pub(crate) fn retry(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Option<Burst> {
+        match self.inner.retry(incoming.inner, buffer) {
+            Ok(transmit) => Some(Burst::unmarked(&transmit)),
+            Err(error) => {
+                self.inner.ignore(error.into_incoming());
+                None
+            }
+        }
     }
 
     /// Begin a connection, which the engine knows by `id`.
@@ -222,7 +277,7 @@ impl Endpoint {
         tls: &ClientTls,
     ) -> Result<Core, SetupError> {
         let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.reset_stream_at)?));
-        config.transport_config(self.transport.clone());
+        config.transport_config(self.transport.clone()).token_store(self.tokens.clone());
         let (handle, inner) =
             self.inner.connect(now, config, remote, server_name).map_err(|e| SetupError::Destination(e.to_string()))?;
         self.ids.insert(handle, id);
@@ -240,6 +295,11 @@ impl Endpoint {
         if self.ids.get(&core.handle()) == Some(&id) {
             self.ids.remove(&core.handle());
         }
+    }
+
+    /// Forget a connection that is over before packets that come late for it would be taken.
+    pub(crate) fn cut_short(&mut self, core: &mut Core) {
+        core.cut_short(&mut self.inner);
     }
 
     /// Forget all connections.
