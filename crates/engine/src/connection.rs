@@ -414,7 +414,7 @@ impl<'a> ConnectionMut<'a> {
         if std::mem::replace(&mut self.connection.is_closed, true) {
             return;
         }
-        if cause == CloseCause::Tls && self.is_client() {
+        if cause == CloseCause::Tls {
             self.connection.refusal = tls::take_refusal();
         }
         let words = &self.connection.refusal.words;

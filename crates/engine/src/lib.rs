@@ -24,6 +24,8 @@ pub mod event;
 #[cfg(test)]
 mod fuzzing;
 mod header;
+mod identities;
+mod key_log;
 mod members;
 mod peer_credit;
 mod quic;

@@ -93,6 +93,8 @@ pub(crate) struct Incoming {
 
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
+    /// With which connections are accepted.
+    server: Option<Arc<ServerConfig>>,
     transport: Arc<TransportConfig>,
     /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
     ids: FxHashMap<ConnectionHandle, u64>,
@@ -118,11 +120,26 @@ impl Endpoint {
             }
         };
         Ok(Self {
-            inner: quinn_proto::Endpoint::new(Arc::new(config), server, true, None),
+            inner: quinn_proto::Endpoint::new(Arc::new(config), server.clone(), true, None),
+            server,
             transport,
             ids: FxHashMap::default(),
             reset_stream_at: options.reset_stream_at,
         })
+    }
+
+    /// Accept further connections with another TLS configuration; those that there are go on.
+    ///
+    /// # Errors
+    /// For one that the core refuses; the old one stays.
+    pub(crate) fn set_server_tls(&mut self, tls: &ServerTls) -> Result<(), SetupError> {
+        let crypto = Arc::new(ServerCrypto::new(tls, self.reset_stream_at)?);
+        if let Some(server) = &mut self.server {
+            // All else stays, above all the key of the tokens that clients have been given.
+            Arc::make_mut(server).crypto = crypto;
+            self.inner.set_server_config(Some(server.clone()));
+        }
+        Ok(())
     }
 
     /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
