@@ -31,14 +31,17 @@ def key_log_file(*, is_client: bool) -> str | None:
     # Python's own TLS follows the same rule.
     if not path or sys.flags.ignore_environment:
         return None
+    is_quiet = is_client and path in _told
+    if is_client:
+        _told.add(path)
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
-        logger = _client_logger if is_client else _server_logger
-        logger.warning("no TLS secrets are written: %s `%s` cannot be opened: %s", _VARIABLE, path, error.strerror)
+        if not is_quiet:
+            logger = _client_logger if is_client else _server_logger
+            logger.warning("no TLS secrets are written: %s `%s` cannot be opened: %s", _VARIABLE, path, error.strerror)
         return None
-    if is_client and path not in _told:
-        _told.add(path)
+    if is_client and not is_quiet:
         _warn(_client_logger, path)
     return path
 
