@@ -1,14 +1,16 @@
 """The certificates of a running server: those in force, and the files that may bring others.
 
-``Certificates`` belongs to one ``Server``, which gives what is in force to its sockets. Files are looked at in the
-event loop, every few seconds: a ``stat`` for each, and reading only what has changed. That works the same for files
-that are written in place, renamed over, or behind symbolic links that move, as certbot's and those of Kubernetes do.
+``Certificates`` belongs to one ``Server``, which gives what is in force to its sockets. Files are looked at every few
+seconds: a ``stat`` for each, and reading only what has changed. That works the same for files that are written in
+place, renamed over, or behind symbolic links that move, as certbot's and those of Kubernetes do. A thread of the loop's
+executor looks, because file systems can be slow; all else happens in the event loop.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio._words import date
@@ -52,7 +54,7 @@ def join(tls: tuple[ServerTLS, ...]) -> _core.ServerTls:
 
 
 class _Watched:
-    """The files of one ``ServerTLS`` with ``watch=True``."""
+    """The files of one ``ServerTLS`` with ``watch=True``. ``look`` runs in a thread, one at a time."""
 
     __slots__ = ("_complaint", "_failing_since", "_seen", "_used", "tls")
 
@@ -60,8 +62,8 @@ class _Watched:
         # What is in force.
         self.tls = tls
         # How the files looked at the last look, and when they were last read with success. They may have changed since
-        # ``tls`` was made, so the first look reads them.
-        self._seen = self._marks()
+        # ``tls`` was made, so the second look reads them.
+        self._seen: tuple[_Mark, ...] | None = None
         self._used: tuple[_Mark, ...] | None = None
         # Since when, on the loop's clock, what is in the files cannot be used; None while it can.
         self._failing_since: float | None = None
@@ -77,7 +79,8 @@ class _Watched:
         try:
             renew(self.tls)
             marks = self._marks()
-            is_settled, self._seen = marks == self._seen, marks
+            is_settled = marks == self._seen
+            self._seen = marks
             if not is_settled or marks == self._used:
                 return None
             # A file that is not whole yet or of another certificate than its key is read again at the next look.
@@ -117,6 +120,12 @@ def _mark(path: str) -> _Mark:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _look_at(watched: dict[int, _Watched], now: float) -> dict[int, ServerTLS]:
+    """Look at all files; return what is new, by position."""
+    found = {position: one.look(now) for position, one in watched.items()}
+    return {position: tls for position, tls in found.items() if tls is not None}
 
 
 class Certificates:
@@ -179,14 +188,22 @@ class Certificates:
             self._timer = self._loop.call_later(_LOOK_EVERY, self._look)
 
     def _look(self) -> None:
+        self._timer = None
         assert self._loop is not None
-        now = self._loop.time()
-        is_changed = False
-        for position, one in self._watched.items():
-            if (fresh := one.look(now)) is not None:
-                self._changed[position] = fresh
-                is_changed = True
-        if is_changed:
+        watched = self._watched
+        try:
+            looking = self._loop.run_in_executor(None, _look_at, watched, self._loop.time())
+        except RuntimeError:
+            # The loop is about to end, and takes no work for threads any more.
+            return
+        looking.add_done_callback(partial(self._looked, watched))
+
+    def _looked(self, watched: dict[int, _Watched], looking: asyncio.Future[dict[int, ServerTLS]]) -> None:
+        if self._adopt is None or watched is not self._watched or looking.cancelled():
+            # Meanwhile the server was closed, or something else was put in force.
+            return
+        if changed := looking.result():
+            self._changed |= changed
             self._take_changed()
         self._look_later()
 
