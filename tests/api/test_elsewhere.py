@@ -119,7 +119,8 @@ ALLOWED: dict[type, tuple[str, ...]] = {
     wtio.WebTransportSession: (
         "authority", "close_info", "cookies", "dialect", "facts", "is_client", "is_closed", "is_draining", "limits",
         "max_datagram_size", "origin", "path", "peer_certificate", "peer_certificates", "protocol",
-        "protocol_token", "query", "remote_address", "report", "request_headers", "response_headers", "session_id", "state", "stats", "export_keying_material",
+        "protocol_token", "query", "remote_address", "report", "request_headers", "response_headers",
+        "session_id", "state", "stats", "export_keying_material",
         "incoming_bidirectional_streams", "incoming_unidirectional_streams", "incoming_datagrams", "__aenter__",
     ),
     IncomingStreams: ("__aiter__", "__len__"),
