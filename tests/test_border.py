@@ -101,7 +101,7 @@ def test_options_and_addresses_that_cannot_be_used_are_no_errors_of_tls() -> Non
     with pytest.raises(OSError, match="address"):
         _endpoint().connect(("127.0.0.1", 0), "localhost", tls, None)
     with pytest.raises(_core.TlsError):
-        _core.ClientTls(mode="roots", roots_pem=b"none", hashes=[], certificate_pem=b"", key_pem=b"")
+        _core.ClientTls(mode="roots", roots_pem=b"none", hashes=[], certificate_pem=b"", key_pem=b"", key_log_file=None)
 
 
 def test_keying_material_that_the_connection_no_longer_has_is_the_end_of_the_session() -> None:

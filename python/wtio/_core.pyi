@@ -386,7 +386,10 @@ class TlsError(Exception):
 
 @final
 class ClientTls:
-    """Trust settings of a client. ``mode``: "system", "roots", "hashes" or "insecure"."""
+    """Trust settings of a client. ``mode``: "system", "roots", "hashes" or "insecure".
+
+    Secrets of TLS are appended to ``key_log_file``.
+    """
 
     def __new__(
         cls,
@@ -396,16 +399,38 @@ class ClientTls:
         hashes: Sequence[bytes],
         certificate_pem: bytes,
         key_pem: bytes,
+        key_log_file: str | None,
     ) -> ClientTls: ...
 
 @final
 class ServerTls:
-    """Certificate chain and key of a server, checked against each other here (TlsError)."""
+    """Certificate chains and keys of a server, checked against each other here (TlsError), and which clients it takes.
 
-    def __new__(cls, *, certificate_pem: bytes, key_pem: bytes) -> ServerTls: ...
+    Made with one chain; ``with_further`` adds others.
+    """
+
+    def __new__(
+        cls,
+        *,
+        certificate_pem: bytes,
+        key_pem: bytes,
+        client_roots_pem: bytes | None,
+        requires_client: bool,
+        key_log_file: str | None,
+    ) -> ServerTls:
+        """``client_roots_pem``: authorities of clients, which are asked for a certificate; None asks for none.
+
+        Secrets of TLS are appended to ``key_log_file``.
+        """
     @property
     def certificates(self) -> list[bytes]:
-        """The chain in DER, leaf first."""
+        """The first chain in DER, leaf first."""
+    def with_further(self, others: Sequence[ServerTls]) -> ServerTls:
+        """The same, with the chains of others behind its own. The name that a client asks for (SNI) chooses."""
+    def after(self, before: ServerTls) -> ServerTls:
+        """The same, in place of ``before`` on a running server: tickets stay good if both take the same clients."""
+    def has_same_clients(self, other: ServerTls) -> bool:
+        """Whether both take the same clients."""
 
 def generate_certificate(names: Sequence[str], not_before: int, not_after: int) -> tuple[bytes, bytes, bytes]:
     """Make a self-signed ECDSA P-256 leaf: (certificate PEM, key PEM, certificate DER). Times are Unix seconds."""
@@ -473,6 +498,8 @@ class Endpoint:
     # -- connections
     def connect(self, address: tuple[str, int], server_name: str, tls: ClientTls, now_ns: int | None) -> Connection:
         """Begin a handshake; OSError for an address or server name that cannot be used."""
+    def set_server_tls(self, tls: ServerTls) -> None:
+        """Server: accept further connections with these certificates; those that there are go on."""
     def refuse_new(self) -> None:
         """Server: refuse new connections from now on, because it is closing."""
     def close(self) -> None:
@@ -512,6 +539,9 @@ class ConnectionFacts:
     @property
     def certificates(self) -> list[bytes]:
         """The peer's chain in DER, leaf first; also one that was refused."""
+    @property
+    def own_certificates(self) -> list[bytes]:
+        """Server: the chain that the client is shown, in DER, leaf first; the default one before it has asked."""
     @property
     def is_refused(self) -> bool:
         """Whether our verifier refused that chain."""

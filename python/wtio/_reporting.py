@@ -77,8 +77,6 @@ class Snapshot:
     """The peer's SETTINGS; None if they did not arrive."""
     flow_control: bool
     """Whether session flow control is on."""
-    own_certificates: list[bytes]
-    """The chain that a server shows, in DER, its own certificate first; empty on a client."""
     loop_late_total: int
     """See ``SessionStats.loop_late_total``."""
     idle_timeout: float
@@ -300,7 +298,7 @@ def _times(trace: Trace, now: float | None) -> PhaseTimes:
 def _tls(connection: Snapshot | None, trace: Trace | None) -> TLSReport | None:
     if connection is None or (facts := connection.engine) is None or not facts.datagrams_received:
         return None
-    chain = facts.certificates if connection.is_client else connection.own_certificates
+    chain = facts.certificates if connection.is_client else facts.own_certificates
     certificate = certificate_report(chain[0]) if chain else None
     expected: tuple[str, ...] = ()
     if trace is not None:

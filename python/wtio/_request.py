@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 from wtio._arguments import check_bool, check_integer, check_some_handler, check_text, sealed
 from wtio._buffer import contiguous_bytes
 from wtio._headers import HeaderArgument, Headers, header_pairs, parse_cookies
+from wtio._reporting import certificate_report
 from wtio._url import parse_query, without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
 from wtio.protocol.handshake import RESPONSE_RESERVED
+from wtio.report import CertificateReport  # noqa: TC001 - for typing.get_type_hints
 from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
@@ -98,6 +100,9 @@ class Asker(Protocol):
     def answer_timeout(self) -> float:
         """``Timeouts.request`` of the server, in seconds."""
 
+    def peer_certificates(self) -> list[bytes]:
+        """The client's chain in DER, its own certificate first; empty without one."""
+
     def accept_request(
         self, request: RequestState, protocol: str | None, headers: Headers, status: int, flush: bool
     ) -> WebTransportSession:
@@ -163,6 +168,10 @@ class RequestState:
         self.is_gone = False
         # Rejects a request that waits in the server's queue for too long. None before that, and once it is settled.
         self._timer: asyncio.TimerHandle | None = None
+
+    def peer_certificates(self) -> list[bytes]:
+        """The client's chain in DER, its own certificate first; empty without one."""
+        return self._connection.peer_certificates()
 
     def accept(
         self, protocol: str | None = None, headers: Headers = (), *, status: int = 200, flush: bool = True
@@ -334,6 +343,24 @@ class SessionRequest:
     def server_name(self) -> str | None:
         """The host name that the client asked for in TLS (SNI); None without one."""
         return self._state.core.server_name
+
+    @property
+    def peer_certificates(self) -> list[bytes]:
+        """The client's certificate chain in DER, its own certificate first; empty if it showed none.
+
+        What is here was checked against ``ServerTLS(client_cafile=...)``.
+        """
+        return self._state.peer_certificates()
+
+    @property
+    def peer_certificate(self) -> CertificateReport | None:
+        """What the client's own certificate says; None if it showed none.
+
+        Subject and issuer are text for people. A program that tells clients apart by more than ``sha256`` reads the DER
+        with a library for X.509.
+        """
+        chain = self._state.peer_certificates()
+        return certificate_report(chain[0]) if chain else None
 
     @property
     def is_answered(self) -> bool:

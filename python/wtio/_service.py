@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from wtio._request import RequestState
     from wtio.config import Limits, Timeouts
     from wtio.session import WebTransportSession
-    from wtio.tls import ServerTLS
 
 __all__ = ["ANY_ORIGIN", "HttpHook", "Service"]
 
@@ -55,7 +54,6 @@ class Service:
         "_origins",
         "_requests",
         "_spared",
-        "_tls",
         "address_sessions",
         "connections",
         "is_closing",
@@ -72,7 +70,6 @@ class Service:
         admit: AdmitHook | None,
         limits: Limits,
         timeouts: Timeouts,
-        tls: ServerTLS,
         protocols: tuple[str, ...],
         origins: frozenset[str],
         http: HttpHook | None,
@@ -84,7 +81,6 @@ class Service:
         # Origins of pages that may connect besides the server's own; ``ANY_ORIGIN`` allows all.
         self._origins = origins
         self.protocols = protocols
-        self._tls = tls
         # Those that are not lost yet, half-open ones included. The engine refuses more than ``Limits`` allows.
         self.connections: set[ServerConnection] = set()
         # Sessions of all connections that are not over on both sides. ``ServerConnection`` reports both changes.
@@ -114,11 +110,6 @@ class Service:
         self._spared = 0
 
     # -- what a connection reports, and asks
-
-    @property
-    def certificates(self) -> list[bytes]:
-        """The chain that clients are shown, in DER, the server's own certificate first."""
-        return self._tls.certificates
 
     @property
     def failures(self) -> FailureLog:

@@ -36,6 +36,7 @@ __all__ = [
     "errno_name",
     "is_about_certificate",
     "loss_in_words",
+    "refusal_in_words",
     "status_hint",
     "system_error_hint",
 ]
@@ -278,6 +279,14 @@ def loss_in_words(loss: Loss, *, idle: float) -> str:
             return f"the server takes no new connection{said}"
         case _:
             return f"this side closed the connection with {describe(code)}{said}"
+
+
+def refusal_in_words(loss: Loss) -> str:
+    """Explain the alert with which a server refused a client's certificate, or the lack of one, and what to do."""
+    meaning = ALERTS[loss.code].meaning if loss.code in ALERTS else ""
+    said = f"; it says: {loss.reason}" if loss.reason else ""
+    words = f"{meaning}: {alert_name(loss.code)}" if meaning else alert_name(loss.code)
+    return f"{words}{said}; ClientTLS(certfile=..., keyfile=...) is what a client shows"
 
 
 def _unreachable_in_words(number: int, *, is_remote: bool) -> str:

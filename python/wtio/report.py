@@ -82,7 +82,7 @@ class PhaseTimes:
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateReport:
-    """A server's certificate. Fields that cannot be read from it are empty or 0; ``sha256`` is always right."""
+    """A server's or client's certificate. Fields that cannot be read are empty or 0; ``sha256`` is always right."""
 
     sha256: str
     """SHA-256 of the certificate, 64 hexadecimal digits. Clients and browsers pin this."""

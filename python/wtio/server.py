@@ -28,9 +28,11 @@ from wtio._arguments import (
     check_text,
     strings,
 )
+from wtio._certificates import Certificates
 from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
 from wtio._headers import offered_protocols
+from wtio._key_log import warn_of_key_log
 from wtio._options import EndpointOptions
 from wtio._request import HttpRequest, HttpResponse, SessionHandler, SessionRequest
 from wtio._service import ANY_ORIGIN, HttpHook, Service
@@ -43,7 +45,7 @@ from wtio.protocol.host import parse_host
 from wtio.protocol.origin import check_origin
 from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
-from wtio.tls import ClientTLS, DevCertificate, ServerTLS, server_engine
+from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +68,7 @@ class Server:
 
     __slots__ = (
         "__weakref__",
+        "_certificates",
         "_closed",
         "_closer",
         "_closing",
@@ -77,7 +80,6 @@ class Server:
         "_port",
         "_service",
         "_takes_requests",
-        "_tls",
         "_transport",
     )
 
@@ -87,7 +89,7 @@ class Server:
         host: str | Sequence[str] | None,
         port: int,
         *,
-        tls: ServerTLS,
+        certificates: Certificates,
         admit: AdmitHook | None,
         protocols: tuple[str, ...],
         origins: frozenset[str],
@@ -100,9 +102,10 @@ class Server:
         # Where to listen, and where sockets come from: the system, or a simulated network.
         self._host = host
         self._port = port
-        self._tls = tls
         self._options = options
         self._transport = transport
+        # What clients are shown. ``reload`` changes it, and so do watched files.
+        self._certificates = certificates
         # One for each address that the server listens on, once it has started.
         self._drivers: list[Driver] = []
         # What is decided about clients, and what is open.
@@ -111,7 +114,6 @@ class Server:
             admit=admit,
             limits=options.limits,
             timeouts=options.timeouts,
-            tls=tls,
             protocols=protocols,
             origins=origins,
             http=http,
@@ -142,6 +144,11 @@ class Server:
     def timeouts(self) -> Timeouts:
         """The timeouts in force."""
         return self._options.timeouts
+
+    @property
+    def tls(self) -> tuple[ServerTLS, ...]:
+        """The certificates in force, the default one first. ``reload`` and watched files change them."""
+        return self._certificates.tls
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -189,11 +196,10 @@ class Server:
         if self._drivers:
             return self
         self._loop = asyncio.get_running_loop()
-        tls = server_engine(self._tls)
         addresses, dual_stack = await self._listening_addresses()
         for attempt in range(_PORT_ATTEMPTS):
             try:
-                self._bind(addresses, dual_stack, tls)
+                self._bind(addresses, dual_stack, self._certificates.engine)
                 break
             except BaseException as error:
                 for driver in self._drivers:
@@ -203,6 +209,8 @@ class Server:
                 is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
                 if not (is_taken and self._port == 0 and attempt + 1 < _PORT_ATTEMPTS):
                     raise
+        warn_of_key_log()
+        self._certificates.start(self._loop, self._adopt)
         return self
 
     def _check_loop(self) -> None:
@@ -247,6 +255,35 @@ class Server:
         hint = BIND_HINTS.get(error.errno or 0, "")
         words = f"cannot listen on UDP {ip} port {port}: {error.strerror or error}" + (f"; {hint}" if hint else "")
         return OSError(error.errno, words)
+
+    def reload(self, tls: ServerTLS | Sequence[ServerTLS] | None = None) -> None:
+        """Use other certificates from now on, for every handshake that begins; sessions go on as they are.
+
+        It takes effect before it returns, on all addresses or, if it raises, on none. ``loop.add_signal_handler(
+        signal.SIGHUP, server.reload)`` reads the files again when the process gets SIGHUP. It does nothing once the
+        server is being closed.
+
+        Clients that have been here before may resume, unless it changes which certificates of clients are taken: then
+        all of them are checked anew.
+
+        Args:
+            tls: As for ``serve``. None (default) reads the files of the present ones again.
+
+        Raises:
+            CertificateError: A file cannot be used; the present certificates stay in force.
+            ValueError: Several certificates differ in what they want of clients; the present ones stay in force.
+            TypeError: ``tls`` is of the wrong type.
+
+        Source: RFC 8446, section 4.6.1, for resumption.
+        """
+        checked = None if tls is None else check_server_tls(tls)
+        self._check_loop()
+        if self._closing is None:
+            self._certificates.replace(checked)
+
+    def _adopt(self, tls: _core.ServerTls) -> None:
+        for driver in self._drivers:
+            driver.endpoint.set_server_tls(tls)
 
     async def close(self, code: int = 0, reason: str = "server is closing") -> None:
         """Shut down: refuse new clients, close all sessions, release the ports. Idempotent; takes bounded time.
@@ -298,6 +335,7 @@ class Server:
 
     async def _shut_down(self, code: int, reason: str) -> None:
         try:
+            self._certificates.close()
             for driver in self._drivers:
                 driver.endpoint.refuse_new()
             for connection in list(self._service.connections):
@@ -355,7 +393,7 @@ def serve(
     host: str | Sequence[str] | None = None,
     port: int = 443,
     *,
-    tls: ServerTLS,
+    tls: ServerTLS | Sequence[ServerTLS],
     admit: Callable[[SessionRequest], Coroutine[Any, Any, object]] | AdmitHook | None = None,
     protocols: Sequence[str] = (),
     origins: Collection[str] = (),
@@ -388,7 +426,9 @@ def serve(
         host: Name or address, or several of them; the server listens on all addresses of a name. None, ``""`` and
             ``"::"`` mean all addresses of IPv4 and IPv6.
         port: UDP port; 0 chooses a free one, the same on all addresses (see ``Server.addresses``). Default 443.
-        tls: Certificate and key.
+        tls: Certificate and key, or a sequence of several. The host name that a client asks for (SNI) chooses among
+            them; the first is for clients that ask for none, or for one that no certificate has. ``Server.reload``
+            changes them.
         admit: ``async def admit(request)``, which is called with each ``SessionRequest`` of an allowed origin before
             anything is answered, for any number of requests at once. It may accept the request (with headers, a
             subprotocol, or another handler: ``SessionRequest.serve``) or reject it. If it returns None without an
@@ -431,7 +471,7 @@ def serve(
         OSError: A socket cannot be opened, for instance because the port is in use; raised at the start. The message
             names address and port.
         CertificateError: Certificate and key cannot be used.
-        ValueError: An argument is out of its range.
+        ValueError: An argument is out of its range, or several certificates differ in what they want of clients.
         TypeError: An argument is of the wrong type.
 
     Source: draft-ietf-webtrans-http3-16, section 3.
@@ -464,7 +504,7 @@ def make_server(
     host: str | Sequence[str] | None,
     port: int,
     *,
-    tls: ServerTLS,
+    tls: ServerTLS | Sequence[ServerTLS],
     admit: AdmitHook | None,
     protocols: Sequence[str],
     origins: Collection[str],
@@ -479,12 +519,7 @@ def make_server(
         raise ValueError("admit needs a handler; without one, `async for request in server` decides")
     check_hook("http", http)
     check_integer("port", port, 0, 65_535)
-    way = "ClientTLS is for wtio.connect"
-    if isinstance(tls, DevCertificate):
-        way = "use its server_tls()"
-    elif not isinstance(tls, ClientTLS):
-        way = "such as wtio.ServerTLS(certfile=..., keyfile=...)"
-    check_instance("tls", tls, ServerTLS, way, optional=False)
+    certificates = Certificates(check_server_tls(tls))
     if isinstance(origins, (str, bytes)) and origins != ANY_ORIGIN:
         kind = type(origins).__name__
         raise TypeError(f"origins is one {kind}; it takes collections of str, such as [{origins!r}], or {ANY_ORIGIN!r}")
@@ -493,7 +528,7 @@ def make_server(
         handler,
         _hosts(host),
         port,
-        tls=tls,
+        certificates=certificates,
         admit=admit,
         protocols=offered_protocols(protocols, unique=False),
         origins=frozenset(origin if origin == ANY_ORIGIN else check_origin(origin) for origin in allowed),
@@ -501,6 +536,23 @@ def make_server(
         options=options,
         transport=transport,
     )
+
+
+def check_server_tls(tls: ServerTLS | Sequence[ServerTLS]) -> tuple[ServerTLS, ...]:
+    """Return the certificates of a server as a tuple of one or more.
+
+    Raises:
+        TypeError: It is anything else.
+    """
+    several = tuple(tls) if isinstance(tls, (list, tuple)) and tls else (tls,)
+    for one in several:
+        way = "ClientTLS is for wtio.connect"
+        if isinstance(one, DevCertificate):
+            way = "use its server_tls()"
+        elif not isinstance(one, ClientTLS):
+            way = "such as wtio.ServerTLS(certfile=..., keyfile=...), or a list of several"
+        check_instance("tls", one, ServerTLS, way, optional=False)
+    return several
 
 
 def _hosts(host: str | Sequence[str] | None) -> str | tuple[str, ...] | None:

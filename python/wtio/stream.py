@@ -27,6 +27,7 @@ from wtio._core import ReadAnswer
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._headers import Headers, parse_cookies
 from wtio._incoming import IncomingDatagrams, IncomingStreams
+from wtio._reporting import certificate_report
 from wtio._serving import Kind, Serving
 from wtio._session_state import WIRE_ZERO
 from wtio._url import parse_query, without_query
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
     from wtio.config import Limits, Timeouts
-    from wtio.report import ConnectionReport
+    from wtio.report import CertificateReport, ConnectionReport
 
 __all__ = [
     "BODY_RAISED_CODE",
@@ -988,6 +989,7 @@ class Link(Protocol):
 
     @property
     def loop_late_total(self) -> int: ...
+    def peer_certificates(self) -> list[bytes]: ...
     def close_session(self, session: SessionState, code: int, reason: str) -> None: ...
     def abort_session(self, session: SessionState) -> None: ...
     def drain_session(self, session: SessionState) -> None: ...
@@ -1048,6 +1050,21 @@ class WebTransportSession:
     def remote_address(self) -> tuple[str, int]:
         """IP address and UDP port of the peer; after the end of the session, the last ones."""
         return self._state.remote_address
+
+    @property
+    def peer_certificates(self) -> list[bytes]:
+        """The peer's certificate chain in DER, its own certificate first; empty if it showed none. Also after the end.
+
+        On a client it is the server's. On a server it is the client's, which was checked against
+        ``ServerTLS(client_cafile=...)``.
+        """
+        return self._link.peer_certificates()
+
+    @property
+    def peer_certificate(self) -> CertificateReport | None:
+        """What the peer's own certificate says; None if it showed none. See ``SessionRequest.peer_certificate``."""
+        chain = self._link.peer_certificates()
+        return certificate_report(chain[0]) if chain else None
 
     @property
     def facts(self) -> SessionFacts:

@@ -321,7 +321,7 @@ class Network:
         host: str | Sequence[str] | None = None,
         port: int = 443,
         *,
-        tls: ServerTLS | None = None,
+        tls: ServerTLS | Sequence[ServerTLS] | None = None,
         admit: AdmitHook | None = None,
         protocols: Sequence[str] = (),
         origins: Collection[str] = (),
@@ -351,7 +351,8 @@ class Network:
             handler,
             host,
             port,
-            tls=_certificate().server_tls() if tls is None else tls,
+            # Its file is not watched: nobody changes it, and a test whose tasks all wait shall end.
+            tls=ServerTLS(certfile=_certificate().certfile) if tls is None else tls,
             admit=admit,
             protocols=protocols,
             origins=origins,

@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import errno
+import fcntl
 import hashlib
 import ipaddress
 import os
@@ -18,13 +19,14 @@ import ssl
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from wtio import _core
-from wtio._arguments import check_bool, sealed, strings
+from wtio._arguments import check_bool, check_choice, sealed, strings
+from wtio._key_log import key_log_file
 from wtio._words import DAY, date
 from wtio.errors import CertificateError
 
@@ -35,7 +37,8 @@ PathArgument = str | os.PathLike[str]
 # Browsers trust a certificate by its hash only if it is valid for 14 days at most, including the back-dated time.
 _VALIDITY: Final = 13 * DAY
 _BACKDATED: Final = 3600
-# A cached certificate with less than this left is replaced.
+# With less than this left, a certificate for development is replaced by its successor, which was made together with it
+# and is valid from this time on, but for _BACKDATED.
 _RENEW_BEFORE: Final = 2 * DAY
 
 _DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -184,16 +187,27 @@ def _one_source(file: PathArgument | None, data: bytes | str | None, name: str) 
         raise ValueError(f"give either {name}file or {name}data, not both")
 
 
+@dataclass(frozen=True, slots=True)
+class _Renewal:
+    """What ``dev_certificate`` is to be called with when a running server needs another certificate."""
+
+    names: tuple[str, ...]
+    directory: Path
+
+
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerTLS:
-    """Certificate chain and private key of a server.
+    """Certificate chain and private key of a server, and which certificates of clients it takes.
+
+    The files are read here. A server takes another one with ``Server.reload``, or by itself with ``watch=True``.
 
     Raises:
         CertificateError: A file is missing, damaged or not PEM, the key does not belong to the certificate, the chain
             is in the wrong order, the certificate is that of an authority (CA:TRUE) or for clients only, has expired,
             or is not valid yet.
-        ValueError: Neither a file nor data is given, or both.
+        ValueError: Neither a file nor data is given, or both; ``client_certificates`` is unknown, or without
+            authorities; or ``watch`` without a file.
         TypeError: An argument is of the wrong type.
 
     Source: RFC 9001; RFC 8446.
@@ -207,11 +221,33 @@ class ServerTLS:
     """The same as ``certfile``, from memory."""
     keydata: bytes | str | None = field(default=None, repr=False)
     """The same as ``keyfile``, from memory."""
+    client_cafile: PathArgument | None = None
+    """PEM file with certificates of authorities. Clients are asked for a certificate that one of them has issued.
+    Default none: clients are not asked. Browsers show no certificates to WebTransport servers."""
+    client_cadata: bytes | str | None = field(default=None, repr=False)
+    """The same as ``client_cafile``, from memory."""
+    client_certificates: str | None = None
+    """``"required"`` refuses clients without a certificate; ``"requested"`` takes them, but none with a bad one. None
+    is ``"required"`` if there are authorities. A client that resumes keeps its certificate, which is not checked again
+    for up to a day (RFC 8446, section 4.6.1), unless a reload changes the authorities or this."""
+    watch: bool = False
+    """Whether a running server looks every 2 seconds for changed files, and takes what can be used. Default False."""
     _engine: _core.ServerTls = field(init=False, repr=False, compare=False)
+    _renewal: _Renewal | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _one_source(self.certfile, self.certdata, "cert")
-        _one_source(self.keyfile, self.keydata, "key")
+        for name in ("cert", "key", "client_ca"):
+            _one_source(getattr(self, f"{name}file"), getattr(self, f"{name}data"), name)
+        check_bool("watch", self.watch)
+        if self.watch and not self.files:
+            raise ValueError("watch=True needs a file to watch; what is in memory is replaced with Server.reload")
+        if self.client_certificates is not None:
+            check_choice("client_certificates", self.client_certificates, ("required", "requested"))
+            if self.client_cafile is None and self.client_cadata is None:
+                raise ValueError(
+                    f"client_certificates is {self.client_certificates!r}, but no authority is given whose clients are "
+                    "taken; pass client_cafile or client_cadata"
+                )
         certificate = _Source.of(self.certfile, self.certdata, "certificate file", "certdata")
         if certificate is None:
             raise ValueError(
@@ -219,11 +255,11 @@ class ServerTLS:
             )
         own_key = _Source.of(self.keyfile, self.keydata, "key file", "keydata")
         key = own_key or certificate
-        chain_pem, key_pem = certificate.certificates(), key.key(is_alone=own_key is not None)
-        named = f" (certificate `{certificate.path}`)" if certificate.path else ""
+        clients = _Source.of(self.client_cafile, self.client_cadata, "client CA file", "client_cadata")
         path = certificate.path
+        named = f" (certificate `{path}`)" if path else ""
+        core = self._core(certificate, key, own_key is not None, clients)
         try:
-            core = _core.ServerTls(certificate_pem=chain_pem, key_pem=key_pem)
             facts = _core.certificate_facts(core.certificates[0])
         except _core.TlsError as error:
             raise _cannot_be_used(error, certificate, key) from error
@@ -235,6 +271,24 @@ class ServerTLS:
                 f"the certificate is not valid before {date(facts.not_before)}; check the clock{named}", path=path
             )
         object.__setattr__(self, "_engine", core)
+        object.__setattr__(self, "_renewal", None)
+
+    def _core(self, certificate: _Source, key: _Source, is_alone: bool, clients: _Source | None) -> _core.ServerTls:
+        """Make the engine's object."""
+        chain_pem, key_pem = certificate.certificates(), key.key(is_alone=is_alone)
+        roots = None if clients is None else clients.certificates()
+        try:
+            return _core.ServerTls(
+                certificate_pem=chain_pem,
+                key_pem=key_pem,
+                client_roots_pem=roots,
+                requires_client=self.client_certificates != "requested",
+                key_log_file=key_log_file(is_client=False),
+            )
+        except _core.TlsError as error:
+            if clients is not None and str(error).startswith("the authorities of clients"):
+                raise clients.error(f"cannot be used: {error}") from error
+            raise _cannot_be_used(error, certificate, key) from error
 
     @property
     def certificates(self) -> list[bytes]:
@@ -242,9 +296,25 @@ class ServerTLS:
         return self._engine.certificates
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """DNS names and IP addresses for which the server's certificate is valid (subject alternative names)."""
+        return tuple(_core.certificate_facts(self._engine.certificates[0]).names)
+
+    @property
+    def not_after(self) -> int:
+        """When the server's certificate expires, in Unix seconds."""
+        return _core.certificate_facts(self._engine.certificates[0]).not_after
+
+    @property
     def sha256(self) -> bytes:
         """SHA-256 of the server's certificate, 32 bytes, as clients pin it."""
         return _core.sha256(self._engine.certificates[0])
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files from which it was read, each once."""
+        given = (self.certfile, self.keyfile, self.client_cafile)
+        return tuple(dict.fromkeys(os.fspath(path) for path in given if path is not None))
 
 
 @sealed
@@ -314,6 +384,7 @@ class ClientTLS:
                 hashes=[_hash(value) for value in self.certificate_hashes],
                 certificate_pem=b"" if own is None else own.certificates(),
                 key_pem=b"" if own is None else (own_key or own).key(is_alone=own_key is not None),
+                key_log_file=key_log_file(is_client=True),
             )
         except _core.TlsError as error:
             raise _cannot_be_used(error, authorities if own is None else own, own_key) from error
@@ -332,6 +403,28 @@ def client_engine(tls: ClientTLS) -> _core.ClientTls:
 def server_engine(tls: ServerTLS) -> _core.ServerTls:
     """Return the engine's object; see ``client_engine``."""
     return tls._engine  # noqa: SLF001 - of this module's own class
+
+
+def read_again(tls: ServerTLS) -> ServerTLS:
+    """Return the same settings, with what is in the files now.
+
+    Raises:
+        CertificateError: That cannot be used.
+    """
+    fresh = replace(tls)
+    object.__setattr__(fresh, "_renewal", tls._renewal)  # noqa: SLF001 - of this module's own class
+    return fresh
+
+
+def renew(tls: ServerTLS) -> None:
+    """Renew the file of a certificate for development that is about to expire; does nothing for any other.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    renewal = tls._renewal  # noqa: SLF001 - of this module's own class
+    if renewal is not None and time.time() >= tls.not_after - _RENEW_BEFORE:
+        dev_certificate(renewal.names, directory=renewal.directory)
 
 
 def _hash(value: bytes | str) -> bytes:
@@ -358,7 +451,11 @@ def _hash(value: bytes | str) -> bytes:
 @sealed
 @dataclass(frozen=True, slots=True)
 class DevCertificate:
-    """A self-signed certificate for development, in the forms that a server, a client and a web page need."""
+    """A self-signed certificate for development, in the forms that a server, a client and a web page need.
+
+    Its successor is known from the beginning. Clients and pages that trust the hashes of both stay able to connect when
+    a running server changes to the successor: for 11 days at least, for 22 if the certificate is new.
+    """
 
     certfile: Path
     """PEM file with certificate and private key, readable by its owner only."""
@@ -368,6 +465,13 @@ class DevCertificate:
     """When it expires, in Unix seconds."""
     sha256: bytes
     """SHA-256 of the certificate, 32 bytes. Clients and browsers pin this."""
+    next_sha256: bytes
+    """SHA-256 of the certificate that will replace it, 32 bytes."""
+
+    @property
+    def replaced_at(self) -> int:
+        """When the next certificate takes its place, in Unix seconds: 2 days before it expires."""
+        return self.not_after - _RENEW_BEFORE
 
     @property
     def keyfile(self) -> Path:
@@ -386,28 +490,33 @@ class DevCertificate:
 
     @property
     def javascript(self) -> str:
-        """Options for ``new WebTransport(url, options)`` in a browser: a JavaScript object literal."""
-        return (
-            '{ serverCertificateHashes: [{ algorithm: "sha-256", value: new Uint8Array(['
-            + ", ".join(map(str, self.sha256))
-            + "]) }] }"
+        """Options for ``new WebTransport(url, options)`` in a browser: a JavaScript object literal.
+
+        It lists the hash of the certificate and that of the next one.
+        """
+        hashes = ", ".join(
+            f'{{ algorithm: "sha-256", value: new Uint8Array([{", ".join(map(str, digest))}]) }}'
+            for digest in (self.sha256, self.next_sha256)
         )
+        return f"{{ serverCertificateHashes: [{hashes}] }}"
 
     def server_tls(self) -> ServerTLS:
-        """Settings for ``wtio.serve``."""
-        return ServerTLS(certfile=self.certfile)
+        """Settings for ``wtio.serve``. A running server renews the certificate and takes the next one by itself."""
+        tls = ServerTLS(certfile=self.certfile, watch=True)
+        object.__setattr__(tls, "_renewal", _Renewal(self.names, self.certfile.parent))
+        return tls
 
     def client_tls(self) -> ClientTLS:
-        """Settings for ``wtio.connect``, which trust exactly this certificate."""
-        return ClientTLS(certificate_hashes=[self.sha256])
+        """Settings for ``wtio.connect``, which trust exactly this certificate and the next one."""
+        return ClientTLS(certificate_hashes=[self.sha256, self.next_sha256])
 
 
 def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArgument | None = None) -> DevCertificate:
     """Return a certificate for development. It is the same one until it is about to expire.
 
     ECDSA P-256, self-signed, valid for 13 days and back-dated by one hour, so that browsers accept it by its hash
-    (``serverCertificateHashes``). It is kept in a file with mode 0600, and replaced when less than two days are left.
-    Other names have another file. Several processes may call this at the same time.
+    (``serverCertificateHashes``). It is kept in a file with mode 0600. Beside it is the next one, which replaces it
+    when less than two days are left. Other names have other files. Several processes may call this at the same time.
 
     Args:
         names: DNS names and IP addresses. Default ``localhost``, ``127.0.0.1`` and ``::1``.
@@ -427,11 +536,11 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
         raise ValueError("names is empty; give at least one DNS name or IP address")
     folder = Path(directory) if directory is not None else _cache_directory()
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
-    path = folder / f"dev-{digest}.pem"
     now = int(time.time())
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return _kept(path, wanted, now)
+        with _locked(folder / f"dev-{digest}.lock"):
+            return _kept(folder / f"dev-{digest}.pem", folder / f"dev-{digest}-next.pem", wanted, now)
     except OSError as error:
         words = error.strerror or str(error)
         raise OSError(
@@ -441,17 +550,63 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
         ) from error
 
 
-def _kept(path: Path, wanted: tuple[str, ...], now: int) -> DevCertificate:
-    """Return the certificate in a file; make a new one if that cannot be used."""
-    for _ in range(2):
-        found = _load(path, wanted, now)
-        if found is not None:
-            return found
-        certificate, key, _der = _core.generate_certificate(wanted, now - _BACKDATED, now - _BACKDATED + _VALIDITY)
-        # One file, renamed into place, so that no process sees a certificate without its key. If two processes make
-        # one, the second replaces the first; both then load the same file.
-        _write(path, certificate + key)
-    raise OSError(errno.EIO, "what was just written cannot be read back")
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes out: what one has told its clients of must not be replaced by another."""
+    with contextlib.ExitStack() as stack:
+        # Without a lock, as in a directory that cannot be written, two processes that begin at the same moment may
+        # differ.
+        with contextlib.suppress(OSError):
+            fcntl.flock(stack.enter_context(path.open("ab")), fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A certificate for development in its file."""
+
+    data: bytes
+    """PEM: certificate and key."""
+    not_before: int
+    not_after: int
+    sha256: bytes
+
+    @property
+    def replaced_at(self) -> int:
+        """When its successor takes its place, in Unix seconds."""
+        return self.not_after - _RENEW_BEFORE
+
+    def can_serve_at(self, moment: int) -> bool:
+        """Whether a server may begin to use it at this time, in Unix seconds."""
+        return self.not_before <= moment < self.replaced_at
+
+
+def _kept(path: Path, next_path: Path, wanted: tuple[str, ...], now: int) -> DevCertificate:
+    """Return the certificate in a file, with its successor; make what is missing or cannot be used."""
+    following = _load(next_path, wanted)
+    current = _load(path, wanted)
+    if current is None or not current.can_serve_at(now):
+        if following is not None and following.can_serve_at(now):
+            _write(path, following.data)
+        else:
+            _make(path, wanted, now)
+        current = _load(path, wanted)
+    if current is not None:
+        moment = current.replaced_at
+        is_same = following is not None and following.sha256 == current.sha256
+        if following is None or is_same or not following.can_serve_at(moment):
+            _make(next_path, wanted, moment)
+            following = _load(next_path, wanted)
+    if current is None or following is None:
+        raise OSError(errno.EIO, "what was just written cannot be read back")
+    return DevCertificate(path, wanted, current.not_after, current.sha256, following.sha256)
+
+
+def _make(path: Path, names: tuple[str, ...], begin: int) -> None:
+    """Make a certificate that a server can use from ``begin`` (Unix seconds) on."""
+    certificate, key, _der = _core.generate_certificate(names, begin - _BACKDATED, begin - _BACKDATED + _VALIDITY)
+    # One file, renamed into place, so that no process sees a certificate without its key.
+    _write(path, certificate + key)
 
 
 def _name(name: str) -> str:
@@ -483,8 +638,8 @@ def _cache_directory() -> Path:
     return home / ".cache" / "wtio"
 
 
-def _load(path: Path, names: tuple[str, ...], now: int) -> DevCertificate | None:
-    """Read a cached certificate; None if there is none that can be used."""
+def _load(path: Path, names: tuple[str, ...]) -> _Kept | None:
+    """Read a cached certificate; None if there is none that can be used at any time."""
     try:
         if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
             return None
@@ -497,13 +652,14 @@ def _load(path: Path, names: tuple[str, ...], now: int) -> DevCertificate | None
     try:
         der = ssl.PEM_cert_to_DER_cert(block[0].decode())
         facts = _core.certificate_facts(der)
-        _core.ServerTls(certificate_pem=data, key_pem=data)
+        _core.ServerTls(
+            certificate_pem=data, key_pem=data, client_roots_pem=None, requires_client=False, key_log_file=None
+        )
     except (_core.TlsError, ValueError):
         return None
-    is_current = facts.not_before <= now < facts.not_after - _RENEW_BEFORE
-    if not is_current or {_name(name) for name in facts.names} != set(names):
+    if {_name(name) for name in facts.names} != set(names):
         return None
-    return DevCertificate(path, names, facts.not_after, _core.sha256(der))
+    return _Kept(data, facts.not_before, facts.not_after, _core.sha256(der))
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -105,7 +105,7 @@ SERVER = {
     "admit": HANDLER,
     "host": HOST,
     "port": PORT,
-    "tls": CLIENT_TLS,
+    "tls": (*CLIENT_TLS, [], (), [5], ["cert.pem"], {}),
     "protocols": (*PROTOCOLS, None),
     "origins": (5, None, "https://a", b"*", [5], ["https://a/"], ["https://*.a"], [None], ["wss://a"]),
     "http": HOOK,
@@ -142,7 +142,7 @@ CONDITIONS = {
 
 TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.connect": {**URL, **CLIENT, **IO},
-    "wtio.serve": {**SERVER, **IO, "tls": (*CLIENT_TLS, None)},
+    "wtio.serve": {**SERVER, **IO, "tls": (*SERVER["tls"], None)},
     "wtio.Client": {**CLIENT, **IO},
     "wtio.Client.connect": {
         **URL,
@@ -167,7 +167,16 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "certfile": PATH,
         "keyfile": PATH,
     },
-    "wtio.ServerTLS": {"certfile": PATH, "keyfile": PATH, "certdata": DATA, "keydata": DATA},
+    "wtio.ServerTLS": {
+        "certfile": PATH,
+        "keyfile": PATH,
+        "certdata": DATA,
+        "keydata": DATA,
+        "client_cafile": PATH,
+        "client_cadata": DATA,
+        "client_certificates": (5, True, "optional", b"required", "required"),
+        "watch": (*FLAG, None, True),
+    },
     "wtio.Secret": {"value": (5, None, "x" * 32, Wrong(), b"x" * 31)},
     "wtio.dev_certificate": {
         "names": (5, None, "localhost", b"localhost", [5], [], ["a b"], ["straße.example"]),
@@ -183,6 +192,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.SessionRequest.accept": ACCEPT | {"flush": (*FLAG, None)},
     "wtio.SessionRequest.serve": ACCEPT | {"handler": (*HANDLER, None)},
     "wtio.SessionRequest.reject": {"status": (*COUNT, True, 200, 299, 600), "headers": HEADERS, "body": BUFFER},
+    "wtio.Server.reload": {"tls": SERVER["tls"]},
     "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
     "wtio.WebTransportSession.create_unidirectional_stream": STREAM,

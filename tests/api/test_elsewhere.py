@@ -57,6 +57,7 @@ REFUSED: dict[tuple[type, str], Use] = {
     (wtio.Client, "close"): lambda world: world.client.close(),
     (wtio.Client, "__aexit__"): lambda world: closing(world.client),
     (wtio.Server, "close"): lambda world: world.server.close(),
+    (wtio.Server, "reload"): lambda world: world.server.reload(),
     (wtio.Server, "wait_closed"): lambda world: world.server.wait_closed(),
     (wtio.Server, "__await__"): lambda world: starting(world.server),
     (wtio.Server, "__aenter__"): lambda world: world.server.__aenter__(),
@@ -109,16 +110,17 @@ REFUSED: dict[tuple[type, str], Use] = {
 ALLOWED: dict[type, tuple[str, ...]] = {
     wtio.Client: ("connections", "is_closed", "__aenter__"),
     wtio.Server: (
-        "addresses", "is_closing", "limits", "loop_late_total", "protocols", "sessions", "timeouts", "__aiter__",
+        "addresses", "is_closing", "limits", "loop_late_total", "protocols", "sessions", "timeouts", "tls", "__aiter__",
     ),
     wtio.SessionRequest: (
-        "authority", "cookies", "dialect", "headers", "is_answered", "origin", "path", "protocol_token", "protocols",
-        "query", "remote_address", "server_name", "state",
+        "authority", "cookies", "dialect", "headers", "is_answered", "origin", "path", "peer_certificate",
+        "peer_certificates", "protocol_token", "protocols", "query", "remote_address", "server_name", "state",
     ),
     wtio.WebTransportSession: (
         "authority", "close_info", "cookies", "dialect", "facts", "is_client", "is_closed", "is_draining", "limits",
-        "max_datagram_size", "origin", "path", "protocol", "protocol_token", "query", "remote_address", "report",
-        "request_headers", "response_headers", "session_id", "state", "stats", "export_keying_material",
+        "max_datagram_size", "origin", "path", "peer_certificate", "peer_certificates", "protocol",
+        "protocol_token", "query", "remote_address", "report", "request_headers", "response_headers",
+        "session_id", "state", "stats", "export_keying_material",
         "incoming_bidirectional_streams", "incoming_unidirectional_streams", "incoming_datagrams", "__aenter__",
     ),
     IncomingStreams: ("__aiter__", "__len__"),

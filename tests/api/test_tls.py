@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import errno
 import pwd
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from aioquic.asyncio.client import connect as quic_connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.asyncio.server import serve as quic_serve
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from aioquic.quic.events import QuicEvent
     from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
     from wtio import DevCertificate, WebTransportSession
@@ -185,6 +189,89 @@ async def test_certificate_of_an_authority_is_refused_as_leaf(tmp_path: Path) ->
     async with foreign_server(made) as url:
         with pytest.raises(wtio.CertificateError):
             await wtio.connect(url, tls=wtio.ClientTLS(cafile=made.certfile))
+
+
+# -- certificates of clients
+
+
+class Quiet(QuicConnectionProtocol):
+    """A client that does not look at streams."""
+
+    def quic_event_received(self, event: QuicEvent) -> None:
+        """Make nothing of it."""
+
+
+async def test_authorities_of_clients_are_named_if_they_cannot_be_used(
+    chain: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    certificate, key, root = chain
+    damaged = tmp_path / "clients.pem"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    with pytest.raises(wtio.CertificateError, match=r"client CA file `.*clients\.pem` cannot be used") as caught:
+        wtio.ServerTLS(certfile=certificate, keyfile=key, client_cafile=damaged)
+    assert caught.value.path == str(damaged)
+    with pytest.raises(wtio.CertificateError, match=r"client CA file `.*key\.pem` holds a private key"):
+        wtio.ServerTLS(certfile=certificate, keyfile=key, client_cafile=key)
+    with pytest.raises(ValueError, match="either client_cafile or client_cadata, not both"):
+        wtio.ServerTLS(certfile=certificate, keyfile=key, client_cafile=root, client_cadata=root.read_bytes())
+    with pytest.raises(ValueError, match=r"replaced with Server\.reload"):
+        wtio.ServerTLS(certdata=certificate.read_bytes(), keydata=key.read_bytes(), watch=True)
+
+
+async def test_aioquic_shows_a_client_certificate_and_asks_for_a_name(
+    chain: tuple[Path, Path, Path], authority: trustme.CA, tmp_path: Path
+) -> None:
+    certificate, key, root = chain
+    other = authority.issue_cert("other.example")
+    server_tls = [
+        wtio.ServerTLS(certfile=certificate, keyfile=key, client_cafile=root),
+        wtio.ServerTLS(certdata=other.private_key_and_cert_chain_pem.bytes(), client_cafile=root),
+    ]
+    own = tmp_path / "own.pem"
+    authority.issue_cert("alice.example").private_key_and_cert_chain_pem.write_to_path(str(own))
+    async with wtio.serve(echo, "127.0.0.1", 0, tls=server_tls) as server:
+        for name, names in (("other.example", {"other.example"}), ("localhost", {"127.0.0.1", "localhost"})):
+            configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name=name)
+            configuration.load_verify_locations(cafile=str(root))
+            configuration.load_cert_chain(own, own)
+            async with quic_connect(
+                "127.0.0.1", port_of(server), configuration=configuration, create_protocol=Quiet
+            ) as client:
+                await client.ping()
+                shown = client._quic.tls._peer_certificate
+                assert shown is not None
+                found = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+                assert {str(one.value) for one in found} == names
+        configuration = QuicConfiguration(alpn_protocols=H3_ALPN, server_name="localhost")
+        configuration.load_verify_locations(cafile=str(root))
+        with pytest.raises(ConnectionError):
+            async with quic_connect(
+                "127.0.0.1", port_of(server), configuration=configuration, create_protocol=Quiet
+            ) as client:
+                await client.ping()
+
+
+async def test_reloads_while_clients_come_fail_none_of_them(authority: trustme.CA) -> None:
+    trust = wtio.ClientTLS(cadata=authority.cert_pem.bytes())
+
+    def another() -> wtio.ServerTLS:
+        return wtio.ServerTLS(certdata=authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes())
+
+    async with wtio.serve(echo, ["127.0.0.1", "::1"], 0, tls=another()) as server:
+        url = f"https://localhost:{port_of(server)}/"
+
+        async def visit() -> None:
+            async with wtio.connect(url, tls=trust) as session:
+                session.send_datagram(b"x")
+                assert await session.receive_datagram() == b"x"
+
+        async with wtio.connect(url, tls=trust) as early, asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(visit())
+                server.reload(another())
+                await asyncio.sleep(0)
+            early.send_datagram(b"still there")
+            assert await early.receive_datagram() == b"still there"
 
 
 # -- hashes

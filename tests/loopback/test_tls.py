@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import stat
@@ -212,3 +213,38 @@ def test_limits_and_timeouts_are_checked() -> None:
     with pytest.raises(ValueError, match="finite"):
         wtio.Timeouts(idle=float("inf"))
     assert wtio.Limits(read_all=None).read_all is None
+
+
+async def test_watched_files_are_used_by_a_running_server(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wtio._certificates._LOOK_EVERY", 0.02)
+    certificate, key, _ = _files(tmp_path, authority, "localhost")
+    tls = wtio.ServerTLS(certfile=certificate, keyfile=key, watch=True)
+    anyone = wtio.ClientTLS(dangerously_trust_any_certificate=True)
+    async with wtio.serve(_echo_once, "localhost", 0, tls=tls) as server:
+        url = f"https://localhost:{server.addresses[0][1]}"
+        async with wtio.connect(url, tls=anyone) as session:
+            _files(tmp_path, authority, "localhost")
+            # Settings of the same files are equal, whatever was in them.
+            while server.tls[0] is tls:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            session.send_datagram(b"still there")
+            assert await session.receive_datagram() == b"still there"
+        newcomer = wtio.ClientTLS(dangerously_trust_any_certificate=True)
+        async with wtio.connect(url, tls=newcomer) as session:
+            assert session.peer_certificates == server.tls[0].certificates != tls.certificates
+
+
+async def test_a_loop_that_ends_while_files_are_watched_leaves_no_complaint(
+    tmp_path: Path, authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("wtio._certificates._LOOK_EVERY", 0.001)
+    certificate, key, _ = _files(tmp_path, authority, "localhost")
+    tls = wtio.ServerTLS(certfile=certificate, keyfile=key, watch=True)
+    async with wtio.serve(_echo_once, "localhost", 0, tls=tls):
+        await asyncio.sleep(0.02)
+        # As asyncio.run does at its end, when a program has not closed its server.
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await asyncio.sleep(0.02)
+    assert not caplog.records

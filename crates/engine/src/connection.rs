@@ -426,7 +426,7 @@ impl<'a> ConnectionMut<'a> {
         if std::mem::replace(&mut self.connection.is_closed, true) {
             return;
         }
-        if cause == CloseCause::Tls && self.is_client() {
+        if cause == CloseCause::Tls {
             self.connection.refusal = tls::take_refusal().map(Box::new);
         }
         let words = self.connection.refusal.as_ref().map_or("", |refusal| &refusal.words);

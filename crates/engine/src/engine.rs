@@ -485,6 +485,14 @@ impl Engine {
         self.is_refusing = true;
     }
 
+    /// Accept further connections with another TLS configuration; those that there are go on.
+    ///
+    /// # Errors
+    /// For one that the QUIC core refuses; the old one stays.
+    pub fn set_server_tls(&mut self, tls: &ServerTls) -> Result<(), SetupError> {
+        self.endpoint.set_server_tls(tls)
+    }
+
     /// Connections not fully gone.
     #[must_use]
     pub fn connection_count(&self) -> usize {

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,6 +41,8 @@ pub struct ConnectionFacts {
     pub cipher: Option<&'static str>,
     /// SNI name the client sent (server only).
     pub server_name: Option<String>,
+    /// The chain that a server shows, in DER, leaf first (server only).
+    pub own_chain: Option<Arc<[Vec<u8>]>>,
     /// The peer's transport parameters in the order in which they came: (id, value).
     pub parameters: Option<Vec<(u64, Vec<u8>)>>,
     /// The peer's chain in DER, leaf first; also one that was refused.

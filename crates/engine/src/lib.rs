@@ -24,6 +24,8 @@ pub mod event;
 #[cfg(test)]
 mod fuzzing;
 mod header;
+mod identities;
+mod key_log;
 mod members;
 pub mod newcomers;
 mod peer_credit;

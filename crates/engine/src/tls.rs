@@ -1,19 +1,27 @@
 //! Certificates and trust: the configurations that rustls gets, checked early so that a mistake is named at start.
 
-use std::{cell::RefCell, fmt, net::IpAddr, sync::Arc};
+use std::{cell::RefCell, fmt, net::IpAddr, path::Path, sync::Arc};
 
 use rustls::{
-    CipherSuite, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
+    CipherSuite, DigitallySignedStruct, DistinguishedName, InconsistentKeys, KeyLog, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::ResolvesServerCert,
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::{CertifiedKey, SingleCertAndKey},
 };
 use x509_parser::{
     extensions::GeneralName,
     oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ED25519},
     prelude::{FromDer, X509Certificate},
+};
+
+use crate::{
+    identities::{Identities, Identity},
+    key_log::KeyFile,
 };
 
 /// Longest validity of a certificate that is trusted by its hash (W3C WebTransport, custom certificate requirements).
@@ -64,7 +72,45 @@ pub struct ClientTls(pub(crate) Arc<rustls::ClientConfig>);
 #[derive(Clone)]
 pub struct ServerTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
-    certificates: Vec<Vec<u8>>,
+    pub(crate) identities: Arc<Identities>,
+    /// Whose clients are taken; `None` asks for no certificate.
+    clients: Option<Arc<ClientPolicy>>,
+}
+
+/// Which certificates of clients a server takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientPolicy {
+    authorities: Vec<CertificateDer<'static>>,
+    is_required: bool,
+}
+
+impl ClientPolicy {
+    /// Take certificates that one of these authorities (PEM) has issued; with `is_required`, no client without one.
+    ///
+    /// # Errors
+    /// Names what cannot be used.
+    pub fn new(authorities_pem: &[u8], is_required: bool) -> Result<Self, TlsError> {
+        let policy = Self { authorities: certificates(authorities_pem)?, is_required };
+        policy.verifier(provider())?;
+        Ok(policy)
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let unfit = |why: String| error(format!("the authorities of clients cannot be used: {why}"));
+        let roots = root_store(&self.authorities).map_err(|e| unfit(e.0))?;
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        let builder = if self.is_required { builder } else { builder.allow_unauthenticated() };
+        let inner = builder.build().map_err(|e| unfit(e.to_string()))?;
+        Ok(Arc::new(ClientWitness(inner)))
+    }
+}
+
+fn root_store(authorities: &[CertificateDer<'static>]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in authorities {
+        roots.add(certificate.clone()).map_err(|_| error("a root certificate is damaged: it is not X.509"))?;
+    }
+    Ok(roots)
 }
 
 impl fmt::Debug for ClientTls {
@@ -75,7 +121,7 @@ impl fmt::Debug for ClientTls {
 
 impl fmt::Debug for ServerTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ServerTls({} certificates)", self.certificates.len())
+        write!(f, "ServerTls({} certificates)", self.identities.all().len())
     }
 }
 
@@ -98,10 +144,7 @@ impl ClientTls {
                     })?,
             ),
             Trust::Roots(pem) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(&pem)? {
-                    roots.add(certificate).map_err(|_| error("a root certificate is damaged: it is not X.509"))?;
-                }
+                let roots = root_store(&certificates(&pem)?)?;
                 rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
                     .build()
                     .map_err(|e| error(format!("the root certificates cannot be used: {e}")))?
@@ -124,19 +167,19 @@ impl ClientTls {
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
         Ok(Self(Arc::new(config)))
     }
-}
 
-#[derive(Debug)]
-struct OneCertificate(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for OneCertificate {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.clone())
+    /// The same, whose secrets are appended to a file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn logging_keys(mut self, path: &Path) -> Result<Self, TlsError> {
+        Arc::make_mut(&mut self.0).key_log = key_log(path)?;
+        Ok(self)
     }
 }
 
 impl ServerTls {
-    /// Build from a chain and a key in PEM.
+    /// Build from a chain and a key in PEM. No client is asked for a certificate.
     ///
     /// # Errors
     /// Names what cannot be used: nothing in the PEM, a key that does not belong to the certificate, a chain in another
@@ -144,8 +187,7 @@ impl ServerTls {
     pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(certificate_pem)?;
         let key = private_key(key_pem)?;
-        let provider = provider();
-        let certified = certified(chain.clone(), key, &provider)?;
+        let certified = certified(chain.clone(), key, &provider())?;
         let leaf = parse(chain[0].as_ref())?;
         if leaf.is_ca() {
             // rustls clients refuse it (CaUsedAsEndEntity), browsers too.
@@ -164,22 +206,84 @@ impl ServerTls {
                  one with serverAuth"
             )));
         }
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        let names = certificate_facts(chain[0].as_ref())?.names;
+        Self::build(Arc::new(Identities::new(vec![Identity::new(certified, &names)])), None)
+    }
+
+    fn build(identities: Arc<Identities>, clients: Option<Arc<ClientPolicy>>) -> Result<Self, TlsError> {
+        let provider = provider();
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|e| error(e.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(OneCertificate(Arc::new(certified))));
+            .map_err(|e| error(e.to_string()))?;
+        let builder = match &clients {
+            None => builder.with_no_client_auth(),
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier(provider)?),
+        };
+        let mut config = builder.with_cert_resolver(identities.clone());
         config.alpn_protocols = vec![ALPN_H3.to_vec()];
         // One is enough to resume with; each costs both sides a key derivation.
         config.send_tls13_tickets = 1;
-        Ok(Self { config: Arc::new(config), certificates: chain.into_iter().map(|c| c.as_ref().to_vec()).collect() })
+        Ok(Self { config: Arc::new(config), identities, clients })
     }
 
-    /// The chain in DER, leaf first.
+    /// The same, which asks clients for certificates.
+    ///
+    /// # Errors
+    /// For authorities that cannot be used.
+    pub fn asking_clients(&self, policy: ClientPolicy) -> Result<Self, TlsError> {
+        let mut asking = Self::build(self.identities.clone(), Some(Arc::new(policy)))?;
+        Arc::make_mut(&mut asking.config).key_log = self.config.key_log.clone();
+        Ok(asking)
+    }
+
+    /// The same, whose secrets are appended to a file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn logging_keys(mut self, path: &Path) -> Result<Self, TlsError> {
+        Arc::make_mut(&mut self.config).key_log = key_log(path)?;
+        Ok(self)
+    }
+
+    /// The same, with the certificates of others behind its own. The server name that a client asks for (SNI) chooses
+    /// among them; the first of all is for clients that ask for none, or for one that no certificate has.
+    #[must_use]
+    pub fn with_further(&self, others: &[&Self]) -> Self {
+        let all = [self].into_iter().chain(others.iter().copied());
+        let identities = Arc::new(Identities::new(all.flat_map(|tls| tls.identities.all()).cloned().collect()));
+        let mut config = (*self.config).clone();
+        config.cert_resolver = identities.clone();
+        Self { config: Arc::new(config), identities, clients: self.clients.clone() }
+    }
+
+    /// The same, in place of `before` on a running server: tickets that `before` has given out stay good if both take the
+    /// same clients. If not, they are worthless, because a resumed session is not checked again (RFC 8446, section 4.6.1).
+    #[must_use]
+    pub fn after(&self, before: &Self) -> Self {
+        let mut next = self.clone();
+        if self.has_same_clients(before) {
+            Arc::make_mut(&mut next.config).session_storage = before.config.session_storage.clone();
+        }
+        next
+    }
+
+    /// Whether both take the same clients.
+    #[must_use]
+    pub fn has_same_clients(&self, other: &Self) -> bool {
+        self.clients == other.clients
+    }
+
+    /// The chain of the first certificate in DER, leaf first.
     #[must_use]
     pub fn certificates(&self) -> &[Vec<u8>] {
-        &self.certificates
+        self.identities.chosen(None).chain()
     }
+}
+
+fn key_log(path: &Path) -> Result<Arc<dyn KeyLog>, TlsError> {
+    let file = KeyFile::open(path)
+        .map_err(|e| error(format!("the file for TLS secrets `{}` cannot be opened: {e}", path.display())))?;
+    Ok(Arc::new(file))
 }
 
 /// Join a chain with the key of its first certificate.
@@ -392,6 +496,12 @@ fn words(error: &rustls::Error) -> String {
     }
 }
 
+fn remember(error: &rustls::Error, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
+    let chain = std::iter::once(end_entity).chain(intermediates);
+    let chain = chain.map(|certificate| certificate.as_ref().to_vec()).collect();
+    REFUSED.set(Some(Refusal { chain, words: words(error) }));
+}
+
 /// Lets another verifier decide, and remembers what it refuses: people want to see that certificate.
 #[derive(Debug)]
 struct Witness(Arc<dyn ServerCertVerifier>);
@@ -406,12 +516,58 @@ impl ServerCertVerifier for Witness {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verdict = self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        if let Err(error) = &verdict {
-            let chain = std::iter::once(end_entity).chain(intermediates);
-            let chain = chain.map(|certificate| certificate.as_ref().to_vec()).collect();
-            REFUSED.set(Some(Refusal { chain, words: words(error) }));
-        }
-        verdict
+        verdict.inspect_err(|error| remember(error, end_entity, intermediates))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// As [`Witness`], for certificates of clients.
+#[derive(Debug)]
+struct ClientWitness(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ClientWitness {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.0.verify_client_cert(end_entity, intermediates, now).inspect_err(|error| {
+            remember(error, end_entity, intermediates);
+        })
     }
 
     fn verify_tls12_signature(

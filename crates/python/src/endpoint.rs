@@ -202,6 +202,10 @@ impl Endpoint {
         Ok(Connection::new(self.shared.clone(), id))
     }
 
+    fn set_server_tls(&self, tls: &ServerTls) -> PyResult<()> {
+        self.shared.look(|engine| engine.set_server_tls(&tls.0)).map_err(raise)
+    }
+
     fn refuse_new(&self) {
         self.shared.look(Engine::refuse_new);
     }

@@ -42,6 +42,11 @@ impl ConnectionFacts {
     }
 
     #[getter]
+    fn own_certificates<'py>(&self, py: Python<'py>) -> Vec<Bound<'py, PyBytes>> {
+        self.0.own_chain.iter().flat_map(|chain| chain.iter()).map(|der| PyBytes::new(py, der)).collect()
+    }
+
+    #[getter]
     fn is_refused(&self) -> bool {
         self.0.is_refused
     }

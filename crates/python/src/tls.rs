@@ -1,5 +1,7 @@
 //! Certificates and trust, as Python sees them.
 
+use std::path::PathBuf;
+
 use pyo3::{
     create_exception,
     exceptions::{PyException, PyOSError, PyValueError},
@@ -27,13 +29,15 @@ pub(crate) struct ClientTls(pub(crate) tls::ClientTls);
 #[pymethods]
 impl ClientTls {
     #[new]
-    #[pyo3(signature = (*, mode, roots_pem, hashes, certificate_pem, key_pem))]
+    #[pyo3(signature = (*, mode, roots_pem, hashes, certificate_pem, key_pem, key_log_file))]
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
     fn new(
         mode: &str,
         roots_pem: Option<&[u8]>,
         hashes: Vec<Vec<u8>>,
         certificate_pem: &[u8],
         key_pem: &[u8],
+        key_log_file: Option<PathBuf>,
     ) -> PyResult<Self> {
         let trust = match mode {
             "system" => tls::Trust::System,
@@ -55,7 +59,12 @@ impl ClientTls {
             ([], []) => None,
             pair => Some(pair),
         };
-        tls::ClientTls::new(trust, own).map(Self).map_err(raise)
+        let tls = tls::ClientTls::new(trust, own).map_err(raise)?;
+        let tls = match &key_log_file {
+            None => tls,
+            Some(path) => tls.logging_keys(path).map_err(raise)?,
+        };
+        Ok(Self(tls))
     }
 }
 
@@ -65,9 +74,38 @@ pub(crate) struct ServerTls(pub(crate) tls::ServerTls);
 #[pymethods]
 impl ServerTls {
     #[new]
-    #[pyo3(signature = (*, certificate_pem, key_pem))]
-    fn new(certificate_pem: &[u8], key_pem: &[u8]) -> PyResult<Self> {
-        tls::ServerTls::new(certificate_pem, key_pem).map(Self).map_err(raise)
+    #[pyo3(signature = (*, certificate_pem, key_pem, client_roots_pem, requires_client, key_log_file))]
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
+    fn new(
+        certificate_pem: &[u8],
+        key_pem: &[u8],
+        client_roots_pem: Option<&[u8]>,
+        requires_client: bool,
+        key_log_file: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let mut tls = tls::ServerTls::new(certificate_pem, key_pem).map_err(raise)?;
+        if let Some(roots) = client_roots_pem {
+            let policy = tls::ClientPolicy::new(roots, requires_client).map_err(raise)?;
+            tls = tls.asking_clients(policy).map_err(raise)?;
+        }
+        if let Some(path) = &key_log_file {
+            tls = tls.logging_keys(path).map_err(raise)?;
+        }
+        Ok(Self(tls))
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
+    fn with_further(&self, others: Vec<PyRef<'_, Self>>) -> Self {
+        let others: Vec<&tls::ServerTls> = others.iter().map(|tls| &tls.0).collect();
+        Self(self.0.with_further(&others))
+    }
+
+    fn after(&self, before: &Self) -> Self {
+        Self(self.0.after(&before.0))
+    }
+
+    fn has_same_clients(&self, other: &Self) -> bool {
+        self.0.has_same_clients(&other.0)
     }
 
     #[getter]

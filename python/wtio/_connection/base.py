@@ -163,9 +163,10 @@ class Connection:
         """How often the guardian had to step in on this connection's socket."""
         return self.driver.endpoint.loop_late_total
 
-    def own_certificates(self) -> list[bytes]:
-        """The chain that a server shows, in DER, its own certificate first."""
-        return []
+    def peer_certificates(self) -> list[bytes]:
+        """The peer's chain in DER, its own certificate first; empty if it showed none that was accepted."""
+        facts = self.facts()
+        return [] if facts is None or facts.is_refused else facts.certificates
 
     def facts(self) -> _core.ConnectionFacts | None:
         """What the engine knows of the connection, or knew at its end."""
@@ -180,7 +181,6 @@ class Connection:
             settings_sent=tuple(self.h3.sent_settings),
             settings_received=self.h3.peer_settings,
             flow_control=self.h3.flow_control,
-            own_certificates=self.own_certificates(),
             loop_late_total=self.loop_late_total,
             idle_timeout=self.timeouts.idle,
             loss=self.loss,

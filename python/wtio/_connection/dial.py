@@ -17,7 +17,14 @@ from wtio._connection.client import ClientConnection
 from wtio._core import CloseCause
 from wtio._driver import Address
 from wtio._reporting import Attempt, failure_report
-from wtio._words import GIVEN_UP, NO_APPLICATION_PROTOCOL, alert_name, is_about_certificate, loss_in_words
+from wtio._words import (
+    GIVEN_UP,
+    NO_APPLICATION_PROTOCOL,
+    alert_name,
+    is_about_certificate,
+    loss_in_words,
+    refusal_in_words,
+)
 from wtio.errors import (
     CertificateError,
     ConnectError,
@@ -277,6 +284,8 @@ class Dialer:
                 missing=("HTTP/3",),
             )
         if loss.cause is CloseCause.TLS and is_about_certificate(loss.code):
+            if facts is not None and facts.is_closed_by_peer:
+                return CertificateError(f"{where} refused this client: {refusal_in_words(loss)}")
             return CertificateError(
                 f"the certificate of {where} is not trusted: {loss.reason or alert_name(loss.code)}; for a private "
                 "authority pass ClientTLS(cafile=...), for a development certificate "

@@ -46,10 +46,6 @@ class Host(Protocol):
         """Subprotocols that the server supports, preferred ones first."""
 
     @property
-    def certificates(self) -> list[bytes]:
-        """The chain that clients are shown, in DER, the server's own certificate first."""
-
-    @property
     def failures(self) -> FailureLog:
         """Logs what handlers raise."""
 
@@ -232,9 +228,6 @@ class ServerConnection(Connection):
             self._further_room = further
             count, _ = self.options.peer_streams(is_server=True)
             self.core.set_concurrent_streams(True, count + further)
-
-    def own_certificates(self) -> list[bytes]:
-        return self._host.certificates
 
     def failure_log(self) -> FailureLog:
         """Where to report what handlers of streams raise."""

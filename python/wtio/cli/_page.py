@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 _REQUEST_TIMEOUT: Final = 10.0
 _POLICY: Final = (
@@ -19,8 +19,8 @@ _POLICY: Final = (
 
 
 @asynccontextmanager
-async def serve_page(document: bytes, port: int) -> AsyncIterator[int]:
-    """Serve ``document`` at ``/`` of localhost; gives the TCP port, also if 0 (any) was asked for.
+async def serve_page(document: Callable[[], bytes], port: int) -> AsyncIterator[int]:
+    """Serve what ``document`` returns at ``/`` of localhost; gives the TCP port, also if 0 (any) was asked for.
 
     Raises:
         OSError: The port cannot be opened; the message names it.
@@ -30,7 +30,7 @@ async def serve_page(document: bytes, port: int) -> AsyncIterator[int]:
         try:
             async with asyncio.timeout(_REQUEST_TIMEOUT):
                 head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(head, document))
+                writer.write(_response(head, document()))
                 await writer.drain()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             # A malformed request gets no answer.

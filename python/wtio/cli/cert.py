@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"valid      until {date(certificate.not_after)}, {days:.1f} days from now")
     print(f"SHA-256    {facts['hex']}")
     print(f"base64     {facts['base64']}")
+    print(f"next one   {certificate.next_sha256.hex()} (SHA-256), from {date(certificate.replaced_at)} on")
     print()
     print("in a browser:")
     print()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import logging
@@ -65,14 +66,9 @@ class _InOptions(logging.Formatter):
 
 async def _serve(options: argparse.Namespace) -> None:
     if options.certfile:
-        tls = wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile)
-        # Browsers accept a certificate by its hash only if it follows the rules. They have to trust this one
-        # themselves.
-        hashes: list[str] = []
+        tls = wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile, watch=True)
     else:
-        certificate = wtio.tls.dev_certificate()
-        tls = certificate.server_tls()
-        hashes = [certificate.sha256_base64]
+        tls = wtio.tls.dev_certificate().server_tls()
 
     async def handler(session: wtio.WebTransportSession) -> None:
         host, port = session.remote_address
@@ -96,12 +92,23 @@ async def _serve(options: argparse.Namespace) -> None:
         print(f"echo server   https://{_url_host(options.host, server)}:{port}/")
         print(f"certificate   SHA-256 {tls.sha256.hex()}")
         if not options.no_page:
-            document = page(f"https://{_url_host(options.host, server)}:{port}/", hashes)
+            url = f"https://{_url_host(options.host, server)}:{port}/"
+
+            def document() -> bytes:
+                # Browsers accept a certificate by its hash only if it follows the rules. They have to trust one that
+                # was given themselves. The other kind changes every eleven days.
+                return page(url, [] if options.certfile else _hashes(wtio.tls.dev_certificate()))
+
             page_port = await stack.enter_async_context(serve_page(document, options.page_port))
             print(f"page          http://localhost:{page_port}/")
         print("Ctrl-C ends it", flush=True)
         await _interrupted()
         print("closing", flush=True)
+
+
+def _hashes(certificate: wtio.DevCertificate) -> list[str]:
+    """What a page needs to trust the certificate and the next one."""
+    return [base64.b64encode(digest).decode() for digest in (certificate.sha256, certificate.next_sha256)]
 
 
 def page(url: str, hashes: list[str]) -> bytes:

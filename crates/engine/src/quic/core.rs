@@ -672,14 +672,16 @@ impl Core {
 
     /// What is known by now, for people. What only the engine knows of the end is left out.
     pub(crate) fn facts(&mut self) -> ConnectionFacts {
-        let (alpn, cipher, server_name) =
-            self.tap_handle().map_or((None, None, None), |handle| (handle.alpn, handle.cipher, handle.server_name));
+        let (alpn, cipher, server_name, own_chain) = self.tap_handle().map_or((None, None, None, None), |handle| {
+            (handle.alpn, handle.cipher, handle.server_name, handle.own_chain)
+        });
         let stats = self.inner.stats();
         ConnectionFacts {
             remote: self.inner.remote_address(),
             alpn,
             cipher,
             server_name,
+            own_chain,
             parameters: self.peer_parameters(),
             certificates: self.peer_certificates(),
             is_refused: false,

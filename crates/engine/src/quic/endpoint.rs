@@ -195,6 +195,20 @@ impl Endpoint {
         }
     }
 
+    /// Accept further connections with another TLS configuration; those that there are go on.
+    ///
+    /// # Errors
+    /// For one that the core refuses; the old one stays.
+    pub(crate) fn set_server_tls(&mut self, tls: &ServerTls) -> Result<(), SetupError> {
+        let crypto = Arc::new(ServerCrypto::new(tls, self.reset_stream_at)?);
+        if let Some(server) = &mut self.server {
+            // All else stays, above all the key of the tokens that clients have been given.
+            Arc::make_mut(server).crypto = crypto;
+            self.inner.set_server_config(Some(server.clone()));
+        }
+        Ok(())
+    }
+
     /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
     #[expect(clippy::too_many_arguments, reason = "what there is to know of a datagram")]
     #[inline]

@@ -25,6 +25,7 @@ use super::{
     tap::Tap,
 };
 use crate::{
+    identities::Identities,
     tls::{ClientTls, ServerTls, TlsError},
     varint,
 };
@@ -52,10 +53,14 @@ pub(crate) struct TapHandle {
     pub(crate) alpn: Option<Vec<u8>>,
     /// Name of the cipher suite.
     pub(crate) cipher: Option<&'static str>,
+    /// The chain that a server shows, leaf first.
+    pub(crate) own_chain: Option<Arc<[Vec<u8>]>>,
 }
 
 struct TlsSession {
     inner: Connection,
+    /// What a server chooses from.
+    identities: Option<Arc<Identities>>,
     suite: Suite,
     version: Version,
     tap: Arc<Tap>,
@@ -105,9 +110,12 @@ impl crypto::Session for TlsSession {
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
+        let server_name = self.server_name();
+        let own_chain = self.identities.as_ref().map(|all| all.chosen(server_name.as_deref()).chain().clone());
         Some(Box::new(TapHandle {
             tap: self.tap.clone(),
-            server_name: self.server_name(),
+            own_chain,
+            server_name,
             alpn: self.inner.alpn_protocol().map(<[u8]>::to_vec),
             cipher: self.inner.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
         }))
@@ -272,6 +280,7 @@ impl crypto::ClientConfig for ClientCrypto {
         let inner = ClientConnection::new(self.config.clone(), version, name, offer).map_err(|_| refused())?;
         Ok(Box::new(TlsSession {
             inner: Connection::Client(inner),
+            identities: None,
             suite: self.suite,
             version,
             tap: Arc::new(Tap::new(Side::Client, self.accepts_resets)),
@@ -283,6 +292,7 @@ impl crypto::ClientConfig for ClientCrypto {
 
 pub(crate) struct ServerCrypto {
     config: Arc<rustls::ServerConfig>,
+    identities: Arc<Identities>,
     /// For what has nothing to do with a session: initial keys and Retry.
     core: Arc<QuicServerConfig>,
     suite: Suite,
@@ -296,7 +306,13 @@ impl ServerCrypto {
         // Sessions are made where an error has no way out; a configuration that is no good shows here.
         ServerConnection::new(tls.config.clone(), Version::V1, Vec::new()).map_err(|e| unfit(e.to_string()))?;
         let suite = initial_suite(tls.config.crypto_provider())?;
-        Ok(Self { config: tls.config.clone(), core: Arc::new(core), suite, accepts_resets })
+        Ok(Self {
+            config: tls.config.clone(),
+            identities: tls.identities.clone(),
+            core: Arc::new(core),
+            suite,
+            accepts_resets,
+        })
     }
 }
 
@@ -315,6 +331,7 @@ impl crypto::ServerConfig for ServerCrypto {
             .expect("the configuration was tried when the endpoint was made");
         Box::new(TlsSession {
             inner: Connection::Server(inner),
+            identities: Some(self.identities.clone()),
             suite: self.suite,
             version: Version::V1,
             tap: Arc::new(Tap::new(Side::Server, self.accepts_resets)),

@@ -1,0 +1,40 @@
+//! The file of TLS secrets with which other programs decrypt what they record (SSLKEYLOGFILE, RFC 9850).
+
+use std::{
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use rustls::KeyLog;
+
+/// Appends the secrets of every handshake to a file, each line in one write, so that several may share the file.
+#[derive(Debug)]
+pub(crate) struct KeyFile(File);
+
+impl KeyFile {
+    /// Open a file, or make one that only its owner can read.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(Self)
+    }
+}
+
+impl KeyLog for KeyFile {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let mut line = label.to_owned();
+        for field in [client_random, secret] {
+            line.push(' ');
+            for byte in field {
+                let _ = write!(line, "{byte:02x}");
+            }
+        }
+        line.push('\n');
+        // A full disk must not end connections.
+        let _ = (&self.0).write_all(line.as_bytes());
+    }
+}
