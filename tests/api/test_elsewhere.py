@@ -107,7 +107,8 @@ REFUSED: dict[tuple[type, str], Use] = {
 ALLOWED: dict[type, tuple[str, ...]] = {
     wtio.Client: ("connections", "is_closed", "__aenter__"),
     wtio.Server: (
-        "addresses", "is_closing", "limits", "loop_late_total", "protocols", "sessions", "timeouts", "__aiter__",
+        "addresses", "is_closing", "limits", "loop_late_total", "memory", "protocols", "sessions", "timeouts",
+        "__aiter__",
     ),
     wtio.SessionRequest: (
         "authority", "dialect", "headers", "is_answered", "origin", "path", "protocols", "remote_address",

@@ -200,6 +200,28 @@ pub(crate) struct EndpointStats {
     pub(crate) gso_segments: usize,
 }
 
+/// Where the memory budget of a server stands. What is held and promised is that of one endpoint.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct MemoryStats {
+    most: u64,
+    used: u64,
+    held: u64,
+    promised: u64,
+    refused: u64,
+}
+
+impl MemoryStats {
+    pub(crate) fn new(memory: &wtio_engine::Memory, holding: wtio_engine::Holding) -> Self {
+        Self {
+            most: memory.most(),
+            used: memory.used(),
+            held: holding.held,
+            promised: holding.promised,
+            refused: memory.refused(),
+        }
+    }
+}
+
 /// What a certificate says.
 #[pyclass(frozen, get_all, module = "wtio._core")]
 pub(crate) struct CertificateFacts {
