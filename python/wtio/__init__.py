@@ -6,6 +6,7 @@ public is importable from here. ``wtio.errors`` shows all that can go wrong, ``w
 """
 
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
+from wtio._memory import ServerMemory
 from wtio.client import Client, Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -81,6 +82,7 @@ __all__ = [
     "RequirementsNotMetError",
     "Secret",
     "Server",
+    "ServerMemory",
     "ServerTLS",
     "SessionClosed",
     "SessionClosedError",

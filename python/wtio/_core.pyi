@@ -30,6 +30,7 @@ __all__ = [
     "EngineEvent",
     "ForkStage",
     "HalfState",
+    "MemoryStats",
     "ReadAnswer",
     "ServerTls",
     "Stream",
@@ -259,6 +260,10 @@ class EngineEvent:
     class ErrorsRead(EngineEvent):
         """The socket had errors pending, which were read; a loop may have stopped to watch it."""
 
+    @final
+    class MemoryShort(EngineEvent):
+        """The server holds and has promised more than its budget (server only). Comes again as long as that is so."""
+
 # -- figures
 
 @final
@@ -358,12 +363,28 @@ class EndpointStats:
     """Clients refused because their address had as many connections as it may have, or its share."""
     refused_rate: Final[int]
     """Clients refused because their address began handshakes too fast."""
+    refused_memory: Final[int]
     refused_closing: Final[int]
     """Clients refused after ``refuse_new``."""
     displaced: Final[int]
     """Half-open connections that made room for another client."""
     handshake_timeouts: Final[int]
     """Handshakes that took longer than ``Timeouts.handshake``."""
+
+@final
+class MemoryStats:
+    """Where the memory budget of a server stands, in bytes."""
+
+    most: Final[int]
+    """The budget."""
+    used: Final[int]
+    """What is held and promised by all endpoints that share the budget."""
+    held: Final[int]
+    """By this endpoint: what its connections are themselves, what came and was not read, what waits to be sent."""
+    promised: Final[int]
+    """By this endpoint: what peers may still send."""
+    refused: Final[int]
+    """Connections that found no room, on all endpoints that share the budget."""
 
 @final
 class CertificateFacts:
@@ -508,6 +529,15 @@ class Endpoint:
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
     def stats(self) -> EndpointStats: ...
+    def memory(self) -> MemoryStats | None:
+        """Walks through all connections. None without ``Limits.server_memory``, and for clients."""
+    def share_memory(self, other: Endpoint) -> None:
+        """Charge connections that come from now on to the budget of ``other``, if both have one."""
+    @property
+    def memory_excess(self) -> int:
+        """Bytes that are held and promised above the budget; 0 without one."""
+    def largest_holder(self) -> tuple[int, int] | None:
+        """ID of the open connection that holds most, and how many bytes. None if none is open."""
     def send_failures(self) -> list[tuple[int, int]]:
         """Packets that could not be sent since ``bind``: (errno, count). Empty once closed."""
     def take_wakers(self) -> list[Waker]:
@@ -634,6 +664,8 @@ class Connection:
         """Complete ``waker`` when unacked_streams is 0 (or nothing can be acknowledged any more)."""
     def close(self, code: int, reason: bytes) -> None:
         """CONNECTION_CLOSE (application); ``Closed`` with CloseCause.LOCAL follows."""
+    def drop_received(self) -> None:
+        """Drop what came and was not read, of a connection that is over: the server needs the memory."""
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes | None:
         """None when the TLS session gives none: it is over, or not there yet."""
     def stats(self) -> ConnectionStats:

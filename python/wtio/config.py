@@ -220,6 +220,11 @@ class Limits:
     stream_handlers: int = _limit(128, least=1, most=2**31)
     """Handlers that one call of ``serve_streams`` runs at once, unless the call says; further streams wait unread.
     Default 128."""
+    server_memory: int | None = _limit(1024 * 1024 * 1024, least=1024 * 1024)
+    """Server: bytes that all connections together may hold and promise to take; see "Memory of a server" in the
+    documentation. Near it receive windows stay small and further clients are refused; above it the connection that
+    holds most is closed with H3_EXCESSIVE_LOAD. A connection with a session counts as 96 KiB at first. None means no
+    limit, and receive windows that have their full size from the beginning. Default 1 GiB."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
     """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)

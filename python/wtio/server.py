@@ -33,6 +33,7 @@ from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
 from wtio._headers import offered_protocols
 from wtio._key_log import warn_of_key_log
+from wtio._memory import MemoryBudget, ServerMemory
 from wtio._options import EndpointOptions
 from wtio._request import HttpRequest, HttpResponse, SessionHandler, SessionRequest
 from wtio._service import ANY_ORIGIN, HttpHook, Service
@@ -76,6 +77,7 @@ class Server:
         "_failure",
         "_host",
         "_loop",
+        "_memory",
         "_options",
         "_port",
         "_service",
@@ -118,6 +120,8 @@ class Server:
             origins=origins,
             http=http,
         )
+        # What the sockets may hold and promise together.
+        self._memory = MemoryBudget(self._drivers, self._service.connections)
         self._takes_requests = handler is None
         # The shutdown; None before it begins. It goes on when nobody waits for it any more.
         self._closing: asyncio.Task[None] | None = None
@@ -170,6 +174,14 @@ class Server:
     def loop_late_total(self) -> int:
         """How often the event loop was late for the server's sockets; see ``SessionStats.loop_late_total``."""
         return sum(driver.endpoint.loop_late_total for driver in self._drivers)
+
+    @property
+    def memory(self) -> ServerMemory | None:
+        """Where the memory budget stands (``Limits.server_memory``); None without a limit.
+
+        Looks at all connections, which takes some milliseconds with 10 000 of them.
+        """
+        return self._memory.figures()
 
     @property
     def is_closing(self) -> bool:
@@ -245,6 +257,7 @@ class Server:
                     raise self._bind_error(second, "0.0.0.0", port) from second
             driver.on_incoming = self._incoming
             driver.on_failure = self._fail
+            self._memory.watch(driver)
             self._drivers.append(driver)
             port = driver.local_address[1]
 

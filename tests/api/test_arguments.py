@@ -32,6 +32,7 @@ MADE_BY_THE_LIBRARY = {
     wtio.Server,
     wtio.SessionFacts,
     wtio.SessionRequest,
+    wtio.ServerMemory,
     wtio.SessionStats,
     wtio.StreamDiagnostics,
     wtio.WebTransportReceiveStream,

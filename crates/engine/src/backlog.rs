@@ -1,11 +1,12 @@
 //! What all streams of a connection have accepted from their writers and not yet given to the core, and who waits for
 //! that to get less.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use crate::{
+    memory::Memory,
     schedule::{self, Schedule},
     session::Sessions,
     stream::{Life, SendingHalf, Stream},
@@ -29,10 +30,12 @@ pub(crate) struct Backlog {
     most_of_stream: usize,
     /// Bytes that all queues together may hold, apart from [`STREAM_RESERVE`] for each stream.
     most: usize,
+    /// The budget of a server. While it is short, nothing more is accepted.
+    memory: Option<Arc<Memory>>,
 }
 
 impl Backlog {
-    pub(crate) fn new(most_of_stream: usize, most: usize) -> Self {
+    pub(crate) fn new(most_of_stream: usize, most: usize, memory: Option<Arc<Memory>>) -> Self {
         Self {
             schedule: Schedule::default(),
             writers: Vec::new(),
@@ -40,6 +43,7 @@ impl Backlog {
             bytes: 0,
             most_of_stream,
             most,
+            memory,
         }
     }
 
@@ -53,18 +57,33 @@ impl Backlog {
         self.bytes -= bytes;
     }
 
+    /// Bytes in the queues of all streams.
+    #[inline]
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Bytes that a stream may accept, of whose bytes `sent` have left.
     pub(crate) fn room(&self, half: &SendingHalf, sent: u64) -> usize {
+        if self.is_short() {
+            return 0;
+        }
         let own = self.most_of_stream.saturating_sub(half.unsent(sent));
         let shared = self.most.saturating_sub(self.bytes);
         // Streams that nobody reads may fill the connection's queue; the others still get on.
         own.min(shared.max(STREAM_RESERVE.saturating_sub(half.queue.len())))
     }
 
+    fn is_short(&self) -> bool {
+        self.memory.as_ref().is_some_and(|memory| memory.is_short())
+    }
+
     /// Whether the writer of a stream that had no room is to go on. Not for each byte: when half of its queue is free.
     fn may_go_on(&self, half: &SendingHalf, sent: u64) -> bool {
         let is_full = self.bytes * 2 > self.most;
-        half.unsent(sent) <= self.most_of_stream / 2 && !(is_full && half.queue.len() > STREAM_RESERVE / 2)
+        !self.is_short()
+            && half.unsent(sent) <= self.most_of_stream / 2
+            && !(is_full && half.queue.len() > STREAM_RESERVE / 2)
     }
 
     /// Somebody waits to write to a stream.
@@ -127,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_stream_has_room_for_what_neither_waits_nor_lies_unsent_in_the_core() {
-        let mut backlog = Backlog::new(100_000, 1_000_000);
+        let mut backlog = Backlog::new(100_000, 1_000_000, None);
         assert_eq!(backlog.room(&half(0, 0), 0), 100_000);
         assert_eq!(backlog.room(&half(20_000, 50_000), 10_000), 40_000);
         assert_eq!(backlog.room(&half(20_000, 500_000), 0), 0);
@@ -139,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_full_connection_leaves_every_stream_a_little() {
-        let mut backlog = Backlog::new(100_000, 50_000);
+        let mut backlog = Backlog::new(100_000, 50_000, None);
         backlog.grow(60_000);
         assert_eq!(backlog.room(&half(0, 0), 0), STREAM_RESERVE);
         assert_eq!(backlog.room(&half(STREAM_RESERVE, 0), 0), 0);
@@ -149,7 +168,7 @@ mod tests {
 
     #[test]
     fn writers_that_may_go_on_are_woken_once_whoever_was_not_served_for_longest_first() {
-        let mut backlog = Backlog::new(100_000, 1_000_000);
+        let mut backlog = Backlog::new(100_000, 1_000_000, None);
         let mut sessions = Sessions::default();
         let mut streams: FxHashMap<u64, Box<Stream>> = FxHashMap::default();
         for (stream_id, session_id) in [(0, 0), (4, 0), (8, 4), (12, 4), (16, 8)] {
@@ -175,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_writer_goes_on_when_half_of_its_queue_is_free() {
-        let backlog = Backlog::new(100_000, 1_000_000);
+        let backlog = Backlog::new(100_000, 1_000_000, None);
         assert!(!backlog.may_go_on(&half(10_000, 50_000), 9_999));
         assert!(backlog.may_go_on(&half(10_000, 50_000), 10_000));
     }

@@ -1,6 +1,8 @@
 //! The options of an engine. Every value comes from Python (`config.py`), which documents and checks it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use crate::memory::Memory;
 
 use crate::secret::Secret;
 
@@ -34,6 +36,9 @@ pub struct Options {
     pub early_datagrams: usize,
     /// Connections at once; further ones are refused.
     pub max_connections: usize,
+    /// What all connections may hold and promise together, also those of other engines with the same budget. `None`: there is
+    /// no limit, and windows are full from the beginning.
+    pub memory: Option<Arc<Memory>>,
     /// UDP payload size before path MTU discovery.
     pub initial_mtu: u16,
     /// Largest UDP payload that path MTU discovery tries.

@@ -5,17 +5,21 @@
 //! order of service, queues and ledgers are parts of their own, without any type of a core. This module names none either:
 //! it asks [`quic::core`](crate::quic::core), where another core would stand beside the QUIC one.
 
+mod datagrams;
+mod holding;
+
 use std::{collections::VecDeque, time::Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustc_hash::FxHashMap;
 
 use crate::{
     backlog::Backlog,
     config::Options,
-    datagrams::{self, Early, Outgoing},
+    datagrams::{Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
+    memory::{Account, FIRST_WINDOW},
     newcomers::Arrival,
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
@@ -27,10 +31,9 @@ use crate::{
         Extent, Phase, ReceiveState, SendState, Stream, StreamStats, direction, direction_index, is_bidirectional,
     },
     tls::{self, Refusal},
+    window::Window,
 };
 
-/// Datagrams below this size are copied, so that they do not keep a whole receive buffer alive.
-const COPY_BELOW: usize = 4096;
 /// Held resets tried again after each packet. If there are more, the next packet goes on.
 const HELD_PER_PASS: usize = 64;
 
@@ -50,6 +53,12 @@ pub(crate) struct Connection {
     /// Per direction, somebody waits to open a stream. Reset when that is reported.
     streams_wanted: [bool; 2],
     peer_credit: PeerCredit,
+    /// A server's with a budget.
+    account: Option<Account>,
+    /// Bytes in the receive buffers of all streams.
+    buffered: usize,
+    /// Bytes that waited to be sent when the account was brought up to date.
+    backlog_charged: usize,
     /// The handshake is complete.
     pub(crate) is_connected: bool,
     /// The connection is over, and its event of that was reported.
@@ -81,15 +90,21 @@ impl Connection {
             core,
             streams: FxHashMap::default(),
             sessions: Sessions::default(),
-            backlog: Backlog::new(options.stream_send_buffer, options.connection_send_buffer),
+            backlog: Backlog::new(options.stream_send_buffer, options.connection_send_buffer, options.memory.clone()),
             outgoing: Outgoing::new(options.datagram_send_buffer, options.datagram_send_age),
             early: Early::new(options.early_datagrams),
             promised: Vec::new(),
             streams_wanted: [false; 2],
             peer_credit: PeerCredit::new(
                 [options.max_bidirectional_streams, options.max_unidirectional_streams],
-                options.connection_receive_window,
+                Window::new(
+                    options.memory.as_ref().map_or(options.connection_receive_window, |_| FIRST_WINDOW),
+                    options.connection_receive_window,
+                ),
             ),
+            account: options.memory.clone().map(Account::new),
+            buffered: 0,
+            backlog_charged: 0,
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
@@ -126,6 +141,7 @@ impl std::fmt::Debug for ConnectionMut<'_> {
 impl Drop for ConnectionMut<'_> {
     #[inline]
     fn drop(&mut self) {
+        self.connection.settle_writes(self.now);
         if std::mem::take(&mut self.connection.core.wants_transmit)
             && !std::mem::replace(&mut self.connection.is_listed, true)
         {
@@ -169,6 +185,7 @@ impl<'a> ConnectionMut<'a> {
             life,
             core: &mut connection.core,
             sessions: &mut connection.sessions,
+            buffered: &mut connection.buffered,
             events: self.events,
         })
     }
@@ -481,7 +498,8 @@ impl<'a> ConnectionMut<'a> {
         let extent = connection.core.extent(stream_id);
         let Some(stream) = connection.streams.remove(&stream_id) else { return };
         connection.backlog.shrink(stream.sending.queue.len());
-        connection.core.forget(stream_id);
+        connection.buffered -= stream.receiving.buffer.len();
+        connection.core.forget(stream_id, stream.sending.pushed);
         let Some(session_id) = stream.life.session_id else { return };
         if let Some(moved) = connection.sessions.members_mut().remove(session_id, stream.life.place)
             && let Some(other) = connection.streams.get_mut(&moved)
@@ -662,9 +680,8 @@ impl<'a> ConnectionMut<'a> {
         let unacked = self.finished_streams(session_id);
         let connection = &mut *self.connection;
         let due = connection.sessions.register(session_id, limits, peer_streams, unacked);
-        if let Some(session) = connection.sessions.get_mut(session_id) {
-            connection.early.take(session_id, |data| session.datagrams.push(data));
-        }
+        let sessions = &mut connection.sessions;
+        connection.early.take(session_id, |data| drop(sessions.keep_datagram(session_id, data)));
         let (connection, session) = (connection.id, session_id);
         if due.is_exceeded {
             self.events.push(Event::CreditExceeded { connection, session });
@@ -780,43 +797,6 @@ impl<'a> ConnectionMut<'a> {
     }
 
     // ---------------------------------------------------------------- datagrams
-
-    fn take_datagrams(&mut self) {
-        let connection = &mut *self.connection;
-        let id = connection.id;
-        while let Some(data) = connection.core.receive_datagram() {
-            let Some((session_id, length)) = datagrams::read_session_id(&data) else {
-                self.events.push(Event::DatagramError { connection: id });
-                continue;
-            };
-            let payload =
-                if data.len() < COPY_BELOW { Bytes::copy_from_slice(&data[length..]) } else { data.slice(length..) };
-            if let Some(session) = connection.sessions.get_mut(session_id) {
-                session.datagrams.push(payload);
-                if std::mem::take(&mut session.datagrams.interest) {
-                    self.events.push(Event::DatagramReadable { connection: id, session: session_id });
-                }
-            } else if connection.sessions.end_code(session_id).is_none() && connection.early.push(session_id, payload) {
-                self.events.push(Event::DatagramId { connection: id, session: session_id });
-            }
-        }
-    }
-
-    fn flush_datagrams(&mut self) {
-        let Connection { core, sessions, outgoing, .. } = &mut *self.connection;
-        if outgoing.is_empty() {
-            return;
-        }
-        outgoing.flush(
-            self.now,
-            |data| core.send_datagram(data),
-            |session_id, fate| {
-                if let Some(session) = sessions.get_mut(session_id) {
-                    session.datagrams.note(fate);
-                }
-            },
-        );
-    }
 
     /// Largest QUIC DATAGRAM payload on the current path, the session's ID in front included.
     pub fn max_datagram(&mut self) -> Option<usize> {

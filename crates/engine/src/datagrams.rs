@@ -41,6 +41,9 @@ pub(crate) fn write_session_id(session_id: u64, out: &mut Vec<u8>) {
     varint::write(session_id / 4, out);
 }
 
+/// What a queue takes for each datagram apart from its bytes.
+const ENTRY_COST: usize = 64;
+
 /// What became of an outgoing datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -140,6 +143,12 @@ impl Outgoing {
         self.bytes = 0;
     }
 
+    /// Memory that the queue takes.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes + self.queue.len() * ENTRY_COST
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -150,21 +159,26 @@ impl Outgoing {
 pub(crate) struct Early {
     /// Each with its session's ID. Bounded by `most`.
     queue: VecDeque<(u64, Bytes)>,
+    /// Sum of the lengths in `queue`.
+    bytes: usize,
     /// Datagrams that may be kept, of all sessions together.
     most: usize,
 }
 
 impl Early {
     pub(crate) fn new(most: usize) -> Self {
-        Self { queue: VecDeque::new(), most }
+        Self { queue: VecDeque::new(), bytes: 0, most }
     }
 
     /// Keep a datagram; whether it is the only one for its session.
     pub(crate) fn push(&mut self, session_id: u64, data: Bytes) -> bool {
         let is_first = !self.queue.iter().any(|(other, _)| *other == session_id);
+        self.bytes += data.len();
         self.queue.push_back((session_id, data));
-        if self.queue.len() > self.most {
-            self.queue.pop_front();
+        if self.queue.len() > self.most
+            && let Some((_, oldest)) = self.queue.pop_front()
+        {
+            self.bytes -= oldest.len();
         }
         is_first
     }
@@ -174,6 +188,7 @@ impl Early {
         self.queue.retain_mut(|(target, data)| {
             let stays = *target != session_id;
             if !stays {
+                self.bytes -= data.len();
                 give(std::mem::take(data));
             }
             stays
@@ -183,6 +198,13 @@ impl Early {
     /// The connection is over.
     pub(crate) fn clear(&mut self) {
         self.queue.clear();
+        self.bytes = 0;
+    }
+
+    /// Memory that the queue takes.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -232,6 +254,17 @@ impl Received {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Memory that the queue takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes + self.queue.len() * ENTRY_COST
+    }
+
+    /// Drop what waits.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
     }
 
     /// Count what became of an outgoing datagram.

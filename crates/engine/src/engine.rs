@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Instant,
 };
 
@@ -16,6 +17,7 @@ use crate::{
     connection::{Connection, ConnectionMut, Scratch},
     error::SetupError,
     event::{Event, Untaken},
+    memory::{Holding, Memory},
     newcomers::{Arrival, Newcomer, NewcomerFigures, NewcomerLimits, Newcomers, Prefix, Verdict},
     quic::{
         core::{Burst, Core, Transmit},
@@ -83,6 +85,8 @@ pub struct Engine {
     is_server: bool,
     /// New connections are refused, because the server is closing.
     is_refusing: bool,
+    /// Memory was short when it was last looked at: writers may have been turned away.
+    was_short: bool,
     /// A connection is drained (RFC 9000, section 10.2) since the owner asked last.
     has_drained: bool,
 }
@@ -113,6 +117,7 @@ impl Engine {
             events: Untaken::default(),
             is_server: server.is_some(),
             is_refusing: false,
+            was_short: false,
             has_drained: false,
         })
     }
@@ -141,6 +146,9 @@ impl Engine {
         let verdict = if self.is_refusing {
             self.newcomers.note_closing();
             Verdict::Refuse
+        } else if !self.has_room() {
+            self.newcomers.note_memory();
+            Verdict::Refuse
         } else {
             self.newcomers.judge(now, newcomer, self.connections.len(), self.events.incoming())
         };
@@ -168,7 +176,7 @@ impl Engine {
                     self.give_up(now, displaced, b"the server has no room for another handshake");
                 }
                 let is_told = !self.newcomers.is_pressed();
-                let id = self.insert(core);
+                let id = self.insert(now, core);
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.arrival = Arrival {
                         standing: self.newcomers.begin(now, id, newcomer),
@@ -206,12 +214,20 @@ impl Engine {
         }
     }
 
-    fn insert(&mut self, core: Core) -> u64 {
+    fn insert(&mut self, now: Instant, core: Core) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        self.connections.insert(id, Box::new(Connection::new(id, core, &self.options)));
+        let mut connection = Box::new(Connection::new(id, core, &self.options));
+        // At once, for many may come before the next one is looked at.
+        connection.settle_account(now);
+        self.connections.insert(id, connection);
         self.list(id);
         id
+    }
+
+    /// Whether the budget has room for one more connection.
+    fn has_room(&self) -> bool {
+        self.options.memory.as_ref().is_none_or(|memory| memory.admits())
     }
 
     /// Put a connection on the list of those with something to do.
@@ -266,6 +282,7 @@ impl Engine {
         mut send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
     ) -> bool {
         let largest = usize::from(self.options.max_mtu);
+        self.note_memory();
         self.run_timers(now);
         if self.newcomers.has_chores() {
             self.end_handshakes(now);
@@ -316,6 +333,7 @@ impl Engine {
             connection.poll_events();
             connection.wake_writers();
             let state = connection.state();
+            state.settle_account(now);
             let timer = state.core.next_timer();
             if timer != state.timer {
                 state.timer = timer;
@@ -340,7 +358,23 @@ impl Engine {
                 return false;
             }
         }
+        self.note_memory();
         true
+    }
+
+    /// Report that memory is short, or have writers woken that were turned away while it was.
+    fn note_memory(&mut self) {
+        let Some(memory) = &self.options.memory else { return };
+        if memory.is_short() {
+            self.was_short = true;
+            self.events.push_short();
+        } else if std::mem::take(&mut self.was_short) {
+            for (id, connection) in &mut self.connections {
+                if connection.has_writers() && !std::mem::replace(&mut connection.is_listed, true) {
+                    self.listed.push_back(*id);
+                }
+            }
+        }
     }
 
     /// Drop outdated timers before they outnumber the connections: each packet sets one anew.
@@ -426,7 +460,7 @@ impl Engine {
         tls: &ClientTls,
     ) -> Result<u64, SetupError> {
         let core = self.endpoint.connect(now, self.next_id, remote, server_name, tls)?;
-        Ok(self.insert(core))
+        Ok(self.insert(now, core))
     }
 
     /// What was sent to `remote` cannot be delivered, says the system or (`is_remote`) the network. Reports
@@ -478,6 +512,46 @@ impl Engine {
     #[must_use]
     pub fn newcomers(&self) -> NewcomerFigures {
         self.newcomers.figures()
+    }
+
+    /// The budget of this engine's connections, if there is one.
+    #[must_use]
+    pub fn memory(&self) -> Option<&Arc<Memory>> {
+        self.options.memory.as_ref()
+    }
+
+    /// Charge connections that come from now on to the budget of another engine, where both have one.
+    pub fn share_memory(&mut self, memory: &Arc<Memory>) {
+        if let Some(own) = &mut self.options.memory {
+            own.clone_from(memory);
+        }
+    }
+
+    /// What the connections of this engine take.
+    #[must_use]
+    pub fn holding(&self) -> Holding {
+        self.connections.values().fold(Holding::default(), |sum, connection| {
+            let Holding { held, promised } = connection.holding();
+            Holding { held: sum.held + held, promised: sum.promised + promised }
+        })
+    }
+
+    /// The connection that holds most, and how much that is. `None`: none is open.
+    #[must_use]
+    pub fn largest_holder(&self) -> Option<(u64, u64)> {
+        let mut largest = None;
+        let mut most = 0;
+        for connection in self.connections.values().filter(|connection| !connection.is_closed) {
+            // None holds more than it is charged for, so most need no closer look.
+            if connection.charged() > most {
+                let held = connection.holding().held;
+                if held > most {
+                    most = held;
+                    largest = Some((connection.id, held));
+                }
+            }
+        }
+        largest
     }
 
     /// Refuse new connections from now on.

@@ -101,6 +101,8 @@ pub enum Event {
     SendFailed { destination: SocketAddr, errno: i32, count: u64 },
     /// The socket had errors for its owner; they were read. Some loops stop to watch a socket that has any.
     ErrorsRead,
+    /// The connections of a server hold more than its budget has. Comes once until events are taken.
+    MemoryShort,
     /// A WebTransport data stream of the peer, its header read.
     Stream { connection: u64, stream: u64, session: u64 },
     /// Any other stream of the peer, nothing of it consumed.
@@ -156,6 +158,8 @@ pub(crate) struct Untaken {
     pub(crate) incoming: usize,
     /// Length of the list after the last merge.
     merged_to: usize,
+    /// [`Event::MemoryShort`] is among them.
+    says_short: bool,
 }
 
 impl Untaken {
@@ -164,12 +168,20 @@ impl Untaken {
         into.append(&mut self.list);
         self.incoming = 0;
         self.merged_to = 0;
+        self.says_short = false;
     }
 
     /// A peer has opened a connection.
     pub(crate) fn push_incoming(&mut self, connection: u64) {
         self.incoming += 1;
         self.list.push(Event::Incoming { connection });
+    }
+
+    /// Memory is short.
+    pub(crate) fn push_short(&mut self) {
+        if !std::mem::replace(&mut self.says_short, true) {
+            self.list.push(Event::MemoryShort);
+        }
     }
 
     /// Merge what can be, once there is much of it.
@@ -231,6 +243,7 @@ impl Event {
             Self::Stopped { connection, stream } => (14, connection, stream, false),
             Self::SendFailed { .. }
             | Self::ErrorsRead
+            | Self::MemoryShort
             | Self::Incoming { .. }
             | Self::Ready { .. }
             | Self::Connected { .. }

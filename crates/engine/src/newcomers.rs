@@ -83,6 +83,8 @@ pub struct NewcomerFigures {
     pub refused_address: u64,
     /// Newcomers refused because their address began handshakes too fast.
     pub refused_rate: u64,
+    /// Newcomers refused because the memory budget is used up.
+    pub refused_memory: u64,
     /// Newcomers refused because the server is closing.
     pub refused_closing: u64,
     /// Half-open connections that had to make room for a newcomer.
@@ -404,6 +406,10 @@ impl Newcomers {
 
     pub(crate) fn note_displaced(&mut self) {
         self.figures.displaced += 1;
+    }
+
+    pub(crate) fn note_memory(&mut self) {
+        self.figures.refused_memory += 1;
     }
 
     pub(crate) fn note_closing(&mut self) {

@@ -4,7 +4,7 @@
 //! session ends, the other sessions of its connection would lack all of that together. And where all but an eighth of the
 //! streams stay open, the last eighth would never come back whole. So then credit is announced as it comes back.
 
-use crate::quic::core::Core;
+use crate::{quic::core::Core, window::Window};
 
 /// The peer's credit of one connection.
 #[derive(Debug)]
@@ -12,7 +12,7 @@ pub(crate) struct PeerCredit {
     /// Streams, per direction, that the peer may have open at once.
     pub(crate) streams_allowed: [u64; 2],
     /// Bytes that the peer may send and that nobody has read, on all streams together.
-    receive_window: u64,
+    pub(crate) window: Window,
     /// A session has ended, and credit that comes back with it may not be announced yet.
     is_owed: bool,
     /// Streams of the peer, per direction, that the core kept when credit was last announced for that.
@@ -22,8 +22,8 @@ pub(crate) struct PeerCredit {
 }
 
 impl PeerCredit {
-    pub(crate) fn new(streams_allowed: [u64; 2], receive_window: u64) -> Self {
-        Self { streams_allowed, receive_window, is_owed: false, kept_by_core: [0; 2], open: [0; 2] }
+    pub(crate) fn new(streams_allowed: [u64; 2], window: Window) -> Self {
+        Self { streams_allowed, window, is_owed: false, kept_by_core: [0; 2], open: [0; 2] }
     }
 
     /// From now on, announce credit that comes back as it does.
@@ -47,7 +47,7 @@ impl PeerCredit {
         self.kept_by_core = kept;
         core.announce_streams(true, self.streams_allowed[0]);
         core.announce_streams(false, self.streams_allowed[1]);
-        core.announce_window(self.receive_window);
+        core.announce_window(self.window.current());
         core.wants_transmit = true;
         let others = others();
         self.is_owed = (0..2).any(|direction| kept[direction] > others[direction]);

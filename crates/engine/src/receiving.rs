@@ -38,6 +38,8 @@ pub struct Receiving<'a> {
     pub(crate) life: &'a mut Life,
     pub(crate) core: &'a mut Core,
     pub(crate) sessions: &'a mut Sessions,
+    /// Bytes in the buffers of all streams of the connection.
+    pub(crate) buffered: &'a mut usize,
     pub(crate) events: &'a mut Vec<Event>,
 }
 
@@ -98,6 +100,7 @@ impl Receiving<'_> {
     pub fn take(&mut self, out: &mut [u8]) {
         self.half.buffer.take_into(out);
         self.half.read += out.len() as u64;
+        *self.buffered -= out.len();
         self.settle();
         if self.half.state != ReceiveState::Open {
             self.count_if_closed();
@@ -139,6 +142,7 @@ impl Receiving<'_> {
             ReadEnd::Reset(code) => Some(ReceiveState::Reset(code)),
             ReadEnd::Gone => Some(ReceiveState::Gone),
         };
+        *self.buffered += self.half.buffer.len() - before;
         if end == ReadEnd::Gone {
             return;
         }
@@ -188,7 +192,7 @@ impl Receiving<'_> {
             return false;
         }
         let is_finished = self.half.pending_end.is_some();
-        self.half.buffer.clear();
+        self.drop_buffer();
         self.half.state = ReceiveState::Stopped(code);
         if !is_finished {
             self.core.stop(self.stream_id, code);
@@ -197,6 +201,12 @@ impl Receiving<'_> {
         self.note_end();
         self.give_credit();
         !is_finished
+    }
+
+    /// Drop what was collected for a read.
+    pub(crate) fn drop_buffer(&mut self) {
+        *self.buffered -= self.half.buffer.len();
+        self.half.buffer.clear();
     }
 
     /// The session ends: what has arrived to its end stays readable, and the window bounds how much that is.
@@ -274,6 +284,7 @@ impl Receiving<'_> {
             }
         };
         self.half.buffer.push(std::mem::take(head).freeze().slice(length..));
+        *self.buffered += self.half.buffer.len();
         self.half.phase = phase;
         if is_ended {
             self.half.pending_end = Some(ReceiveState::Ended);

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 pub use crate::datagrams::DatagramStats;
@@ -233,6 +234,8 @@ pub(crate) struct Sessions {
     /// Boxed, and `None` before the first: most connections carry one session, and end with it.
     unregistered: Option<Box<Unregistered>>,
     members: Members,
+    /// Memory that received datagrams of all registered sessions take.
+    datagram_memory: usize,
 }
 
 /// What is known of sessions that have ended, or that nobody has registered yet.
@@ -288,6 +291,49 @@ impl Sessions {
         }
     }
 
+    /// How many are registered.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.registered.len()
+    }
+
+    // ---------------------------------------------------------------- datagrams
+
+    /// Memory that received datagrams of all registered sessions take.
+    #[inline]
+    pub(crate) fn datagram_memory(&self) -> usize {
+        self.datagram_memory
+    }
+
+    /// Keep a received datagram; whether somebody waits for it. It comes back if its session is not registered.
+    pub(crate) fn keep_datagram(&mut self, session_id: u64, data: Bytes) -> Result<bool, Bytes> {
+        let Some(session) = self.registered.get_mut(&session_id) else { return Err(data) };
+        let before = session.datagrams.memory();
+        session.datagrams.push(data);
+        self.datagram_memory = self.datagram_memory + session.datagrams.memory() - before;
+        Ok(std::mem::take(&mut session.datagrams.interest))
+    }
+
+    /// The oldest datagram received for a session.
+    #[inline]
+    pub(crate) fn take_datagram(&mut self, session_id: u64) -> Option<Bytes> {
+        let received = &mut self.registered.get_mut(&session_id)?.datagrams;
+        let before = received.memory();
+        let data = received.pop()?;
+        self.datagram_memory -= before - received.memory();
+        Some(data)
+    }
+
+    /// Drop all received datagrams.
+    pub(crate) fn drop_datagrams(&mut self) {
+        for session in self.registered.values_mut() {
+            session.datagrams.clear();
+        }
+        self.datagram_memory = 0;
+    }
+
+    // ---------------------------------------------------------------- beginning and end
+
     /// Register a session. `peer_streams` of the peer are there already, per direction, and `unacked` finished ones of ours.
     pub(crate) fn register(
         &mut self,
@@ -327,7 +373,9 @@ impl Sessions {
             }
         }
         others.early.remove(&session_id);
-        self.registered.remove(&session_id)
+        let session = self.registered.remove(&session_id)?;
+        self.datagram_memory -= session.datagrams.memory();
+        Some(session)
     }
 
     /// Remember a stream of the peer that is over, with the payload that it had, until its session is registered.

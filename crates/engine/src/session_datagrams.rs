@@ -57,7 +57,7 @@ impl SessionDatagrams<'_> {
     /// The oldest received datagram.
     #[inline]
     pub fn receive(&mut self) -> Option<Bytes> {
-        self.sessions.get_mut(self.session_id)?.datagrams.pop()
+        self.sessions.take_datagram(self.session_id)
     }
 
     /// Ask for [`Event::DatagramReadable`](crate::Event::DatagramReadable). False: look again at once.

@@ -192,6 +192,10 @@ impl Connection {
         self.act(py, |connection| connection.close(code, reason));
     }
 
+    fn drop_received(&self, py: Python<'_>) {
+        self.act(py, |connection| connection.drop_received());
+    }
+
     fn export_keying_material<'py>(
         &self,
         py: Python<'py>,

@@ -14,7 +14,7 @@ use crate::{
     address::{address, pair},
     connection::Connection,
     event::EngineEvent,
-    figures::EndpointStats,
+    figures::{EndpointStats, MemoryStats},
     options::EndpointOptions,
     shared::{Shared, note_child},
     states::ForkStage,
@@ -223,6 +223,26 @@ impl Endpoint {
     fn stats(&self) -> EndpointStats {
         let newcomers = self.shared.look(|engine| engine.newcomers());
         EndpointStats::new(self.connections(), self.shared.endpoint.segments(), &newcomers)
+    }
+
+    fn memory(&self) -> Option<MemoryStats> {
+        self.shared.look(|engine| Some(MemoryStats::new(engine.memory()?, engine.holding())))
+    }
+
+    fn share_memory(&self, other: &Self) {
+        let memory = other.shared.look(|engine| engine.memory().cloned());
+        if let Some(memory) = memory {
+            self.shared.look(|engine| engine.share_memory(&memory));
+        }
+    }
+
+    #[getter]
+    fn memory_excess(&self) -> u64 {
+        self.shared.look(|engine| engine.memory().map_or(0, |memory| memory.used().saturating_sub(memory.most())))
+    }
+
+    fn largest_holder(&self) -> Option<(u64, u64)> {
+        self.shared.look(|engine| engine.largest_holder())
     }
 
     fn send_failures(&self) -> Vec<(i32, u64)> {

@@ -129,4 +129,5 @@ events! { py, shared;
         count: u64 = count,
     },
     Event::ErrorsRead => ErrorsRead(None) {},
+    Event::MemoryShort => MemoryShort(None) {},
 }

@@ -212,6 +212,7 @@ pub(crate) struct EndpointStats {
     refused_capacity: u64,
     refused_address: u64,
     refused_rate: u64,
+    refused_memory: u64,
     refused_closing: u64,
     displaced: u64,
     handshake_timeouts: u64,
@@ -231,9 +232,32 @@ impl EndpointStats {
             refused_capacity: newcomers.refused_capacity,
             refused_address: newcomers.refused_address,
             refused_rate: newcomers.refused_rate,
+            refused_memory: newcomers.refused_memory,
             refused_closing: newcomers.refused_closing,
             displaced: newcomers.displaced,
             handshake_timeouts: newcomers.handshake_timeouts,
+        }
+    }
+}
+
+/// Where the memory budget of a server stands. What is held and promised is that of one endpoint.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct MemoryStats {
+    most: u64,
+    used: u64,
+    held: u64,
+    promised: u64,
+    refused: u64,
+}
+
+impl MemoryStats {
+    pub(crate) fn new(memory: &wtio_engine::Memory, holding: wtio_engine::Holding) -> Self {
+        Self {
+            most: memory.most(),
+            used: memory.used(),
+            held: holding.held,
+            promised: holding.promised,
+            refused: memory.refused(),
         }
     }
 }

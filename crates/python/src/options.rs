@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
-use wtio_engine::{NewcomerLimits, Options, Secret, session::SessionLimits};
+use wtio_engine::{Memory, NewcomerLimits, Options, Secret, session::SessionLimits};
 use wtio_net::Io;
 
 /// A Python object with the attributes of `EndpointOptions`.
@@ -34,6 +34,7 @@ impl EndpointOptions<'_> {
             datagram_receive_buffer: read(&limits, "datagram_receive_buffer")?,
             early_datagrams: read(&limits, "early_datagrams")?,
             max_connections: read(&limits, "connections")?,
+            memory: read::<Option<u64>>(&limits, "server_memory")?.filter(|_| is_server).map(Memory::new),
             initial_mtu: read(&limits, "initial_mtu")?,
             max_mtu: read(&limits, "max_mtu")?,
             congestion: read(options, "congestion")?,

@@ -298,9 +298,9 @@ class Connection:
         """Close it in the next iteration of the loop, after what is queued has been sent as far as it can be."""
         self._advance(Input.CLOSE, code, reason)
 
-    def close_at_once(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
-        """Close it before this returns; there is no session to take care of."""
-        self._advance(Input.CLOSE_AT_ONCE, code)
+    def close_at_once(self, code: int = ErrorCodes.H3_NO_ERROR, reason: str = "") -> None:
+        """Close it before this returns, whatever becomes of its sessions."""
+        self._advance(Input.CLOSE_AT_ONCE, code, reason)
 
     def break_off(self, error: Exception) -> None:
         """End everything because of a defect of ours."""

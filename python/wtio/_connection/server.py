@@ -216,6 +216,11 @@ class ServerConnection(Connection):
         if not self.sessions and not self.requests:
             self.close_connection(ErrorCodes.H3_NO_ERROR, "")
 
+    def shed(self) -> None:
+        """Close the connection before this returns, and drop what it holds: the server needs the memory."""
+        self.close_at_once(ErrorCodes.H3_EXCESSIVE_LOAD, "the server is short of memory")
+        self.core.drop_received()
+
     def _make_room(self) -> None:
         """Let CONNECT streams not take from the streams that sessions may have, nor from further sessions."""
         if self.is_lost or not self.h3.flow_control:

@@ -67,6 +67,8 @@ class Driver(ABC):
         self.on_incoming: Callable[[Driver, _core.Connection], Handler] | None = None
         # Called once if the engine itself fails. Set by the server.
         self.on_failure: Callable[[Exception], None] | None = None
+        # Called when the server holds more than its memory budget. Set by the server.
+        self.on_memory_short: Callable[[], None] | None = None
         # Set by ``close`` and never reset.
         self.is_closed = False
         # By connection ID, until the connection's ``Closed``. Events of the endpoint itself have None, which is never
@@ -201,6 +203,9 @@ class Driver(ABC):
                     self._log_failure(code, count, destination)
                 case EngineEvent.ErrorsRead():
                     self._errors_read()
+                case EngineEvent.MemoryShort():
+                    if self.on_memory_short is not None:
+                        self.on_memory_short()
             # Other events came too late: the connection has no handler any more.
             return
         if isinstance(event, EngineEvent.Closed):

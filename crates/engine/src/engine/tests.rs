@@ -53,6 +53,7 @@ impl Pair {
             datagram_receive_buffer: 65_536,
             early_datagrams: 4,
             max_connections: 10,
+            memory: None,
             initial_mtu: 1200,
             max_mtu: 1200,
             congestion: "tolerant".into(),

@@ -18,7 +18,11 @@
 //! Of these, an ordered pipe answers `promise` with nothing and `reset` always with true, for in it no reset overtakes the
 //! header of its stream. Sending packets and timers, which only the [`Engine`](crate::Engine) asks for, are not part of it.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use quinn_proto::{
@@ -37,6 +41,7 @@ use crate::{
     datagrams::Offer,
     event::{CloseCause, ConnectionFacts, ConnectionStats},
     stream::Extent,
+    window::Flow,
 };
 
 /// What the core reports after a packet or a timer.
@@ -141,6 +146,12 @@ pub(crate) struct Core {
     /// There is something to send that the core or the engine found outside of sending, such as freed credit. Reset by the
     /// engine when it lists the connection for that.
     pub(crate) wants_transmit: bool,
+    /// Bytes of all streams that were taken from the core to be read.
+    taken: u64,
+    /// Bytes of all streams that the core was given to send.
+    given: u64,
+    /// Those of them that streams took with them when they were forgotten: acknowledged or not, the core has let go of them.
+    forgotten: u64,
 }
 
 /// A code or size as the core wants it; what is too large for a varint becomes the largest.
@@ -208,6 +219,9 @@ impl Core {
             is_settled: false,
             is_cut_short: false,
             wants_transmit: false,
+            taken: 0,
+            given: 0,
+            forgotten: 0,
         }
     }
 
@@ -377,9 +391,9 @@ impl Core {
         Some(stream_id)
     }
 
-    /// Nothing will be asked of a stream any more.
-    pub(crate) fn forget(&mut self, stream_id: u64) {
-        self.tap.forget(stream_id);
+    /// Nothing will be asked of a stream any more, of which the core was given `pushed` bytes to send.
+    pub(crate) fn forget(&mut self, stream_id: u64, pushed: u64) {
+        self.forgotten += self.tap.forget(stream_id, pushed);
     }
 
     /// Take one piece of the head of a stream.
@@ -388,7 +402,10 @@ impl Core {
         let mut half = self.inner.recv_stream(stream(stream_id));
         let mut chunks = half.read(true).map_err(|_| ReadEnd::Gone)?;
         let result = match chunks.next(most) {
-            Ok(Some(chunk)) => Ok(chunk.bytes),
+            Ok(Some(chunk)) => {
+                self.taken += chunk.bytes.len() as u64;
+                Ok(chunk.bytes)
+            }
             Ok(None) => Err(self.tap.reset_of(stream_id).map_or(ReadEnd::Ended, |reset| ReadEnd::Reset(reset.code))),
             Err(ReadError::Blocked) => Err(ReadEnd::Blocked),
             Err(ReadError::Reset(code)) => Err(ReadEnd::Reset(code.into())),
@@ -426,6 +443,7 @@ impl Core {
         }
         // The end of a stream may make room for another one, which `PeerCredit` looks at.
         self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked);
+        self.taken += (want - left) as u64;
         end
     }
 
@@ -474,7 +492,10 @@ impl Core {
     #[inline]
     pub(crate) fn write(&mut self, stream_id: u64, chunk: &mut Bytes) -> Written {
         match self.inner.send_stream(stream(stream_id)).write_chunks(std::slice::from_mut(chunk)) {
-            Ok(written) => Written::Some(written.bytes),
+            Ok(written) => {
+                self.given += written.bytes as u64;
+                Written::Some(written.bytes)
+            }
             Err(WriteError::Blocked) => Written::Blocked,
             Err(WriteError::Stopped(_) | WriteError::ClosedStream) => Written::Gone,
         }
@@ -482,7 +503,9 @@ impl Core {
 
     /// Give the core a copy of bytes; how many of them it takes.
     pub(crate) fn write_copy(&mut self, stream_id: u64, data: &[u8]) -> usize {
-        self.inner.send_stream(stream(stream_id)).write(data).unwrap_or(0)
+        let written = self.inner.send_stream(stream(stream_id)).write(data).unwrap_or(0);
+        self.given += written as u64;
+        written
     }
 
     /// End a stream behind all that was written.
@@ -588,6 +611,29 @@ impl Core {
         // A limit of none makes any difference one that the core announces; the peer sees only what comes of both.
         self.inner.set_max_concurrent_streams(dir(bidirectional), wire(0));
         self.inner.set_max_concurrent_streams(dir(bidirectional), wire(most));
+    }
+
+    /// Let the peer be `window` bytes ahead, and tell it at once.
+    pub(crate) fn widen(&mut self, window: u64) {
+        self.inner.set_receive_window(wire(window));
+        self.wants_transmit = true;
+    }
+
+    /// What was read and what came so far, on all streams together.
+    #[inline]
+    pub(crate) fn flow(&self) -> Flow {
+        Flow { read: self.taken, came: self.tap.came() }
+    }
+
+    /// Bytes that the core was given to send and that are not acknowledged.
+    #[inline]
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.given.saturating_sub(self.forgotten + self.tap.delivered())
+    }
+
+    /// Smoothed round-trip time.
+    pub(crate) fn rtt(&self) -> Duration {
+        self.inner.rtt()
     }
 
     /// Tell the peer at once how many bytes it may send in all, `window` more than were read.

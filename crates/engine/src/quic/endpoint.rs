@@ -29,6 +29,7 @@ use super::{
 use crate::{
     config::Options,
     error::SetupError,
+    memory::FIRST_WINDOW,
     secret::Secret,
     tls::{ClientTls, ServerTls},
 };
@@ -91,7 +92,7 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
         .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
         .stream_receive_window(varint(options.stream_receive_window))
-        .receive_window(varint(options.connection_receive_window))
+        .receive_window(varint(first_window(options)))
         .send_window(options.connection_send_buffer as u64)
         .send_fairness(true)
         .initial_mtu(initial)
@@ -101,6 +102,14 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .congestion_controller_factory(congestion)
         .enable_segmentation_offload(options.gso);
     Ok(config)
+}
+
+/// How many bytes the peer of a new connection may be ahead.
+fn first_window(options: &Options) -> u64 {
+    match options.memory {
+        Some(_) => FIRST_WINDOW.min(options.connection_receive_window),
+        None => options.connection_receive_window,
+    }
 }
 
 /// What a datagram was.

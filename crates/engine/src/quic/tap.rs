@@ -122,6 +122,10 @@ struct State {
     /// STREAM and reset frames in flight, by rising packet number. Bounded by the congestion window and FORGET_DISTANCE.
     flight: VecDeque<SentFrame>,
     largest_acked: u64,
+    /// Bytes that came on all streams: up to the highest offset of each.
+    came: u64,
+    /// Bytes of all streams that the peer has acknowledged and before which none is missing.
+    delivered: u64,
     /// Streams whose acknowledged prefix grew, since the engine looked last, which is after each packet.
     advanced: Vec<u64>,
     /// Streams with a reset that the engine has to act on; the same.
@@ -155,6 +159,9 @@ pub(crate) struct Tap {
     changes: AtomicU8,
     /// Largest packet number that the peer has acknowledged.
     acknowledged: AtomicU64,
+    /// The state's `came` and `delivered`, after the last packet.
+    came: AtomicU64,
+    delivered: AtomicU64,
     /// A server's: a packet with the keys of the handshake came, and only who received ours can have those.
     is_client_heard: AtomicBool,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
@@ -186,6 +193,8 @@ impl Tap {
             has_promises: AtomicBool::new(false),
             changes: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
+            came: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
             #[cfg(test)]
             promise: std::sync::atomic::AtomicU64::new(0),
@@ -280,10 +289,23 @@ impl Tap {
         }
     }
 
-    pub(crate) fn forget(&self, stream: u64) {
+    /// Forget a stream; how many of the `pushed` bytes that were to be sent are not delivered, and never will be.
+    pub(crate) fn forget(&self, stream: u64, pushed: u64) -> u64 {
         let mut state = self.state();
-        state.streams.remove(&stream);
         state.arrivals.remove(&stream);
+        state.streams.remove(&stream).map_or(0, |progress| pushed.saturating_sub(progress.acked))
+    }
+
+    /// Bytes that came on all streams: up to the highest offset of each.
+    #[inline]
+    pub(crate) fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all streams that the peer has acknowledged and before which none is missing.
+    #[inline]
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
     }
 
     /// Contiguous bytes of a stream that arrived, header included.
@@ -487,8 +509,13 @@ impl Tap {
                 if !arrival.is_settled {
                     arrival.progress.acknowledge(start, end);
                 }
-                if arrival.reach(end, is_last, false) && state.grown.last() != Some(&stream) {
-                    state.grown.push(stream);
+                let before = arrival.extent.end;
+                if arrival.reach(end, is_last, false) {
+                    let more = arrival.extent.end - before;
+                    state.came += more;
+                    if state.grown.last() != Some(&stream) {
+                        state.grown.push(stream);
+                    }
                 }
             }
             Frame::Stop { .. } => {}
@@ -502,7 +529,10 @@ impl Tap {
                     violating.get_or_insert(reset.stream);
                 }
                 let is_plain = arrival.is_settled || reset.reliable.unwrap_or(0) <= arrival.header;
+                let before = arrival.extent.end;
                 if arrival.reach(reset.size, true, is_plain) {
+                    let more = arrival.extent.end - before;
+                    state.came += more;
                     state.grown.push(reset.stream);
                 }
             }
@@ -532,6 +562,8 @@ impl Tap {
             self.changes.fetch_or(changes, Ordering::Relaxed);
         }
         self.acknowledged.store(state.largest_acked, Ordering::Relaxed);
+        self.came.store(state.came, Ordering::Relaxed);
+        self.delivered.store(state.delivered, Ordering::Relaxed);
         let horizon = state.largest_acked.saturating_sub(FORGET_DISTANCE);
         while state.flight.front().is_some_and(|f| f.packet < horizon) {
             state.flight.pop_front();
@@ -610,11 +642,13 @@ impl State {
             let SentFrame { stream, content, .. } = self.flight[index];
             match content {
                 Content::Bytes { start, end } => {
-                    if let Some(progress) = self.streams.get_mut(&stream)
-                        && progress.acknowledge(start, end)
-                        && self.advanced.last() != Some(&stream)
-                    {
-                        self.advanced.push(stream);
+                    let Some(progress) = self.streams.get_mut(&stream) else { continue };
+                    let before = progress.acked;
+                    if progress.acknowledge(start, end) {
+                        self.delivered += progress.acked - before;
+                        if self.advanced.last() != Some(&stream) {
+                            self.advanced.push(stream);
+                        }
                     }
                 }
                 Content::Reset => {

@@ -16,7 +16,7 @@ use std::{
 
 use self::shortcuts::Shortcuts as _;
 use wtio_engine::{
-    Engine, Event, Options, ReadOutcome,
+    Engine, Event, Memory, Options, ReadOutcome,
     session::SessionLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
 };
@@ -202,7 +202,7 @@ struct Simulation {
     dropped: u64,
 }
 
-fn options(congestion: &str, seed: u8) -> Options {
+fn options(congestion: &str, memory: Option<u64>, seed: u8) -> Options {
     Options {
         idle_timeout: Duration::ZERO,
         keep_alive: None,
@@ -217,6 +217,7 @@ fn options(congestion: &str, seed: u8) -> Options {
         datagram_receive_buffer: 64 * 1024,
         early_datagrams: 4,
         max_connections: 10,
+        memory: memory.map(Memory::new),
         initial_mtu: 1200,
         max_mtu: 1452,
         congestion: congestion.into(),
@@ -231,15 +232,23 @@ fn address(side: usize) -> SocketAddr {
     (["10.0.0.1:1000", "10.0.0.2:443"][side]).parse().expect("an address")
 }
 
-/// Let `flows` share `path` for so many seconds.
+/// Let `flows` share `path` for so many seconds. The receivers are servers with the default budget.
 pub fn run(path: Path, flows: &[Flow], seconds: usize, seed: u64) -> Outcome {
+    run_with(path, flows, seconds, seed, Some(1 << 30))
+}
+
+/// The same with another memory budget, or none: then windows are full from the beginning.
+pub fn run_with(path: Path, flows: &[Flow], seconds: usize, seed: u64, budget: Option<u64>) -> Outcome {
     let now = Instant::now();
     let (certificate, key, _) =
         generate_certificate(&["localhost".into()], 1_700_000_000, 1_700_000_000 + 86_400).expect("a certificate");
     let server_tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).expect("usable");
     let client_tls = ClientTls::new(Trust::Insecure, None).expect("usable");
     let peers = flows.iter().enumerate().map(|(index, flow)| {
-        let options = |side| options(flow.congestion, (4 * index + 2 * seed as usize + side + 1) as u8);
+        let options = |side| {
+            let memory = budget.filter(|_| side == RECEIVER);
+            options(flow.congestion, memory, (4 * index + 2 * seed as usize + side + 1) as u8)
+        };
         let mut client = Engine::new(options(0), None).expect("known options");
         let server = Engine::new(options(1), Some(&server_tls)).expect("known options");
         let id = client.connect(now, address(RECEIVER), "localhost", &client_tls).expect("a connection");

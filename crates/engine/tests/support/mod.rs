@@ -13,7 +13,7 @@ use std::{
 
 pub use self::shortcuts::Shortcuts;
 use wtio_engine::{
-    Engine, Event, Options, ReadOutcome, ReceiveState,
+    Engine, Event, Memory, Options, ReadOutcome, ReceiveState,
     session::SessionLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},
 };
@@ -41,6 +41,7 @@ pub fn options(seed: u8) -> Options {
         datagram_receive_buffer: 64 * 1024,
         early_datagrams: 4,
         max_connections: 10,
+        memory: Some(Memory::new(1 << 30)),
         initial_mtu: 1200,
         max_mtu: 1452,
         congestion: "tolerant".into(),
@@ -171,6 +172,8 @@ impl Pair {
         change(&mut settings);
         let server = Engine::new(settings.clone(), Some(&server_tls)).unwrap();
         settings.seed = Some([seed.wrapping_add(1); 32]);
+        // A budget is a server's.
+        settings.memory = None;
         let mut client = Engine::new(settings, None).unwrap();
         let addresses = ["10.0.0.1:1000".parse().unwrap(), "10.0.0.2:443".parse().unwrap()];
         let id = client.connect(now, addresses[SERVER], "localhost", &client_tls).unwrap();

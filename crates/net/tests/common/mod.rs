@@ -20,6 +20,7 @@ pub(crate) fn options() -> Options {
         datagram_receive_buffer: 1 << 16,
         early_datagrams: 4,
         max_connections: 10,
+        memory: None,
         initial_mtu: 1200,
         max_mtu: 1452,
         congestion: "tolerant".into(),

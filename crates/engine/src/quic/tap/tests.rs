@@ -298,7 +298,7 @@ fn reset_of_a_forgotten_stream_tells_the_core_its_final_size() {
     let tap = client();
     tap.register_receiving(3);
     tap.register_receiving(7);
-    tap.forget(3);
+    tap.forget(3, 0);
     assert_eq!(arrives(&tap, &at(3, 9, 8, 5)), plain(3, 9, 8));
     assert_eq!(tap.reset_of(3), None);
     assert_eq!(tap.state().arrivals.len(), 1);
@@ -337,7 +337,7 @@ fn broken_rules_are_shown_to_the_core() {
     let tap = client();
     tap.register_receiving(3);
     tap.register_receiving(7);
-    tap.forget(3);
+    tap.forget(3, 0);
     arrives(&tap, &plain(11, 9, 8));
     let error = [twice(11), twice(7)].concat();
     assert!(arrives(&tap, &plain(11, 9, 7)).starts_with(&error));
@@ -383,7 +383,9 @@ fn any_frames_in_any_order_leave_the_core_nothing_it_does_not_know() {
             match below(8) {
                 0 => tap.register_receiving(below(8)),
                 1 => tap.set_header(below(8), below(4)),
-                2 => tap.forget(below(8)),
+                2 => {
+                    tap.forget(below(8), 0);
+                }
                 3 => tap.settle(below(8)),
                 4 => tap.expect_unseen_stop(),
                 5 => tap.cancel_reset(below(8)),

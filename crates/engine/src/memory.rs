@@ -1,0 +1,170 @@
+//! The memory budget of a server: what its connections hold and what it has promised to take, on all of its sockets.
+//!
+//! A connection is charged for what it is itself, for the window that its peer may fill, and for what waits in queues, in
+//! either direction. A window covers what was promised as well as what came and nobody has read, so the sum of all
+//! charges is a bound: without another promise the connections cannot take more for what their peers send.
+//!
+//! What is free decides. Near the limit windows grow less, then newcomers find no room. What still grows then is what the
+//! application itself lets grow, such as queues that peers do not read; above the limit the engines report
+//! [`Event::MemoryShort`](crate::Event::MemoryShort), and the layers above close who holds most.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// What a connection takes by itself, without sessions: state of QUIC and TLS, and the objects above. Measured.
+pub(crate) const CONNECTION_COST: u64 = 32 * 1024;
+/// What a session takes by itself. Measured.
+pub(crate) const SESSION_COST: u64 = 16 * 1024;
+/// The window of a new connection, if there is a budget. It has room for a browser's first flight of 32 packets.
+pub(crate) const FIRST_WINDOW: u64 = 48 * 1024;
+/// Charges are multiples of this, so that most packets change none.
+const STEP: u64 = 4096;
+/// Share of what is free by which one window may grow, if its data is read.
+const SHARE_OF_READERS: u64 = 4;
+/// The same, if what came is not read: so that a stream that nobody reads does not stop the others of its connection.
+const SHARE_OF_UNREAD: u64 = 128;
+
+/// A budget that engines share. All figures are bytes.
+#[derive(Debug)]
+pub struct Memory {
+    most: u64,
+    /// Sum of all charges.
+    used: AtomicU64,
+    /// Connections that found no room.
+    refused: AtomicU64,
+}
+
+impl Memory {
+    /// Make a budget of `most` bytes.
+    #[must_use]
+    pub fn new(most: u64) -> Arc<Self> {
+        Arc::new(Self { most, used: AtomicU64::new(0), refused: AtomicU64::new(0) })
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
+    /// What is promised and held.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were turned away for lack of room.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether more is held and promised than there may be.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.used() > self.most
+    }
+
+    /// Whether there is room for another connection; one that finds none is counted.
+    pub(crate) fn admits(&self) -> bool {
+        let has_room = self.used() + CONNECTION_COST + SESSION_COST + FIRST_WINDOW <= self.most;
+        if !has_room {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    /// Whether a window may grow by `more`. `is_read`: its data is read as it comes.
+    pub(crate) fn grants(&self, more: u64, is_read: bool) -> bool {
+        let share = if is_read { SHARE_OF_READERS } else { SHARE_OF_UNREAD };
+        more <= self.most.saturating_sub(self.used()) / share
+    }
+}
+
+/// What connections of a server with a budget take, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// What they are themselves, what came and was not read, and what waits to be sent or acknowledged.
+    pub held: u64,
+    /// What their peers may still send.
+    pub promised: u64,
+}
+
+/// The account of one connection.
+#[derive(Debug)]
+pub(crate) struct Account {
+    memory: Arc<Memory>,
+    charged: u64,
+}
+
+impl Account {
+    pub(crate) fn new(memory: Arc<Memory>) -> Self {
+        Self { memory, charged: 0 }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What the connection is charged for.
+    pub(crate) fn charged(&self) -> u64 {
+        self.charged
+    }
+
+    /// Charge the connection for so much from now on.
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: u64) {
+        let charge = bytes.next_multiple_of(STEP);
+        if charge > self.charged {
+            self.memory.used.fetch_add(charge - self.charged, Ordering::Relaxed);
+        } else if charge < self.charged {
+            self.memory.used.fetch_sub(self.charged - charge, Ordering::Relaxed);
+        }
+        self.charged = charge;
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.charge(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    #[test]
+    fn charges_add_up_and_go_with_their_connections() {
+        let memory = Memory::new(MIB);
+        let mut first = Account::new(memory.clone());
+        let mut second = Account::new(memory.clone());
+        first.charge(100_000);
+        second.charge(1);
+        assert_eq!(memory.used(), 25 * STEP + STEP);
+        first.charge(0);
+        assert_eq!((memory.used(), first.charged(), second.charged()), (STEP, 0, STEP));
+        drop(second);
+        assert_eq!(memory.used(), 0);
+    }
+
+    #[test]
+    fn windows_grow_by_a_share_of_what_is_free_and_newcomers_need_room() {
+        let memory = Memory::new(64 * MIB);
+        let mut account = Account::new(memory.clone());
+        assert!(memory.grants(16 * MIB, true) && !memory.grants(16 * MIB + 1, true));
+        assert!(memory.grants(MIB / 2, false) && !memory.grants(MIB / 2 + 1, false));
+        account.charge(60 * MIB);
+        assert!(memory.grants(MIB, true) && !memory.grants(MIB + 1, true));
+        assert!(memory.admits());
+        account.charge(64 * MIB - 64 * 1024);
+        assert!(!memory.admits() && !memory.is_short());
+        account.charge(65 * MIB);
+        assert!(memory.is_short() && !memory.grants(1, true) && !memory.admits());
+        assert_eq!(memory.refused(), 2);
+    }
+}
