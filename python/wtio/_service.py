@@ -12,9 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from wtio._arguments import check_instance
 from wtio._failures import FailureLog, severity
-from wtio._request import HttpRequest, HttpResponse
+from wtio._http_service import HttpHook, HttpService
 from wtio._url import without_query
 from wtio._waiting import Arrivals
 from wtio.errors import SessionClosed
@@ -28,10 +27,9 @@ if TYPE_CHECKING:
     from wtio.config import Limits
     from wtio.tls import ServerTLS
 
-__all__ = ["ANY_ORIGIN", "HttpHook", "Service", "SessionHandler"]
+__all__ = ["ANY_ORIGIN", "Service", "SessionHandler"]
 
 SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
-HttpHook = Callable[[HttpRequest], HttpResponse | None]
 
 ANY_ORIGIN: Final = "*"
 """In ``serve(origins=...)``: pages from everywhere may connect."""
@@ -46,12 +44,12 @@ class Service:
         "_failures",
         "_handler",
         "_has_refused_origin",
-        "_http",
         "_limits",
         "_origins",
         "_requests",
         "_tls",
         "connections",
+        "http",
         "is_closing",
         "protocols",
         "session_count",
@@ -70,7 +68,6 @@ class Service:
     ) -> None:
         # What the application gave to ``serve``. Without a handler, it takes the requests itself.
         self._handler = handler
-        self._http = http
         self._limits = limits
         # Origins of pages that may connect besides the server's own; ``ANY_ORIGIN`` allows all.
         self._origins = origins
@@ -90,6 +87,8 @@ class Service:
         self._has_refused_origin = False
         # Logs what handlers and the hook raise, a few of each kind a minute.
         self._failures = FailureLog(_logger)
+        # Answers ordinary HTTP/3 requests.
+        self.http = HttpService(http, limits=limits, failures=self._failures)
 
     # -- what a connection reports, and asks
 
@@ -152,26 +151,6 @@ class Service:
         with suppress(ValueError):
             self._requests.items.remove(request)
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
-        """Find the answer to an ordinary request."""
-        response = None
-        if self._http is not None:
-            try:
-                response = self._http(request)
-                check_instance("the hook's result", response, HttpResponse, "the http hook is a plain function")
-            except Exception as error:
-                self._failures.write(
-                    error, logging.ERROR, "the http hook failed on %s %s", request.method, without_query(request.path)
-                )
-                response = HttpResponse(status=500)
-        return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
-
-    def report_unsendable(self, error: Exception, request: HttpRequest) -> None:
-        """Log that the hook's answer cannot be sent."""
-        self._failures.write(
-            error, logging.ERROR, "the answer to %s %s cannot be sent", request.method, without_query(request.path)
-        )
-
     def _start_handler(self, request: RequestState) -> None:
         try:
             session = request.accept()
@@ -219,6 +198,11 @@ class Service:
                 raise
         return self._requests.items.popleft()
 
+    @property
+    def running(self) -> set[asyncio.Task[None]]:
+        """All tasks of the application: its handlers, and those that answer ordinary requests. A copy."""
+        return self.tasks | self.http.tasks
+
     def stop(self) -> None:
         """Refuse further requests."""
         self.is_closing = True
@@ -230,16 +214,18 @@ class Service:
         self._requests.wake()
 
     async def end_handlers(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
-        """Wait until the handlers have returned, whose sessions have ended; cancel those that do not return.
+        """Wait until the handlers have returned, whose sessions have ended, and ordinary requests are answered.
+
+        Those that do not end are cancelled.
 
         Args:
             patience: Seconds before handlers are cancelled, and again before they are left alone.
             closer: The task that closes the server; it may be a handler, which is not waited for.
         """
-        tasks = self.tasks - {closer}
+        tasks = self.running - {closer}
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
-        tasks = self.tasks - {closer}
+        tasks = self.running - {closer}
         for task in tasks:
             task.cancel("the server is closing")
         if tasks:

@@ -169,6 +169,12 @@ class Limits:
     pending_requests: int = _limit(128, least=1, most=2**31)
     """Server: requests that wait for ``async for request in server``; further ones are answered with status 429.
     Default 128."""
+    http_requests: int = _limit(1000, least=1, most=2**31)
+    """Server: ordinary HTTP/3 requests at once that the hook answers, over all connections; each counts until the
+    client has the whole answer. Further ones are answered with status 503. Default 1000."""
+    http_body: int = _limit(1024 * 1024, least=0)
+    """Server: most bytes that ``await request.body()`` collects of an ordinary HTTP/3 request, unless the call says;
+    ``request.stream()`` has no limit. Default 1 MiB."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
     """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)
@@ -215,7 +221,16 @@ class Timeouts:
     request: float = _duration(30.0)
     """Server: how long a request may wait for ``accept`` or ``reject`` before it is answered with 503. Default 30 s."""
     without_session: float = _duration(30.0)
-    """Server: how long a connection may stay without any session before it is closed. Default 30 s."""
+    """Server: how long a connection may stay without any session or request before it is closed. Default 30 s."""
+    http_head: float = _duration(30.0)
+    """Server: how long the header section of a request, also of one for a session, may take from its first byte on.
+    Then it is answered with 408. Default 30 s."""
+    http_body: float = _duration(60.0)
+    """Server: how long a hook waits for the next bytes of an ordinary HTTP/3 request's body. Then ``request.body()``
+    and ``request.stream()`` raise RequestTimeout, and the answer is 408 unless the hook has another. Default 60 s."""
+    http_send: float = _duration(60.0)
+    """Server: how long the answer to an ordinary HTTP/3 request waits for a client that takes nothing. Then it is reset
+    with H3_REQUEST_CANCELLED. Default 60 s."""
     datagram_send: float | None = _duration(None)
     """Age at which a datagram that still waits to be sent is dropped; None means never. Default None."""
 
