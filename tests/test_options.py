@@ -52,6 +52,14 @@ def test_a_field_without_a_range_fails_when_its_module_is_imported() -> None:
         config._checks(Made)
 
 
+@pytest.mark.parametrize("kind", [wtio.Limits, wtio.Timeouts])
+def test_defaults_are_in_their_ranges(kind: type) -> None:
+    # Only other values are checked when an object is made.
+    for one in dataclasses.fields(kind):
+        if one.default is not None:
+            one.metadata["range"].check(one.name, one.default, False)
+
+
 def test_nothing_below_the_public_calls_takes_an_option_by_itself() -> None:
     found = set()
     for path in PRODUCT.rglob("*.py"):

@@ -28,8 +28,8 @@ LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
-# Of each field: the attribute, its name in messages, whether it may be None, and the check of its range.
-_Checks = tuple[tuple[str, str, bool, Callable[[str, object, bool], None]], ...]
+# Of each field: the attribute, its name in messages, whether it may be None, its default, and the check of its range.
+_Checks = tuple[tuple[str, str, bool, object, Callable[[str, object, bool], None]], ...]
 
 
 class _Range(NamedTuple):
@@ -81,16 +81,17 @@ def _checks(cls: type) -> _Checks:
         if "range" not in one.metadata:
             raise AssertionError(f"{cls.__name__}.{one.name} needs a range")
     return tuple(
-        (one.name, f"{cls.__name__}.{one.name}", "None" in str(one.type), one.metadata["range"].check)
+        (one.name, f"{cls.__name__}.{one.name}", "None" in str(one.type), one.default, one.metadata["range"].check)
         for one in fields(cls)
     )
 
 
 def _check(values: Limits | Timeouts, checks: _Checks) -> None:
     """Raise TypeError or ValueError for the first field whose value is outside its range."""
-    for attribute, name, optional, check in checks:
+    for attribute, name, optional, default, check in checks:
         value = getattr(values, attribute)
-        if value is not None or not optional:
+        # Every connect makes both classes anew, nearly always with nothing but defaults.
+        if value is not default and (value is not None or not optional):
             check(name, value, optional)
 
 

@@ -157,9 +157,19 @@ class RawStreams:
 
         The rest of an ordinary request is read with ``read_piece``.
         """
-        while self.read_piece(stream_id):
-            if self._h3.exchanges.is_on_demand(stream_id):
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        data = stream.read(_READ_SIZE)
+        while isinstance(data, bytes):
+            # The end is seen together with the last bytes, which saves the layer above a call.
+            is_ended = stream.receive_state().is_ended
+            self._h3.receive_data(stream_id, data, is_ended)
+            if is_ended or (not stream_id & 3 and self._h3.exchanges.is_on_demand(stream_id)):
                 return
+            data = stream.read(_READ_SIZE)
+        if data is ReadAnswer.ENDED:
+            self._read_end(stream)
 
     def read_piece(self, stream_id: int) -> bool:
         """Give the HTTP/3 layer the next 64 KiB of a stream at most, or its end; whether there may be more."""
@@ -168,17 +178,20 @@ class RawStreams:
             return False
         data = stream.read(_READ_SIZE)
         if isinstance(data, bytes):
-            # The end is seen together with the last bytes, which saves the layer above a call.
             is_ended = stream.receive_state().is_ended
             self._h3.receive_data(stream_id, data, is_ended)
             return not is_ended
         if data is ReadAnswer.ENDED:
-            state = stream.receive_state()
-            if state.is_ended:
-                self._h3.receive_data(stream_id, b"", True)
-            elif state.is_reset:
-                self._h3.receive_reset(stream_id, state.wire_code)
+            self._read_end(stream)
         return False
+
+    def _read_end(self, stream: _core.Stream) -> None:
+        """Give the HTTP/3 layer what a stream has ended with."""
+        state = stream.receive_state()
+        if state.is_ended:
+            self._h3.receive_data(stream.id, b"", True)
+        elif state.is_reset:
+            self._h3.receive_reset(stream.id, state.wire_code)
 
     # -- what is sent
 

@@ -273,7 +273,9 @@ class ServerConnection(Connection):
         if exchanges is not None and (exchange := exchanges.get(stream_id)):
             exchange.note_readable()
             return
-        super().read_raw(stream_id)
+        self._raw.read(stream_id)
+        if stream_id & 3:  # RFC 9000, section 2.1: the client has sent it on a control or QPACK stream
+            return
         if exchanges is not None or self.h3.exchanges.awaits_head(stream_id):
             self._begin_exchanges().watch_head(stream_id)
         # Requests that came before the client's SETTINGS wait for them, but not for ever.
