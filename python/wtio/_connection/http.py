@@ -15,6 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._buffer import Buffer, contiguous_bytes
@@ -224,7 +225,7 @@ class Exchange:
     def end(self, reason: str) -> None:
         """The client gives the request up, breaks a rule, or is lost."""
         if not self.is_over:
-            self._note_over(ClientGoneError(f"{self._name}: {reason}"))
+            self._note_over(partial(ClientGoneError, f"{self._name}: {reason}"))
             if self.task is not None:
                 self.task.cancel(reason)
 
@@ -260,7 +261,7 @@ class Exchange:
     def abort(self, code: int) -> None:
         """Break the answer off."""
         if not self.is_over:
-            self._note_over(LocalProtocolError(f"the answer to {self._name} was broken off"))
+            self._note_over(partial(LocalProtocolError, f"the answer to {self._name} was broken off"))
             self._owner.abort(self._stream_id, code)
 
     async def respond(self, head: AnswerHead, body: Any) -> None:
@@ -319,6 +320,8 @@ class Exchange:
 
     def close(self) -> None:
         """Nothing more happens here."""
+        # Its frames may refer back to this.
+        self.task = None
         self._owner.remove(self._stream_id)
 
     # -- its steps
@@ -383,9 +386,10 @@ class Exchange:
         stream = self._owner.stream(self._stream_id)
         self._owner.send(self._stream_id, content, end=True)
         self._last = stream
-        self._note_over(LocalProtocolError(f"{self._name} has been answered; what is left of its body is not sent"))
+        words = f"{self._name} has been answered; what is left of its body is not sent"
+        self._note_over(partial(LocalProtocolError, words))
 
-    def _note_over(self, error: WebTransportError) -> None:
+    def _note_over(self, error: Callable[[], WebTransportError]) -> None:
         self.is_over = True
         self._held = None
         self.body.fail(error)
@@ -424,8 +428,9 @@ class Body:
         self._whole: bytes | None = None
         # Whether the end has arrived, after what is in ``_pieces``.
         self._has_ended = False
-        # Why nothing more will come, if it has not ended.
-        self._error: WebTransportError | None = None
+        # Makes the error that says why nothing more will come, if the body has not ended. A new one each time, because
+        # its traceback refers back to this.
+        self._error: Callable[[], WebTransportError] | None = None
         # Whether a task is in ``read`` or ``read_all``, and what it waits on.
         self._is_busy = False
         self._waiter: Waiter | None = None
@@ -444,8 +449,8 @@ class Body:
         self._owner = None
         self._wake()
 
-    def fail(self, error: WebTransportError) -> None:
-        """Nothing more will come, unless all has: reading raises ``error``."""
+    def fail(self, error: Callable[[], WebTransportError]) -> None:
+        """Nothing more will come, unless all has: reading raises what ``error`` makes."""
         if not self._has_ended:
             self._error = error
             self._pieces.clear()
@@ -505,7 +510,7 @@ class Body:
 
     def _is_complete(self) -> bool:
         if self._error is not None:
-            raise self._error
+            raise self._error()
         return self._has_ended
 
     async def _wait_for_more(self) -> None:
