@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from tests.support.http3 import HttpClient, Request, begin, data_frame, headers_
 import wtio
 from wtio import testing
 from wtio._connection.client import ClientConnection
+from wtio._connection.http import Body, Exchange
+from wtio._connection.server import ServerConnection
 from wtio.protocol.codes import ErrorCodes
 from wtio.testing import Network
 
@@ -935,3 +938,51 @@ def test_what_clients_do_is_not_logged(caplog: pytest.LogCaptureFixture) -> None
     with caplog.at_level(logging.INFO, "wtio"):
         run(main)
     assert not caplog.records
+
+
+# -- lifetimes
+
+
+@pytest.mark.parametrize("how", ["answered", "failed", "left", "lost"])
+def test_exchanges_and_their_connection_are_freed_without_the_collector(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest keeps what is logged, and with it the traceback of what the hook raised.
+    monkeypatch.setattr(logging.getLogger("wtio.server"), "disabled", True)
+
+    def all_of_them() -> list[object]:
+        return [one for one in gc.get_objects() if isinstance(one, (Body, Exchange, ServerConnection))]
+
+    of_others = {id(one) for one in all_of_them()}
+
+    def left() -> list[str]:
+        return [type(one).__name__ for one in all_of_them() if id(one) not in of_others]
+
+    async def hook(request: wtio.HttpRequest) -> wtio.HttpResponse:
+        if how in ("left", "lost"):
+            await hold()
+        if how == "failed":
+            raise OSError("no such file")
+        return wtio.HttpResponse(status=200, body=await request.body())
+
+    async def main(network: Network) -> None:
+        async with network.serve(http=hook):
+            async with HttpClient(network) as client:
+                request = await client.ask("POST", "/", end=False)
+                await request.send_body(b"abc", end=how != "left")
+                await asyncio.sleep(1)
+                if how == "left":
+                    request.leave()
+                elif how != "lost":
+                    await request.answer()
+                await asyncio.sleep(1)
+                assert left() == (["ServerConnection"] if how != "lost" else left())
+            await asyncio.sleep(1)
+            assert left() == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(main)
+    finally:
+        gc.enable()
