@@ -161,10 +161,14 @@ def check_function(name: str, value: object) -> None:
 
 
 def check_hook(name: str, value: object) -> None:
-    """Raise TypeError for anything but a plain function."""
+    """Raise TypeError for anything but a function, plain or a coroutine function."""
+    if inspect.iscoroutine(value):
+        value.close()  # otherwise Python warns about it too
+        raise TypeError(f"{name} must be a function, not a coroutine; pass it without calling it")
     check_function(name, value)
-    if is_coroutine_function(value):
-        raise TypeError(f"{name} must be a plain function, not a coroutine function; define it with `def`")
+    if inspect.isasyncgenfunction(value) or inspect.isgeneratorfunction(value):
+        given = getattr(value, "__qualname__", "it")
+        raise TypeError(f"{name} must be a function that returns; `{given}` is a generator, for it has `yield`")
 
 
 def is_coroutine_function(value: object) -> bool:

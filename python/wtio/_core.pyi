@@ -364,6 +364,7 @@ class EndpointStats:
     refused_rate: Final[int]
     """Clients refused because their address began handshakes too fast."""
     refused_memory: Final[int]
+    """Clients refused because the server's memory budget is used up."""
     refused_closing: Final[int]
     """Clients refused after ``refuse_new``."""
     displaced: Final[int]

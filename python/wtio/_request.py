@@ -1,4 +1,4 @@
-"""Requests of clients: for sessions, and ordinary HTTP/3 requests on the same port.
+"""Requests of clients for sessions.
 
 ``RequestState`` is the state of a session request, which the server, its connection and ``SessionRequest`` share. The
 server decides which requests are accepted, and its connection sends the answers.
@@ -7,11 +7,10 @@ server decides which requests are accepted, and its connection sends the answers
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
-from wtio._arguments import check_bool, check_integer, check_some_handler, check_text, sealed
+from wtio._arguments import check_bool, check_integer, check_some_handler, check_text
 from wtio._buffer import contiguous_bytes
 from wtio._headers import HeaderArgument, Headers, header_pairs, parse_cookies
 from wtio._reporting import certificate_report
@@ -30,54 +29,9 @@ if TYPE_CHECKING:
     from wtio.protocol.dialects import Dialect
     from wtio.protocol.outbox import SessionRequested
 
-__all__ = ["HttpRequest", "HttpResponse", "RequestState", "SessionHandler", "SessionRequest"]
+__all__ = ["RequestState", "SessionHandler", "SessionRequest"]
 
 SessionHandler = Callable[[WebTransportSession], Awaitable[object]]
-
-
-@sealed
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class HttpRequest:
-    """An ordinary HTTP/3 request on the WebTransport port; its body is not read."""
-
-    method: str
-    """Such as ``GET``."""
-    path: str
-    """Path with query."""
-    authority: str
-    """Host and port as the client wrote them."""
-    headers: Headers
-    """All headers in order, names in lower case, without pseudo-headers."""
-    remote_address: tuple[str, int]
-    """IP address and UDP port of the client."""
-
-    def __repr__(self) -> str:
-        # Without query and headers, which may contain tokens: logs are passed around.
-        host, port = self.remote_address
-        return f"<HttpRequest {self.method} {self.authority}{without_query(self.path)} from {host} port {port}>"
-
-
-@sealed
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpResponse:
-    """The answer to an ordinary HTTP/3 request. ``content-length`` is added.
-
-    Raises:
-        TypeError: ``status`` is not an int, ``headers`` are not pairs of str, or ``body`` is not bytes-like.
-        ValueError: ``status`` is outside 200 to 599, or a header cannot be sent.
-    """
-
-    status: int
-    """200 … 599."""
-    headers: HeaderArgument = field(default=(), repr=False)
-    """Headers in order: a mapping or pairs."""
-    body: bytes = field(default=b"", repr=False)
-    """The content, sent from memory. It is meant for a health check or a small page, not for files."""
-
-    def __post_init__(self) -> None:
-        check_integer("status", self.status, 200, 599)
-        header_pairs(self.headers, RESPONSE_RESERVED)
-        contiguous_bytes(self.body, "body")
 
 
 class Asker(Protocol):

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
-from wtio._arguments import check_instance
 from wtio._failures import FailureLog, severity
-from wtio._request import HttpRequest, HttpResponse, SessionHandler
+from wtio._http_service import HttpHook, HttpService
 from wtio._url import without_query
 from wtio._waiting import Arrivals, Flag
 from wtio.errors import SessionClosed
@@ -26,13 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from wtio._connection.server import ServerConnection
-    from wtio._request import RequestState
+    from wtio._request import RequestState, SessionHandler
     from wtio.config import Limits, Timeouts
     from wtio.session import WebTransportSession
 
-__all__ = ["ANY_ORIGIN", "HttpHook", "Service"]
-
-HttpHook = Callable[[HttpRequest], HttpResponse | None]
+__all__ = ["ANY_ORIGIN", "Service"]
 
 ANY_ORIGIN: Final = "*"
 """In ``serve(origins=...)``: pages from everywhere may connect."""
@@ -49,13 +45,13 @@ class Service:
         "_few_sessions",
         "_handler",
         "_has_refused_origin",
-        "_http",
         "_limits",
         "_origins",
         "_requests",
         "_spared",
         "address_sessions",
         "connections",
+        "http",
         "is_closing",
         "protocols",
         "session_count",
@@ -76,7 +72,6 @@ class Service:
     ) -> None:
         # What the application gave to ``serve``. Without a handler, it takes the requests itself.
         self._handler = handler
-        self._http = http
         self._limits = limits
         # Origins of pages that may connect besides the server's own; ``ANY_ORIGIN`` allows all.
         self._origins = origins
@@ -108,6 +103,8 @@ class Service:
         # While the server drains: set when no more sessions are left than ``_spared``.
         self._few_sessions: Flag | None = None
         self._spared = 0
+        # Answers ordinary HTTP/3 requests.
+        self.http = HttpService(http, limits=limits, failures=self._failures)
 
     # -- what a connection reports, and asks
 
@@ -197,26 +194,6 @@ class Service:
             self._admissions.let_go(request)
         self._start_handling(session, handler)
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
-        """Find the answer to an ordinary request."""
-        response = None
-        if self._http is not None:
-            try:
-                response = self._http(request)
-                check_instance("the hook's result", response, HttpResponse, "the http hook is a plain function")
-            except Exception as error:
-                self._failures.write(
-                    error, logging.ERROR, "the http hook failed on %s %s", request.method, without_query(request.path)
-                )
-                response = HttpResponse(status=500)
-        return response or HttpResponse(status=405, headers=(("allow", "CONNECT"),))
-
-    def report_unsendable(self, error: Exception, request: HttpRequest) -> None:
-        """Log that the hook's answer cannot be sent."""
-        self._failures.write(
-            error, logging.ERROR, "the answer to %s %s cannot be sent", request.method, without_query(request.path)
-        )
-
     def _start_handler(self, request: RequestState, handler: SessionHandler) -> None:
         try:
             session = request.accept()
@@ -274,6 +251,11 @@ class Service:
             await self._requests.wait(asyncio.get_running_loop())
         return self._requests.take()
 
+    @property
+    def running(self) -> set[asyncio.Task[None]]:
+        """All tasks of the application: its handlers, and those that answer ordinary requests. A copy."""
+        return self.tasks | self.http.tasks
+
     def stop(self) -> None:
         """Refuse further requests."""
         self.is_closing = True
@@ -290,10 +272,10 @@ class Service:
         self._requests.wake()
 
     async def drain(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
-        """Wait until all handlers have returned and all sessions are over, for ``patience`` seconds at most.
+        """Wait until handlers and answers to ordinary requests have ended, and all sessions are over.
 
         Args:
-            patience: Seconds.
+            patience: Seconds after which it returns in any case.
             closer: The task that closes the server; it may be a handler, which is not waited for, nor is its session.
         """
         self._spared = 1 if closer in self.tasks else 0
@@ -302,7 +284,7 @@ class Service:
             self._few_sessions.set()
         try:
             async with asyncio.timeout(patience):
-                while tasks := self.tasks - {closer}:
+                while tasks := self.running - {closer}:
                     await asyncio.wait(tasks)
                 # Without a handler, nobody else knows when the application is done with a session.
                 await self._few_sessions.wait()
@@ -310,16 +292,18 @@ class Service:
             return
 
     async def end_handlers(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
-        """Wait until the handlers have returned, whose sessions have ended; cancel those that do not return.
+        """Wait until the handlers have returned, whose sessions have ended, and ordinary requests are answered.
+
+        Those that do not end are cancelled.
 
         Args:
             patience: Seconds before handlers are cancelled, and again before they are left alone.
             closer: The task that closes the server; it may be a handler, which is not waited for.
         """
-        tasks = self.tasks - {closer}
+        tasks = self.running - {closer}
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
-        tasks = self.tasks - {closer}
+        tasks = self.running - {closer}
         for task in tasks:
             task.cancel("the server is closing")
         if tasks:

@@ -225,6 +225,12 @@ class Limits:
     documentation. Near it receive windows stay small and further clients are refused; above it the connection that
     holds most is closed with H3_EXCESSIVE_LOAD. A connection with a session counts as 96 KiB at first. None means no
     limit, and receive windows that have their full size from the beginning. Default 1 GiB."""
+    http_requests: int = _limit(1000, least=1, most=2**31)
+    """Server: ordinary HTTP/3 requests at once that the hook answers, over all connections; each counts until the
+    client has the whole answer. Further ones are answered with status 503. Default 1000."""
+    http_body: int = _limit(1024 * 1024, least=0)
+    """Server: most bytes that ``await request.body()`` collects of an ordinary HTTP/3 request, unless the call says;
+    ``request.stream()`` has no limit. Default 1 MiB."""
     initial_mtu: int = _limit(1200, least=1200, most=65_527)
     """UDP payload size in bytes until path MTU discovery finds more. Default 1200, the smallest that QUIC allows."""
     max_mtu: int = _limit(1452, least=1200, most=65_527)
@@ -278,7 +284,16 @@ class Timeouts:
     """Server: how long ``admit`` may take, and how long a request may otherwise wait for ``accept`` or ``reject``,
     before it is answered with 503. Default 30 s."""
     without_session: float = _duration(30.0)
-    """Server: how long a connection may stay without any session before it is closed. Default 30 s."""
+    """Server: how long a connection may stay without any session or request before it is closed. Default 30 s."""
+    http_head: float = _duration(30.0)
+    """Server: how long the header section of a request, also of one for a session, may take from its first byte on.
+    Then it is answered with 408. Default 30 s."""
+    http_body: float = _duration(60.0)
+    """Server: how long a hook waits for the next bytes of an ordinary HTTP/3 request's body. Then ``request.body()``
+    and ``request.stream()`` raise RequestTimeout, and the answer is 408 unless the hook has another. Default 60 s."""
+    http_send: float = _duration(60.0)
+    """Server: how long the answer to an ordinary HTTP/3 request waits for a client that takes nothing. Then it is reset
+    with H3_REQUEST_CANCELLED. Default 60 s."""
     datagram_send: float | None = _duration(None)
     """Age at which a datagram that still waits to be sent is dropped; None means never. Default None."""
 

@@ -19,6 +19,10 @@
     │   ├── StreamStoppedError (BrokenPipeError)      .error_code .wire_code
     │   ├── StreamClosedError                    this side was finished, reset or stopped here
     │   └── ReadLimitError (asyncio.LimitOverrunError)   .limit .setting
+    ├── HttpRequestError                         the body of an ordinary HTTP/3 request
+    │   ├── ContentTooLargeError                 .limit .size
+    │   ├── RequestTimeout (TimeoutError)        .timeout
+    │   └── ClientGoneError (ConnectionResetError)    nobody is there to be answered
     ├── StreamCreditError                        the peer allows no further stream now
     ├── DatagramTooLargeError (ValueError)       .size .limit
     ├── ProtocolError
@@ -252,6 +256,42 @@ class ReadLimitError(StreamError, asyncio.LimitOverrunError):
         self.limit = limit
         self.setting = setting
         self.consumed = limit
+
+
+class HttpRequestError(WebTransportError):
+    """The body of an ordinary HTTP/3 request cannot be read, or its answer cannot be sent."""
+
+
+class ContentTooLargeError(HttpRequestError):
+    """The body is larger than its reader allows; what has arrived is kept. Uncaught in a hook, the answer is 413."""
+
+    limit: int
+    """The limit in bytes."""
+    size: int | None
+    """Size in bytes as the client announces it, less what was read before; None if it does not."""
+
+    def __init__(self, message: str, *, limit: int, size: int | None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.size = size
+
+
+class RequestTimeout(HttpRequestError, TimeoutError):
+    """The client sent no more of a body for ``Timeouts.http_body``. Uncaught in a hook, the answer is 408."""
+
+    timeout: float
+    """The limit that passed, in seconds."""
+
+    def __init__(self, message: str, *, timeout: float) -> None:
+        super().__init__(message)
+        self.timeout = timeout
+
+
+class ClientGoneError(HttpRequestError, ConnectionResetError):
+    """The client has given its request up, broke a rule, took nothing of the answer for too long, or is lost.
+
+    Tasks of a hook's own see this error; the hook itself is cancelled. No answer is sent any more.
+    """
 
 
 class StreamCreditError(WebTransportError):

@@ -1,7 +1,7 @@
 """The server: sockets, requests, handlers and the orderly end.
 
 ``serve`` opens the sockets. Each request for a session is accepted and given to the handler, or waits for
-``async for request in server``. Ordinary HTTP/3 requests on the same port are answered by a small hook.
+``async for request in server``. Ordinary HTTP/3 requests on the same port are answered by a hook.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from wtio._certificates import Certificates
 from wtio._connection.server import ServerConnection
 from wtio._driver.loop import LoopTransport
 from wtio._headers import offered_protocols
+from wtio._http import HttpRequest, HttpResponse
+from wtio._http_service import HttpHook  # noqa: TC001 - for typing.get_type_hints
 from wtio._key_log import warn_of_key_log
 from wtio._memory import MemoryBudget, ServerMemory
 from wtio._options import EndpointOptions
-from wtio._request import HttpRequest, HttpResponse, SessionHandler, SessionRequest
-from wtio._service import ANY_ORIGIN, HttpHook, Service
+from wtio._request import SessionHandler, SessionRequest
+from wtio._service import ANY_ORIGIN, Service
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
@@ -301,11 +303,11 @@ class Server:
     async def close(self, code: int = 0, reason: str = "server is closing") -> None:
         """Shut down: refuse new clients, close all sessions, release the ports. Idempotent; takes bounded time.
 
-        Clients get GOAWAY first, and requests that wait for ``admit`` or an iterator status 503. Handlers, and sessions
-        that an iterator's requests have become, then have ``Timeouts.drain`` (default 0 s) to finish on their own.
-        After that, every session is closed (bounded by ``Timeouts.close``, see ``WebTransportSession.close``), handlers
-        that still run after another ``Timeouts.close`` are cancelled, and further unanswered requests get status 503.
-        Cancelling stops the wait, but not the shutdown.
+        Clients get GOAWAY first, and requests that wait for ``admit`` or an iterator status 503. Handlers, answers to
+        ordinary requests, and sessions that an iterator's requests have become, then have ``Timeouts.drain`` (default
+        0 s) to finish on their own. After that, every session is closed (bounded by ``Timeouts.close``, see
+        ``WebTransportSession.close``), handlers and hooks that still run after another ``Timeouts.close`` are
+        cancelled, and further unanswered requests get status 503. Cancelling stops the wait, but not the shutdown.
 
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
@@ -457,8 +459,11 @@ def serve(
             sandboxes; ``"*"`` allows all. There are no patterns. The server's own origin is ``https://`` with host and
             port of the session's URL; for a server on a loopback host, every loopback host counts. Other pages get
             status 403. Requests without Origin are accepted; browsers always send one. Default none.
-        http: A plain function from HttpRequest to HttpResponse that answers ordinary HTTP/3 requests. Without it, or if
-            it returns None, they get status 405 with ``allow: CONNECT``.
+        http: A function from HttpRequest to HttpResponse, plain or ``async def``, that answers ordinary HTTP/3
+            requests. Without it, or if it returns None, they get status 405 with ``allow: CONNECT``; CONNECT itself
+            gets 501. It is called in a task for each request, at most ``Limits.http_requests`` at once, which is
+            cancelled when the client goes. If it raises, or returns something else, the answer is 500 and the failure
+            is logged as that of a handler. See docs/http.md.
         timeouts: Durations in seconds; None means ``Timeouts()``.
         limits: Sizes in bytes and counts; None means ``Limits()``.
         congestion: How fast to send: ``"tolerant"`` (default; CUBIC that tells random losses from a full queue),

@@ -39,9 +39,9 @@ from wtio._driver.simulated import (
     Wire,
     WireCounts,
 )
+from wtio._http_service import HttpHook  # noqa: TC001 - for typing.get_type_hints
 from wtio._options import EndpointOptions
 from wtio._request import SessionHandler  # noqa: TC001 - for typing.get_type_hints
-from wtio._service import HttpHook  # noqa: TC001 - for typing.get_type_hints
 from wtio.client import Client, Connector, make_connector
 from wtio.config import Limits, Timeouts
 from wtio.protocol.host import parse_host

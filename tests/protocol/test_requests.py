@@ -11,6 +11,7 @@ from wtio.protocol.faults import SessionStateError
 from wtio.protocol.frames import encode_record
 from wtio.protocol.limits import ProtocolLimits
 from wtio.protocol.outbox import (
+    BodyEnded,
     RequestReceived,
     Send,
     SessionAccepted,
@@ -331,7 +332,10 @@ GET = headers((":method", "GET"), (":scheme", "https"), (":authority", "a"), (":
 
 def test_h13_ordinary_request_can_be_answered() -> None:
     side = server()
-    assert side.receive(0, GET, True) == [RequestReceived(0, "GET", "/index?x", [("accept", "*/*")], "https", "a")]
+    assert side.receive(0, GET, True) == [
+        RequestReceived(0, "GET", "/index?x", [("accept", "*/*")], "https", "a", None),
+        BodyEnded(0),
+    ]
     side.run(lambda: side.h3.reject(0, 405, headers=[("Allow", "CONNECT")], body=b"no"))
     assert sent_fields(side) == [(":status", "405"), ("allow", "CONNECT"), ("content-length", "2")]
     assert side.sent(0).endswith(data(b"no"))
@@ -348,7 +352,7 @@ def test_request_without_webtransport_needs_no_settings() -> None:
 def test_plain_connect_is_an_ordinary_request() -> None:
     side = server()
     assert side.receive(0, headers((":method", "CONNECT"), (":authority", "a:1"))) == [
-        RequestReceived(0, "CONNECT", "", [], "", "a:1")
+        RequestReceived(0, "CONNECT", "", [], "", "a:1", None)
     ]
 
 

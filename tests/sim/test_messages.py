@@ -8,11 +8,10 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.http3 import HttpClient
 
 import wtio
 from wtio.testing import Network, run
-
-from .test_http import get
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,9 +165,9 @@ def test_hook_that_fails_is_logged_without_secrets(kind: str, caplog: pytest.Log
 
     async def main() -> None:
         network = Network()
-        async with network.serve(http=hook):
-            answer, _ = await get(network, path=f"/room/1?token={SECRET}")
-            assert answer[":status"] == "500"
+        async with network.serve(http=hook), HttpClient(network) as client:
+            answer = await client.get(f"/room/1?token={SECRET}")
+            assert answer.status == 500
 
     run(main())
     check(*seen, wtio.HttpResponse(status=200, headers={"a": SECRET}, body=SECRET.encode()))

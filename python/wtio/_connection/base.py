@@ -144,8 +144,9 @@ class Connection:
     def take_event(self, event: Event) -> None:
         """Take an event of the HTTP/3 layer that is about no established session: SETTINGS, and requests."""
 
-    def raw_streams_read(self) -> None:
-        """The HTTP/3 layer has been given what had arrived."""
+    def read_raw(self, stream_id: int) -> None:
+        """A raw stream has something to read."""
+        self._raw.read(stream_id)
 
     def unreachable(self, code: int, is_remote: bool) -> None:
         """The first packets of a client cannot be delivered: the errno, and whether the network says so."""
@@ -207,8 +208,7 @@ class Connection:
                     return
                 self._take_without_session(stream, session_id)
             case EngineEvent.RawReadable(stream_id=stream_id):
-                self._raw.read(stream_id)
-                self.raw_streams_read()
+                self.read_raw(stream_id)
             case EngineEvent.RawStream(stream=stream):
                 self._raw.take(stream)
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from wtio._core import ReadAnswer
+from wtio._waiting import Waiter
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.outbox import Role
 
@@ -33,7 +34,7 @@ _CRITICAL_STREAMS: Final = 3
 class _Pending:
     """Bytes for a raw stream that its queue had no room for."""
 
-    __slots__ = ("data", "end", "frees")
+    __slots__ = ("data", "end", "frees", "waiter")
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -41,6 +42,13 @@ class _Pending:
         self.end = False
         # Whether the stream is to be forgotten after them.
         self.frees = False
+        # Of the task that waits until none of them is left.
+        self.waiter: Waiter | None = None
+
+    def wake(self) -> None:
+        """Let the task go on that waits for the bytes to be gone."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 class RawStreams:
@@ -132,7 +140,9 @@ class RawStreams:
         ``clear``.
         """
         self._left, self._streams = self._streams, {}
-        self._pending = None
+        pending, self._pending = self._pending, None
+        for waiting in (pending or {}).values():
+            waiting.wake()
         self._control = None
         self._control_waiting = None
 
@@ -143,21 +153,45 @@ class RawStreams:
     # -- what arrives
 
     def read(self, stream_id: int) -> None:
-        """Give the HTTP/3 layer all that has arrived on a stream."""
+        """Give the HTTP/3 layer all that has arrived on a stream; of an ordinary request, what begins it.
+
+        The rest of an ordinary request is read with ``read_piece``.
+        """
         stream = self._streams.get(stream_id)
         if stream is None:
             return
         data = stream.read(_READ_SIZE)
         while isinstance(data, bytes):
             # The end is seen together with the last bytes, which saves the layer above a call.
-            self._h3.receive_data(stream_id, data, stream.receive_state().is_ended)
+            is_ended = stream.receive_state().is_ended
+            self._h3.receive_data(stream_id, data, is_ended)
+            if is_ended or (not stream_id & 3 and self._h3.exchanges.is_on_demand(stream_id)):
+                return
             data = stream.read(_READ_SIZE)
         if data is ReadAnswer.ENDED:
-            state = stream.receive_state()
-            if state.is_ended:
-                self._h3.receive_data(stream_id, b"", True)
-            elif state.is_reset:
-                self._h3.receive_reset(stream_id, state.wire_code)
+            self._read_end(stream)
+
+    def read_piece(self, stream_id: int) -> bool:
+        """Give the HTTP/3 layer the next 64 KiB of a stream at most, or its end; whether there may be more."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return False
+        data = stream.read(_READ_SIZE)
+        if isinstance(data, bytes):
+            is_ended = stream.receive_state().is_ended
+            self._h3.receive_data(stream_id, data, is_ended)
+            return not is_ended
+        if data is ReadAnswer.ENDED:
+            self._read_end(stream)
+        return False
+
+    def _read_end(self, stream: _core.Stream) -> None:
+        """Give the HTTP/3 layer what a stream has ended with."""
+        state = stream.receive_state()
+        if state.is_ended:
+            self._h3.receive_data(stream.id, b"", True)
+        elif state.is_reset:
+            self._h3.receive_reset(stream.id, state.wire_code)
 
     # -- what is sent
 
@@ -194,6 +228,14 @@ class RawStreams:
         pending.end = pending.end or end
         return len(pending.data) <= _PENDING_LIMIT or pending.end
 
+    def room(self, stream_id: int) -> Waiter | None:
+        """Return what to await until nothing of a stream waits any more; None if that is so. For one task at a time."""
+        pending = self._pending and self._pending.get(stream_id)
+        if not pending:
+            return None
+        pending.waiter = Waiter(self._loop)
+        return pending.waiter
+
     def reset(self, stream_id: int, wire_code: int) -> None:
         """Reset a stream; what waits is not sent."""
         if stream := self._streams.get(stream_id):
@@ -208,7 +250,8 @@ class RawStreams:
     def _drop_pending(self, stream_id: int) -> None:
         """Nothing of a stream waits any more."""
         if self._pending is not None:
-            self._pending.pop(stream_id, None)
+            if pending := self._pending.pop(stream_id, None):
+                pending.wake()
             if not self._pending:
                 self._pending = None
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from wtio._connection.base import Connection
+from wtio._connection.http import Exchange, Exchanges, HttpEvent
 from wtio._facts import SessionFacts
-from wtio._headers import Headers, header_pairs
-from wtio._request import HttpRequest, HttpResponse, RequestState, SessionHandler
+from wtio._request import RequestState, SessionHandler
 from wtio.errors import SessionClosedError
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import SessionStateError
-from wtio.protocol.handshake import RESPONSE_RESERVED
 from wtio.protocol.outbox import (
+    BodyEnded,
+    BodyReceived,
     Event,
     RequestReceived,
+    RequestTerminated,
     SessionFinished,
     SessionRequested,
     SessionStopping,
@@ -30,12 +32,20 @@ if TYPE_CHECKING:
     from wtio import _core
     from wtio._driver import Driver
     from wtio._failures import FailureLog
+    from wtio._headers import Headers
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
     from wtio.session import WebTransportSession
 
 __all__ = ["Host", "ServerConnection"]
+
+
+class HttpHost(Protocol):
+    """What a connection needs from whoever answers ordinary requests (``_http_service.HttpService``)."""
+
+    def take(self, exchange: Exchange) -> None:
+        """Answer a request, now or later."""
 
 
 class Host(Protocol):
@@ -64,11 +74,9 @@ class Host(Protocol):
     def run_handler(self, request: RequestState, session: WebTransportSession, handler: SessionHandler) -> None:
         """Run a handler, in a task of its own, with the session that a request has become."""
 
-    def respond(self, request: HttpRequest) -> HttpResponse:
-        """Find the answer to an ordinary request."""
-
-    def report_unsendable(self, error: Exception, request: HttpRequest) -> None:
-        """Report that the answer to an ordinary request breaks the rules, so that status 500 is sent."""
+    @property
+    def http(self) -> HttpHost:
+        """Who answers ordinary requests."""
 
     def session_opened(self, address: str) -> None:
         """Count one more session, of a client at this address."""
@@ -84,6 +92,7 @@ class ServerConnection(Connection):
     """A connection of a server: any number of sessions and ordinary requests."""
 
     __slots__ = (
+        "_exchanges",
         "_further_room",
         "_host",
         "_idle_timer",
@@ -103,6 +112,8 @@ class ServerConnection(Connection):
         # Requests for sessions that are unanswered, by session ID. They count as sessions of the connection, which
         # bounds them.
         self.requests: dict[int, RequestState] = {}
+        # Ordinary requests. Made for the first of them, which most connections never have.
+        self._exchanges: Exchanges | None = None
         # Closes a connection without sessions and requests; runs while it has none.
         self._idle_timer: asyncio.TimerHandle | None = None
         # Refuses requests for which the client's SETTINGS do not come; runs while there are such requests.
@@ -123,8 +134,8 @@ class ServerConnection(Connection):
                 request = RequestState(self, event)
                 self.requests[event.stream_id] = request
                 self._host.take_request(request)
-            case RequestReceived():
-                self._answer(event)
+            case RequestReceived() | BodyReceived() | BodyEnded() | RequestTerminated():
+                self._take_http(event)
             case SessionTerminated(session_id) | SessionFinished(session_id):
                 if gone := self.requests.get(session_id):
                     gone.note_gone()
@@ -197,6 +208,29 @@ class ServerConnection(Connection):
     def withdraw_request(self, request: RequestState) -> None:
         self._host.withdraw_request(request)
 
+    # -- ordinary requests
+
+    def _take_http(self, event: HttpEvent) -> None:
+        exchanges = self._begin_exchanges()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        exchanges.take(event)
+
+    def _begin_exchanges(self) -> Exchanges:
+        if self._exchanges is None:
+            self._exchanges = Exchanges(
+                self.core,
+                self.loop,
+                self.h3,
+                self._raw,
+                self.options,
+                pump=self._pump,
+                take=self._host.http.take,
+                is_over=self.watch_idle,
+            )
+        return self._exchanges
+
     # -- sessions
 
     def add_session(self, session_id: int, facts: SessionFacts, trace: Trace | None = None) -> WebTransportSession:
@@ -213,7 +247,7 @@ class ServerConnection(Connection):
         super().abort_session(session)
         # Clients differ in what of a CONNECT stream has to end before a session has: after a reset alone, a page in
         # Chromium waits. CONNECTION_CLOSE is the end for all of them, and is repeated for as long as the client sends.
-        if not self.sessions and not self.requests:
+        if not self._is_in_use():
             self.close_connection(ErrorCodes.H3_NO_ERROR, "")
 
     def shed(self) -> None:
@@ -246,22 +280,39 @@ class ServerConnection(Connection):
     def connection_lost(self) -> None:
         for request in list(self.requests.values()):
             request.note_gone()
+        if self._exchanges is not None:
+            self._exchanges.lose()
+            # It refers back to the connection.
+            self._exchanges = None
         for timer in (self._idle_timer, self._parked_timer):
             if timer is not None:
                 timer.cancel()
         self._host.connection_lost(self)
 
     def watch_idle(self) -> None:
-        """Close a connection that stays without a session for ``Timeouts.without_session``."""
-        if self._idle_timer is None and not self.sessions and not self.requests and not self.is_lost:
+        """Close a connection that stays without sessions and requests for ``Timeouts.without_session``."""
+        if self._idle_timer is None and not self._is_in_use() and not self.is_lost:
             self._idle_timer = self.loop.call_later(self.timeouts.without_session, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         self._idle_timer = None
-        if not self.sessions and not self.requests:
+        if not self._is_in_use():
             self.close_connection(ErrorCodes.H3_NO_ERROR, "no session for too long")
 
-    def raw_streams_read(self) -> None:
+    def _is_in_use(self) -> bool:
+        """Whether the connection has sessions, or requests of any kind."""
+        return bool(self.sessions or self.requests or self._exchanges)
+
+    def read_raw(self, stream_id: int) -> None:
+        exchanges = self._exchanges
+        if exchanges is not None and (exchange := exchanges.get(stream_id)):
+            exchange.note_readable()
+            return
+        self._raw.read(stream_id)
+        if stream_id & 3:  # RFC 9000, section 2.1: the client has sent it on a control or QPACK stream
+            return
+        if exchanges is not None or self.h3.exchanges.awaits_head(stream_id):
+            self._begin_exchanges().watch_head(stream_id)
         # Requests that came before the client's SETTINGS wait for them, but not for ever.
         if self.h3.parked and self._parked_timer is None and not self.is_lost:
             self._parked_timer = self.loop.call_later(self.timeouts.request, self._expire_parked)
@@ -270,20 +321,3 @@ class ServerConnection(Connection):
         self._parked_timer = None
         if not self.is_lost and self.h3.expire_parked():
             self._pump()
-
-    def _answer(self, event: RequestReceived) -> None:
-        """Answer an ordinary request."""
-        request = HttpRequest(
-            method=event.method,
-            path=event.path,
-            authority=event.authority,
-            headers=tuple(event.headers),
-            remote_address=self.core.remote_address,
-        )
-        response = self._host.respond(request)
-        try:
-            headers = header_pairs(response.headers, RESPONSE_RESERVED)
-            self.h3.reject(event.stream_id, response.status, headers=headers, body=bytes(response.body))
-        except (ValueError, TypeError) as error:
-            self._host.report_unsendable(error, request)
-            self.h3.reject(event.stream_id, 500)

@@ -4,8 +4,9 @@ The driver hands in bytes of raw streams, and after every call empties ``H3Conne
 and events. WebTransport data streams and datagrams never pass through here.
 
 ``H3Connection`` only routes: the peer's SETTINGS to ``Terms``, its control and QPACK streams to ``PeerStreams``, frames
-of request streams to ``Requests``, everything about sessions to ``ConnectStreams``. None of these parts refers back to
-the connection, so that a session and a connection are freed without the garbage collector.
+of request streams to ``Requests``, everything about sessions to ``ConnectStreams``, ordinary requests to ``Exchanges``.
+None of these parts refers back to the connection, so that a session and a connection are freed without the garbage
+collector.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +18,12 @@ from wtio.protocol.capsules import CapsuleType, encode_close
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.connect_streams import ConnectStreams
 from wtio.protocol.dialects import Dialect
+from wtio.protocol.exchanges import Exchanges
 from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.frames import FrameType, encode_record
 from wtio.protocol.handshake import acceptance, headers_frame, rejection, session_request
 from wtio.protocol.limits import DEFAULT_LIMITS, Allowance, Earnings, ProtocolLimits
-from wtio.protocol.outbox import Outbox, RequestReceived, Role, SettingsReceived
+from wtio.protocol.outbox import Outbox, Role, SettingsReceived
 from wtio.protocol.qpack import FieldSectionTooLargeError
 from wtio.protocol.request import Requests, RequestStream
 from wtio.protocol.session import Input, State
@@ -60,6 +62,7 @@ class H3Connection:
         closed: Whether the connection is over: ``CloseConnection`` was queued. From then on ``send_connect``,
             ``accept`` and ``reject`` raise SessionStateError; other calls do nothing.
         outbox: Collects outputs and events. The driver empties it after every call.
+        exchanges: Server: the ordinary requests. What it says is in ``outbox``, too.
         peer_transport: What the peer's transport parameters say. The driver sets it before it hands in the peer's
             SETTINGS. ``None``: they are not known, and nothing is demanded of them.
     """
@@ -72,6 +75,7 @@ class H3Connection:
         "_sessions",
         "_terms",
         "closed",
+        "exchanges",
         "is_client",
         "outbox",
         "peer_transport",
@@ -104,6 +108,7 @@ class H3Connection:
         self._peer_streams = PeerStreams(is_client, limits, self._allowance, self.outbox)
         self._requests = Requests(is_client, limits, self._allowance, self.outbox)
         self._sessions = ConnectStreams(limits, self._terms, self._allowance, self.outbox, self._requests)
+        self.exchanges = Exchanges(self._terms, self._allowance, self.outbox, self._requests)
 
     # -- state
 
@@ -257,7 +262,7 @@ class H3Connection:
             stream_id: The request stream.
             status: 200 to 599; for a session request 300 to 599.
             headers: Further header fields; names are lowered.
-            body: Sent unless the method is HEAD, with ``content-length``.
+            body: Sent with ``content-length``, but not in answers that have no content, such as those to HEAD.
 
         Raises:
             ValueError: The status or a header cannot be sent.
@@ -270,18 +275,17 @@ class H3Connection:
         lowest = 300 if session else 200
         if not lowest <= status <= 599:
             raise ValueError(f"status {status} is outside {lowest} to 599")
-        if session:
-            self._sessions.pending(stream_id, Input.REJECT)
+        if not session:
+            self.exchanges.answer(stream, status, headers, body)
+            return
+        self._sessions.pending(stream_id, Input.REJECT)
         fields = rejection(status, headers, len(body))
         if headers:
             self._terms.check_size(fields)
         payload = headers_frame(fields)
-        if body and stream.method != "HEAD" and status not in (204, 304):
+        if body and status != 304:
             payload += encode_record(FrameType.DATA, body)
-        if session:
-            self._sessions.reject(stream, session, payload)
-        else:
-            self._requests.answer(stream, payload)
+        self._sessions.reject(stream, session, payload)
 
     def close_session(self, stream_id: int, code: int, reason: str) -> None:
         """Send WT_CLOSE_SESSION and the end of the stream. No-op on a session that is closing or closed.
@@ -347,6 +351,11 @@ class H3Connection:
         """Server: refuse the session requests that still wait for the client's SETTINGS; return their number."""
         return self._sessions.expire_parked()
 
+    @_closes
+    def expire_head(self, stream_id: int) -> None:
+        """Server: refuse a request whose header section is still incomplete, with status 408."""
+        self.exchanges.expire_head(stream_id)
+
     # -- what the peer did
 
     @_closes
@@ -385,7 +394,7 @@ class H3Connection:
         elif stream.session:
             self._sessions.take_reset(stream, stream.session, code)
         else:
-            self._requests.abandon(stream)
+            self.exchanges.take_reset(stream, code)
 
     @_closes
     def receive_stop(self, stream_id: int | Role, code: int) -> None:
@@ -398,8 +407,8 @@ class H3Connection:
             return
         if stream.session:
             self._sessions.take_stop(stream, stream.session, code)
-        else:  # an ordinary request whose answer is not wanted
-            self._requests.refuse(stream, ErrorCodes.H3_REQUEST_CANCELLED)
+        else:
+            self.exchanges.take_stop(stream, code)
 
     @_closes
     def note_refused(self) -> None:
@@ -440,7 +449,7 @@ class H3Connection:
                         if session:
                             sessions.take_body(stream, session, part)
                         else:
-                            stream.take_body(part)
+                            self.exchanges.take_body(stream, part)
                     elif session:  # we are the client: our requests are sessions from the start
                         sessions.take_response(stream, session, part)
                     else:
@@ -452,12 +461,12 @@ class H3Connection:
                     if stream.session:
                         sessions.end(stream, stream.session)
                     else:
-                        stream.has_ended = True
+                        self.exchanges.take_end(stream)
         except StreamFault as fault:
             if stream.session:
                 sessions.fail(stream, stream.session, fault)
             else:
-                self._requests.refuse(stream, fault.code)
+                self.exchanges.fail(stream, fault)
         except FieldSectionTooLargeError:
             self._requests.answer(stream, headers_frame(rejection(431)))  # RFC 9114, section 4.2.2
             self._allowance.count_refused()
@@ -469,15 +478,6 @@ class H3Connection:
         stream.method = request.method
         stream.begin_body(None if request.protocol else request.content_length)
         if not request.protocol:
-            self.outbox.report(
-                RequestReceived(
-                    stream.stream_id,
-                    request.method,
-                    request.path,
-                    request.headers,
-                    scheme=request.scheme,
-                    authority=request.authority,
-                )
-            )
+            self.exchanges.take_request(stream, request)
         else:
             self._sessions.take_request(stream, request)

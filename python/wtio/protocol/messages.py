@@ -11,7 +11,16 @@ from typing import Final, TypeAlias
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.faults import StreamFault
 
-__all__ = ["Fields", "Request", "check_headers", "check_trailers", "read_request", "read_response", "values_of"]
+__all__ = [
+    "Fields",
+    "Request",
+    "check_headers",
+    "check_trailers",
+    "content_length",
+    "read_request",
+    "read_response",
+    "values_of",
+]
 
 Fields: TypeAlias = list[tuple[str, str]]
 """Fields of a header section in their order, names in lower case. Bytes above 127 are Latin-1."""
@@ -79,13 +88,18 @@ def _split(fields: Fields, allowed: Collection[str]) -> tuple[dict[str, str], Fi
     return pseudo, headers
 
 
-def _content_length(headers: Fields) -> int | None:
+def content_length(headers: Iterable[tuple[str, str]]) -> int | None:
+    """Return the value of content-length, or ``None`` without one.
+
+    Raises:
+        ValueError: It is not one number.
+    """
     values = set(values_of(headers, "content-length"))
     if not values:
         return None
     value = values.pop()
     if values or not _LENGTH.fullmatch(value):
-        raise _malformed("content-length is not one number")
+        raise ValueError("content-length is not one number")
     return int(value)
 
 
@@ -121,7 +135,11 @@ def read_request(fields: Fields) -> Request:
             raise _malformed("extended CONNECT without :authority")
         if not _PATH.fullmatch(path) and not (path == "*" and method == "OPTIONS"):
             raise _malformed("request without a valid :path")
-    return Request(method, scheme, authority, path, protocol or "", headers, _content_length(headers))
+    try:
+        length = content_length(headers)
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+    return Request(method, scheme, authority, path, protocol or "", headers, length)
 
 
 def _authority(pseudo: dict[str, str], headers: Fields) -> str:

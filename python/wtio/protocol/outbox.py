@@ -14,6 +14,8 @@ from wtio.protocol.messages import Fields
 
 __all__ = [
     "MOST_FREED",
+    "BodyEnded",
+    "BodyReceived",
     "CapsuleReceived",
     "CloseConnection",
     "ConnectionFailed",
@@ -23,6 +25,7 @@ __all__ = [
     "Outbox",
     "Output",
     "RequestReceived",
+    "RequestTerminated",
     "Reset",
     "Role",
     "Send",
@@ -148,7 +151,9 @@ class SessionRequested:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """Server: an ordinary HTTP/3 request. Answer with ``reject``. Its body is discarded.
+    """Server: an ordinary HTTP/3 request. Answer with ``reject``, or with ``H3Connection.exchanges``.
+
+    Its body follows as the driver hands it in, and then ``BodyEnded``; or ``RequestTerminated`` at any time.
 
     Attributes:
         stream_id: The request stream.
@@ -157,6 +162,7 @@ class RequestReceived:
         headers: All header fields but the pseudo-headers.
         scheme: Such as ``"https"``; empty for CONNECT.
         authority: Host and port, from ``:authority`` or else Host.
+        content_length: Length of the body in bytes, or ``None`` if the client does not announce it.
     """
 
     stream_id: int
@@ -165,6 +171,37 @@ class RequestReceived:
     headers: Fields
     scheme: str
     authority: str
+    content_length: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BodyReceived:
+    """Server: a piece of an ordinary request's body."""
+
+    stream_id: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnded:
+    """Server: an ordinary request is complete. If it had trailers, they were checked and dropped."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTerminated:
+    """Server: an ordinary request is over before its answer was complete. This is the last event of the request.
+
+    The client has taken it back, or its body breaks a rule. Nothing more can be sent.
+
+    Attributes:
+        stream_id: The request stream.
+        reason: What happened, in words.
+    """
+
+    stream_id: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +318,9 @@ Event: TypeAlias = (
     SettingsReceived
     | SessionRequested
     | RequestReceived
+    | BodyReceived
+    | BodyEnded
+    | RequestTerminated
     | SessionAccepted
     | SessionRejected
     | SessionTerminated

@@ -37,11 +37,14 @@ class RequestStream:
         "_is_client",
         "_max_field_section_size",
         "_reader",
+        "answer_left",
         "counted",
         "discarded",
         "has_ended",
+        "is_answering",
         "is_barren",
         "is_discarding",
+        "is_ordinary",
         "is_over",
         "method",
         "phase",
@@ -66,9 +69,14 @@ class RequestStream:
         self.is_over = False  # freed; set by ``Requests.free``
         self.discarded = 0  # bytes
         self.counted = 0  # bytes of this stream in ``Requests.buffered``
+        self.is_ordinary = False  # it is a request for no session; set by ``Exchanges`` with its header section
         # Of an ordinary request: its content-length, and the bytes of its body so far.
         self._announced_body: int | None = None
         self._body = 0
+        # Of its answer, set by ``Exchanges``: whether the header section was sent, and how many bytes of the announced
+        # length are still to come; ``None`` if no length was announced.
+        self.is_answering = False
+        self.answer_left: int | None = None
 
     @property
     def buffered(self) -> int:
@@ -113,13 +121,13 @@ class RequestStream:
         self.phase = "body"
         self._announced_body = content_length
 
-    def take_body(self, data: bytes) -> None:
-        """Count a piece of an ordinary request's body, and drop it.
+    def count_body(self, size: int) -> None:
+        """Count a piece of an ordinary request's body.
 
         Raises:
             StreamFault: The body is longer than its content-length.
         """
-        self._body += len(data)
+        self._body += size
         if self._announced_body is not None and self._body > self._announced_body:
             raise StreamFault(ErrorCodes.H3_MESSAGE_ERROR, "body is longer than content-length")
 
@@ -237,14 +245,8 @@ class Requests:
         self.free(stream)
         self._allowance.count_refused()
 
-    def abandon(self, stream: RequestStream) -> None:
-        """Remove an ordinary request that the client has reset."""
-        self._outbox.reset(stream.stream_id, ErrorCodes.H3_REQUEST_CANCELLED)
-        self.free(stream)
-        self._allowance.count_refused()
-
     def answer(self, stream: RequestStream, payload: bytes) -> None:
-        """Answer a request without a session, and end the stream."""
+        """Send the last or the only bytes of an answer to a request without a session, and end the stream."""
         self._outbox.send(stream.stream_id, payload, end=True)
         if not stream.has_ended:
             # RFC 9114, section 4.1: the rest of the request is not needed.
