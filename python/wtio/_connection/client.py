@@ -353,9 +353,9 @@ class ClientConnection(Connection):
             request.on_progress()
         self._on_progress()
 
-    def close_at_once(self, code: int = ErrorCodes.H3_NO_ERROR) -> None:
+    def close_at_once(self, code: int = ErrorCodes.H3_NO_ERROR, reason: str = "") -> None:
         """Close it, and its socket as soon as nothing needs that any more."""
-        super().close_at_once(code)
+        super().close_at_once(code, reason)
         self._sockets.release(self.driver)
 
     def add_connector(self) -> None:
