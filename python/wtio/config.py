@@ -151,7 +151,7 @@ class Limits:
     """Unread bytes that the peer may send on one stream; at most 16 MiB. Default 4 MiB, which lets one stream carry
     320 Mbit/s over a round trip of 100 ms; each of several streams has its own window. Each lost packet leaves a gap,
     and more than 1024 gaps in one stream end its connection. Random losses never make as many in 4 MiB of full packets;
-    in 8 MiB they can if a fifth is lost, in 16 MiB if more than a tenth is."""
+    in 8 MiB they can if a fifth is lost, in 16 MiB if a twelfth is."""
     connection_receive_window: int = _limit(16 * 1024 * 1024, least=1024)
     """Unread bytes that the peer may send on one connection. Default 16 MiB."""
     session_receive_window: int | None = _limit(None, least=1)
