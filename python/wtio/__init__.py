@@ -5,6 +5,8 @@ Sessions give streams and datagrams. Everything
 public is importable from here. ``wtio.errors`` shows all that can go wrong, ``wtio.config`` all that can be tuned.
 """
 
+import typing
+
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._memory import ServerMemory
 from wtio.client import Client, Connector, connect
@@ -54,6 +56,9 @@ from wtio.stream import (
 )
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
+if typing.TYPE_CHECKING:
+    from wtio.routing import Router
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -88,6 +93,7 @@ __all__ = [
     "RemoteProtocolError",
     "RequestTimeout",
     "RequirementsNotMetError",
+    "Router",
     "Secret",
     "Server",
     "ServerMemory",
@@ -116,3 +122,13 @@ __all__ = [
     "dev_certificate",
     "serve",
 ]
+
+if not typing.TYPE_CHECKING:  # to a type checker it would mean that every name exists
+
+    def __getattr__(name: str) -> object:
+        """Load what few programs need when it is first asked for."""
+        if name != "Router":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from wtio.routing import Router
+
+        return Router

@@ -20,11 +20,25 @@ from wtio.stream import BODY_RAISED_CODE
 if TYPE_CHECKING:
     from wtio._request import RequestState
 
-__all__ = ["Admissions", "AdmitHook"]
+__all__ = ["Admissions", "AdmitHook", "check_result"]
 
 AdmitHook = Callable[[SessionRequest], Awaitable[object]]
 
 _logger = logging.getLogger("wtio.server")
+
+
+def check_result(result: object) -> object:
+    """Return what ``admit`` returned.
+
+    Raises:
+        TypeError: It is neither None nor a session. Whoever returns False means to refuse, which must not let anybody
+            in.
+    """
+    if result is not None and not isinstance(result, WebTransportSession):
+        raise TypeError(
+            f"admit returned {type(result).__name__}; it returns None, and calls request.reject(...) to refuse"
+        )
+    return result
 
 
 class _Decision:
@@ -89,12 +103,7 @@ class Admissions:
 
     async def _ask(self, request: RequestState) -> None:
         """Run ``admit``, and take its silence for a yes."""
-        result = await self._admit(SessionRequest(request))
-        if result is not None and not isinstance(result, WebTransportSession):
-            # Whoever returns False means to refuse; that must not let anybody in.
-            raise TypeError(
-                f"admit returned {type(result).__name__}; it returns None, and calls request.reject(...) to refuse"
-            )
+        check_result(await self._admit(SessionRequest(request)))
         if not request.is_answered and not request.has_left:
             request.accept()
 

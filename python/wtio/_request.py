@@ -321,6 +321,11 @@ class SessionRequest:
         """Whether the request was accepted, rejected, or answered because ``Timeouts.request`` was over."""
         return self._state.is_answered
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether the request was accepted, and has become a session."""
+        return self._state.session is not None
+
     async def accept(
         self,
         *,

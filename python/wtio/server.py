@@ -39,6 +39,7 @@ from wtio._memory import MemoryBudget, ServerMemory
 from wtio._options import EndpointOptions
 from wtio._request import SessionHandler, SessionRequest
 from wtio._service import ANY_ORIGIN, Service
+from wtio._site import Site
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
@@ -83,6 +84,8 @@ class Server:
         "_options",
         "_port",
         "_service",
+        "_site",
+        "_site_runs",
         "_takes_requests",
         "_transport",
     )
@@ -110,6 +113,10 @@ class Server:
         self._transport = transport
         # What clients are shown. ``reload`` changes it, and so do watched files.
         self._certificates = certificates
+        # What was given whole; None otherwise. It starts before the server, and stops after it.
+        self._site = handler if isinstance(handler, Site) else None
+        # Whether it has started, and not been stopped yet.
+        self._site_runs = False
         # One for each address that the server listens on, once it has started.
         self._drivers: list[Driver] = []
         # What is decided about clients, and what is open.
@@ -210,6 +217,19 @@ class Server:
         if self._drivers:
             return self
         self._loop = asyncio.get_running_loop()
+        if self._site is not None:
+            await self._site.start(self.timeouts)
+            self._site_runs = True
+        try:
+            await self._listen()
+        except BaseException:
+            await self._stop_site()
+            raise
+        warn_of_key_log()
+        self._certificates.start(self._loop, self._adopt)
+        return self
+
+    async def _listen(self) -> None:
         addresses, dual_stack = await self._listening_addresses()
         for attempt in range(_PORT_ATTEMPTS):
             try:
@@ -223,9 +243,11 @@ class Server:
                 is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
                 if not (is_taken and self._port == 0 and attempt + 1 < _PORT_ATTEMPTS):
                     raise
-        warn_of_key_log()
-        self._certificates.start(self._loop, self._adopt)
-        return self
+
+    async def _stop_site(self) -> None:
+        if self._site is not None and self._site_runs:
+            self._site_runs = False
+            await self._site.stop()
 
     def _check_loop(self) -> None:
         check_loop(self._loop, "this server")
@@ -372,7 +394,10 @@ class Server:
             for driver in self._drivers:
                 driver.close()
             self._service.close()
-            self._closed.set()
+            try:
+                await self._stop_site()
+            finally:
+                self._closed.set()
 
     # -- requests
 
@@ -437,7 +462,8 @@ def serve(
     Leaving ``async with`` calls ``Server.close``.
 
     Args:
-        handler: ``async def handler(session)``, or None to iterate over requests.
+        handler: ``async def handler(session)``, or None to iterate over requests. A ``wtio.Router`` or a
+            ``wtio.asgi.Application`` takes the place of handler, ``admit`` and ``http``. See docs/routes.md.
         host: Name or address, or several of them; the server listens on all addresses of a name. None, ``""`` and
             ``"::"`` mean all addresses of IPv4 and IPv6.
         port: UDP port; 0 chooses a free one, the same on all addresses (see ``Server.addresses``). Default 443.
@@ -536,6 +562,11 @@ def make_server(
     if admit is not None and handler is None:
         raise ValueError("admit needs a handler; without one, `async for request in server` decides")
     check_hook("http", http)
+    if isinstance(handler, Site):
+        for name, given in (("admit", admit), ("http", http)):
+            if given is not None:
+                raise ValueError(f"{name} is given, and {type(handler).__name__} as the handler brings its own")
+        admit, http = handler.admit, handler.http
     check_integer("port", port, 0, 65_535)
     certificates = Certificates(check_server_tls(tls))
     if isinstance(origins, (str, bytes)) and origins != ANY_ORIGIN:

@@ -71,6 +71,10 @@ def generator_function(request: object) -> Any:
     yield request
 
 
+async def needs_more(request: object, further: object) -> None:
+    """An admission that is none."""
+
+
 def plain(session: object) -> None:
     """A handler that is none."""
 
@@ -146,6 +150,8 @@ CONDITIONS = {
     "queue": DELAY,
 }
 
+ROUTE = (5, None, b"/", "", "a", "/?a", "/{a")
+
 TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.connect": {**URL, **CLIENT, **IO},
     "wtio.serve": {**SERVER, **IO, "tls": (*SERVER["tls"], None)},
@@ -199,6 +205,10 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.SessionRequest.accept": ACCEPT | {"flush": (*FLAG, None)},
     "wtio.SessionRequest.serve": ACCEPT | {"handler": (*HANDLER, None)},
     "wtio.SessionRequest.reject": {"status": (*COUNT, True, 200, 299, 600), "headers": HEADERS, "body": BUFFER},
+    "wtio.Router": {"admit": (*HANDLER, needs_more)},
+    "wtio.Router.session": {"path": ROUTE, "admit": (*HANDLER, needs_more)},
+    "wtio.Router.get": {"path": ROUTE},
+    "wtio.Router.mount": {"path": (*ROUTE, "/{a}"), "site": (5, None, Wrong(), Asynchronous())},
     "wtio.Server.reload": {"tls": SERVER["tls"]},
     "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
@@ -294,6 +304,8 @@ class Lab:
             "wtio.connect": {"url": "https://localhost/"},
             "wtio.serve": {"tls": certificate.server_tls()},
             "wtio.SessionRequest.serve": {"handler": Asynchronous()},
+            "wtio.Router.session": {"path": "/"},
+            "wtio.Router.mount": {"path": "/", "site": wtio.Router()},
             "wtio.Client.connect": {"url": "https://localhost/"},
             "wtio.testing.Network.add_host": {"name": "example.org"},
             "wtio.testing.Network.blackout": {"seconds": 1},
@@ -367,7 +379,13 @@ def test_wrong_argument_is_named_at_the_call(certificate: wtio.DevCertificate, f
                         method="GET", path="/", authority="localhost", headers=(), remote_address=("::1", 5)
                     ),
                 }
-            lab.objects |= {"SessionRequest": request, "Server": server, "Client": client, "Network": lab.network}
+            lab.objects |= {
+                "Router": wtio.Router(),
+                "SessionRequest": request,
+                "Server": server,
+                "Client": client,
+                "Network": lab.network,
+            }
             for value in TABLE[function][argument]:
                 with pytest.raises((TypeError, ValueError)) as caught:
                     await lab.call(function, argument, value)

@@ -117,6 +117,30 @@ async def admit(request: wtio.SessionRequest) -> wtio.WebTransportSession | None
     return await request.accept(status=201, flush=False) if request.path == "/" else None
 
 
+router = wtio.Router(admit=admit)
+
+
+@router.session("/rooms/{room}", admit=admit)
+async def room(session: wtio.WebTransportSession, room: str) -> None: ...
+
+
+@router.get("/health")
+def health(request: wtio.HttpRequest) -> wtio.HttpResponse | None:
+    return None
+
+
+@router.get("/later/{number:int}")
+async def later(request: wtio.HttpRequest, number: int) -> wtio.HttpResponse:
+    return wtio.HttpResponse(status=number)
+
+
+async def routed(tls: wtio.ServerTLS) -> None:
+    assert_type(router, wtio.Router)
+    router.mount("/games", wtio.Router())
+    async with wtio.serve(router, tls=tls) as running:
+        assert_type(running, wtio.Server)
+
+
 async def pooled() -> None:
     async with wtio.Client(headers={"a": "b"}, limits=wtio.Limits(sessions=5)) as sharing:
         assert_type(sharing, wtio.Client)
