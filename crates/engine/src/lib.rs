@@ -31,6 +31,7 @@ pub mod memory;
 pub mod newcomers;
 mod peer_credit;
 mod quic;
+mod rate;
 pub mod receiving;
 mod schedule;
 mod secret;

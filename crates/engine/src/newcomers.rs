@@ -6,13 +6,13 @@
 //!
 //! Three rules keep a flood from shutting others out:
 //!
-//! - Half-open connections are counted apart. Once too many of them began at an address that nobody has shown to be his, all
-//!   newcomers show theirs first. Forged addresses get no further.
-//! - If there is no room all the same, a newcomer that has shown its address takes the place of the oldest connection that began
-//!   without, or else of the oldest from an address that has more than its share. An address that has its share itself is
-//!   refused.
-//! - Of each limit per address, one half is for those that have shown theirs. So nobody can use up the limit of an address
-//!   that is not his.
+//! - Half-open connections are counted apart. Once too many of them began at addresses that are not validated, every
+//!   newcomer has to validate its address first. Packets with forged addresses get no further.
+//! - If there is no room all the same, a newcomer with a validated address replaces the oldest half-open connection that
+//!   began without one, or else the oldest from an address that has more than its share. It is refused if its own address
+//!   has its share already.
+//! - The last half of each limit per address is for validated addresses. So nobody can use up the limit of another's
+//!   address by forging it.
 //!
 //! Connections that are over count nowhere, however long they are remembered for packets that come late.
 
@@ -23,12 +23,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::rate::Rate;
+
 /// Addresses without a connection whose rate is remembered. Beyond that they are forgotten; nobody is refused for that.
 const RATES_KEPT: usize = 4096;
 /// Half-open connections that are over and wait for packets that come late (RFC 9000, section 10.2). Beyond that the oldest is
 /// forgotten at once. Each has the memory of a handshake, which a flood could cost otherwise for as long as that wait is.
 const ENDED_KEPT: usize = 256;
-/// In which the handshakes of one address are counted.
+/// The time for which [`NewcomerLimits::handshakes_per_address`] counts.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The figures that decide. Every value comes from Python, where its default is documented.
@@ -139,7 +141,7 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
-/// As what a connection is counted.
+/// How a connection is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// It is a client's, or over.
@@ -149,7 +151,7 @@ pub(crate) enum Standing {
 }
 
 impl Standing {
-    /// Whether this is not how the connection is any more.
+    /// Whether the connection has changed since it was counted.
     #[inline]
     pub(crate) fn is_outdated(self, is_connected: bool, is_closed: bool) -> bool {
         match self {
@@ -168,7 +170,8 @@ pub(crate) struct Arrival {
     pub(crate) prefix: Option<Prefix>,
     /// [`Event::Incoming`](crate::Event::Incoming) was reported, or the connection is a client's. Nothing else is before that.
     pub(crate) is_told: bool,
-    /// It was reported with the end of the handshake, and the engine has not counted that yet.
+    /// `Incoming` was reported at the end of the handshake, and the engine has not yet added it to the events of this kind
+    /// that nobody has taken.
     pub(crate) is_told_late: bool,
 }
 
@@ -195,13 +198,13 @@ struct HalfOpen {
 }
 
 /// What is counted of one address.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Address {
     /// Half-open ones included.
     connections: usize,
     half_open: usize,
-    /// When the handshakes so far are paid off: each puts it off by its share of [`PERIOD`].
-    even_at: Instant,
+    /// The handshakes that began here; each owes its share of [`PERIOD`].
+    handshakes: Rate,
 }
 
 #[derive(Debug)]
@@ -261,7 +264,7 @@ impl Newcomers {
             }
         }
         if let Some(rate) = self.limits.handshakes_per_address {
-            let owed = address.map_or(Duration::ZERO, |address| address.even_at.saturating_duration_since(now));
+            let owed = address.map_or(Duration::ZERO, |address| address.handshakes.owed(now));
             if owed + PERIOD / rate > if is_validated { PERIOD } else { PERIOD / 2 } {
                 return self.turn_away(is_validated, |figures| &mut figures.refused_rate);
             }
@@ -302,8 +305,8 @@ impl Newcomers {
         half_open > own + 1 && half_open * addresses > self.half_open.len()
     }
 
-    /// A limit of an address is reached: one that is proved is refused, and counted by `cause`; the other half of the limit
-    /// may still be free for a newcomer that proves to be there.
+    /// A limit of an address is reached. If the address is validated, the newcomer is refused, and `cause` says where that is
+    /// counted. If not, it may validate it: the other half of the limit may still be free.
     fn turn_away(&mut self, is_validated: bool, cause: impl FnOnce(&mut NewcomerFigures) -> &mut u64) -> Verdict {
         if is_validated {
             *cause(&mut self.figures) += 1;
@@ -326,13 +329,12 @@ impl Newcomers {
         self.unvalidated += usize::from(!newcomer.is_validated);
         let due = now.checked_add(self.limits.handshake_timeout);
         self.half_open.insert(id, HalfOpen { due, newcomer });
-        let address =
-            self.addresses.entry(newcomer.prefix).or_insert(Address { connections: 0, half_open: 0, even_at: now });
+        let address = self.addresses.entry(newcomer.prefix).or_default();
         address.connections += 1;
         address.half_open += 1;
         self.half_open_addresses += usize::from(address.half_open == 1);
         if let Some(rate) = self.limits.handshakes_per_address {
-            address.even_at = address.even_at.max(now) + PERIOD / rate;
+            address.handshakes.count(now, PERIOD / rate);
         }
         Standing::HalfOpen(newcomer.prefix)
     }
@@ -377,8 +379,8 @@ impl Newcomers {
         if self.addresses.len() < connections + RATES_KEPT {
             return;
         }
-        self.addresses.retain(|_, one| one.connections > 0 || one.even_at > now);
-        // Half of them, or the next newcomer would find as many again.
+        self.addresses.retain(|_, one| one.connections > 0 || !one.handshakes.owed(now).is_zero());
+        // Only half as many may stay, or the next newcomers would each have to sweep again.
         if self.addresses.len() > connections + RATES_KEPT / 2 {
             self.addresses.retain(|_, one| one.connections > 0);
         }

@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long one reset takes to be earned, beyond those that may be sent at once.
+use crate::rate::Rate;
+
+/// One reset per interval, beyond those that may be sent at once.
 const INTERVAL: Duration = Duration::from_millis(1);
 
 /// How many resets may be sent. A reset is smaller than the packet that it answers, so this bounds work, not traffic.
@@ -14,25 +16,21 @@ const INTERVAL: Duration = Duration::from_millis(1);
 /// it may have had at once, and one more each millisecond.
 #[derive(Debug)]
 pub(super) struct Budget {
-    most: usize,
-    left: usize,
-    /// Until when what was earned is counted; `None` while nothing is missing.
-    counted: Option<Instant>,
+    /// How many may be sent at once, as the time in which they are earned.
+    most: Duration,
+    sent: Rate,
 }
 
 impl Budget {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, left: most, counted: None }
+        Self { most: INTERVAL * u32::try_from(most).unwrap_or(u32::MAX), sent: Rate::default() }
     }
 
     /// Take one, if there is one.
     pub(super) fn take(&mut self, now: Instant) -> bool {
-        let counted = self.counted.get_or_insert(now);
-        let earned = u32::try_from(now.saturating_duration_since(*counted).as_millis()).unwrap_or(u32::MAX);
-        *counted += INTERVAL * earned;
-        self.left = self.most.min(self.left.saturating_add(earned as usize));
-        if self.left == self.most {
-            *counted = now;
+        let has_one = self.sent.owed(now) + INTERVAL <= self.most;
+        if has_one {
+            self.sent.count(now, INTERVAL);
         }
         let Some(left) = self.left.checked_sub(1) else { return false };
         self.left = left;
