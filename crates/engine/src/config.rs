@@ -2,9 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::memory::Memory;
-
-use crate::secret::Secret;
+use crate::{
+    memory::{FIRST_WINDOW, Memory},
+    secret::Secret,
+    window::Window,
+};
 
 /// Limits and timers of all connections of one engine. Sizes are bytes.
 #[derive(Debug, Clone)]
@@ -37,7 +39,7 @@ pub struct Options {
     /// Connections at once; further ones are refused.
     pub max_connections: usize,
     /// What all connections may hold and promise together, also those of other engines with the same budget. `None`: there is
-    /// no limit, and windows are full from the beginning.
+    /// no limit, and receive windows have their full size from the beginning.
     pub memory: Option<Arc<Memory>>,
     /// UDP payload size before path MTU discovery.
     pub initial_mtu: u16,
@@ -49,9 +51,17 @@ pub struct Options {
     pub gso: bool,
     /// Offer and use RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset).
     pub reset_stream_at: bool,
-    /// What the keys come from that outlive the process: of stateless resets, connection IDs and tokens. Without it they are
-    /// random.
+    /// From which the keys of stateless resets, connection IDs and tokens are derived, so that they outlive the process.
+    /// Without it they are random.
     pub secret: Option<Secret>,
     /// Seed of everything random, for reproducible simulations.
     pub seed: Option<[u8; 32]>,
+}
+
+impl Options {
+    /// The receive window of a new connection. With a budget it begins small.
+    pub(crate) fn window(&self) -> Window {
+        let full = self.connection_receive_window;
+        Window::new(if self.memory.is_some() { FIRST_WINDOW } else { full }, full)
+    }
 }

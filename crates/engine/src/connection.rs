@@ -19,7 +19,7 @@ use crate::{
     datagrams::{Early, Outgoing},
     event::{CloseCause, ConnectionFacts, ConnectionStats, Event},
     header::HEADER_LIMIT,
-    memory::{Account, FIRST_WINDOW},
+    memory::Account,
     newcomers::Arrival,
     peer_credit::PeerCredit,
     quic::core::{Core, Report},
@@ -31,7 +31,6 @@ use crate::{
         Extent, Phase, ReceiveState, SendState, Stream, StreamStats, direction, direction_index, is_bidirectional,
     },
     tls::{self, Refusal},
-    window::Window,
 };
 
 /// Held resets tried again after each packet. If there are more, the next packet goes on.
@@ -97,10 +96,7 @@ impl Connection {
             streams_wanted: [false; 2],
             peer_credit: PeerCredit::new(
                 [options.max_bidirectional_streams, options.max_unidirectional_streams],
-                Window::new(
-                    options.memory.as_ref().map_or(options.connection_receive_window, |_| FIRST_WINDOW),
-                    options.connection_receive_window,
-                ),
+                options.window(),
             ),
             account: options.memory.clone().map(Account::new),
             buffered: 0,

@@ -29,7 +29,6 @@ use super::{
 use crate::{
     config::Options,
     error::SetupError,
-    memory::FIRST_WINDOW,
     secret::Secret,
     tls::{ClientTls, ServerTls},
 };
@@ -92,7 +91,7 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
         .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
         .stream_receive_window(varint(options.stream_receive_window))
-        .receive_window(varint(first_window(options)))
+        .receive_window(varint(options.window().current()))
         .send_window(options.connection_send_buffer as u64)
         .send_fairness(true)
         .initial_mtu(initial)
@@ -104,15 +103,7 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
     Ok(config)
 }
 
-/// How many bytes the peer of a new connection may be ahead.
-fn first_window(options: &Options) -> u64 {
-    match options.memory {
-        Some(_) => FIRST_WINDOW.min(options.connection_receive_window),
-        None => options.connection_receive_window,
-    }
-}
-
-/// What a datagram was.
+/// What a UDP datagram was.
 pub(crate) enum Received {
     /// Of no consequence here.
     Nothing,
