@@ -1,4 +1,4 @@
-//! The certificates of a server, and which of them a client is shown.
+//! The certificates of a server, and which of them a client gets.
 
 use std::sync::Arc;
 
@@ -8,13 +8,14 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-/// A certificate chain with the key of its first certificate, and the names that this is for.
+/// A certificate chain with the key of its first certificate, and the names for which that is valid.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
+    /// Chain and key, as rustls wants them.
     key: Arc<CertifiedKey>,
-    /// In DER, the server's own certificate first.
+    /// The same chain in DER for reports, the server's own certificate first.
     chain: Arc<[Vec<u8>]>,
-    /// DNS names, in lower case. `*` as the first label stands for any one label (RFC 9525, section 6.3).
+    /// DNS names and IP addresses, in lower case. `*` as the first label stands for any one label (RFC 9525, section 6.3).
     names: Vec<String>,
 }
 
@@ -31,11 +32,12 @@ impl Identity {
     }
 }
 
-/// At least one certificate, the default first.
+/// The certificates of a server, at least one.
 #[derive(Debug)]
 pub(crate) struct Identities {
+    /// The default one first.
     all: Vec<Identity>,
-    /// Which of them is for a name: the first that has it.
+    /// For each name the position of the first certificate that has it.
     by_name: FxHashMap<String, usize>,
 }
 
@@ -43,7 +45,7 @@ impl Identities {
     /// The first of `all` is for clients that ask for no name, or for one that no certificate has.
     ///
     /// # Panics
-    /// Without any.
+    /// If `all` is empty.
     pub(crate) fn new(all: Vec<Identity>) -> Self {
         assert!(!all.is_empty(), "a server has a certificate");
         let mut by_name = FxHashMap::default();
@@ -59,7 +61,7 @@ impl Identities {
         &self.all
     }
 
-    /// What a client that asks for this name (SNI) is shown. A name that is written out comes before a wildcard.
+    /// The certificate for a client that asks for this name (SNI). An exact name comes before a wildcard.
     pub(crate) fn chosen(&self, server_name: Option<&str>) -> &Identity {
         let position = match server_name {
             Some(name) if self.all.len() > 1 => {

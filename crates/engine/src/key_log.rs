@@ -1,4 +1,4 @@
-//! The file of TLS secrets with which other programs decrypt what they record (SSLKEYLOGFILE, RFC 9850).
+//! The file of TLS secrets with which other programs decrypt recorded packets (SSLKEYLOGFILE, RFC 9850).
 
 use std::{
     fmt::Write as _,
@@ -10,12 +10,12 @@ use std::{
 
 use rustls::KeyLog;
 
-/// Appends the secrets of every handshake to a file, each line in one write, so that several may share the file.
+/// Appends the secrets of every handshake to a file, each line in one write, so that several processes may share the file.
 #[derive(Debug)]
 pub(crate) struct KeyFile(File);
 
 impl KeyFile {
-    /// Open a file, or make one that only its owner can read.
+    /// Open a file, or make it, readable by its owner only.
     ///
     /// # Errors
     /// When the system refuses.

@@ -1,12 +1,12 @@
 //! The memory budget of a server: what its connections hold and what it has promised to take, on all of its sockets.
 //!
-//! A connection is charged for what it is itself, for the window that its peer may fill, and for what waits in queues, in
-//! either direction. A window covers what was promised as well as what came and nobody has read, so the sum of all
-//! charges is a bound: without another promise the connections cannot take more for what their peers send.
+//! A connection is charged for its own state, for the window that its peer may fill, and for what waits in queues, in
+//! either direction. A window covers what was promised as well as what came and was not read. So the sum of all charges is
+//! a bound: whatever peers send, memory cannot exceed it unless a window grows.
 //!
-//! What is free decides. Near the limit windows grow less, then newcomers find no room. What still grows then is what the
-//! application itself lets grow, such as queues that peers do not read; above the limit the engines report
-//! [`Event::MemoryShort`](crate::Event::MemoryShort), and the layers above close who holds most.
+//! Near the limit windows grow less, and then newcomers are refused. What can still grow is up to the application, such as
+//! queues for peers that do not read. Above the limit the engines report [`Event::MemoryShort`](crate::Event::MemoryShort),
+//! and the layers above close the connections that hold most.
 
 use std::sync::{
     Arc,
@@ -23,16 +23,18 @@ pub(crate) const FIRST_WINDOW: u64 = 48 * 1024;
 const STEP: u64 = 4096;
 /// Share of what is free by which one window may grow, if its data is read.
 const SHARE_OF_READERS: u64 = 4;
-/// The same, if what came is not read: so that a stream that nobody reads does not stop the others of its connection.
+/// The same, if what came is not read. A little, so that a stream that nobody reads does not stop the others of its
+/// connection.
 const SHARE_OF_UNREAD: u64 = 128;
 
-/// A budget that engines share. All figures are bytes.
+/// A budget that engines share.
 #[derive(Debug)]
 pub struct Memory {
+    /// The limit, in bytes.
     most: u64,
-    /// Sum of all charges.
+    /// The sum of all charges, in bytes. [`Account`]s change it.
     used: AtomicU64,
-    /// Connections that found no room.
+    /// Connections that were refused for lack of room, so far.
     refused: AtomicU64,
 }
 
@@ -67,7 +69,7 @@ impl Memory {
         self.used() > self.most
     }
 
-    /// Whether there is room for another connection; one that finds none is counted.
+    /// Whether there is room for another connection. If not, that counts as one refused.
     pub(crate) fn admits(&self) -> bool {
         let has_room = self.used() + CONNECTION_COST + SESSION_COST + FIRST_WINDOW <= self.most;
         if !has_room {
@@ -86,16 +88,17 @@ impl Memory {
 /// What connections of a server with a budget take, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holding {
-    /// What they are themselves, what came and was not read, and what waits to be sent or acknowledged.
+    /// Their own state, what came and was not read, and what waits to be sent or acknowledged.
     pub held: u64,
     /// What their peers may still send.
     pub promised: u64,
 }
 
-/// The account of one connection.
+/// What one connection is charged for. Dropping it gives that back.
 #[derive(Debug)]
 pub(crate) struct Account {
     memory: Arc<Memory>,
+    /// Bytes, a multiple of [`STEP`].
     charged: u64,
 }
 
@@ -108,7 +111,7 @@ impl Account {
         &self.memory
     }
 
-    /// What the connection is charged for.
+    /// How many bytes the connection is charged for.
     pub(crate) fn charged(&self) -> u64 {
         self.charged
     }

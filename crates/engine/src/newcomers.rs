@@ -1,8 +1,8 @@
-//! Newcomers: which clients may begin a connection, which have to show first that they receive at their address (Retry, RFC
-//! 9000, section 8.1.2), and which are turned away.
+//! Newcomers are clients that want a connection: which may begin one, which have to validate their address first (Retry, RFC
+//! 9000, section 8.1.2), and which are refused.
 //!
-//! This module owns the count of a server's connections, by how far they are and by address. It only applies figures that it
-//! is given, and it does so before anything of a handshake is made: a newcomer that is turned away leaves nothing behind.
+//! This module owns the count of a server's connections, by how far they are and by address. It only applies limits that it
+//! is given, and it does so before anything of a handshake is made: a newcomer that is refused takes no memory.
 //!
 //! Three rules keep a flood from shutting others out:
 //!
@@ -28,7 +28,7 @@ use crate::rate::Rate;
 /// Addresses without a connection whose rate is remembered. Beyond that they are forgotten; nobody is refused for that.
 const RATES_KEPT: usize = 4096;
 /// Half-open connections that are over and wait for packets that come late (RFC 9000, section 10.2). Beyond that the oldest is
-/// forgotten at once. Each has the memory of a handshake, which a flood could cost otherwise for as long as that wait is.
+/// forgotten at once: each has the memory of a handshake, and a flood would hold that for as long as the wait takes.
 const ENDED_KEPT: usize = 256;
 /// The time for which [`NewcomerLimits::handshakes_per_address`] counts.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -38,15 +38,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 pub struct NewcomerLimits {
     /// Connections whose handshake is not complete.
     pub half_open: usize,
-    /// Of these, those that began without proof of their address.
+    /// Of these, those that began at an address that was not validated. From then on newcomers have to validate theirs.
     pub unvalidated: usize,
-    /// As many connections, half-open ones included, from which on newcomers prove their address first.
+    /// With so many connections, half-open ones included, newcomers have to validate their address.
     pub retry_from: usize,
-    /// Connections of one address, half-open ones included.
+    /// Connections of one address, half-open ones included; `None` for any number.
     pub connections_per_address: Option<usize>,
-    /// Handshakes that one address may begin in a second.
+    /// Handshakes that one address may begin in a second, also all at once; `None` for any number.
     pub handshakes_per_address: Option<u32>,
-    /// Time that a handshake may take.
+    /// How long a handshake may take, from the client's first packet.
     pub handshake_timeout: Duration,
 }
 
@@ -75,9 +75,9 @@ pub struct NewcomerFigures {
     pub addresses: usize,
     /// Handshakes begun.
     pub accepted: u64,
-    /// Of these, those of clients that had proved their address: by a Retry, or by a token of an earlier connection.
+    /// Of these, those of clients whose address was validated: by a Retry, or by a token of an earlier connection.
     pub validated: u64,
-    /// Newcomers that were asked to prove their address.
+    /// Newcomers that were sent a Retry.
     pub retried: u64,
     /// Newcomers refused because there were as many connections as there may be.
     pub refused_capacity: u64,
@@ -89,14 +89,14 @@ pub struct NewcomerFigures {
     pub refused_memory: u64,
     /// Newcomers refused because the server is closing.
     pub refused_closing: u64,
-    /// Half-open connections that had to make room for a newcomer.
+    /// Half-open connections that were ended to make room for a newcomer.
     pub displaced: u64,
     /// Handshakes that took too long.
     pub handshake_timeouts: u64,
 }
 
-/// What counts as one address: an IPv4 address, or the 64 bits in front of an IPv6 address, for a host mostly has all behind
-/// them to itself.
+/// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 address, because a host mostly has all
+/// addresses behind them to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Prefix {
     /// An IPv4 address, also one that came in the form of an IPv6 one.
@@ -127,7 +127,7 @@ impl fmt::Display for Prefix {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Newcomer {
     pub(crate) prefix: Prefix,
-    /// It has proved that it receives at its address.
+    /// Its address is validated.
     pub(crate) is_validated: bool,
 }
 
@@ -144,7 +144,7 @@ pub(crate) enum Verdict {
 /// How a connection is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It is a client's, or over.
+    /// Not at all: it is over, or of an engine that is a client.
     Uncounted,
     HalfOpen(Prefix),
     Open(Prefix),
@@ -162,13 +162,15 @@ impl Standing {
     }
 }
 
-/// What an engine keeps with a connection of how it came.
+/// What an engine keeps with each connection about how it came. `Default` is that of a client's own connection.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) standing: Standing,
-    /// What counts as the client's address, wherever it moves: where the connection began. `None` for a client's.
+    /// The client's address when the connection began, which counts as its address wherever it moves. `None` for a client's
+    /// own connection.
     pub(crate) prefix: Option<Prefix>,
-    /// [`Event::Incoming`](crate::Event::Incoming) was reported, or the connection is a client's. Nothing else is before that.
+    /// The layers above know of the connection: [`Event::Incoming`](crate::Event::Incoming) was reported, or they made it.
+    /// No other event of it is reported before that.
     pub(crate) is_told: bool,
     /// `Incoming` was reported at the end of the handshake, and the engine has not yet added it to the events of this kind
     /// that nobody has taken.
@@ -176,14 +178,13 @@ pub(crate) struct Arrival {
 }
 
 impl Default for Arrival {
-    /// Of a client's connection.
     fn default() -> Self {
         Self { standing: Standing::Uncounted, prefix: None, is_told: true, is_told_late: false }
     }
 }
 
 impl Arrival {
-    /// The handshake is complete. Whether the connection has to be told of now.
+    /// The handshake is complete. Whether `Incoming` has to be reported now.
     pub(crate) fn tell(&mut self) -> bool {
         self.is_told_late = !std::mem::replace(&mut self.is_told, true);
         self.is_told_late
@@ -192,7 +193,7 @@ impl Arrival {
 
 #[derive(Debug)]
 struct HalfOpen {
-    /// When the handshake has taken too long; `None` in the far future.
+    /// When the handshake has taken too long; `None` if that is beyond what the clock can express.
     due: Option<Instant>,
     newcomer: Newcomer,
 }
@@ -209,18 +210,23 @@ struct Address {
 
 #[derive(Debug)]
 pub(crate) struct Newcomers {
+    /// What a server's owner allows, given once; before that there are no limits but `max_connections`.
     limits: NewcomerLimits,
+    /// Connections at once, half-open ones included.
     max_connections: usize,
-    /// By the engine's ID, which is the order in which they began. Bounded by `limits.half_open`, and `max_connections`.
+    /// By the engine's ID, which is the order in which they began. Bounded by `limits.half_open` and `max_connections`.
     half_open: BTreeMap<u64, HalfOpen>,
-    /// Of these, those that began without proof of their address.
+    /// How many of these began at addresses that were not validated.
     unvalidated: usize,
-    /// Addresses that have any of them.
+    /// How many addresses have any of them.
     half_open_addresses: usize,
-    /// With a hash that nobody outside can foresee, for the keys are. Bounded by the connections and [`RATES_KEPT`].
+    /// Those with connections, and others of which a rate is remembered. Attackers choose the keys, so the hash must not be
+    /// predictable. Bounded by the connections and [`RATES_KEPT`].
     addresses: HashMap<Prefix, Address>,
     /// Half-open connections that are over, the oldest first; some are forgotten already. Bounded by [`ENDED_KEPT`].
     ended: VecDeque<u64>,
+    /// Counts since the engine was made, and the number of open connections. What `half_open` and `addresses` know is filled
+    /// in when somebody asks.
     figures: NewcomerFigures,
 }
 
@@ -247,7 +253,7 @@ impl Newcomers {
     }
 
     /// Decide about a newcomer. `kept` is how many connections the engine remembers, those that are over included; `unseen`
-    /// how many it has accepted of which nobody was told. Both are bounded here, because each takes memory.
+    /// is how many events about new connections nobody has taken yet. Both are bounded here, because each takes memory.
     pub(crate) fn judge(&mut self, now: Instant, newcomer: Newcomer, kept: usize, unseen: usize) -> Verdict {
         let most = self.max_connections;
         let most_kept = most.saturating_mul(2).saturating_add(self.limits.half_open);
@@ -294,8 +300,9 @@ impl Newcomers {
         }
     }
 
-    /// Whether a half-open connection makes room for a newcomer that has shown its address, and has `own` others there: it is
-    /// of an address that nobody has shown, or of one that has more than its share, and still as many as the newcomer's.
+    /// Whether a half-open connection makes room for a newcomer with a validated address, which has `own` others there. It
+    /// does if its address was not validated, or if its address has more than its share, and keeps as many as the newcomer's
+    /// address will have.
     fn gives_way(&self, one: Newcomer, own: usize) -> bool {
         if !one.is_validated {
             return true;
@@ -316,7 +323,8 @@ impl Newcomers {
         Verdict::Retry
     }
 
-    /// Whether so many handshakes are under way that the layers above are better told of those that were completed.
+    /// Whether so many handshakes are under way, most of them probably a flood's, that the layers above should hear of a
+    /// connection only when its handshake is complete.
     pub(crate) fn is_pressed(&self) -> bool {
         self.half_open.len() >= self.limits.half_open / 4
     }
@@ -339,7 +347,7 @@ impl Newcomers {
         Standing::HalfOpen(newcomer.prefix)
     }
 
-    /// The handshake of a connection is complete, or it is over.
+    /// Count a connection anew, because its handshake is complete, or it is over (`is_closed`).
     pub(crate) fn note(&mut self, id: u64, standing: Standing, is_closed: bool) -> Standing {
         match standing {
             Standing::Uncounted => return standing,
@@ -373,7 +381,7 @@ impl Newcomers {
         }
     }
 
-    /// Forget rates of addresses without a connection, once there are many: first those that say nothing any more.
+    /// Forget rates of addresses without a connection, once there are many: first those that are as if they were new.
     fn sweep(&mut self, now: Instant) {
         let connections = self.figures.open + self.half_open.len();
         if self.addresses.len() < connections + RATES_KEPT {
@@ -386,7 +394,7 @@ impl Newcomers {
         }
     }
 
-    /// Whether handshakes may have taken too long, or be over and too many to be remembered.
+    /// Whether [`Newcomers::overdue`] or [`Newcomers::superfluous`] may have anything.
     #[inline]
     pub(crate) fn has_chores(&self) -> bool {
         !self.half_open.is_empty() || self.ended.len() > ENDED_KEPT
@@ -398,7 +406,7 @@ impl Newcomers {
         if self.half_open.is_empty() { None } else { self.half_open.first_key_value()?.1.due }
     }
 
-    /// A connection whose handshake has taken too long.
+    /// A connection whose handshake has taken too long. The caller ends it and calls [`Newcomers::note`].
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<u64> {
         let (id, one) = self.half_open.first_key_value()?;
         let id = one.due.is_some_and(|due| due <= now).then_some(*id)?;
@@ -418,7 +426,7 @@ impl Newcomers {
         self.figures.refused_closing += 1;
     }
 
-    /// A half-open connection that is over, and one too many to be remembered.
+    /// A half-open connection that is over and is to be forgotten now, because there are too many of them.
     pub(crate) fn superfluous(&mut self) -> Option<u64> {
         if self.ended.len() > ENDED_KEPT { self.ended.pop_front() } else { None }
     }

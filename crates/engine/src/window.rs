@@ -1,46 +1,56 @@
-//! How much a peer may be ahead of those who read its streams, on one connection, and when that becomes more.
+//! The receive window of a connection: how many bytes its peer may send beyond what was read, and when that becomes more.
 //!
-//! With a [budget](crate::memory) a window starts small and grows in two cases. Its data is read as fast as it comes: a
-//! quarter of the window within a round trip. Congestion control doubles what is under way each round trip, and at least
-//! four times of that are promised, so that the window does not hold it back. Or half of the window came and is not read:
-//! then other streams of the connection would soon wait for the one that nobody reads. How far a window grows in either
-//! case is the budget's to say. It never shrinks: QUIC cannot take back what was promised (RFC 9000, section 4.1).
+//! With a [budget](crate::memory) a window starts small and grows in two cases:
+//!
+//! - Its data is read as fast as it comes, which means a quarter of the window within a round trip. Congestion control
+//!   doubles what is in flight each round trip, and this rule keeps the window at four times of that or more, so that it
+//!   does not hold the peer back.
+//! - Half of the window came and was not read. Otherwise the other streams of the connection would soon wait for the one
+//!   that nobody reads.
+//!
+//! The budget says whether it may grow. A window never shrinks, because QUIC cannot take a promise back (RFC 9000, section
+//! 4.1).
 
 use std::time::{Duration, Instant};
 
-/// A quarter of the window that is read within this time counts as quick on every path: loops have delays, too.
+/// A quarter of the window that is read within this time counts as quick on every path. Round trips can be shorter than
+/// the delays of an event loop.
 const QUICK: Duration = Duration::from_millis(20);
-/// Below this a window becomes four times as large, not twice: then a lost announcement does not hold back the peer.
+/// A window below this becomes four times as large when it grows, not twice. Then the peer need not wait if the packet that
+/// announces it is lost.
 const SMALL: u64 = 1024 * 1024;
-/// Pause between two looks at what is unread, after growth for that was refused.
+/// How long after a refusal the budget is not asked again because of unread data.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The receive window of one connection. All sizes are bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Window {
+    /// What the peer may send beyond what was read.
     current: u64,
-    /// How far it may grow.
+    /// How far `current` may grow.
     full: u64,
-    /// Of what was read, how much when the quarter began that is measured now.
+    /// [`Flow::read`] at the start of the quarter that is measured now.
     read_before: u64,
-    /// When the first of this quarter was read.
+    /// When the first bytes of this quarter were read; `None` before that.
     since: Option<Instant>,
-    /// Of what came, how much when it was last looked at what is unread.
+    /// [`Flow::came`] when the unread bytes were last counted, or the window last grew. They are counted again when another
+    /// quarter has come.
     came_before: u64,
-    /// When to look again, after growth was refused.
+    /// Before this time unread bytes are not counted; `None` unless the budget has just refused growth for them.
     not_before: Option<Instant>,
 }
 
-/// What a window depends on, at one moment.
+/// What has passed on a connection so far, on all of its streams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flow {
-    /// Bytes of all streams that were taken to be read, in all.
+    /// Bytes that were read from the core.
     pub(crate) read: u64,
-    /// Bytes of all streams that came, in all: up to the highest offset of each.
+    /// Bytes that came: up to the highest offset of each stream.
     pub(crate) came: u64,
 }
 
 impl Window {
+    /// Begin with `first` bytes, which may become `full`.
     pub(crate) fn new(first: u64, full: u64) -> Self {
         Self { current: first.min(full), full, read_before: 0, since: None, came_before: 0, not_before: None }
     }
@@ -50,14 +60,15 @@ impl Window {
         self.current
     }
 
-    /// Whether there is nothing to look at any more.
+    /// Whether it grows no more, so that [`Window::review`] need not be called.
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
         self.current == self.full
     }
 
-    /// Look at what happened; whether the window has grown. `unread` counts bytes that came and were not taken;
-    /// `grants` is asked whether the window may grow by so much, because its data is read or because it is not.
+    /// Let the window grow if it is time; whether it has grown. `unread` counts the bytes that came and were not read.
+    /// `grants` says whether the window may grow by so many bytes, with true because its data is read, with false because it
+    /// is not.
     pub(crate) fn review(
         &mut self,
         now: Instant,

@@ -1,8 +1,9 @@
-//! How much a server sends to an address at which nobody has shown that he receives (RFC 9000, section 8).
+//! How much a server sends to an address that is not validated: at most three times what it received from there (RFC 9000,
+//! section 8). Without this limit, packets with forged addresses could make a server flood somebody else.
 //!
-//! The core counts too, but it lets a whole datagram go as long as a single byte is left, and probes for a larger MTU
-//! unasked; in a handshake it takes what comes from anywhere for its client's; and an answer to a PATH_CHALLENGE has 1200
-//! bytes, whatever asked for it.
+//! The core counts too, but too generously. It sends a whole datagram as long as a single byte is left, and probes for a
+//! larger MTU beyond that; in a handshake it counts datagrams from any address as its client's; and its answer to a
+//! PATH_CHALLENGE has 1200 bytes, however small the datagram was that asked for it.
 
 use std::{
     net::SocketAddr,
@@ -13,11 +14,12 @@ use quinn_proto::Connection;
 
 use super::{SMALLEST_MTU, tap::Tap};
 
-/// The core asks whether the peer is at its new address in a datagram of 1200 bytes or more, however small the packet was
-/// that came from there, and cannot do without (RFC 9000, section 8.2.1, would have it). This often, it may.
+/// Least time between two PATH_CHALLENGE datagrams that exceed the limit. The core fills them up to 1200 bytes or more,
+/// however few bytes came from the new address; RFC 9000, section 8.2.1, would have them smaller then. Without one, the core
+/// never follows its peer to that address.
 const FREE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What came from an address, and went there.
+/// UDP payload that came from an address, and that was sent there.
 #[derive(Debug, Clone, Copy, Default)]
 struct Bytes {
     received: usize,
@@ -25,6 +27,7 @@ struct Bytes {
 }
 
 impl Bytes {
+    /// How much may still be sent.
     fn left(self) -> usize {
         (3 * self.received).saturating_sub(self.sent)
     }
@@ -33,26 +36,29 @@ impl Bytes {
 /// A server's account of one connection.
 #[derive(Debug)]
 pub(crate) struct Allowance {
-    /// Where the core sends.
+    /// Where the core sends, as of the last look at it.
     path: SocketAddr,
-    /// What is counted there, until the peer has answered from there.
+    /// What is counted of `path`; `None` once it is validated.
     limit: Option<Bytes>,
-    /// The last address from which it has.
+    /// The address that was validated last, to which the core goes back if the peer does not answer at a new one. `None`
+    /// before the first, while the handshake has to validate the client's address.
     home: Option<SocketAddr>,
-    /// The path is another one, and the core has not sent anything since.
+    /// The path has changed since the core was last asked for packets, or its timer was passed over once.
     has_moved: bool,
-    /// PATH_RESPONSE frames that had come when the peer moved.
+    /// PATH_RESPONSE frames that had come when the path changed; the next one validates it.
     responses: u64,
-    /// When one datagram beyond the limit may be made, for an address that was not asked.
+    /// When the core is asked for one PATH_CHALLENGE datagram beyond the limit; `None` if none is due. Set when the path
+    /// changes, and when such a datagram was discarded because it came too early.
     asks_at: Option<Instant>,
-    /// When it may also leave.
+    /// When the next of these datagrams may leave; `None` before the first.
     next_free: Option<Instant>,
-    /// The last other address that something came from.
+    /// The last address other than `path` from which something came: perhaps the peer is about to move there.
     elsewhere: Option<(SocketAddr, Bytes)>,
 }
 
 impl Allowance {
-    /// Of a connection that begins with a datagram of this size, from an address that a token has validated or not.
+    /// For a connection that begins with a datagram of `size` bytes. `is_validated`: it had a token that validates its
+    /// address.
     pub(crate) fn new(core: &Connection, size: usize, is_validated: bool) -> Self {
         Self {
             path: core.remote_address(),
@@ -81,7 +87,7 @@ impl Allowance {
         bytes.received += size;
     }
 
-    /// See what the core has made of it.
+    /// See what the core has made of it: the peer may have moved, and its address may be validated now.
     pub(crate) fn review(&mut self, now: Instant, core: &mut Connection, tap: &Tap) {
         self.follow(now, core, tap);
         if self.limit.is_some()
@@ -97,7 +103,7 @@ impl Allowance {
         }
     }
 
-    /// The peer may have moved, or the core have given up on its new address.
+    /// Note that the core sends somewhere else: the peer has moved, or has not answered at its new address.
     fn follow(&mut self, now: Instant, core: &mut Connection, tap: &Tap) {
         let path = core.remote_address();
         if path == self.path {
@@ -111,13 +117,14 @@ impl Allowance {
         self.asks_at = Some(now);
         if self.limit.is_none() {
             tap.set_spare(0);
-            // What the core has sent elsewhere is lost. It only finds out by a timer that it sets when it sends something;
-            // the one that it has belongs to the other address, and comes to nothing.
+            // Back at a validated address. What the core has sent to the other one is lost, and only a timer tells it so.
+            // The timer that runs belongs to the other address and does nothing; sending the PING starts another one.
             core.ping();
         }
     }
 
-    /// How many of `most` datagrams may be made now; `largest` is the size of the largest that probes for an MTU.
+    /// How many datagrams the core may be asked for now, at most `most`. `largest` is the size in bytes of the largest that
+    /// it makes, a probe for an MTU.
     pub(crate) fn datagrams(
         &mut self,
         now: Instant,
@@ -133,22 +140,22 @@ impl Allowance {
         self.has_moved = false;
         let Some(bytes) = self.limit else { return most };
         if self.home.is_none() {
-            // The core does not probe before the handshake is over. It has to begin, also with packets that are set to be
-            // larger than three of a client's.
+            // In a handshake: the core does not probe for an MTU yet. The first datagram leaves in any case, because the
+            // initial MTU may be set to more than three times the client's datagram.
             return most.min(bytes.left() / usize::from(core.current_mtu())).max(usize::from(bytes.sent == 0));
         }
-        // The core asks in one datagram, as large as its packets are. If the path takes less by now, it would ask in vain
-        // for ever, and go back each time to an address that the peer has left.
+        // The core fills its PATH_CHALLENGE datagram up to the MTU of the old path. If the new path takes less, no such
+        // datagram would arrive, and the core would go back each time to an address that the peer has left.
         tap.set_spare(usize::from(core.current_mtu()).saturating_sub(SMALLEST_MTU));
         match bytes.left() / largest {
             0 => usize::from(self.asks_at.is_some_and(|at| at <= now)),
-            // Of which one at a time can be shortened.
+            // The tap can shorten the last datagram of a burst only.
             _ => 1,
         }
     }
 
-    /// Whether the core has to send something on its new path before its timers run: the one for losses belongs to the old
-    /// path, and when it sends, it sets it anew. Once after each move.
+    /// Whether the core has to send something on its new path before its timers run, once after each move. Its timer for
+    /// losses still belongs to the old path until then; sending sets it anew.
     pub(crate) fn take_move(&mut self) -> bool {
         std::mem::take(&mut self.has_moved)
     }
@@ -158,12 +165,13 @@ impl Allowance {
         self.limit.is_some()
     }
 
-    /// Count a burst. False: it must not be sent, and is lost.
+    /// Count a burst of `size` bytes. False: it must not be sent, and is to be discarded.
     pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, size: usize) -> bool {
         if to == self.path {
             if let Some(bytes) = &mut self.limit {
                 if bytes.left() < size {
-                    // Made all the same: the core counts on something to be under way.
+                    // A PATH_CHALLENGE datagram. One that comes too early is discarded, and the core asked for another one
+                    // later. It had to be made, because the core goes on only when it believes that it has sent one.
                     self.asks_at = self.next_free.filter(|at| *at > now);
                     if self.asks_at.is_some() {
                         return false;

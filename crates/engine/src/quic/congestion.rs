@@ -1,22 +1,21 @@
-//! Congestion control that tells losses by chance from a full queue: CUBIC (RFC 9438) with HyStart++ (RFC 9406), which
-//! answers a loss only where something speaks for congestion.
+//! Congestion control that tells random losses from a full queue: CUBIC (RFC 9438) with HyStart++ (RFC 9406), but it does not
+//! take every loss for congestion.
 //!
-//! CUBIC takes each loss for a full queue. On a path that loses one packet in a hundred by chance its window stays at
-//! some twenty packets, however much the path could carry. But a full queue can be seen: what passes it comes late. So:
+//! CUBIC does. On a path that loses one packet in a hundred at random, its window stays at some twenty packets, however much
+//! the path could carry. But a full queue shows in round-trip times: packets that pass it are late. So there are four rules:
 //!
-//! - A loss is congestion if the packets around it waited in a queue. Where flows share a queue that drops what does not
-//!   fit, this is each loss, and the window is CUBIC's own. That is what makes it fair to other flows of this kind.
-//! - It is congestion if more is lost than [`TOLERATED`]. Then the queue was shorter than thought, and from now on half
-//!   of the wait that was seen just then counts as a queue. A policer has none at all: there each loss counts.
-//! - If more is lost, but no less after the window was cut, then it is not the window that makes the losses. The cut is
-//!   taken back, and that share of losses is the path's own.
+//! - A loss is congestion if the packets around it waited in a queue. If flows share a queue that drops what does not fit,
+//!   this is so for each loss, and the window is that of CUBIC. That makes it fair to other flows with CUBIC.
+//! - A loss is congestion if more than [`TOLERATED`] is lost. Then the queue was shorter than thought, and from then on half
+//!   of the wait at that moment counts as a queue. A policer has no queue at all: there every loss counts from then on.
+//! - If the window was cut for that reason, and as much is lost as before, then the window does not cause the losses. The
+//!   cut is taken back, and this share of losses is attributed to the path.
+//! - A queue can be so long that losses come seconds after their cause. If all packets of a round wait longer than
+//!   [`LONG_WAIT`], the window is cut to what the path holds without a queue. If they wait as long as before, other flows
+//!   fill the queue, and the cut is taken back.
 //!
-//! - A queue may be so long that it hides from flows what they do, for seconds. Where all packets of a round wait longer than
-//!   [`LONG_WAIT`], the window is cut to what the path holds without a queue. If they wait as before, then others fill it,
-//!   and the window comes back.
-//!
-//! Marks of ECN and persistent congestion (RFC 9002, section 7.6) are congestion always. Where packets come at odd times
-//! anyway, nearly each loss looks like congestion; what is left is CUBIC.
+//! Marks of ECN and persistent congestion (RFC 9002, section 7.6) are always congestion. On a path whose delay varies a lot,
+//! nearly every loss looks like congestion, and what remains is CUBIC.
 
 use std::{
     any::Any,
@@ -33,28 +32,30 @@ use quinn_proto::{
 const BETA: f64 = 0.7;
 /// RFC 9438, section 5: packets per second cubed.
 const C: f64 = 0.4;
-/// RFC 9438, section 4.3.
+/// RFC 9438, section 4.3: growth in packets per round trip that equals that of Reno, as long as the window is below its last
+/// maximum.
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
-/// Share of bytes that may be lost without a queue, beside what the path loses anyway.
+/// Share of bytes that may be lost although no queue is seen, in addition to the path's own.
 const TOLERATED: f64 = 0.02;
-/// Beyond this share, losses are never taken for the path's own.
+/// No larger share of losses is ever attributed to the path.
 const MOST_BY_CHANCE: f64 = 0.15;
-/// Packets over which a share of losses is taken.
+/// Packets over which a share of losses is computed; after a cut that may be taken back, more of them.
 const SAMPLE: f64 = 100.0;
 const TRIAL_SAMPLE: f64 = 200.0;
-/// For how long a queue is taken to be short; twice as long each time that proves right.
+/// How long a queue is taken to be short; twice as long each time that this is confirmed, up to the second value.
 const FIRST_DISTRUST: Duration = Duration::from_secs(10);
 const MOST_DISTRUST: Duration = Duration::from_secs(160);
-/// The least round-trip time is the least of this time, and up to as much before it: routes change.
+/// The least round-trip time is forgotten after this time or up to twice as much, because routes change.
 const RTT_MEMORY: Duration = Duration::from_secs(30);
-/// The core sends bursts of 10 packets, or of what leaves in 2 ms.
+/// The wait in a queue is measured over so many packets and so much time at least. That is more than one burst of the core
+/// (10 packets, or what leaves in 2 ms), whose packets wait for each other.
 const BURST_PACKETS: u64 = 16;
 const BURST_TIME: Duration = Duration::from_millis(3);
-/// How long a queue may grow without a loss, if that is longer than the least round-trip time.
+/// A wait from which a queue counts as long, if it is also longer than the least round-trip time.
 const LONG_WAIT: Duration = Duration::from_millis(100);
-/// Packets of its own that a flow may have in the queue.
+/// Packets of its own that a flow may have in a queue without this counting as congestion.
 const FEW: u64 = 3;
-/// RFC 9406, section 4.3: samples in a round, its divisor in the second phase, rounds of that.
+/// RFC 9406, section 4.3: samples in a round; by how much growth is slower in conservative slow start; rounds of that.
 const ROUND_SAMPLES: u32 = 8;
 const CSS_DIVISOR: u64 = 4;
 const CSS_ROUNDS: u32 = 5;
@@ -68,8 +69,8 @@ impl ControllerFactory for TolerantConfig {
     }
 }
 
-/// How much of what was sent was lost, in a time of its own. What belongs to a cut that was made does not count: it would
-/// look as if that had not helped.
+/// Bytes that were acknowledged and lost since a share was last computed. Only of packets that were sent after the last cut:
+/// losses of earlier ones would make it look as if the cut had not helped.
 #[derive(Debug, Clone, Copy, Default)]
 struct Losses {
     acked: u64,
@@ -86,11 +87,13 @@ impl Losses {
     }
 }
 
-/// The time in which [`Tolerant::wait`] is taken.
+/// A measurement of [`Tolerant::wait`] that is under way.
 #[derive(Debug, Clone, Copy)]
 struct Burst {
     since: Instant,
+    /// Bytes that were acknowledged since then.
     bytes: u64,
+    /// The least round-trip time since then.
     least: Duration,
 }
 
@@ -100,19 +103,21 @@ impl Burst {
     }
 }
 
-/// A cut that is taken back should it turn out to have changed nothing.
+/// A cut because of losses without a queue. It is taken back if as much is lost afterwards. The fields say how things were
+/// before it.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     window: u64,
     ssthresh: u64,
     w_max: f64,
-    /// Share that was lost before.
+    /// The share of bytes that was lost.
     before: f64,
-    /// What packets waited then.
+    /// How long packets waited.
     wait: Duration,
 }
 
-/// A window that was cut to empty a long queue, and comes back should the queue be there still.
+/// A cut that shall empty a long queue. It is taken back if the queue stays. The fields but the last say how things were
+/// before it.
 #[derive(Debug, Clone, Copy)]
 struct Drain {
     window: u64,
@@ -120,59 +125,82 @@ struct Drain {
     w_est: f64,
     k: f64,
     epoch: Option<Instant>,
+    /// How long packets waited.
     wait: Duration,
+    /// Rounds since the cut.
     rounds: u32,
 }
 
+/// The controller of one path. Windows, `acked` and `mtu` are bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Tolerant {
     mtu: u64,
+    /// How much may be in flight.
     window: u64,
+    /// Below this window growth is that of slow start. Every cut sets it.
     ssthresh: u64,
-    /// Losses of packets sent before this belong to a cut that was made.
+    /// When the window was last cut. Losses of packets that were sent before it belong to that cut.
     recovery_start: Option<Instant>,
 
-    // CUBIC. Windows in bytes.
+    // CUBIC, by the names of RFC 9438, section 4.1.2.
+    /// The window before the last cut, or a little less if it was cut twice in a row.
     w_max: f64,
+    /// The window that Reno would have.
     w_est: f64,
-    /// Seconds from the beginning of the epoch to `w_max`.
+    /// Seconds from the beginning of the epoch until the window is `w_max` again.
     k: f64,
+    /// When growth began after the last cut; `None` until it does. Moved on by the time in which the application had too
+    /// little to send (section 5.8).
     epoch: Option<Instant>,
-    /// Since when the application had too little to send: no time of the epoch (RFC 9438, section 5.8).
+    /// Since when the application has too little to send; `None` if it has enough.
     idle_since: Option<Instant>,
 
-    // Of the acknowledgement that is being worked at.
+    // The acknowledgment that is being processed, from `on_ack` to `on_end_acks`.
+    /// What it acknowledges and lets the window grow.
     acked: u64,
+    /// When the newest of its packets was sent.
     acked_sent: Option<Instant>,
+    /// The core's smoothed round-trip time.
     smoothed_rtt: Duration,
 
-    // Round-trip times and rounds. The newest packet that gave a sample, and the least of them.
+    // Round-trip times and waits.
+    /// When the newest packet was sent whose round-trip time is known.
     sampled: Option<Instant>,
+    /// The least round-trip time lately; `Duration::MAX` before the first.
     min_rtt: Duration,
+    /// The least one since the last change of `min_rtt_until`. It becomes `min_rtt` then.
     next_min_rtt: Duration,
+    /// When older round-trip times are forgotten.
     min_rtt_until: Instant,
-    /// The least wait in a queue, of all packets of a burst and more: the first ones do not wait for their own.
+    /// How long packets waited in a queue at least, of all packets of the last measurement. The least, because the first
+    /// packets of a burst do not wait for those of their own flow. 0 after a cut, until the next measurement.
     wait: Duration,
+    /// The measurement that is under way.
     burst: Burst,
-    /// The longest wait since the queue was seen to overflow unnoticed.
+    /// The longest wait since losses showed that the queue is short; `Duration::MAX` if nothing has shown that. Half of it
+    /// counts as a queue.
     longest_wait: Duration,
+    /// Until when the queue is taken to be short, and for how long the next time.
     distrust_until: Option<Instant>,
     distrust: Duration,
+
+    // Rounds: a round ends when a packet is acknowledged that was sent after its start.
     round_start: Instant,
+    /// The least round-trip time of this round, of how many samples, and the least one of the round before.
     round_min: Duration,
     round_samples: u32,
     last_round_min: Duration,
-    /// Conservative slow start (RFC 9406): the round's least when it began, and its rounds.
+    /// Conservative slow start (RFC 9406): the least round-trip time of the round in which it began, and its rounds so far.
     css: Option<(Duration, u32)>,
 
     losses: Losses,
-    /// Share that this path loses whatever we do.
+    /// The share of bytes that this path loses whatever we do, as measured so far.
     floor: f64,
     /// Boxed, as `drain` is: few connections ever have one.
     trial: Option<Box<Trial>>,
 
     drain: Option<Box<Drain>>,
-    /// Until when others are taken to fill the queue, and for how long next time.
+    /// Until when other flows are taken to fill the queue, and for how long the next time.
     crowded_until: Option<Instant>,
     patience: Duration,
 }
@@ -228,7 +256,7 @@ impl Tolerant {
         self.window < self.ssthresh
     }
 
-    /// Learn from the newest packet of an acknowledgement how long packets wait.
+    /// Learn from the newest packet of an acknowledgment how long packets wait.
     fn sample(&mut self, now: Instant, sent: Instant) {
         if self.sampled.is_some_and(|sampled| sent <= sampled) {
             return;
@@ -297,7 +325,7 @@ impl Tolerant {
         }
     }
 
-    /// Bound the wait in a queue that is long enough to hold all that is sent. Where others fill it, there is no use.
+    /// Bound the wait in a queue that is long enough to hold all that is sent, unless other flows fill it.
     fn watch_queue(&mut self, now: Instant) {
         let wait = self.round_min.saturating_sub(self.min_rtt);
         if let Some(drain) = &mut self.drain {
@@ -324,7 +352,7 @@ impl Tolerant {
         }
     }
 
-    /// Others fill the queue: have the window back.
+    /// Take the cut for a long queue back, if there was one: other flows fill it.
     fn end_drain(&mut self, now: Instant) {
         if let Some(drain) = self.drain.take() {
             self.window = self.window.max(drain.window);
@@ -338,11 +366,12 @@ impl Tolerant {
         }
     }
 
-    /// A share of losses is known. Did a cut change anything?
+    /// A share of losses is known. Decide whether the last cut has changed anything.
     fn judge(&mut self, now: Instant) {
         let share = self.losses.share();
         if let Some(trial) = self.trial.take() {
-            // Of congestion hardly anything is left, for the cut was by more than was lost. What lies between says nothing.
+            // If the losses were congestion, hardly any are left, because the cut was by more than was lost. A share between
+            // the two bounds decides nothing.
             if share > trial.before / 3.0 {
                 self.floor = share.min(MOST_BY_CHANCE);
                 self.distrust = FIRST_DISTRUST;
@@ -358,7 +387,7 @@ impl Tolerant {
         }
     }
 
-    /// Packets were lost where no queue was seen: it must be shorter.
+    /// Packets were lost because of congestion although no queue was seen: it must be shorter than thought.
     fn learn_queue(&mut self, now: Instant, wait: Duration) {
         self.longest_wait = wait;
         self.distrust_until = Some(now + self.distrust);
@@ -379,7 +408,7 @@ impl Tolerant {
         self.wait >= (usual + few).min(self.longest_wait / 2)
     }
 
-    /// Whether more is lost than can be by chance: beyond what is tolerated by three standard deviations.
+    /// Whether more is lost than chance explains: above what is tolerated by more than three standard deviations.
     fn is_heavy(&self) -> bool {
         let mtu = self.mtu as f64;
         let packets = (self.losses.total().max(self.window) as f64 / mtu).max(SAMPLE);
@@ -387,6 +416,7 @@ impl Tolerant {
         self.losses.lost as f64 / mtu > expected + 3.0 * expected.sqrt()
     }
 
+    /// Make the window smaller, as CUBIC does after congestion.
     fn cut(&mut self, now: Instant) {
         let window = self.window as f64;
         // RFC 9438, section 4.7.
@@ -400,7 +430,7 @@ impl Tolerant {
         self.css = None;
     }
 
-    /// RFC 9438, section 4.
+    /// Make the window larger for so many acknowledged bytes (RFC 9438, section 4).
     fn grow(&mut self, now: Instant, acked: u64) {
         if self.is_slow_start() {
             self.window += if self.css.is_some() { acked / CSS_DIVISOR } else { acked };

@@ -1,22 +1,21 @@
-//! One connection of the QUIC core, with everything that the engine adds to it below streams: the tap around its packet
-//! keys, ECN marks, and the allowance of a server.
+//! One connection of the QUIC core, with all that the engine adds to it below streams: the tap around its packet keys, ECN
+//! marks, and a server's limit for addresses that are not validated.
 //!
-//! This is the seam of the engine. [`Core`] answers in plain types, and what stands above it, the flush order, queues,
-//! ledgers and wake-ups in [`connection`](crate::connection), [`receiving`](crate::receiving) and
-//! [`sending`](crate::sending), names no type of the QUIC core and knows no packet. Another core, such as an ordered byte
-//! pipe, has to answer the same questions:
+//! [`Core`] takes and returns plain types. The parts above it ([`connection`](crate::connection),
+//! [`receiving`](crate::receiving), [`sending`](crate::sending)) own flush order, queues, ledgers and wake-ups. They name no
+//! type of the QUIC core and know no packet. Another core, such as an ordered byte pipe, has to answer the same questions:
 //!
 //! - streams: [`open`](Core::open), [`accept`](Core::accept), [`read`](Core::read), [`stop`](Core::stop),
 //!   [`discard`](Core::discard), [`write`](Core::write), [`finish`](Core::finish), [`reset`](Core::reset),
 //!   [`set_priority`](Core::set_priority), [`forget`](Core::forget);
 //! - what became of their bytes: [`progress`](Core::progress), [`received`](Core::received), [`extent`](Core::extent),
-//!   [`promise`](Core::promise), and what changed of that since the last call: [`take_advanced`](Core::take_advanced),
+//!   [`promise`](Core::promise), and which of these changed: [`take_advanced`](Core::take_advanced),
 //!   [`take_grown`](Core::take_grown), [`take_resets`](Core::take_resets);
-//! - [`send_datagram`](Core::send_datagram), [`receive_datagram`](Core::receive_datagram);
-//! - [`poll`](Core::poll) and facts for people.
+//! - datagrams: [`send_datagram`](Core::send_datagram), [`receive_datagram`](Core::receive_datagram);
+//! - what happened: [`poll`](Core::poll), and facts and figures for reports.
 //!
-//! Of these, an ordered pipe answers `promise` with nothing and `reset` always with true, for in it no reset overtakes the
-//! header of its stream. Sending packets and timers, which only the [`Engine`](crate::Engine) asks for, are not part of it.
+//! An ordered pipe answers `promise` with nothing and `reset` always with true, because in it no reset overtakes the header
+//! of its stream. Packets and timers, which only the [`Engine`](crate::Engine) deals with, are not among the questions.
 
 use std::{
     net::SocketAddr,
@@ -69,9 +68,9 @@ pub(crate) enum Report {
     Readable(u64),
     /// A stream that was blocked is not any more.
     Writable(u64),
-    /// Everything of a stream that was ended is acknowledged.
+    /// The peer has acknowledged all of a stream that was finished.
     Finished(u64),
-    /// STOP_SENDING.
+    /// STOP_SENDING: the stream, and the peer's code.
     Stopped(u64, u64),
 }
 
@@ -95,7 +94,7 @@ pub(crate) enum Written {
     Some(usize),
     /// None for now; [`Report::Writable`] follows.
     Blocked,
-    /// None any more. What says why is reported, or was.
+    /// None any more. A report says why, or did.
     Gone,
 }
 
@@ -132,25 +131,28 @@ pub(crate) enum Transmit {
 }
 
 pub(crate) struct Core {
+    /// The connection itself.
     inner: quinn_proto::Connection,
     /// By which the core's endpoint knows the connection. Reused by the core once the connection is drained.
     handle: ConnectionHandle,
+    /// Sees and rewrites frames. Shared with the packet keys.
     tap: Arc<Tap>,
+    /// Decides which packets have ECN marks.
     marking: Marking,
-    /// A server's. Boxed, for clients have none.
+    /// A server's: bounds what is sent to addresses that are not validated. Boxed, because clients have none.
     allowance: Option<Box<Allowance>>,
     /// The core's endpoint has forgotten the connection.
     is_settled: bool,
-    /// The endpoint was made to forget it before its time.
+    /// [`Core::cut_short`] had the endpoint forget it early.
     is_cut_short: bool,
-    /// There is something to send that the core or the engine found outside of sending, such as freed credit. Reset by the
-    /// engine when it lists the connection for that.
+    /// There may be something to send, such as credit that was freed. Set by whatever may cause that; reset by the engine
+    /// when it serves the connection.
     pub(crate) wants_transmit: bool,
-    /// Bytes of all streams that were taken from the core to be read.
+    /// Bytes of all streams that were read from the core so far.
     taken: u64,
-    /// Bytes of all streams that the core was given to send.
+    /// Bytes of all streams that were given to the core to send so far.
     given: u64,
-    /// Those of them that streams took with them when they were forgotten: acknowledged or not, the core has let go of them.
+    /// Bytes of those that will never be acknowledged, because their streams were forgotten first.
     forgotten: u64,
 }
 
@@ -167,7 +169,7 @@ fn dir(bidirectional: bool) -> Dir {
     if bidirectional { Dir::Bi } else { Dir::Uni }
 }
 
-/// Name what the core reports as the end of a connection.
+/// The cause, code and reason of what the core reports as the end of a connection.
 fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
     /// RFC 9001, section 4.8: TLS alerts are transport errors 0x100 to 0x1ff.
     fn tls(code: u64) -> Option<u64> {
@@ -225,8 +227,8 @@ impl Core {
         }
     }
 
-    /// Keep an account of what is sent to addresses that the client has not shown to be its own. Its first datagram had this
-    /// size, and a token that showed it or not.
+    /// Bound what is sent to addresses of a client that are not validated. Its first datagram had `size` bytes, and perhaps
+    /// a token that validates its address.
     pub(super) fn limit(&mut self, size: usize, is_validated: bool) {
         self.allowance = Some(Box::new(Allowance::new(&self.inner, size, is_validated)));
     }
@@ -255,7 +257,7 @@ impl Core {
         }
     }
 
-    /// Let connection and endpoint of the core tell each other what they have to.
+    /// Pass on what connection and endpoint of the core have to tell each other.
     #[inline]
     pub(super) fn settle(&mut self, endpoint: &mut quinn_proto::Endpoint) {
         if self.is_settled {
@@ -269,7 +271,8 @@ impl Core {
         }
     }
 
-    /// Put packets into `buffer`: at most `segments` of one size, one of at most `largest` bytes that probes for an MTU.
+    /// Make packets in `buffer`: at most `segments` of one size, or a single one of at most `largest` bytes that probes for
+    /// an MTU.
     #[inline]
     pub(crate) fn transmit(&mut self, now: Instant, segments: usize, largest: usize, buffer: &mut Vec<u8>) -> Transmit {
         let segments = match &mut self.allowance {
@@ -304,7 +307,7 @@ impl Core {
         self.inner.poll_timeout()
     }
 
-    /// A timer is due. One that stays so is there again after sending.
+    /// A timer is due. If it is passed over because the peer has just moved, it is due again after the next packets.
     pub(crate) fn handle_timer(&mut self, now: Instant) {
         if !self.allowance.as_mut().is_some_and(|allowance| allowance.take_move()) {
             self.inner.handle_timeout(now);
@@ -323,7 +326,8 @@ impl Core {
         self.is_cut_short
     }
 
-    /// Have the core's endpoint forget the connection, which is over, at once. Packets that come late for it are a stranger's.
+    /// Have the core's endpoint forget at once a connection that is over. Packets that come late for it are then treated as
+    /// those of unknown connections.
     pub(super) fn cut_short(&mut self, endpoint: &mut quinn_proto::Endpoint) {
         if !self.is_drained() {
             self.is_cut_short = true;
@@ -391,7 +395,7 @@ impl Core {
         Some(stream_id)
     }
 
-    /// Nothing will be asked of a stream any more, of which the core was given `pushed` bytes to send.
+    /// Forget a stream, of which the core was given `pushed` bytes to send. Nothing may be asked of it any more.
     pub(crate) fn forget(&mut self, stream_id: u64, pushed: u64) {
         self.forgotten += self.tap.forget(stream_id, pushed);
     }
@@ -410,7 +414,7 @@ impl Core {
             Err(ReadError::Blocked) => Err(ReadEnd::Blocked),
             Err(ReadError::Reset(code)) => Err(ReadEnd::Reset(code.into())),
         };
-        // A head is never so much that its credit has to be announced.
+        // A head is too short for its credit to be worth announcing.
         let _ = chunks.finalize();
         result
     }
@@ -429,7 +433,7 @@ impl Core {
                     take(chunk.bytes);
                 }
                 Ok(None) => {
-                    // All has arrived, but a reset says that it was not meant to be all.
+                    // To the core it is the end of the stream, but the tap may have made that of a reset.
                     let reset = self.tap.reset_of(stream_id);
                     end = reset.map_or(ReadEnd::Ended, |reset| ReadEnd::Reset(reset.code));
                     break;
@@ -450,8 +454,8 @@ impl Core {
     /// Ask the peer to stop a stream whose end is not known.
     pub(crate) fn stop(&mut self, stream_id: u64, code: u64) {
         let mut half = self.inner.recv_stream(stream(stream_id));
-        // Of a stream that was reset the core gives no credit back when it is stopped, not before the next packet
-        // arrives, and a peer that waits for credit may send none.
+        // A stream that was reset is not stopped: the core would give its credit back only when the next packet arrives,
+        // and a peer that waits for credit may send none.
         if !matches!(half.received_reset(), Ok(Some(_))) {
             let _ = half.stop(wire(code));
         }
@@ -514,9 +518,11 @@ impl Core {
         let _ = self.inner.send_stream(stream(stream_id)).finish();
     }
 
-    /// Reset a stream, if the peer is sure to get its `header`: with RESET_STREAM_AT once the header is with the core
-    /// (`pushed`, the bytes that it has), otherwise once it is acknowledged (`is_acked`, the whole stream). False: try again
-    /// when packets have arrived.
+    /// Reset a stream, if the peer is sure to get its header. With RESET_STREAM_AT, the header must have been given to the
+    /// core; without, it must be acknowledged. False: try again when packets have arrived.
+    ///
+    /// `header` is empty for a raw stream, `pushed` is how many bytes of the stream the core was given, and `is_acked` says
+    /// that the whole stream is acknowledged.
     pub(crate) fn reset(&mut self, stream_id: u64, code: u64, header: &[u8], pushed: u64, is_acked: bool) -> bool {
         if !header.is_empty() {
             let length = header.len() as u64;
@@ -532,7 +538,7 @@ impl Core {
             }
         }
         if self.inner.send_stream(stream(stream_id)).reset(wire(code)).is_err() {
-            // The core is through with the stream, and no reset will leave.
+            // The core has let go of the stream, and will send no reset.
             self.tap.cancel_reset(stream_id);
         }
         true
@@ -608,7 +614,8 @@ impl Core {
 
     /// Let the peer have so many streams open, and tell it at once how many it may open in all.
     pub(crate) fn announce_streams(&mut self, bidirectional: bool, most: u64) {
-        // A limit of none makes any difference one that the core announces; the peer sees only what comes of both.
+        // The core keeps small differences to itself. From a limit of 0, any difference is large; the peer sees only the
+        // second one.
         self.inner.set_max_concurrent_streams(dir(bidirectional), wire(0));
         self.inner.set_max_concurrent_streams(dir(bidirectional), wire(most));
     }
@@ -650,7 +657,8 @@ impl Core {
         self.inner.datagrams().recv()
     }
 
-    /// Largest datagram that can be sent, in bytes of its frame. What resets under way claim of a packet passes with them.
+    /// Largest datagram that can be sent, in bytes of its frame's data. Room that resets in flight claim is counted in: it is
+    /// free again soon.
     #[inline]
     pub(crate) fn max_datagram(&mut self) -> Option<usize> {
         self.inner.datagrams().max_size().map(|size| size + self.tap.reserve())
@@ -659,7 +667,7 @@ impl Core {
     #[inline]
     pub(crate) fn send_datagram(&mut self, data: Bytes) -> Offer {
         if self.tap.reserve() > 0 && self.inner.datagrams().max_size().is_some_and(|most| data.len() > most) {
-            // It fits again when the resets under way are acknowledged.
+            // It fits again when the resets in flight are acknowledged.
             return Offer::Full(data);
         }
         match self.inner.datagrams().send(data, false) {

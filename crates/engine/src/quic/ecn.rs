@@ -1,10 +1,9 @@
 //! Whether packets are marked as ECN-capable (RFC 9000, section 13.4).
 //!
-//! The core marks every packet with ECT(0) until an ACK shows that the marks do not arrive, or not as they left. It takes
-//! no notice of marked packets that do not arrive at all, as on a path that drops them: such a connection never comes
-//! about, or dies of its idle timeout. So the engine takes the marks off as RFC 9000, section 13.4.2 and appendix A.4
-//! advise. It cannot put them on again: an ACK of a packet that left without its mark is to the core the sign that marks
-//! get lost, and it marks none any more.
+//! The core marks every packet with ECT(0) until an ACK shows that the marks are lost or changed on the way. It does not
+//! notice a path that drops marked packets: there, a connection is never established, or ends with its idle timeout. So
+//! the engine takes the marks off, as RFC 9000, section 13.4.2 and appendix A.4 advise. It cannot put them on again. When a
+//! packet without its mark is acknowledged, the core concludes that marks get lost, and marks none any more.
 
 use std::{
     net::SocketAddr,
@@ -17,37 +16,43 @@ use super::tap::Tap;
 
 /// How long a peer may hold an acknowledgment back (RFC 9000, section 18.2, the default of max_ack_delay).
 const ACK_DELAY: Duration = Duration::from_millis(25);
-/// Bursts after which the peer is asked for an acknowledgment so early: more than one message and the ACK of its answer.
+/// After so many bursts, the peer is asked for an acknowledgment as soon as one is due; with fewer only after [`PATIENCE`].
+/// One message and the ACK of its answer are two bursts, and an exchange of messages should not cost further packets.
 const EARLY: u32 = 3;
-/// What is not acknowledged for less than this counts as no loss: a busy peer may take a moment.
+/// How long at least an acknowledgment may be missing before packets count as lost: a busy peer may take a moment.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// A burst that comes so long after the one before, such as the ACK of a keep-alive, does not ask for an acknowledgment.
+/// After a pause of this length, the wait for an acknowledgment begins anew. The first burst then may be an ACK of the
+/// peer's keep-alive, which is never acknowledged.
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing was acknowledged.
+    /// Nothing was acknowledged so far.
     Testing,
-    /// Marked packets arrive. What becomes of the marks is seen by the core.
+    /// Marked packets arrive. Whether their marks do is for the core to see.
     Capable,
-    /// Marked packets were lost, or the path is another one.
+    /// Marked packets were lost, or the peer has moved. No packet is marked any more.
     Failed,
 }
 
 /// The marks of one connection.
 #[derive(Debug)]
 pub(crate) struct Marking {
+    /// The peer's address at the start of the connection, the only one to which marked packets are sent.
     path: SocketAddr,
     state: State,
-    /// How far the acknowledgments had come at the last look.
+    /// How far the peer's acknowledgments have come: ACK frames during the handshake, the largest acknowledged packet
+    /// afterwards. Renewed with each burst.
     progress: u64,
-    /// When the first burst since then left, or the PING that asks for an acknowledgment.
+    /// When the first burst after the last progress left, or after that the PING that asks for an acknowledgment. `None`
+    /// before the first burst.
     since: Option<Instant>,
-    /// Until then a peer whose acknowledgments come owes none: most bursts need no arithmetic with times.
+    /// Before this time nothing is decided, because the peer may hold its acknowledgment back so long. It saves most bursts
+    /// the questions below. `None` before the first progress.
     calm_until: Option<Instant>,
-    /// Bursts since then.
+    /// Bursts since the last progress, or the last pause.
     bursts: u32,
-    /// Whether a PING asks for an acknowledgment since.
+    /// Whether a PING has asked for an acknowledgment since the last progress.
     has_asked: bool,
 }
 
@@ -63,12 +68,13 @@ impl Marking {
             return 0;
         }
         if transmit.destination != self.path {
-            // The peer has moved. Whether the new path takes marks could only be found out with the packets that
-            // validate it, and if these were lost, the core would go back to a path that is no more.
+            // The peer has moved. Only the packets that validate the new path could show whether it takes marks, and if
+            // they were lost, the core would go back to a path that no longer exists.
             self.state = State::Failed;
             return 0;
         }
-        // The tap does not see the packets of the handshake. A peer acknowledges them at once, and repeats no ACK.
+        // The tap does not see the packets of the handshake. There, ACK frames can be counted: a peer acknowledges at once,
+        // and each ACK is for something new.
         let progress = if self.state == State::Testing || core.is_handshaking() {
             core.stats().frame_rx.acks
         } else {
@@ -88,12 +94,13 @@ impl Marking {
         let waited = now - *self.since.get_or_insert(now);
         let due = core.rtt() + ACK_DELAY;
         match self.state {
-            // Before it knows of any round trip, the core sends again after three times the one it assumes.
+            // Until a round trip is measured, the core assumes one, and sends again after three times that. What it sends
+            // then shall have no mark.
             State::Testing if waited > core.rtt() * 2 => self.state = State::Failed,
             State::Capable if self.has_asked && waited >= PATIENCE.max(due * 2) => self.state = State::Failed,
             State::Capable if !self.has_asked && waited > PAUSE => self.begin(now, 1),
-            // What was lost is sent again after this time or later. And who only reads sends nothing but ACKs, which
-            // nobody acknowledges (RFC 9000, section 13.2.4).
+            // Losses are sent again after this time or later, so the question comes first. It needs a PING: a side that
+            // only reads sends nothing but ACKs, which its peer does not acknowledge (RFC 9000, section 13.2.4).
             State::Capable if !self.has_asked && waited >= due && (self.bursts >= EARLY || waited >= PATIENCE) => {
                 self.has_asked = true;
                 self.begin(now, self.bursts);
@@ -104,7 +111,7 @@ impl Marking {
         if self.state == State::Failed { 0 } else { mark as u8 }
     }
 
-    /// Wait from now on.
+    /// Wait for an acknowledgment from now on, with so many bursts counted already.
     fn begin(&mut self, now: Instant, bursts: u32) {
         self.since = Some(now);
         self.calm_until = Some(now + ACK_DELAY);

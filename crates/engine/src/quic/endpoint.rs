@@ -37,20 +37,22 @@ use crate::{
 const QUIC_VERSION: u32 = 1;
 /// RFC 9000, section 17.2.
 const LONG_HEADER: u8 = 0x80;
-/// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where its age is watched.
+/// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where a datagram can still expire.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
 /// For how long a client's address counts as validated after a connection from there (NEW_TOKEN).
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// Tokens that a client gets with each connection. It uses one for the next.
+/// Tokens that a client gets with each connection. The next connection uses one.
 const TOKENS_SENT: u32 = 1;
 
-/// Keys of a server's that end with the process are random ones, in place of the secret's.
+/// How an endpoint makes connection IDs and stateless resets. Without a secret the keys are random, and end with the process.
 fn endpoint(secret: Option<&Secret>) -> Result<EndpointConfig, SetupError> {
-    let key = |purpose| secret.map_or_else(random_key, |secret| Ok(secret.key(purpose)));
-    let key = |purpose| Ok::<_, SetupError>(hmac::Key::new(hmac::HMAC_SHA256, &key(purpose)?));
+    let key = |purpose| {
+        let key = secret.map_or_else(random_key, |secret| Ok(secret.key(purpose)))?;
+        Ok::<_, SetupError>(hmac::Key::new(hmac::HMAC_SHA256, &key))
+    };
     let mut config = EndpointConfig::new(Arc::new(key("stateless resets")?));
-    let key = key("connection ids")?;
-    config.cid_generator(move || Box::new(ConnectionIds::new(key.clone())));
+    let key_of_ids = key("connection ids")?;
+    config.cid_generator(move || Box::new(ConnectionIds::new(key_of_ids.clone())));
     Ok(config)
 }
 
@@ -105,9 +107,9 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
 
 /// What a UDP datagram was.
 pub(crate) enum Received {
-    /// Of no consequence here.
+    /// For nobody here, or not to be answered.
     Nothing,
-    /// For this connection, whose core has it.
+    /// For this connection, whose core has it now.
     Packet(u64),
     /// A client wants a connection, to be accepted or refused.
     New(Box<Incoming>),
@@ -115,9 +117,10 @@ pub(crate) enum Received {
     Answer(Burst),
 }
 
-/// A connection that a client wants, by its first datagram of `size` bytes.
+/// A connection that a client wants.
 pub(crate) struct Incoming {
     inner: quinn_proto::Incoming,
+    /// Bytes of the client's first datagram.
     size: usize,
 }
 
@@ -134,15 +137,17 @@ impl Incoming {
 
 pub(crate) struct Endpoint {
     inner: quinn_proto::Endpoint,
-    /// With which connections are accepted.
+    /// How connections are accepted; `None` if none are. Changes with the certificates.
     server: Option<Arc<ServerConfig>>,
+    /// Limits and timers of all connections.
     transport: Arc<TransportConfig>,
     /// The engine's IDs of the connections that the core knows. The core uses a handle again, the engine no ID.
     ids: FxHashMap<ConnectionHandle, u64>,
+    /// Whether RESET_STREAM_AT is offered.
     reset_stream_at: bool,
     /// A client's: tokens of servers it had connections with, by name. Bounded by the core: two for each of 256 names.
     tokens: Arc<TokenMemoryCache>,
-    /// Of stateless resets.
+    /// How many stateless resets may be sent.
     resets: Budget,
 }
 
@@ -155,8 +160,8 @@ impl Endpoint {
         let transport = Arc::new(transport(options)?);
         let mut config = endpoint(options.secret.as_ref())?;
         config.rng_seed(options.seed);
-        // What bounds resets is the budget. An interval would make a client wait for its next packet, and these come
-        // ever more slowly when nothing is answered.
+        // The budget bounds resets. With the core's interval, a client whose reset is held back learns nothing until it sends
+        // its next packet, and it sends ever more rarely while nothing comes back.
         config.min_reset_interval(Duration::ZERO);
         config.supported_versions(vec![QUIC_VERSION]);
         let server = match server {
@@ -185,7 +190,7 @@ impl Endpoint {
         })
     }
 
-    /// Give each client a token with which it need not show its address when it comes again.
+    /// Give each client a token that validates its address when it comes again.
     pub(crate) fn give_tokens(&mut self) {
         if let Some(server) = &mut self.server {
             let mut tokens = ValidationTokenConfig::default();
@@ -195,21 +200,21 @@ impl Endpoint {
         }
     }
 
-    /// Accept further connections with another TLS configuration; those that there are go on.
+    /// Accept further connections with another TLS configuration; existing ones are not affected.
     ///
     /// # Errors
     /// For one that the core refuses; the old one stays.
     pub(crate) fn set_server_tls(&mut self, tls: &ServerTls) -> Result<(), SetupError> {
         let crypto = Arc::new(ServerCrypto::new(tls, self.reset_stream_at)?);
         if let Some(server) = &mut self.server {
-            // All else stays, above all the key of the tokens that clients have been given.
+            // Everything else stays, above all the key of the tokens that clients have been given.
             Arc::make_mut(server).crypto = crypto;
             self.inner.set_server_config(Some(server.clone()));
         }
         Ok(())
     }
 
-    /// Take a datagram. `core` finds the connection that it is for; what is to be sent in answer is put into `buffer`.
+    /// Take a UDP datagram. `core` finds a connection by its ID; an answer is put into `buffer`.
     #[expect(clippy::too_many_arguments, reason = "what there is to know of a datagram")]
     #[inline]
     pub(crate) fn receive<'a>(
@@ -232,7 +237,7 @@ impl Endpoint {
                 Received::Packet(id)
             }
             Some(DatagramEvent::NewConnection(inner)) => Received::New(Box::new(Incoming { inner, size })),
-            // A reset looks like a packet with a short header.
+            // Only a stateless reset has a short header.
             Some(DatagramEvent::Response(_))
                 if buffer.first().is_some_and(|first| first & LONG_HEADER == 0) && !self.resets.take(now) =>
             {
@@ -242,7 +247,10 @@ impl Endpoint {
         }
     }
 
-    /// Accept a connection, which the engine knows by `id`. Otherwise what may be in the buffer to be answered.
+    /// Accept a connection, which the engine knows by `id`.
+    ///
+    /// # Errors
+    /// When the first packet cannot be used. If it is to be answered, the answer is in the buffer.
     pub(crate) fn accept(
         &mut self,
         now: Instant,
@@ -267,7 +275,7 @@ impl Endpoint {
         Burst::unmarked(&self.inner.refuse(incoming.inner, buffer))
     }
 
-    /// Ask a client to show that it receives at its address; the answer is in the buffer. `None` if it has been asked.
+    /// Send a Retry: the client has to validate its address. The answer is in the buffer; `None` if it had one already.
     pub(crate) fn retry(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Option<Burst> {
         match self.inner.retry(incoming.inner, buffer) {
             Ok(transmit) => Some(Burst::unmarked(&transmit)),
@@ -298,20 +306,20 @@ impl Endpoint {
         Ok(Core::new(handle, inner))
     }
 
-    /// Let the core's connection and endpoint tell each other what they have to.
+    /// Pass on what the core's connection and endpoint have to tell each other.
     #[inline]
     pub(crate) fn settle(&mut self, core: &mut Core) {
         core.settle(&mut self.inner);
     }
 
-    /// A connection is drained. The core gives its handle to the next one, whose entry stays.
+    /// Forget a drained connection. The core may have given its handle to a new one, whose entry stays.
     pub(crate) fn forget(&mut self, core: &Core, id: u64) {
         if self.ids.get(&core.handle()) == Some(&id) {
             self.ids.remove(&core.handle());
         }
     }
 
-    /// Forget a connection that is over before packets that come late for it would be taken.
+    /// Forget a connection that is over, without waiting for packets that may come late for it.
     pub(crate) fn cut_short(&mut self, core: &mut Core) {
         core.cut_short(&mut self.inner);
     }

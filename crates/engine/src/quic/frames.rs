@@ -1,8 +1,8 @@
-//! The frames of a decrypted packet, as far as the engine looks at them, and the two rewrites that give the QUIC core
-//! RESET_STREAM_AT (draft-ietf-quic-reliable-stream-reset), which it does not know.
+//! The frames of a decrypted packet, as far as the engine looks at them, and how resets and stops in it are rewritten. The
+//! [tap](super::tap) says what for.
 //!
-//! Pure functions over bytes: no key, no connection. Any input is fine; what cannot be read is left as it is, and the
-//! core judges it.
+//! Pure functions over bytes: no key, no connection. Any input is fine. What cannot be read is left as it is, for the QUIC
+//! core to judge.
 
 use std::ops::Range;
 
@@ -39,12 +39,15 @@ pub(crate) enum Frame {
     },
 }
 
-/// RESET_STREAM, or RESET_STREAM_AT where `reliable` is there.
+/// RESET_STREAM or RESET_STREAM_AT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reset {
     pub(crate) stream: u64,
+    /// The application's error code.
     pub(crate) code: u64,
+    /// The final size of the stream.
     pub(crate) size: u64,
+    /// How many bytes are delivered before the reset; `None` for RESET_STREAM.
     pub(crate) reliable: Option<u64>,
 }
 
@@ -67,7 +70,7 @@ pub(crate) fn write_end(stream: u64, size: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Append a STREAM frame with the first bytes of a stream; without bytes it does no more than open the stream.
+/// Append a STREAM frame with the first bytes of a stream. Without bytes it only opens the stream.
 pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
     varint::write(STREAM_FROM_START, out);
     varint::write(stream, out);
@@ -75,8 +78,8 @@ pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(data);
 }
 
-/// Walk the frames of a packet in the application data space and show those that matter. RESET_STREAM, RESET_STREAM_AT and
-/// STOP_SENDING come with their place. Stops silently at anything that cannot be read.
+/// Walk the frames of a packet with application data, and show those that matter to `see`. Resets and STOP_SENDING come with
+/// the bytes that they occupy, other frames with an empty range. Stops silently at anything that cannot be read.
 pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
     let mut reader = Reader(payload);
     loop {
@@ -107,8 +110,8 @@ pub(crate) fn has_challenge(payload: &[u8]) -> bool {
     false
 }
 
-/// Copy `payload` into `out` with each reset frame replaced by what `replace` writes; where that answers false, it is
-/// copied as it is.
+/// Copy `payload` into `out`, with each reset replaced by what `replace` writes. If `replace` answers false, having written
+/// nothing, the frame is copied as it is.
 pub(crate) fn replace_resets(payload: &[u8], out: &mut Vec<u8>, mut replace: impl FnMut(Reset, &mut Vec<u8>) -> bool) {
     let mut copied = 0;
     walk(payload, |place, frame| {
@@ -123,8 +126,7 @@ pub(crate) fn replace_resets(payload: &[u8], out: &mut Vec<u8>, mut replace: imp
     out.extend_from_slice(&payload[copied..]);
 }
 
-/// Move each STOP_SENDING that stands behind a reset in front of the first one. Otherwise the order stays, and so does
-/// the length.
+/// Move each STOP_SENDING behind a reset to the front of the first reset. Otherwise the order stays, and so does the length.
 pub(crate) fn stops_before_resets(payload: &mut [u8]) {
     let mut first = None;
     let mut place = 0;
@@ -147,6 +149,7 @@ pub(crate) fn stops_before_resets(payload: &mut [u8]) {
     }
 }
 
+/// The bytes of a packet that were not read yet. All methods answer `None` if they are not what they should be.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -170,11 +173,15 @@ impl Reader<'_> {
         Some(())
     }
 
+    /// Read a frame behind its type. Those that are shown with their place are put into `placed`, all others that matter are
+    /// shown to `see` at once: an ACK may contain many.
     fn frame(&mut self, kind: u64, placed: &mut Option<Frame>, see: &mut impl FnMut(Frame)) -> Option<()> {
         match kind {
             // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK
             0x00 | 0x01 | 0x1e | 0x1f => Some(()),
+            // ACK, without and with counts of ECN marks
             0x02 | 0x03 => self.ack(kind == 0x03, see),
+            // STREAM
             0x08..=0x0f => {
                 let stream = self.varint()?;
                 let start = if kind & 0x04 == 0 { 0 } else { self.varint()? };
@@ -200,6 +207,7 @@ impl Reader<'_> {
             0x11 | 0x15 => self.skip_varints(2),
             // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
             0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
+            // CRYPTO
             0x06 => {
                 self.varint()?;
                 let length = self.varint()?;
@@ -210,7 +218,9 @@ impl Reader<'_> {
                 let length = self.varint()?;
                 self.skip(length)
             }
+            // DATAGRAM without length
             0x30 => self.skip(self.0.len() as u64),
+            // NEW_CONNECTION_ID: two varints, the ID, and a token of 16 bytes
             0x18 => {
                 self.skip_varints(2)?;
                 let length = u64::from(*self.0.first()?);

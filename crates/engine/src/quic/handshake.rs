@@ -1,7 +1,8 @@
 //! The TLS session of a connection, as the QUIC core wants it.
 //!
-//! The core has one of its own, which offers the core's transport parameters and no others. This one adds
-//! reset_stream_at, keeps the peer's parameters for reports, and puts the tap in front of the keys for application data.
+//! The core has one of its own, which offers the core's transport parameters and no others. This one adds reset_stream_at,
+//! keeps the peer's parameters for reports, and wraps the keys for application data, so that the [tap](super::tap) sees
+//! packets.
 
 use std::{any::Any, io::Cursor, sync::Arc};
 
@@ -59,12 +60,16 @@ pub(crate) struct TapHandle {
 
 struct TlsSession {
     inner: Connection,
-    /// What a server chooses from.
+    /// A server's: the certificates from which it chooses.
     identities: Option<Arc<Identities>>,
+    /// Makes the keys of the first packets, before TLS has chosen a suite.
     suite: Suite,
     version: Version,
+    /// Sees packets with application data. Shared with the connection and its keys.
     tap: Arc<Tap>,
+    /// [`crypto::Session::read_handshake`] has said that the handshake data is ready. It does so once.
     has_reported: bool,
+    /// From which the next keys for application data are made; `None` before there are any.
     next_secrets: Option<Secrets>,
 }
 
@@ -149,10 +154,10 @@ impl crypto::Session for TlsSession {
             None => violation(TransportErrorCode::PROTOCOL_VIOLATION, format!("TLS error: {error}")),
         })?;
         if !self.inner.is_handshaking() {
-            // The core asks the same at the end of this packet.
+            // The core asks at the end of this packet whether the handshake is complete, and takes application data then.
             self.tap.set_established();
         }
-        // The answer is whether a server has the client's hello, and a client the server's choice of protocol.
+        // Whether a server has the client's hello, and a client the server's choice of protocol.
         let is_ready = self.inner.alpn_protocol().is_some() || self.server_name().is_some() || !self.is_handshaking();
         Ok(is_ready && !std::mem::replace(&mut self.has_reported, true))
     }
@@ -228,7 +233,7 @@ fn is_valid_retry(original: &[u8], header: &[u8], payload: &[u8]) -> bool {
 }
 
 fn version(version: u32) -> Result<Version, UnsupportedVersion> {
-    // RFC 9000; drafts of QUIC itself are gone.
+    // QUIC version 1 is RFC 9000. Versions of its drafts are not spoken.
     if version == 1 { Ok(Version::V1) } else { Err(UnsupportedVersion) }
 }
 
@@ -254,9 +259,12 @@ fn offer(core: &TransportParameters, accepts_resets: bool) -> Vec<u8> {
     out
 }
 
+/// Makes the TLS sessions of a client.
 pub(crate) struct ClientCrypto {
     config: Arc<rustls::ClientConfig>,
+    /// For the keys of the first packets.
     suite: Suite,
+    /// Whether RESET_STREAM_AT is offered.
     accepts_resets: bool,
 }
 
@@ -290,12 +298,16 @@ impl crypto::ClientConfig for ClientCrypto {
     }
 }
 
+/// Makes the TLS sessions of a server.
 pub(crate) struct ServerCrypto {
     config: Arc<rustls::ServerConfig>,
+    /// The certificates from which `config` chooses.
     identities: Arc<Identities>,
-    /// For what has nothing to do with a session: initial keys and Retry.
+    /// The core's own, which protects Retry packets: these belong to no session.
     core: Arc<QuicServerConfig>,
+    /// For the keys of the first packets.
     suite: Suite,
+    /// Whether RESET_STREAM_AT is offered.
     accepts_resets: bool,
 }
 
@@ -303,7 +315,7 @@ impl ServerCrypto {
     pub(crate) fn new(tls: &ServerTls, accepts_resets: bool) -> Result<Self, TlsError> {
         let unfit = |why: String| TlsError(format!("TLS configuration that is unfit for QUIC: {why}"));
         let core = QuicServerConfig::try_from(tls.config.clone()).map_err(|e| unfit(e.to_string()))?;
-        // Sessions are made where an error has no way out; a configuration that is no good shows here.
+        // `start_session` cannot return an error, so a configuration that does not work has to fail here.
         ServerConnection::new(tls.config.clone(), Version::V1, Vec::new()).map_err(|e| unfit(e.to_string()))?;
         let suite = initial_suite(tls.config.crypto_provider())?;
         Ok(Self {

@@ -1,8 +1,8 @@
-//! Connection IDs: random bytes, and a few by which an endpoint knows its own.
+//! Connection IDs: random bytes, and a tag by which an endpoint recognizes its own IDs.
 //!
-//! The core's generator has only three random bytes. A Retry takes an ID without reserving it; among some ten thousand
-//! connections, each with several IDs, one client in two hundred would have got the ID of another connection, and would have
-//! been unable to get in with it. With five it is less than one in ten million.
+//! The core's generator has only three random bytes. A Retry uses an ID without reserving it. With ten thousand connections
+//! of several IDs each, one Retry in two hundred would have the ID of another connection, and its client could not connect.
+//! With five random bytes it is less than one in ten million.
 
 use std::time::Duration;
 
@@ -12,17 +12,19 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-/// Bytes of a connection ID that are random. As many IDs as that one would have to learn the tokens of, to reset a
-/// connection without knowing its ID.
+/// Random bytes of a connection ID. To reset a connection without knowing its ID, an attacker would have to learn the
+/// tokens of as many IDs as they allow: 2^40.
 const RANDOM: usize = 5;
-/// Bytes of it that show that the ID is one of ours: of packets with any other, one in 16 million gets an answer.
+/// Bytes of its tag. Of packets with foreign IDs, one in 16 million passes for ours and is answered with a stateless reset.
 const TAG: usize = 3;
 
-/// Makes connection IDs that are recognized by whoever has the same key.
+/// Makes connection IDs, and recognizes those that were made with the same key.
 ///
-/// The core has a generator that does as much, with a hash that gives its key away to whoever sees a few IDs.
+/// The core has such a generator, too, but anybody who sees a few IDs can compute the key of its hash.
 pub(super) struct ConnectionIds {
+    /// Makes the tags.
     key: hmac::Key,
+    /// The system's random bytes: IDs must not be predictable.
     random: SystemRandom,
 }
 

@@ -1,4 +1,4 @@
-//! Packet keys with the tap in front of them: the core seals and opens its packets with these.
+//! Packet keys that tell the [tap](super::tap) what they seal and open. The core uses them as if they were TLS's own.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use quinn_proto::crypto::{CryptoError, PacketKey};
 
 use super::tap::Tap;
 
-/// A server's key for what the client sends in the handshake.
+/// A server's key for the client's packets of the handshake. Only a client that received the server's first packets can
+/// have it, so the first packet that it opens validates the client's address (RFC 9000, section 8.1).
 pub(crate) struct HandshakeKey {
     inner: Box<dyn PacketKey>,
     tap: Arc<Tap>,
@@ -43,7 +44,7 @@ impl PacketKey for HandshakeKey {
     }
 }
 
-/// The key of one direction, with the tap in front of it.
+/// The key of one direction for application data.
 pub(crate) struct TapKey {
     inner: Box<dyn PacketKey>,
     tap: Arc<Tap>,

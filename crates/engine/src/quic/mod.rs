@@ -1,9 +1,10 @@
 //! The adapter to the QUIC core, quinn-proto. No other module names its types.
 //!
-//! [`core`] is one connection of it and [`endpoint`] what all of them share; both speak to the engine in plain types. Behind
-//! `core` is what the QUIC core lacks: [`tap`] watches and rewrites the frames of packets, [`ecn`] takes marks off where
-//! they do harm, [`allowance`] bounds what goes to addresses that nobody has proved to be his. [`congestion`],
-//! [`handshake`], [`ids`] and [`tokens`] stand behind traits of the QUIC core's.
+//! [`core`] is one connection of it, and [`endpoint`] what all connections share; both offer plain types to the engine. Each
+//! uses parts that the QUIC core lacks. Of `core`: [`tap`] watches and rewrites the frames of packets, with [`frames`],
+//! [`opened`] and [`progress`]; [`ecn`] takes marks off if the path drops marked packets; [`allowance`] bounds what is sent
+//! to addresses that are not validated. Of `endpoint`: [`resets`] bounds stateless resets. [`congestion`], [`handshake`]
+//! with [`keys`], [`ids`] and [`tokens`] implement traits of the QUIC core, which calls them.
 
 mod allowance;
 mod congestion;

@@ -1,7 +1,7 @@
-//! Which packets were opened.
+//! Which packets were opened before.
 
-/// The packet numbers that were opened, remembered just as the core does it, so that both take the same packets: the
-/// highest, and which of the 128 below it came. What is older counts as seen.
+/// The numbers of packets that were opened: the highest, and which of the 128 below it. Older ones count as seen. The core
+/// remembers exactly as much, so that both drop the same packets.
 #[derive(Debug, Default)]
 pub(super) struct Opened {
     /// Bit `n` stands for the packet `n + 1` below the highest.
@@ -11,7 +11,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Note a packet; whether it is the first time.
+    /// Note a packet; whether it was not seen before.
     pub(super) fn is_new(&mut self, packet: u64) -> bool {
         if packet >= self.next {
             // The one that was the highest so far gets a bit of its own.

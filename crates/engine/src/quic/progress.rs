@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 
-/// Bytes of one half of a stream that have arrived, here or at the peer's, in stream offsets (header included).
+/// Bytes of one half of a stream that have arrived: here if it is a receiving half, at the peer if it is a sending one. In
+/// stream offsets, the header included.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// A sending half's: up to where packets have carried it.
     pub(super) sent: u64,
+    /// Up to where everything has arrived.
     pub(super) acked: u64,
-    /// Ranges above `acked` with gaps between them, by their start. Bounded by what the stream's sender may have under way:
-    /// sending, by our own send buffer; receiving, by the gaps that the core allows before it closes the connection. It
-    /// allows any after a stop or a reset, so from then on nothing is kept here ([`Arrival::is_settled`]). Boxed, and `None`
-    /// without gaps: tables hold a progress in each slot.
+    /// Ranges above `acked` that have arrived, with gaps between them: their ends, by their starts. A sending half's are
+    /// bounded by our own send window, a receiving half's by the gaps that the core allows before it closes the connection.
+    /// After a stop or a reset it allows any number, so nothing is kept from then on ([`super::tap`], `is_settled`).
+    /// Boxed, and `None` without gaps, because every slot of a table holds a progress.
     #[expect(clippy::box_collection, reason = "a third of the size")]
     pub(super) beyond: Option<Box<BTreeMap<u64, u64>>>,
 }
 
 impl Progress {
-    /// Note a range; whether the contiguous prefix grew.
+    /// Note a range that has arrived; whether `acked` grew.
     pub(super) fn acknowledge(&mut self, start: u64, end: u64) -> bool {
         if end <= self.acked {
             return false;

@@ -22,19 +22,18 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// `most` resets at once.
     pub(super) fn new(most: usize) -> Self {
         Self { most: INTERVAL * u32::try_from(most).unwrap_or(u32::MAX), sent: Rate::default() }
     }
 
-    /// Take one, if there is one.
+    /// Whether one may be sent; it counts as sent then.
     pub(super) fn take(&mut self, now: Instant) -> bool {
         let has_one = self.sent.owed(now) + INTERVAL <= self.most;
         if has_one {
             self.sent.count(now, INTERVAL);
         }
-        let Some(left) = self.left.checked_sub(1) else { return false };
-        self.left = left;
-        true
+        has_one
     }
 }
 

@@ -1,34 +1,37 @@
 //! A tap between the QUIC core and its packet keys.
 //!
 //! The core does not report which bytes of a stream were sent or acknowledged, and it does not know RESET_STREAM_AT.
-//! Its packet keys, however, are public traits: wrapped, they show the plaintext of every packet just before sealing
-//! and just after opening.
+//! Its packet keys, however, are public traits. [Wrapped](super::keys), they show the plaintext of every packet just before
+//! it is sealed and just after it is opened.
 //!
-//! Watching, the tap notes the STREAM frames of each packet that leaves and looks them up when an ACK for that packet
-//! arrives. That gives `wait_acked()` and the byte counts of diagnostics.
+//! The tap notes the STREAM frames of each packet that leaves, and looks them up when an ACK for that packet arrives. That
+//! gives `wait_acked()` and the byte counts of diagnostics.
 //!
-//! Rewriting, it gives the core reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset hides the
-//! header of a stream (draft-ietf-webtrans-http3, section 4.4):
+//! It also rewrites frames. That gives the core reliable resets (draft-ietf-quic-reliable-stream-reset), so that no reset
+//! hides the header of a stream (draft-ietf-webtrans-http3, section 4.4). In packets that leave:
 //!
-//! - Outgoing, RESET_STREAM of a stream with a header becomes RESET_STREAM_AT. The core forgets the data of a stream
-//!   that it resets, so as long as the header is not known to be acknowledged it travels in a STREAM frame in front of
-//!   the reset, in the same packet: whoever gets the one has the other, however often the core sends it again. The room
-//!   for both is taken from the packet in advance, by claiming a longer authentication tag while a reset is under way;
+//! - RESET_STREAM of a stream with a header becomes RESET_STREAM_AT. The core forgets the data of a stream that it resets,
+//!   so until the header is acknowledged, a copy of it is in a STREAM frame in front of the reset. Both are in the same
+//!   packet, so that the peer never gets one without the other, however often the core sends the reset again. Room for both
+//!   is kept free in each packet while a reset is in flight, by claiming a longer authentication tag ([`Tap::reserve`]);
 //!   what is not needed becomes PADDING at the front.
-//! - Outgoing, STOP_SENDING goes in front of the resets of its packet: the core writes them the other way round.
-//! - Incoming, RESET_STREAM_AT becomes an empty STREAM frame that ends the stream at the reset's final size: the core
-//!   checks it against the stream's id, its credit and any other final size, and keeps what has arrived. The engine
-//!   then reads what the reset promised, and stops the stream in the core, which with a known final size settles state
-//!   and credit at once. The STOP_SENDING that the core wants to send for that is of no use to a peer that has reset
-//!   the stream, and leaves as a PING ([`STOP_UNSEEN`]). Where nothing of the promise is left to read, the frame
-//!   becomes a plain RESET_STREAM instead.
-//! - Outgoing, a packet that asks whether the peer is at its new address is shortened to 1200 bytes ([`Tap::set_spare`]).
-//!   The room is claimed in the same way, and sealed is only what comes before it.
-//! - What breaks a rule of the draft is given to the core in a form that makes it close the connection with the right
-//!   error. What cannot be read is left to the core as it is.
+//! - STOP_SENDING is moved in front of the resets of its packet, because Chromium forgets the code of one that follows.
+//! - A packet that asks a client for an answer from its new address is shortened to 1200 bytes ([`Tap::set_spare`]). The
+//!   room is claimed in the same way, and left out when the packet is sealed.
 //!
-//! One rule holds all of this together: a frame never leaves its packet. What the core acknowledges is what it has
-//! processed, and a packet that it drops after opening it, such as a duplicate, has no effect here either
+//! In packets that arrive:
+//!
+//! - RESET_STREAM_AT becomes an empty STREAM frame that ends the stream at the reset's final size. The core checks it
+//!   against the stream's ID, its credit and any other final size, and keeps what has arrived. The engine reads what the
+//!   reset promised, and then stops the stream in the core, which gives state and credit back at once since it knows the
+//!   final size. The core also wants to send STOP_SENDING then. A peer that has reset the stream does not need it, so it
+//!   leaves as a PING ([`STOP_UNSEEN`]).
+//! - RESET_STREAM_AT becomes RESET_STREAM if no byte of the promise is left to read.
+//! - A frame that breaks a rule of the draft is replaced by one for which the core closes the connection with the right
+//!   error. What cannot be read is left as it is.
+//!
+//! One rule is behind all of this: a frame never leaves its packet. The core acknowledges packets, so what it acknowledges
+//! must be what it has processed. A packet that it opens and drops, such as a duplicate, has no effect here either
 //! ([`Tap::is_taken`]).
 
 use std::{
@@ -53,18 +56,18 @@ use crate::stream::{Extent, direction};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
-/// Bits of [`Tap::changes`]: streams whose acknowledged prefix grew; resets to act on; receiving halves whose extent changed.
+/// Bits of [`Tap::changes`]: [`State::advanced`], [`State::resets`], [`State::grown`] have streams.
 const ADVANCED: u8 = 1;
 const RESETS: u8 = 2;
 const GROWN: u8 = 4;
-/// Bytes of each packet that resets under way may claim at most; further resets wait.
+/// Bytes of each packet that resets in flight may claim; further resets wait.
 const RESERVE_LIMIT: usize = 256;
-/// Bytes by which packets may be shortened: enough for any Ethernet. Packets of 1200 bytes, of which this is taken, too,
-/// still have room for frames.
+/// Bytes by which packets may be shortened, enough for the largest packets of Ethernet. Packets of 1200 bytes have to keep
+/// as much free, although they are not shortened; what is left is still enough for frames.
 const SPARE_LIMIT: usize = 300;
 
-/// With this code the core stops a stream that its peer has reset; the tap makes that frame a PING. It is neither
-/// a code of HTTP/3, one of those that it reserves, nor one of WebTransport.
+/// The code with which the engine stops, in the core, a stream that the peer has reset. The tap makes such a frame a PING.
+/// HTTP/3 neither uses nor reserves this code, and WebTransport does not map to it, so no other stop has it.
 pub(crate) const STOP_UNSEEN: u64 = (1 << 62) - 0x77;
 
 /// What is known of one stream's receiving half.
@@ -74,12 +77,13 @@ struct Arrival {
     extent: Extent,
     /// Bytes at the start of the stream that the engine has read as its header.
     header: u64,
-    /// The first reset, with the smallest reliable size of all; 0 for RESET_STREAM.
+    /// The peer's first reset, with the smallest reliable size of all that came; 0 for RESET_STREAM.
     reset: Option<Reset>,
     /// Nobody reads on: the stream was stopped here, or the core has its reset. Only its extent still counts.
     is_settled: bool,
 }
 
+/// A frame of ours that the peer may still acknowledge.
 #[derive(Debug)]
 struct SentFrame {
     packet: u64,
@@ -89,7 +93,9 @@ struct SentFrame {
 
 #[derive(Debug, Clone, Copy)]
 enum Content {
+    /// A STREAM frame with these offsets.
     Bytes { start: u64, end: u64 },
+    /// RESET_STREAM_AT.
     Reset,
 }
 
@@ -98,71 +104,78 @@ enum Content {
 struct Departure {
     /// Size of the stream's header, which must arrive.
     reliable: u64,
-    /// The header, unless it was acknowledged when the reset was given.
+    /// The header; empty if it was acknowledged before the reset.
     header: Vec<u8>,
+    /// Bytes that the reset claims of each packet beyond those of RESET_STREAM.
     claimed: usize,
-    /// Last packet in which it was written, to write it once per packet.
+    /// The last packet in which it was written. The core may write it twice into one.
     packet: Option<u64>,
 }
 
+/// What the tap knows of the packets so far.
 #[derive(Debug, Default)]
 struct State {
+    /// Packets that arrived.
     opened: Opened,
+    /// Sending halves that the engine has registered, until it forgets them.
     streams: FxHashMap<u64, Progress>,
-    /// Receiving halves: those that the engine has registered, and streams of the peer that came with the packet that is
-    /// being handled. The core's limits of streams bound it, and a packet for those that break them.
+    /// Receiving halves that the engine has registered, until it forgets them, and streams of the peer that came with the
+    /// packet that is being handled. Bounded by the core's limits of streams; if a packet breaks these, by its size.
     arrivals: FxHashMap<u64, Box<Arrival>>,
-    /// Streams of the peer (bidirectional, unidirectional) that were registered at one time or another. A stream below
-    /// that without an arrival is one that the engine has forgotten.
+    /// How many streams of the peer (bidirectional, unidirectional) were ever registered. A stream below that without an
+    /// arrival is one that the engine has forgotten.
     registered: [u64; 2],
-    /// Bounded by RESERVE_LIMIT: each claims at least a byte.
+    /// Resets of ours by stream. Bounded by RESERVE_LIMIT, because each claims at least a byte.
     departures: FxHashMap<u64, Departure>,
-    /// Receiving halves whose extent changed, since the engine looked last, which is after each packet.
-    grown: Vec<u64>,
     /// STREAM and reset frames in flight, by rising packet number. Bounded by the congestion window and FORGET_DISTANCE.
     flight: VecDeque<SentFrame>,
+    /// The largest packet number that the peer has acknowledged.
     largest_acked: u64,
     /// Bytes that came on all streams: up to the highest offset of each.
     came: u64,
     /// Bytes of all streams that the peer has acknowledged and before which none is missing.
     delivered: u64,
-    /// Streams whose acknowledged prefix grew, since the engine looked last, which is after each packet.
+    /// Streams whose acknowledged prefix grew. The engine takes these, and those of the next two lists, after each packet.
     advanced: Vec<u64>,
-    /// Streams with a reset that the engine has to act on; the same.
+    /// Streams with a reset that promises bytes.
     resets: Vec<u64>,
+    /// Receiving halves whose extent changed.
+    grown: Vec<u64>,
+    /// Memory in which packets are rewritten; empty between calls.
     scratch: Vec<u8>,
 }
 
-/// Shared by the engine and the packet keys of one connection.
+/// Shared by the engine and the packet keys of one connection. The endpoint's mutex is held whenever either uses it, so
+/// that no thread ever waits here; the core only demands of its keys that threads may share them. What is asked often is
+/// kept outside of `state`, to be read without locking.
 #[derive(Debug)]
 pub(crate) struct Tap {
     state: Mutex<State>,
     side: Side,
     /// Whether we take RESET_STREAM_AT, and have said so.
     accepts_resets: bool,
-    /// Transport parameters of the peer as they came, and whether it takes RESET_STREAM_AT.
+    /// Transport parameters of the peer as they came, and whether it takes RESET_STREAM_AT. Set once, in the handshake.
     peer: OnceLock<(Vec<u8>, bool)>,
-    /// Bytes of each packet claimed by resets, and spare ones. Constant while the core builds packets: it only changes when
-    /// the engine gives a reset or asks for spare bytes, and when a packet arrives.
+    /// Bytes that are kept free in each packet: what resets claim, and `spare`. Constant while the core makes a packet. It
+    /// only changes when the engine gives a reset or sets `spare`, and when a packet arrives.
     reserve: AtomicUsize,
-    /// Those of them by which packets that ask for the peer's address are shortened.
+    /// Bytes by which packets with a PATH_CHALLENGE are shortened.
     spare: AtomicUsize,
-    /// By how much the last such packet was.
+    /// By how much the last packet was, until the engine takes that.
     cut: AtomicUsize,
-    /// The core is through with the handshake and takes packets with application data.
+    /// The handshake is complete, and the core takes packets with application data. Never reset.
     is_established: AtomicBool,
-    /// A stop was given to the core that the peer must not see.
+    /// The engine has stopped a stream with [`STOP_UNSEEN`]. Never reset.
     has_unseen_stops: AtomicBool,
-    /// A reset came that promised bytes. On most connections none ever does, and then nobody has to look for one.
+    /// A reset came that promised bytes. Never reset. On most connections none ever comes, and nobody has to look for one.
     has_promises: AtomicBool,
-    /// What there is to take. Most packets bring little of it, and then nobody has to lock.
+    /// Which lists of the state have streams: bits as above.
     changes: AtomicU8,
-    /// Largest packet number that the peer has acknowledged.
+    /// The state's `largest_acked`, `came` and `delivered`, after the last packet.
     acknowledged: AtomicU64,
-    /// The state's `came` and `delivered`, after the last packet.
     came: AtomicU64,
     delivered: AtomicU64,
-    /// A server's: a packet with the keys of the handshake came, and only who received ours can have those.
+    /// A server's: the client has used keys of the handshake, which only a client has that receives our packets. Never reset.
     is_client_heard: AtomicBool,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
@@ -220,8 +233,8 @@ impl Tap {
         self.peer.get().map(|(parameters, _)| parameters.as_slice())
     }
 
-    /// Whether both sides speak RESET_STREAM_AT towards the peer. The directions are independent; a switch of ours turns
-    /// off both.
+    /// Whether RESET_STREAM_AT may be sent. The peer's parameter is enough for this direction, but who turns the extension
+    /// off here wants it in neither.
     pub(crate) fn sends_resets(&self) -> bool {
         self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
     }
@@ -231,7 +244,7 @@ impl Tap {
         self.changes.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether there are changes of this kind; not again before the next.
+    /// Whether there are changes of this kind. They count as taken then.
     fn take_change(&self, kind: u8) -> bool {
         self.changes.load(Ordering::Relaxed) & kind != 0 && self.changes.fetch_and(!kind, Ordering::Relaxed) & kind != 0
     }
@@ -246,7 +259,7 @@ impl Tap {
         self.is_client_heard.load(Ordering::Relaxed)
     }
 
-    /// A packet with the keys of the handshake came.
+    /// A packet of the handshake came from the client.
     pub(super) fn set_client_heard(&self) {
         self.is_client_heard.store(true, Ordering::Relaxed);
     }
@@ -256,16 +269,17 @@ impl Tap {
         self.is_established.store(true, Ordering::Relaxed);
     }
 
-    /// A stop with the code [`STOP_UNSEEN`] is given to the core.
+    /// The engine is about to stop a stream with [`STOP_UNSEEN`].
     pub(crate) fn expect_unseen_stop(&self) {
         self.has_unseen_stops.store(true, Ordering::Relaxed);
     }
 
+    /// Note what is sent on a stream, and what of it is acknowledged, until it is forgotten.
     pub(crate) fn register(&self, stream: u64) {
         self.state().streams.insert(stream, Progress::default());
     }
 
-    /// Count what arrives on a stream, also what came with the packet that opened it, until it is forgotten.
+    /// Note what arrives on a stream, also what came with the packet that opened it, until it is forgotten.
     pub(crate) fn register_receiving(&self, stream: u64) {
         let mut state = self.state();
         state.arrivals.entry(stream).or_default();
@@ -289,7 +303,8 @@ impl Tap {
         }
     }
 
-    /// Forget a stream; how many of the `pushed` bytes that were to be sent are not delivered, and never will be.
+    /// Forget a stream, of which the core was given `pushed` bytes to send. Returns how many of them are not acknowledged, and
+    /// never will be.
     pub(crate) fn forget(&self, stream: u64, pushed: u64) -> u64 {
         let mut state = self.state();
         state.arrivals.remove(&stream);
@@ -345,8 +360,9 @@ impl Tap {
         into.append(&mut self.state().advanced);
     }
 
-    /// Announce a reset that the engine is about to give to the core. `header` is what the peer may not have yet. False:
-    /// too many resets are under way, try again when packets have arrived.
+    /// Announce a reset that the engine is about to give to the core. `reliable` is the length of the stream's header;
+    /// `header` is the header, or empty if the peer has acknowledged it. False: too many resets are in flight, try again when
+    /// packets have arrived.
     pub(crate) fn send_reset(&self, stream: u64, reliable: u64, header: &[u8]) -> bool {
         #[cfg(test)]
         let reliable = reliable + self.promise.load(Ordering::Relaxed);
@@ -361,7 +377,7 @@ impl Tap {
             return false;
         }
         self.reserve.fetch_add(claimed, Ordering::Relaxed);
-        // The room of a reset is freed with it, once.
+        // A stream is reset once, so what a reset claims cannot be freed twice.
         debug_assert!(!state.departures.contains_key(&stream));
         let departure = Departure { reliable, header: header.to_vec(), claimed, packet: None };
         state.departures.insert(stream, departure);
@@ -375,12 +391,12 @@ impl Tap {
         }
     }
 
-    /// Bytes of each packet that resets under way claim, and spare ones.
+    /// Bytes that are kept free in each packet: those that resets in flight claim, and spare ones.
     pub(crate) fn reserve(&self) -> usize {
         self.reserve.load(Ordering::Relaxed)
     }
 
-    /// Shorten packets that ask whether the peer is where it seems to be by this much, if that leaves 1200 bytes.
+    /// Shorten packets with a PATH_CHALLENGE by this much, but not below 1200 bytes.
     pub(crate) fn set_spare(&self, bytes: usize) {
         let bytes = bytes.min(SPARE_LIMIT);
         let before = self.spare.swap(bytes, Ordering::Relaxed);
@@ -388,10 +404,10 @@ impl Tap {
         self.reserve.fetch_sub(before, Ordering::Relaxed);
     }
 
-    /// Bytes at the end of a packet that is about to be sealed which are left out. `payload` begins with its frames.
+    /// How many bytes at the end of a packet of `size` bytes are to be left out. `payload` begins with its frames.
     pub(super) fn cut(&self, size: usize, payload: &[u8]) -> usize {
         let spare = self.spare.load(Ordering::Relaxed);
-        // What probes for an MTU has to keep its size.
+        // Only packets with a PATH_CHALLENGE are shortened; one that probes for an MTU has to keep its size.
         if spare == 0 || !frames::has_challenge(payload) {
             return 0;
         }
@@ -429,7 +445,7 @@ impl Tap {
         state.opened.is_new(packet) && self.is_established.load(Ordering::Relaxed)
     }
 
-    /// See a packet just before it is sealed. The last `reserve` bytes of `payload` are unused as yet.
+    /// See a packet just before it is sealed, and rewrite it. The last `reserve` bytes of `payload` are free.
     pub(super) fn packet_leaves(&self, packet: u64, payload: &mut [u8], reserve: usize) {
         #[cfg(test)]
         {
@@ -447,7 +463,8 @@ impl Tap {
             out.clear();
             frames::replace_resets(&payload[..used], &mut out, |reset, out| state.write_reset(packet, reset, out));
             if out.len() > payload.len() {
-                // Cannot be, as every reset under way claimed its room; a plain RESET_STREAM is the way out.
+                // This cannot happen, because every reset in flight has claimed its room. If it did, the frames of the core
+                // would leave as they are, with a plain RESET_STREAM.
                 out.clear();
                 out.extend_from_slice(&payload[..used]);
             }
@@ -462,7 +479,7 @@ impl Tap {
         }
         let mut unseen = Vec::new();
         let mut has_resets = false;
-        // With room claimed, the frames stand at the end and PADDING in front of them.
+        // Where room was claimed, PADDING is in front of the frames by now.
         frames::walk(payload, |place, frame| match frame {
             Frame::Stream { stream, start, end, .. } => {
                 if let Some(progress) = state.streams.get_mut(&stream) {
@@ -475,7 +492,7 @@ impl Tap {
             _ => {}
         });
         for place in unseen {
-            // The core waits for an acknowledgement of the packet, so something in it has to ask for one.
+            // The core waits for an acknowledgment of this packet. PADDING alone would not be acknowledged, a PING is.
             payload[place.clone()].fill(frames::PADDING);
             payload[place.start] = frames::PING;
         }
@@ -487,7 +504,7 @@ impl Tap {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(payload.to_vec());
     }
 
-    /// See a packet just after it was opened, and change it where the core cannot take it as it is.
+    /// See a packet just after it was opened, and rewrite it if the core cannot take it as it is.
     pub(super) fn packet_arrives(&self, packet: u64, payload: &mut BytesMut) {
         let mut state = self.state();
         let state = &mut *state;
@@ -509,9 +526,7 @@ impl Tap {
                 if !arrival.is_settled {
                     arrival.progress.acknowledge(start, end);
                 }
-                let before = arrival.extent.end;
-                if arrival.reach(end, is_last, false) {
-                    let more = arrival.extent.end - before;
+                if let Some(more) = arrival.reach(end, is_last, false) {
                     state.came += more;
                     if state.grown.last() != Some(&stream) {
                         state.grown.push(stream);
@@ -529,9 +544,7 @@ impl Tap {
                     violating.get_or_insert(reset.stream);
                 }
                 let is_plain = arrival.is_settled || reset.reliable.unwrap_or(0) <= arrival.header;
-                let before = arrival.extent.end;
-                if arrival.reach(reset.size, true, is_plain) {
-                    let more = arrival.extent.end - before;
+                if let Some(more) = arrival.reach(reset.size, true, is_plain) {
                     state.came += more;
                     state.grown.push(reset.stream);
                 }
@@ -583,18 +596,19 @@ impl Arrival {
         known.is_final && (end > known.end || is_final && end != known.end) || is_final && end < known.end
     }
 
+    /// Nobody reads on.
     fn settle(&mut self) {
         self.is_settled = true;
         self.progress.beyond = None;
     }
 
-    /// Note how far the stream reaches; whether that changed.
-    fn reach(&mut self, end: u64, is_final: bool, is_reset: bool) -> bool {
+    /// Note how far the stream reaches. Returns by how many bytes that is further, or `None` if nothing about its end is new.
+    fn reach(&mut self, end: u64, is_final: bool, is_reset: bool) -> Option<u64> {
         let before = self.extent;
         self.extent.end = before.end.max(end);
         self.extent.is_final |= is_final;
         self.extent.is_reset |= is_reset;
-        self.extent != before
+        (self.extent != before).then(|| self.extent.end - before.end)
     }
 
     /// Note a reset that agrees with those before it.
@@ -615,9 +629,10 @@ impl State {
         self.arrivals.get_mut(&stream).map(|arrival| &mut **arrival)
     }
 
-    /// Write frames for which the core closes the connection with FINAL_SIZE_ERROR, whether or not it remembers the stream
-    /// in question: two resets at different sizes. They come for that stream, for one that has not ended, and for the peer's
-    /// next one, of which the core knows at least one: where the peer may open none, others are open.
+    /// Write frames for which the core closes the connection with FINAL_SIZE_ERROR: two resets of one stream with different
+    /// sizes. The core ignores them if it has forgotten the stream. So they are written for three: the stream in question,
+    /// one that has not ended, and the next one that the peer may open. The core knows one of these at least, because if the
+    /// peer may open no more, streams of its are open.
     fn write_final_size_error(&self, side: Side, violating: u64, out: &mut Vec<u8>) {
         let initiator = if side.is_client() { 1 } else { 0 };
         let next = self.registered[1] << 2 | 2 | initiator;
@@ -634,6 +649,7 @@ impl State {
         }
     }
 
+    /// Note that the peer has acknowledged packets `first` to `last`.
     fn acknowledge(&mut self, first: u64, last: u64, reserve: &AtomicUsize) {
         self.largest_acked = self.largest_acked.max(last);
         let from = self.flight.partition_point(|f| f.packet < first);
@@ -665,11 +681,13 @@ impl State {
         }
     }
 
-    /// Write a reset of ours with what the peer needs to make sense of it.
+    /// Write a reset of ours as RESET_STREAM_AT, behind the stream's header if the peer may lack that. False: it is a plain
+    /// reset.
     fn write_reset(&mut self, packet: u64, reset: Reset, out: &mut Vec<u8>) -> bool {
         let Some(departure) = self.departures.get_mut(&reset.stream) else { return false };
         if departure.packet.replace(packet) == Some(packet) {
-            // The core wrote it twice into this packet, having lost it twice.
+            // The core has lost it twice, and writes it into this packet twice. Once is enough, and all that room was claimed
+            // for.
             return true;
         }
         if !departure.header.is_empty() {
@@ -680,7 +698,7 @@ impl State {
         true
     }
 
-    /// Note a reset of the peer and write what the core is to see in its place; false if that is the frame itself.
+    /// Note a reset of the peer, and write what the core is to see in its place. False: it is to see the frame itself.
     fn read_reset(&mut self, side: Side, reset: Reset, out: &mut Vec<u8>) -> bool {
         let reliable = reset.reliable.unwrap_or(0);
         if reliable > reset.size {
@@ -689,12 +707,12 @@ impl State {
         }
         let plain = Reset { reliable: None, ..reset };
         let Some(arrival) = self.arrivals.get_mut(&reset.stream) else {
-            // The engine has forgotten the stream, and stopped it before: what the core lacks is its final size.
+            // The engine has forgotten the stream, after stopping it. The core may still wait for its final size.
             plain.write(out);
             return true;
         };
         if arrival.reset.is_some_and(|known| known.code != reset.code) {
-            // STREAM_STATE_ERROR: as if it were for a stream on which only we send.
+            // STREAM_STATE_ERROR, which the core has for a reset of a stream on which only we send.
             Reset { stream: if side.is_client() { 2 } else { 3 }, ..plain }.write(out);
             return true;
         }

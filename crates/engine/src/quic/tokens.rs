@@ -1,5 +1,5 @@
-//! Tokens of NEW_TOKEN frames that clients have used (RFC 9000, section 8.1.3): none counts twice, or whoever copies one could
-//! have a server send to its address again and again.
+//! Tokens from NEW_TOKEN frames that clients have used (RFC 9000, section 8.1.3). None validates an address twice. Otherwise
+//! whoever copies one could have the server send to that address again and again.
 
 use std::{
     collections::HashSet,
@@ -13,17 +13,18 @@ use quinn_proto::{TokenLog, TokenReuseError};
 /// Tokens in one generation; two are kept. Some 16 bytes each.
 const GENERATION: usize = 32_768;
 
+/// Used tokens by their nonces. When `current` is full, it replaces `previous`.
 #[derive(Debug)]
 struct Generations {
     current: HashSet<u64>,
-    /// When the first of `current` was used.
+    /// No token of `current` was used before this.
     began: SystemTime,
     previous: HashSet<u64>,
-    /// Tokens from before may have been used and forgotten, and count no more.
+    /// Tokens that were issued before this are refused, because they may have been used and forgotten.
     oldest: SystemTime,
 }
 
-/// The memory of a server.
+/// The used tokens of a server.
 #[derive(Debug)]
 pub(super) struct UsedTokens(Mutex<Generations>);
 
@@ -42,15 +43,15 @@ impl TokenLog for UsedTokens {
     fn check_and_insert(&self, nonce: u128, issued: SystemTime, _: Duration) -> Result<(), TokenReuseError> {
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let generations = &mut *generations;
-        // Nonces are random. If two of them agree by chance, one client has to show its address once more.
+        // Half of a random nonce. If two agree by chance, one client has to validate its address with a Retry.
         let nonce = nonce as u64;
         if issued < generations.oldest || generations.previous.contains(&nonce) || !generations.current.insert(nonce) {
             return Err(TokenReuseError);
         }
         if generations.current.len() >= GENERATION {
             generations.previous = mem::take(&mut generations.current);
-            // Whatever is forgotten now was used, and so issued, before the generation that is kept began. Issue times are
-            // whole seconds, rounded down.
+            // What is forgotten now was used, and so issued, before the generation that is kept began. Issue times are whole
+            // seconds, rounded down, so this refuses too many tokens rather than too few.
             generations.oldest = mem::replace(&mut generations.began, SystemTime::now());
         }
         Ok(())
