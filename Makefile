@@ -62,6 +62,7 @@ interop: .venv/dev.stamp build browsers ## Other implementations against ours, b
 test-rust: ## Rust tests only
 	$(check_toolchain)
 	cargo test $(CARGO_TESTS) --quiet
+	cargo test --package wtio-net --features portable --locked --quiet
 	cargo test --package wtio-net --lib --features loom --locked --quiet handoff
 
 fuzz: .venv/dev.stamp build ## Fuzz every parser, SECONDS_EACH=60 for each; such as: make fuzz ARGS="qpack --keep"
@@ -75,6 +76,7 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo fmt --manifest-path benchmarks/bare/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
+	cargo clippy --package wtio-net --all-targets --features portable --locked --quiet -- --deny warnings
 
 types: .venv/dev.stamp $(EXTENSION) ## mypy (strict), and stubtest for the extension's stub
 	$(BIN)/mypy

@@ -484,6 +484,8 @@ class Endpoint:
     def fileno(self) -> int: ...
     def wake_fileno(self) -> int:
         """Readable once the guardian (or the I/O thread) has left events: then clear_wake_up() and drive(False)."""
+    def take_wake_fileno(self) -> int:
+        """The same for a loop that cannot watch it. The caller reads from it, and owns it. A socket on Windows."""
     @property
     def local_address(self) -> tuple[str, int]: ...
     def set_scheduler(self, callback: Callable[[], object], event_loop: AbstractEventLoop) -> None:

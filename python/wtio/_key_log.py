@@ -18,6 +18,8 @@ _server_logger = logging.getLogger("wtio.server")
 _client_logger = logging.getLogger("wtio.client")
 
 _VARIABLE: Final = "SSLKEYLOGFILE"
+# Windows has no such flag: its children inherit only what is passed to them.
+_CLOSE_ON_EXEC: Final[int] = getattr(os, "O_CLOEXEC", 0)
 # Files of which clients have been warned, because each connect call may make its own trust settings.
 _told: set[str] = set()
 
@@ -35,7 +37,7 @@ def key_log_file(*, is_client: bool) -> str | None:
     if is_client:
         _told.add(path)
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _CLOSE_ON_EXEC, 0o600))
     except OSError as error:
         if not is_quiet:
             logger = _client_logger if is_client else _server_logger

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -213,6 +214,10 @@ BIND_HINTS: Final = {
 }
 """What to do if a server cannot bind its socket, by error number, as a clause."""
 
+if sys.platform == "win32":
+    # Sockets have an EACCES of their own there, and ports below 1024 are like any others.
+    BIND_HINTS[errno.WSAEACCES] = "another program has it for itself, or Windows reserves it: choose another port"
+
 
 def errno_name(number: int) -> str:
     """Give the symbol of an error number of the system."""
@@ -221,7 +226,16 @@ def errno_name(number: int) -> str:
 
 def describe_errno(number: int) -> str:
     """Name an error of the system: words and symbol."""
-    return f"{os.strerror(number).lower()} ({errno_name(number)})"
+    return f"{_words_of(number).lower()} ({errno_name(number)})"
+
+
+def _words_of(number: int) -> str:
+    if sys.platform == "win32" and number >= errno.WSABASEERR:
+        # The C library does not know the errors of sockets.
+        from ctypes import FormatError
+
+        return FormatError(number).rstrip(".")
+    return os.strerror(number)
 
 
 def system_error_hint(number: int) -> str:

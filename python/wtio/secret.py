@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +55,8 @@ class Secret:
         """Read a secret from a file, such as one of ``openssl rand -hex 32 > secret`` with mode 0600.
 
         The bytes are taken as they are, but for a newline at the end of more than 32. The file's group may read it only
-        if it belongs to root and this process does not run as root, as with the secrets of systemd and Kubernetes.
+        if it belongs to root and this process does not run as root, as with the secrets of systemd and Kubernetes. On
+        Windows, where files have no mode, nobody checks who else can read it.
 
         Args:
             path: The file.
@@ -67,14 +69,15 @@ class Secret:
         if not isinstance(path, (str, os.PathLike)):
             raise TypeError(f"path must be a str or os.PathLike, not {type(path).__name__}")
         with Path(path).open("rb") as file:
-            facts = os.fstat(file.fileno())
-            mode = stat.S_IMODE(facts.st_mode)
-            allowed = 0o740 if facts.st_uid == 0 != os.geteuid() else 0o700
-            if mode & ~allowed & 0o077:
-                raise ValueError(
-                    f"secret file `{os.fspath(path)}` has mode {mode:04o}, so that others can read or change it; run "
-                    "`chmod 600` on it, and replace a secret that others may have read"
-                )
+            if sys.platform != "win32":
+                facts = os.fstat(file.fileno())
+                mode = stat.S_IMODE(facts.st_mode)
+                allowed = 0o740 if facts.st_uid == 0 != os.geteuid() else 0o700
+                if mode & ~allowed & 0o077:
+                    raise ValueError(
+                        f"secret file `{os.fspath(path)}` has mode {mode:04o}, so that others can read or change it; "
+                        "run `chmod 600` on it, and replace a secret that others may have read"
+                    )
             value = file.read()
         if len(value) > LEAST_SECRET:
             value = value.removesuffix(b"\n").removesuffix(b"\r")

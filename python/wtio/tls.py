@@ -10,19 +10,19 @@ import base64
 import binascii
 import contextlib
 import errno
-import fcntl
 import hashlib
 import ipaddress
 import os
 import re
 import ssl
 import stat
+import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from wtio import _core
 from wtio._arguments import check_bool, check_choice, sealed, strings
@@ -515,12 +515,14 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
     """Return a certificate for development. It is the same one until it is about to expire.
 
     ECDSA P-256, self-signed, valid for 13 days and back-dated by one hour, so that browsers accept it by its hash
-    (``serverCertificateHashes``). It is kept in a file with mode 0600. Beside it is the next one, which replaces it
-    when less than two days are left. Other names have other files. Several processes may call this at the same time.
+    (``serverCertificateHashes``). It is kept in a file with mode 0600 (on Windows, in a folder of the user). Beside it
+    is the next one, which replaces it when less than two days are left. Other names have other files. Several processes
+    may call this at the same time.
 
     Args:
         names: DNS names and IP addresses. Default ``localhost``, ``127.0.0.1`` and ``::1``.
-        directory: Where to keep it; None is ``$XDG_CACHE_HOME/wtio``, or ``~/.cache/wtio``. Made if missing.
+        directory: Where to keep it; None is ``$XDG_CACHE_HOME/wtio``, or else ``~/.cache/wtio``, on Windows
+            ``wtio`` in ``%LOCALAPPDATA%``. Made if missing.
 
     Raises:
         ValueError: There is no name, or one that is neither a DNS name nor an IP address.
@@ -557,8 +559,27 @@ def _locked(path: Path) -> Iterator[None]:
         # Without a lock, as in a directory that cannot be written, two processes that begin at the same moment may
         # differ.
         with contextlib.suppress(OSError):
-            fcntl.flock(stack.enter_context(path.open("ab")), fcntl.LOCK_EX)
+            _lock(stack.enter_context(path.open("ab")))
         yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: BinaryIO) -> None:
+        """Wait, for ten seconds at most, until no other process has the first byte of the file locked, and lock it.
+
+        The lock ends when the file is closed.
+        """
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(file: BinaryIO) -> None:
+        """Wait until no other process has locked the file, and lock it. The lock ends when the file is closed."""
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -627,6 +648,8 @@ def _cache_directory() -> Path:
     # The XDG base directory specification says to ignore a relative path.
     if base and Path(base).is_absolute():
         return Path(base) / "wtio"
+    if sys.platform == "win32" and (local := os.environ.get("LOCALAPPDATA")) and Path(local).is_absolute():
+        return Path(local) / "wtio"
     home = Path("~")
     with contextlib.suppress(RuntimeError):
         home = home.expanduser()

@@ -5,12 +5,8 @@
 
 use std::{
     any::Any,
-    io::{self, Read, Write},
-    net::SocketAddr,
-    os::{
-        fd::{AsRawFd, BorrowedFd, RawFd},
-        unix::net::UnixStream,
-    },
+    io,
+    net::{SocketAddr, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
     time::{Duration, Instant},
@@ -21,8 +17,9 @@ use wtio_engine::{Engine, Event};
 
 use crate::{
     handoff::Handoff,
+    pipe::{Descriptor, Pipe},
     poller::{NAMELESS, Poller},
-    sending::Trouble,
+    sending::{TOO_LARGE, Trouble},
     udp::UdpEndpoint,
     watch::{GRACE, Look, Watch},
 };
@@ -54,8 +51,8 @@ pub enum Io {
 /// How the I/O thread is woken, and what it is waiting for.
 #[derive(Debug)]
 struct Sleeper {
-    /// A byte into this stream wakes it.
-    alarm: UnixStream,
+    /// What it sleeps on.
+    poller: Arc<Poller>,
     /// When it wakes by itself at the latest; `None`: not for a timer.
     wakes_at: Option<Instant>,
     /// It also waits for room to send.
@@ -67,20 +64,15 @@ impl Sleeper {
     fn wake_by(&mut self, at: Instant) {
         if self.wakes_at.is_none_or(|planned| planned > at + TIMER_SLACK) {
             self.wakes_at = Some(at);
-            self.wake();
+            self.poller.wake();
         }
-    }
-
-    fn wake(&mut self) {
-        // A full pipe wakes as well.
-        let _ = self.alarm.write(&[1]);
     }
 }
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
         // The thread sees that the endpoint is closed or gone, and ends.
-        self.wake();
+        self.poller.wake();
     }
 }
 
@@ -167,8 +159,8 @@ pub struct Driven {
 pub struct Endpoint {
     state: Mutex<State>,
     handoff: Handoff,
-    /// Reading and writing end of the pipe; `None` once closed.
-    wake: Mutex<Option<(UnixStream, UnixStream)>>,
+    /// `None` once closed.
+    pipe: Mutex<Option<Pipe>>,
     io: Io,
 }
 
@@ -178,9 +170,6 @@ impl Endpoint {
     /// # Errors
     /// When the system has no file descriptor left for the wake-up pipe.
     pub fn new(engine: Engine, io: Io) -> io::Result<Arc<Self>> {
-        let (wake_reader, wake_writer) = UnixStream::pair()?;
-        wake_reader.set_nonblocking(true)?;
-        wake_writer.set_nonblocking(true)?;
         Ok(Arc::new(Self {
             state: Mutex::new(State {
                 engine,
@@ -193,7 +182,7 @@ impl Endpoint {
                 virtual_now: None,
             }),
             handoff: Handoff::new(),
-            wake: Mutex::new(Some((wake_reader, wake_writer))),
+            pipe: Mutex::new(Some(Pipe::new()?)),
             io,
         }))
     }
@@ -220,18 +209,24 @@ impl Endpoint {
 
     /// File descriptor of the socket; `None` without one.
     #[must_use]
-    pub fn socket_descriptor(&self) -> Option<RawFd> {
-        self.lock().socket.as_ref().map(UdpEndpoint::file_descriptor)
+    pub fn socket_descriptor(&self) -> Option<Descriptor> {
+        self.lock().socket.as_ref().map(UdpEndpoint::descriptor)
     }
 
-    /// File descriptor that turns readable when the guardian has left events for the loop; `None` once closed.
+    /// File descriptor that turns readable when the guardian has left events for the loop; `None` once closed or taken.
     #[must_use]
-    pub fn wake_descriptor(&self) -> Option<RawFd> {
-        self.pipe().as_ref().map(|(reader, _)| reader.as_raw_fd())
+    pub fn wake_descriptor(&self) -> Option<Descriptor> {
+        self.pipe().as_ref().and_then(Pipe::descriptor)
     }
 
-    fn pipe(&self) -> MutexGuard<'_, Option<(UnixStream, UnixStream)>> {
-        self.wake.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same for a loop that cannot watch it, which reads from it and closes it in the end.
+    #[must_use]
+    pub fn take_wake_descriptor(&self) -> Option<Descriptor> {
+        self.pipe().as_mut().and_then(Pipe::take_reader)
+    }
+
+    fn pipe(&self) -> MutexGuard<'_, Option<Pipe>> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address in use.
@@ -340,9 +335,8 @@ impl Endpoint {
 
     /// The wake-up descriptor has turned readable: call before the drive that takes the events.
     pub fn clear_wake_up(&self) {
-        let mut bytes = [0; 16];
-        if let Some((reader, _)) = &mut *self.pipe() {
-            let _ = reader.read(&mut bytes);
+        if let Some(pipe) = &*self.pipe() {
+            pipe.empty();
         }
         self.handoff.clear();
     }
@@ -380,7 +374,7 @@ impl Endpoint {
         let Some(socket) = &state.socket else { return Look::Closed };
         let timer = state.engine.next_timer();
         let is_due = timer.is_some_and(|at| at + grace < now);
-        if is_due || state.is_sabotaged || state.engine.has_output() || is_readable(socket.as_fd()) {
+        if is_due || state.is_sabotaged || state.engine.has_output() || is_readable(socket.socket()) {
             return Look::Waiting;
         }
         match &mut state.watch {
@@ -426,7 +420,7 @@ impl Endpoint {
                 thread.wakes_at = driven.timer.map(|time| Instant::now() + time);
                 if thread.wants_room != driven.is_blocked {
                     thread.wants_room = driven.is_blocked;
-                    let _ = poller.want_room(socket.as_fd(), driven.is_blocked);
+                    let _ = socket.want_room(driven.is_blocked);
                 }
                 (driven, state.needs_loop())
             };
@@ -452,32 +446,31 @@ impl Endpoint {
 
     fn wake_loop(&self) {
         if self.handoff.signal()
-            && let Some((_, writer)) = &mut *self.pipe()
+            && let Some(pipe) = &*self.pipe()
         {
-            let _ = writer.write(&[1]);
+            pipe.fill();
         }
     }
 
-    /// Let the endpoint's own thread watch the socket and be woken by `alarm`.
+    /// Let the endpoint's own thread, which sleeps on `poller`, watch the socket.
     ///
     /// # Errors
     /// When the socket cannot be watched.
-    pub(crate) fn serve_with(&self, poller: &Poller, alarm: UnixStream) -> io::Result<()> {
+    pub(crate) fn serve_with(&self, poller: &Arc<Poller>) -> io::Result<()> {
         let mut state = self.lock();
-        if let Some(socket) = &state.socket {
-            poller.add(socket.as_fd(), NAMELESS)?;
-            state.thread = Some(Sleeper { alarm, wakes_at: None, wants_room: false });
+        if let Some(socket) = &mut state.socket {
+            socket.watch(poller, NAMELESS)?;
+            state.thread = Some(Sleeper { poller: poller.clone(), wakes_at: None, wants_room: false });
         }
         Ok(())
     }
 
     /// Let the guardian's poller watch the socket under the name of `id`, until it is closed. Where that is not possible,
     /// the guardian has to look for itself.
-    pub(crate) fn watch_with(&self, poller: &Poller, id: u64, touched: Sender<u64>) {
+    pub(crate) fn watch_with(&self, poller: &Arc<Poller>, id: u64, touched: Sender<u64>) {
         let mut state = self.lock();
-        if let Some(socket) = &state.socket
-            && poller.add(socket.as_fd(), id).is_ok()
-            && Poller::NAMES_SOCKETS
+        if let Some(socket) = &mut state.socket
+            && socket.watch(poller, id).is_ok()
         {
             state.watch = Some(Watch::new(id, touched));
         }
@@ -537,7 +530,7 @@ impl State {
     fn pass_on(&mut self, troubles: &[Trouble]) {
         for trouble in troubles {
             let Trouble { destination, errno, is_remote, size, .. } = *trouble;
-            let is_probe = errno == libc::EMSGSIZE && size > SMALLEST_MTU;
+            let is_probe = errno == TOO_LARGE && size > SMALLEST_MTU;
             let is_given = !self.engine.is_server() && self.engine.note_unreachable(destination, errno, is_remote);
             if !is_given && !is_remote && !is_probe {
                 self.send_failures.note(trouble);
@@ -580,10 +573,10 @@ impl State {
     }
 }
 
-/// Whether a descriptor is readable now.
-fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+/// Whether a socket is readable now.
+fn is_readable(socket: &UdpSocket) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -616,7 +609,7 @@ mod tests {
 
     /// Whether the loop is woken through the pipe within a while.
     fn is_woken(endpoint: &Endpoint) -> bool {
-        let pipe = endpoint.pipe().as_ref().unwrap().0.try_clone().unwrap();
+        let pipe = endpoint.pipe().as_ref().unwrap().clone_reader();
         let mut ready = [PollFd::new(&pipe, PollFlags::IN)];
         poll(&mut ready, Some(&Timespec::try_from(PATIENCE).unwrap())).unwrap() == 1
     }
@@ -695,7 +688,7 @@ mod tests {
     fn a_probe_of_the_mtu_that_is_too_large_for_the_system_is_not_reported() {
         let endpoint = endpoint(Io::Loop);
         let destination = "127.0.0.1:9".parse().unwrap();
-        let trouble = |size| Trouble { destination, errno: libc::EMSGSIZE, is_remote: false, size, count: 1 };
+        let trouble = |size| Trouble { destination, errno: TOO_LARGE, is_remote: false, size, count: 1 };
         endpoint.lock().pass_on(&[trouble(1452)]);
         assert!(drive(&endpoint).is_empty());
         endpoint.lock().pass_on(&[trouble(1200)]);

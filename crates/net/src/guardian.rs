@@ -3,10 +3,10 @@
 //! It never takes the GIL and never calls anything that could. While a loop drives its endpoint, the guardian only
 //! looks at a counter once per [`TICK`]. When the counter stands still although packets or timers wait, it receives,
 //! acknowledges, retransmits and answers probes itself, and leaves the events for the loop. While all endpoints are
-//! quiet, the guardian sleeps in `epoll` and costs nothing.
+//! quiet, the guardian sleeps in its poller and costs nothing.
 //!
 //! An endpoint on which nothing waits is left alone, so that a thousand idle ones cost nothing beside a busy one. Three
-//! things make the guardian look again: `epoll` names the readable sockets, a timer is due, or the engine was used. Who
+//! things make the guardian look again: the poller names the readable sockets, a timer is due, or the engine was used. Who
 //! uses it sends the endpoint's ID through a channel, once until the guardian has looked.
 //!
 //! An endpoint with [`Io::Thread`] has a thread of its own instead, which always receives and runs the timers. The loop
@@ -15,9 +15,8 @@
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
-    io::{self, Write},
+    io,
     net::SocketAddr,
-    os::unix::net::UnixStream,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -48,15 +47,14 @@ struct Registry {
     guardian: Option<Guardian>,
     /// Asked to end by [`shut_down`].
     is_ending: bool,
-    /// Threads of endpoints with [`Io::Thread`], and the far ends of their alarms.
-    own_threads: Vec<(JoinHandle<()>, UnixStream)>,
+    /// Threads of endpoints with [`Io::Thread`], and what they sleep on.
+    own_threads: Vec<(JoinHandle<()>, Weak<Poller>)>,
 }
 
 struct Guardian {
     thread: JoinHandle<()>,
-    /// The sockets it sleeps on, and the far end of its alarm.
+    /// What it sleeps on.
     poller: Arc<Poller>,
-    alarm: UnixStream,
     /// Given to each endpoint, which sends its ID when it is used.
     touched: Sender<u64>,
 }
@@ -128,12 +126,13 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
         if registry.is_ending {
             return Err(io::Error::other("the process is ending; no I/O thread can be started"));
         }
-        let (poller, alarm) = poller()?;
-        endpoint.serve_with(&poller, alarm.try_clone()?)?;
+        let poller = Arc::new(Poller::new()?);
+        endpoint.serve_with(&poller)?;
         let weak = Arc::downgrade(endpoint);
+        let sleeps_on = Arc::downgrade(&poller);
         let thread = std::thread::Builder::new().name("wtio-io".into()).spawn(move || serve(&weak, &poller))?;
         registry.own_threads.retain(|(thread, _)| !thread.is_finished());
-        registry.own_threads.push((thread, alarm));
+        registry.own_threads.push((thread, sleeps_on));
         return Ok(());
     }
     if registry.is_ending {
@@ -154,7 +153,7 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
 }
 
 fn start_guardian() -> io::Result<Guardian> {
-    let (poller, alarm) = poller()?;
+    let poller = Arc::new(Poller::new()?);
     let (touched, touches) = channel();
     let own = poller.clone();
     let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || {
@@ -165,15 +164,7 @@ fn start_guardian() -> io::Result<Guardian> {
             round.start_over();
         }
     })?;
-    Ok(Guardian { thread, poller, alarm, touched })
-}
-
-/// A poller with an alarm: a byte into the stream wakes the thread that sleeps on it.
-fn poller() -> io::Result<(Arc<Poller>, UnixStream)> {
-    let (near, far) = UnixStream::pair()?;
-    near.set_nonblocking(true)?;
-    far.set_nonblocking(true)?;
-    Ok((Arc::new(Poller::new(near)?), far))
+    Ok(Guardian { thread, poller, touched })
 }
 
 /// End all threads and wait for them. Call at exit, without the GIL.
@@ -184,9 +175,11 @@ pub fn shut_down() {
         CHANGED.notify_all();
         (registry.guardian.take(), std::mem::take(&mut registry.own_threads))
     };
-    let guardian = guardian.map(|guardian| (guardian.thread, guardian.alarm));
-    for (thread, mut alarm) in guardian.into_iter().chain(own) {
-        let _ = alarm.write(&[1]);
+    let guardian = guardian.map(|guardian| (guardian.thread, Arc::downgrade(&guardian.poller)));
+    for (thread, poller) in guardian.into_iter().chain(own) {
+        if let Some(poller) = poller.upgrade() {
+            poller.wake();
+        }
         let _ = thread.join();
     }
 }
@@ -284,7 +277,7 @@ impl Round {
         while let Ok(id) = self.touches.try_recv() {
             self.mark_busy(id);
         }
-        // One more for the alarm.
+        // One more for calls of `wake`.
         let limit = self.watched.len() + 1;
         let mut scratch = std::mem::take(&mut self.scratch);
         for id in self.poller.ready(&mut scratch, limit) {
@@ -408,11 +401,11 @@ fn serve(endpoint: &Weak<Endpoint>, poller: &Poller) {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 pub(crate) mod common;
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
 
@@ -429,7 +422,7 @@ mod tests {
 
     /// A guardian without a thread, and many endpoints that it has looked at before.
     fn idle() -> (Round, Vec<Arc<Endpoint>>) {
-        let (poller, _alarm) = poller().unwrap();
+        let poller = Arc::new(Poller::new().unwrap());
         let (touched, touches) = channel();
         let mut round = Round::new(poller, touches);
         let endpoints = (1..=MANY)

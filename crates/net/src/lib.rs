@@ -12,6 +12,7 @@ mod handoff;
 #[cfg(target_os = "linux")]
 mod icmp;
 mod packets;
+mod pipe;
 mod poller;
 mod sending;
 mod udp;
@@ -19,4 +20,5 @@ mod watch;
 
 pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
+pub use pipe::Descriptor;
 pub use udp::{Received, UdpEndpoint};

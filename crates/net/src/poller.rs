@@ -1,118 +1,117 @@
-//! What a thread of ours sleeps on: sockets, and an alarm by which other threads wake it.
+//! What a thread of ours sleeps on: sockets, and calls of `wake` from other threads.
+//!
+//! On Linux that is epoll, which costs one system call per sleep. Other systems have kqueue or completion ports, behind
+//! the crate `polling`. With the feature `portable` that runs on Linux, too, so that it is tested there. Both have the same
+//! methods, and watch sockets level-triggered.
 
-use std::{
-    io::{self, Read},
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::UnixStream,
-    },
-    time::Duration,
-};
+#[cfg(windows)]
+mod clock;
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+mod epoll;
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+mod portable;
 
-/// Token of alarms, and of the only socket of a poller.
+#[cfg(all(target_os = "linux", not(feature = "portable")))]
+pub(crate) use epoll::{Poller, Ready};
+#[cfg(not(all(target_os = "linux", not(feature = "portable"))))]
+pub(crate) use portable::{Poller, Ready};
+
+/// Token of a poller's only socket.
 pub(crate) const NAMELESS: u64 = 0;
 
-/// An epoll instance. Closing a socket removes it, because it has no second descriptor (which would also keep its
-/// port).
-#[cfg(target_os = "linux")]
-#[derive(Debug)]
-pub(crate) struct Poller {
-    epoll: std::os::fd::OwnedFd,
-    alarm: UnixStream,
-}
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::UdpSocket,
+        sync::Arc,
+        time::{Duration, Instant},
+    };
 
-#[cfg(target_os = "linux")]
-pub(crate) type Ready = rustix::event::epoll::Event;
+    use super::*;
 
-#[cfg(target_os = "linux")]
-impl Poller {
-    /// Whether `ready` is supported.
-    pub(crate) const NAMES_SOCKETS: bool = true;
+    const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Make a poller that `alarm` wakes when its other end is written to, until it is drained.
-    pub(crate) fn new(alarm: UnixStream) -> io::Result<Self> {
-        let epoll = rustix::event::epoll::create(rustix::event::epoll::CreateFlags::CLOEXEC)?;
-        let poller = Self { epoll, alarm };
-        poller.add(&poller.alarm, NAMELESS)?;
-        Ok(poller)
+    fn socket() -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket
     }
 
-    pub(crate) fn add(&self, source: impl AsFd, token: u64) -> io::Result<()> {
-        use rustix::event::epoll::{EventData, EventFlags, add};
-        Ok(add(&self.epoll, source, EventData::new_u64(token), EventFlags::IN)?)
+    fn send_to(socket: &UdpSocket) {
+        self::socket().send_to(b"hello", socket.local_addr().unwrap()).unwrap();
     }
 
-    /// Begin or stop watching a socket for room to send, beside packets to receive.
-    pub(crate) fn want_room(&self, source: BorrowedFd<'_>, wants: bool) -> io::Result<()> {
-        use rustix::event::epoll::{EventData, EventFlags, modify};
-        let flags = if wants { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        Ok(modify(&self.epoll, source, EventData::new_u64(NAMELESS), flags)?)
+    fn ready(poller: &Poller) -> Vec<u64> {
+        let mut scratch = Vec::new();
+        poller.ready(&mut scratch, 8).collect()
     }
 
-    /// Sleep until something is readable, at most `time`. Returns whether something is.
-    pub(crate) fn wait(&self, time: Duration) -> bool {
-        let mut ready = Vec::with_capacity(1);
-        self.collect(&mut ready, time);
-        !ready.is_empty()
+    #[test]
+    fn a_socket_is_named_until_it_was_read_and_no_longer() {
+        let poller = Poller::new().unwrap();
+        let (one, other) = (socket(), socket());
+        poller.add(&one, 1).unwrap();
+        poller.add(&other, 2).unwrap();
+        assert!(ready(&poller).is_empty());
+        send_to(&other);
+        assert!(poller.wait(PATIENCE));
+        // As long as there is something to read, each look finds it.
+        assert_eq!(ready(&poller), [2]);
+        assert_eq!(ready(&poller), [2]);
+        other.recv(&mut [0; 16]).unwrap();
+        assert!(ready(&poller).is_empty());
+        send_to(&one);
+        poller.forget(&one);
+        drop(one);
+        assert!(ready(&poller).is_empty());
+        poller.forget(&other);
     }
 
-    /// The tokens of what is readable now, at most `limit` of them. The next call begins with those left out.
-    pub(crate) fn ready<'a>(&self, scratch: &'a mut Vec<Ready>, limit: usize) -> impl Iterator<Item = u64> + use<'a> {
-        scratch.clear();
-        scratch.reserve(limit);
-        self.collect(scratch, Duration::ZERO);
-        scratch.iter().map(|event| event.data.u64())
+    #[test]
+    fn a_closed_socket_leaves_its_number_to_the_next() {
+        let poller = Poller::new().unwrap();
+        for token in 1..20 {
+            let socket = socket();
+            poller.add(&socket, token).unwrap();
+            send_to(&socket);
+            assert!(poller.wait(PATIENCE));
+            assert_eq!(ready(&poller), [token]);
+            poller.forget(&socket);
+        }
     }
 
-    fn collect(&self, ready: &mut Vec<Ready>, time: Duration) {
-        use rustix::event::{Timespec, epoll};
-        let time = Timespec::try_from(time).ok();
-        // Interrupted by a signal: as if nothing were readable.
-        let _ = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(ready), time.as_ref());
-    }
-}
-
-/// On other systems the thread looks by itself, often enough for its purpose.
-#[cfg(not(target_os = "linux"))]
-#[derive(Debug)]
-pub(crate) struct Poller {
-    alarm: UnixStream,
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) type Ready = std::convert::Infallible;
-
-#[cfg(not(target_os = "linux"))]
-impl Poller {
-    pub(crate) const NAMES_SOCKETS: bool = false;
-
-    pub(crate) fn new(alarm: UnixStream) -> io::Result<Self> {
-        Ok(Self { alarm })
+    #[test]
+    fn room_is_told_only_to_who_wants_it() {
+        let poller = Poller::new().unwrap();
+        let socket = socket();
+        poller.add(&socket, 1).unwrap();
+        assert!(ready(&poller).is_empty());
+        poller.want_room(&socket, 1, true).unwrap();
+        assert_eq!(ready(&poller), [1]);
+        poller.want_room(&socket, 1, false).unwrap();
+        assert!(ready(&poller).is_empty());
+        poller.forget(&socket);
     }
 
-    pub(crate) fn add(&self, _: impl AsFd, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn want_room(&self, _: BorrowedFd<'_>, _: bool) -> io::Result<()> {
-        Ok(())
-    }
-
-    pub(crate) fn wait(&self, time: Duration) -> bool {
-        std::thread::sleep(time.min(Duration::from_millis(5)));
-        true
-    }
-
-    #[expect(clippy::unused_self, reason = "as elsewhere")]
-    pub(crate) fn ready(&self, _: &mut Vec<Ready>, _: usize) -> impl Iterator<Item = u64> + use<> {
-        std::iter::empty()
-    }
-}
-
-impl Poller {
-    /// Empty the alarm's stream: it wakes the thread only after it was written to again.
-    pub(crate) fn drain(&self) {
-        let mut bytes = [0; 16];
-        let _ = (&self.alarm).read(&mut bytes);
+    #[test]
+    fn another_thread_ends_a_sleep_or_the_next_one() {
+        let poller = Arc::new(Poller::new().unwrap());
+        let start = Instant::now();
+        poller.wake();
+        poller.wait(PATIENCE);
+        poller.drain();
+        let waker = {
+            let poller = poller.clone();
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                poller.wake();
+            })
+        };
+        poller.wait(PATIENCE);
+        poller.drain();
+        waker.join().unwrap();
+        assert!(start.elapsed() < PATIENCE);
+        // And they are forgotten.
+        assert!(!poller.wait(Duration::from_millis(1)));
     }
 }

@@ -22,6 +22,9 @@ const PLAIN: usize = 256;
 const TROUBLES: usize = 64;
 /// How many values of errno are counted separately, which is more than Linux has for sending.
 const ERRNOS: usize = 64;
+/// The errno of a packet that is larger than the system sends: on Windows WSAEMSGSIZE, as sockets have numbers of their
+/// own there.
+pub(crate) const TOO_LARGE: i32 = if cfg!(windows) { 10_040 } else { libc::EMSGSIZE };
 
 /// A failure that the system or the network reported for packets to a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

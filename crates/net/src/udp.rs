@@ -1,11 +1,11 @@
-//! One UDP socket: receives in batches (recvmmsg, GRO), sends in bursts (GSO), with ECN.
+//! One UDP socket: receives in batches (recvmmsg, GRO), sends in bursts (GSO), with ECN. Where the system gives one datagram
+//! per call, a batch is several calls.
 
 use std::{
     hint::black_box,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-    sync::Once,
+    sync::{Arc, Once},
 };
 
 use bytes::BytesMut;
@@ -15,15 +15,25 @@ use wtio_engine::OutgoingDatagram;
 
 use crate::{
     packets::Packets,
+    pipe::Descriptor,
+    poller::Poller,
     sending::{Sending, Trouble},
 };
 
 /// Size of the kernel's buffers to ask for; the system may grant less.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+/// What a system may refuse without being asked for half of it.
+const SMALL_KERNEL_BUFFER: usize = 128 * 1024;
 /// Free memory that the process keeps at the top of its heap: what a large stream may bring in one batch.
 const KEPT_HEAP: usize = 4 * 1024 * 1024;
-/// Receive buffers of one batch. Each takes one GRO bundle.
-const BATCH: usize = 8;
+/// Whether a call receives one datagram or bundle; Linux gives several.
+const IS_ONE_BY_ONE: bool = quinn_udp::BATCH_SIZE == 1 || cfg!(feature = "portable");
+/// Receive buffers of one call. Each takes one GRO bundle.
+const BATCH: usize = if IS_ONE_BY_ONE { 1 } else { 8 };
+/// Calls for one batch.
+const CALLS: usize = if IS_ONE_BY_ONE { 32 } else { 1 };
+/// Bytes after which a batch ends, if its calls bring bundles.
+const BATCH_BYTES: usize = 8 * BUNDLE;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
 /// ICMP errors kept until they are taken.
@@ -43,6 +53,8 @@ pub struct Received {
 /// A bound UDP socket.
 pub struct UdpEndpoint {
     socket: Plug,
+    /// What watches the socket, and under which token; `None`: nothing of ours.
+    watch: Option<(Arc<Poller>, u64)>,
     buffer: Box<[u8]>,
     packets: Packets,
     sending: Sending,
@@ -64,7 +76,7 @@ struct Plug {
 
 impl std::fmt::Debug for UdpEndpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UdpEndpoint").field("fd", &self.file_descriptor()).finish_non_exhaustive()
+        f.debug_struct("UdpEndpoint").field("socket", &self.socket.socket).finish_non_exhaustive()
     }
 }
 
@@ -80,9 +92,10 @@ impl UdpEndpoint {
         if address.is_ipv6() {
             socket.set_only_v6(!dual_stack)?;
         }
-        // It is no failure if the system refuses these sizes; its own limits apply then.
-        let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
-        let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+        ask_for_buffer(|size| socket.set_recv_buffer_size(size));
+        ask_for_buffer(|size| socket.set_send_buffer_size(size));
+        #[cfg(windows)]
+        use_alone(&socket)?;
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let state = state_of(&socket)?;
@@ -100,6 +113,7 @@ impl UdpEndpoint {
                 has_read_errors: false,
                 network_errors: Vec::new(),
             },
+            watch: None,
             buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(),
             packets: Packets::default(),
             sending: Sending::default(),
@@ -114,16 +128,46 @@ impl UdpEndpoint {
         self.socket.socket.local_addr()
     }
 
-    /// File descriptor, to be watched for readiness.
+    /// What a loop can watch for readiness.
     #[must_use]
-    pub fn file_descriptor(&self) -> RawFd {
-        self.socket.socket.as_raw_fd()
+    pub fn descriptor(&self) -> Descriptor {
+        #[cfg(unix)]
+        return std::os::fd::AsRawFd::as_raw_fd(&self.socket.socket);
+        #[cfg(windows)]
+        return std::os::windows::io::AsRawSocket::as_raw_socket(&self.socket.socket);
     }
 
     /// The socket, to be polled.
-    #[must_use]
-    pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.socket.as_fd()
+    pub(crate) fn socket(&self) -> &UdpSocket {
+        &self.socket.socket
+    }
+
+    /// Let a poller watch the socket for packets to receive, under this token, until it is closed.
+    ///
+    /// # Errors
+    /// Those of the system, such as no memory.
+    pub(crate) fn watch(&mut self, poller: &Arc<Poller>, token: u64) -> io::Result<()> {
+        self.unwatch();
+        poller.add(&self.socket.socket, token)?;
+        self.watch = Some((poller.clone(), token));
+        Ok(())
+    }
+
+    /// Begin or stop watching for room to send, too.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn want_room(&self, wants: bool) -> io::Result<()> {
+        match &self.watch {
+            Some((poller, token)) => poller.want_room(&self.socket.socket, *token, wants),
+            None => Ok(()),
+        }
+    }
+
+    fn unwatch(&mut self) {
+        if let Some((poller, _)) = self.watch.take() {
+            poller.forget(&self.socket.socket);
+        }
     }
 
     /// Datagrams that the kernel accepts in one send call.
@@ -158,31 +202,44 @@ impl UdpEndpoint {
 
     /// Receive one batch and hand out each datagram.
     pub fn receive(&mut self, mut take: impl FnMut(Received, BytesMut)) {
-        let mut metas = [RecvMeta::default(); BATCH];
-        let count = {
-            let mut slices = self.buffer.chunks_mut(BUNDLE).map(IoSliceMut::new).collect::<Vec<_>>();
-            match self.socket.state.recv(UdpSockRef::from(&self.socket.socket), &mut slices, &mut metas) {
-                Ok(count) => count,
-                // There is nothing, or an ICMP error came first; the batch is empty either way.
-                Err(_) => {
-                    self.socket.read_errors();
-                    return;
+        let (mut bundles, mut bytes, mut is_single) = (0, 0, true);
+        for _ in 0..CALLS {
+            let mut metas = [RecvMeta::default(); BATCH];
+            let count = {
+                let mut slices = self.buffer.chunks_mut(BUNDLE).map(IoSliceMut::new).collect::<Vec<_>>();
+                match self.socket.state.recv(UdpSockRef::from(&self.socket.socket), &mut slices, &mut metas) {
+                    Ok(count) => count,
+                    Err(error) => {
+                        self.socket.read_errors();
+                        if error.kind() == io::ErrorKind::WouldBlock {
+                            break;
+                        }
+                        // An ICMP error came first, which Windows reports as WSAECONNRESET.
+                        continue;
+                    }
+                }
+            };
+            for (meta, bundle) in metas.iter().take(count).zip(self.buffer.chunks(BUNDLE)) {
+                bytes += meta.len;
+                is_single &= meta.len <= meta.stride;
+                if meta.addr.port() == 0 {
+                    // Port 0 cannot be answered (RFC 768, RFC 8085, section 5.1). Such a packet is meant to make sending
+                    // fail.
+                    continue;
+                }
+                let received =
+                    Received { source: meta.addr, destination: meta.dst_ip, ecn: meta.ecn.map_or(0, |e| e as u8) };
+                for datagram in bundle[..meta.len].chunks(meta.stride.max(1)) {
+                    take(received, self.packets.copy(datagram));
                 }
             }
-        };
-        for (meta, bundle) in metas.iter().take(count).zip(self.buffer.chunks(BUNDLE)) {
-            if meta.addr.port() == 0 {
-                // Port 0 cannot be answered (RFC 768, RFC 8085, section 5.1). Such a packet is meant to make sending
-                // fail.
-                continue;
-            }
-            let received =
-                Received { source: meta.addr, destination: meta.dst_ip, ecn: meta.ecn.map_or(0, |e| e as u8) };
-            for datagram in bundle[..meta.len].chunks(meta.stride.max(1)) {
-                take(received, self.packets.copy(datagram));
+            bundles += count;
+            if bytes >= BATCH_BYTES {
+                break;
             }
         }
-        if count <= 1 && metas[0].len <= metas[0].stride {
+        // Not if nothing came at all, which was an error.
+        if bundles == 1 && is_single {
             self.packets.shrink();
         }
     }
@@ -190,6 +247,12 @@ impl UdpEndpoint {
     /// Send one datagram or burst. False: the socket is full, nothing was sent, and the same has to come next.
     pub fn send(&mut self, outgoing: &OutgoingDatagram<'_>) -> bool {
         self.sending.send(outgoing, |transmit| self.socket.send(transmit))
+    }
+}
+
+impl Drop for UdpEndpoint {
+    fn drop(&mut self) {
+        self.unwatch();
     }
 }
 
@@ -237,6 +300,31 @@ impl Plug {
     }
 }
 
+/// Ask for a buffer of the kernel. It is no failure if the system refuses every size; its default applies then. Linux
+/// grants what it allows. macOS refuses what is beyond its limit, so it is asked for half of that, and so on.
+fn ask_for_buffer(set: impl Fn(usize) -> io::Result<()>) {
+    let mut size = KERNEL_BUFFER;
+    while set(size).is_err() && size > SMALL_KERNEL_BUFFER {
+        size /= 2;
+    }
+}
+
+/// Keep other programs from binding the same port and taking its packets, which Windows allows by default.
+#[cfg(windows)]
+#[expect(unsafe_code, reason = "no crate of ours offers this option")]
+fn use_alone(socket: &Socket) -> io::Result<()> {
+    use std::os::windows::io::AsRawSocket;
+
+    use windows_sys::Win32::Networking::WinSock::{SO_EXCLUSIVEADDRUSE, SOL_SOCKET, setsockopt};
+
+    let on = 1_u32;
+    let size = size_of_val(&on) as i32;
+    let value = std::ptr::from_ref(&on).cast();
+    // SAFETY: the socket is open, and the pointer is to a value of the size given, which the call only reads.
+    let result = unsafe { setsockopt(socket.as_raw_socket() as _, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, value, size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Prepare a socket for bundles and ECN.
 fn state_of(socket: &UdpSocket) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
@@ -254,7 +342,7 @@ fn drop_timestamps(socket: &UdpSocket) {
     // SAFETY: the descriptor is open, and the pointer is to a value of the size given, which the call only reads.
     unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            std::os::fd::AsRawFd::as_raw_fd(socket),
             libc::SOL_SOCKET,
             libc::SO_TIMESTAMPNS,
             std::ptr::from_ref(&off).cast(),
@@ -268,7 +356,7 @@ fn drop_timestamps(socket: &UdpSocket) {
 /// (128 KiB at first) to twice the size of the block. So allocate and free one that is never touched.
 fn keep_heap() {
     static ONCE: Once = Once::new();
-    if cfg!(target_env = "gnu") {
+    if cfg!(all(target_os = "linux", target_env = "gnu")) {
         ONCE.call_once(|| drop(black_box(Vec::<u8>::with_capacity(KEPT_HEAP / 2))));
     }
 }
@@ -346,13 +434,46 @@ mod tests {
     }
 
     #[test]
+    fn buffers_are_halved_until_the_system_takes_them() {
+        let asked = std::cell::RefCell::new(Vec::new());
+        let refuse_above = |limit| {
+            asked.borrow_mut().clear();
+            ask_for_buffer(|size| {
+                asked.borrow_mut().push(size);
+                if size > limit { Err(io::Error::other("too large")) } else { Ok(()) }
+            });
+            (asked.borrow().len(), *asked.borrow().last().unwrap())
+        };
+        assert_eq!(refuse_above(KERNEL_BUFFER), (1, KERNEL_BUFFER));
+        assert_eq!(refuse_above(KERNEL_BUFFER - 1), (2, KERNEL_BUFFER / 2));
+        assert_eq!(refuse_above(300_000), (5, KERNEL_BUFFER / 16));
+        // A system that takes none keeps its own size.
+        assert_eq!(refuse_above(0), (6, SMALL_KERNEL_BUFFER));
+    }
+
+    #[test]
+    fn a_batch_ends_with_what_there_is_or_with_its_limit() {
+        let (mut from, mut to) = (endpoint(false), endpoint(false));
+        let destination = to.local_address().unwrap();
+        let most = if IS_ONE_BY_ONE { CALLS } else { BATCH };
+        for _ in 0..most + 3 {
+            assert!(send(&mut from, destination, &[0; PACKET]));
+        }
+        assert_eq!(received(&mut to).len(), most);
+        assert_eq!(received(&mut to).len(), 3);
+        assert!(received(&mut to).is_empty());
+    }
+
+    #[test]
     fn an_error_of_an_earlier_packet_does_not_hide_what_arrives() {
         let (mut from, mut to) = (endpoint(true), endpoint(false));
         let closed = endpoint(false).local_address().unwrap();
         let destination = from.local_address().unwrap();
         assert!(send(&mut from, closed, &[0; PACKET]));
         assert!(send(&mut to, destination, &[0; PACKET]));
-        // The loop calls again as long as there is something.
-        assert_eq!(received(&mut from).len() + received(&mut from).len(), 1);
+        let first = received(&mut from).len();
+        // If a batch has one call only, the loop calls again as long as there is something.
+        assert_eq!(first, usize::from(IS_ONE_BY_ONE));
+        assert_eq!(first + received(&mut from).len(), 1);
     }
 }

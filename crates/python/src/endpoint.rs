@@ -83,12 +83,16 @@ impl Endpoint {
         self.shared.endpoint.bind(address((ip, port))?, dual_stack).map_err(raise_os)
     }
 
-    fn fileno(&self) -> PyResult<i32> {
+    fn fileno(&self) -> PyResult<wtio_net::Descriptor> {
         self.shared.endpoint.socket_descriptor().ok_or_else(|| PyOSError::new_err("no socket is open"))
     }
 
-    fn wake_fileno(&self) -> PyResult<i32> {
+    fn wake_fileno(&self) -> PyResult<wtio_net::Descriptor> {
         self.shared.endpoint.wake_descriptor().ok_or_else(|| PyOSError::new_err("the endpoint is closed"))
+    }
+
+    fn take_wake_fileno(&self) -> PyResult<wtio_net::Descriptor> {
+        self.shared.endpoint.take_wake_descriptor().ok_or_else(|| PyOSError::new_err("the endpoint is closed"))
     }
 
     // The scheduler usually belongs to the object that owns this endpoint: a cycle that only the collector can see.

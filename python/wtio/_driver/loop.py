@@ -1,7 +1,7 @@
 """The driver on an asyncio event loop: a UDP socket, one timer, one flush per iteration of the loop.
 
 It uses portable loop calls only (``add_reader``, ``add_writer``, ``call_soon``, ``call_at``), so every loop that has
-them will do, uvloop included.
+them will do, uvloop and winloop included. With a loop that cannot watch a socket, a thread receives.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import atexit
 import ipaddress
 import os
 import socket
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio import _core
 from wtio._core import ForkStage
 from wtio._driver import Address, Driver
+from wtio._driver.pipe import PipeReader, can_watch
 
 if TYPE_CHECKING:
     from wtio._options import EndpointOptions
@@ -28,11 +30,12 @@ _TIMER_SLACK: Final = 0.0005
 # The guardian (crates/net/src/guardian.rs) is a thread of the process: it ends before the interpreter does, and a
 # forked child has none.
 atexit.register(_core.shut_down)
-os.register_at_fork(
-    before=partial(_core.note_fork, ForkStage.BEFORE),
-    after_in_parent=partial(_core.note_fork, ForkStage.PARENT),
-    after_in_child=partial(_core.note_fork, ForkStage.CHILD),
-)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=partial(_core.note_fork, ForkStage.BEFORE),
+        after_in_parent=partial(_core.note_fork, ForkStage.PARENT),
+        after_in_child=partial(_core.note_fork, ForkStage.CHILD),
+    )
 
 
 class LoopDriver(Driver):
@@ -47,8 +50,9 @@ class LoopDriver(Driver):
         super().__init__(endpoint, loop)
         # The socket; None if a thread receives.
         self._descriptor = None if has_thread else endpoint.fileno()
-        # Readable once another thread has left events.
-        self._wake_descriptor = endpoint.wake_fileno()
+        # Readable once another thread has left events. A loop that cannot watch it has a reader instead.
+        self._wake_descriptor: int | None = None
+        self._reader: PipeReader | None = None
         # The engine's next timer and when it is due, on the loop's clock. It may come early and find nothing due.
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
@@ -57,7 +61,12 @@ class LoopDriver(Driver):
         endpoint.set_scheduler(self._schedule, loop)
         if self._descriptor is not None:
             loop.add_reader(self._descriptor, self._readable)
-        loop.add_reader(self._wake_descriptor, self._woken)
+        if can_watch(loop):
+            self._wake_descriptor = endpoint.wake_fileno()
+            loop.add_reader(self._wake_descriptor, self._woken)
+        else:
+            taken = endpoint.take_wake_fileno()
+            self._reader = PipeReader(loop, taken, woken=self._woken, failed=self._fail)
 
     @property
     def local_address(self) -> tuple[str, int]:
@@ -132,9 +141,12 @@ class LoopDriver(Driver):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._reader is not None:
+            self._reader.close()
         if self.loop.is_closed():
             return
-        self.loop.remove_reader(self._wake_descriptor)
+        if self._wake_descriptor is not None:
+            self.loop.remove_reader(self._wake_descriptor)
         if self._descriptor is None:
             return
         self.loop.remove_reader(self._descriptor)
@@ -153,7 +165,10 @@ def _literal(host: str | None, port: int) -> Address | None:
 
 
 class LoopTransport:
-    """Real UDP sockets on the running loop, which receives itself or lets a thread do it (``EndpointOptions.io``)."""
+    """Real UDP sockets on the running loop, which receives itself or lets a thread do it (``EndpointOptions.io``).
+
+    A loop that cannot watch sockets always lets a thread do it.
+    """
 
     async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
         """Look up all addresses of a host, best first (RFC 6724 order, as the system gives them)."""
@@ -177,6 +192,9 @@ class LoopTransport:
         self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Open a socket; OSError where it cannot be had."""
+        loop = asyncio.get_running_loop()
+        if not can_watch(loop):
+            options = replace(options, io="thread")
         endpoint = _core.Endpoint(options, server_tls=server_tls, seed=None)
         endpoint.bind(ip, port, dual_stack=dual_stack)
-        return LoopDriver(endpoint, asyncio.get_running_loop(), has_thread=options.io == "thread")
+        return LoopDriver(endpoint, loop, has_thread=options.io == "thread")

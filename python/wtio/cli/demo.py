@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import statistics
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,8 +67,19 @@ async def _serve() -> None:
     async with wtio.serve(_handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         _tell(port=server.addresses[0][1], sha256=certificate.sha256_hex)
         ended = asyncio.Event()
-        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
+        # Not every system has loops that watch standard input.
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=_wait_for_the_end, args=(loop, ended), daemon=True).start()
         await ended.wait()
+
+
+def _wait_for_the_end(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    # Not through `sys.stdin`, whose lock the interpreter would want when it exits.
+    while os.read(0, 1024):
+        pass
+    # The loop is closed if the server has ended in another way.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(ended.set)
 
 
 def _tell(**facts: object) -> None:
