@@ -34,6 +34,7 @@ use super::{
     allowance::Allowance,
     ecn::Marking,
     handshake::{self, TapHandle},
+    last_packet::Pass,
     tap::{STOP_UNSEEN, Tap},
 };
 use crate::{
@@ -279,6 +280,7 @@ impl Core {
             Some(allowance) => allowance.datagrams(now, &mut self.inner, &self.tap, largest, segments),
             None => segments,
         };
+        let _pass = if self.inner.is_closed() { Pass::new(self.inner.congestion_state()) } else { None };
         buffer.clear();
         let transmit = match segments {
             0 => None,

@@ -23,6 +23,7 @@ use super::{
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
     ids::ConnectionIds,
+    last_packet::LastPacketConfig,
     resets::Budget,
     tokens::UsedTokens,
 };
@@ -100,7 +101,7 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .mtu_discovery_config((largest > initial).then_some(discovery))
         .datagram_receive_buffer_size(Some(options.datagram_receive_buffer))
         .datagram_send_buffer_size(CORE_DATAGRAM_BUFFER.max(2 * usize::from(largest)))
-        .congestion_controller_factory(congestion)
+        .congestion_controller_factory(Arc::new(LastPacketConfig(congestion)))
         .enable_segmentation_offload(options.gso);
     Ok(config)
 }
