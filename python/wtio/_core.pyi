@@ -529,6 +529,9 @@ class Endpoint:
     def close(self) -> None:
         """Release the socket. Close connections first: peers of open ones would notice only by their idle timeout."""
     @property
+    def has_output(self) -> bool:
+        """Whether packets may be left to send, because the socket or a drive took no more."""
+    @property
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
     def stats(self) -> EndpointStats: ...

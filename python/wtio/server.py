@@ -44,7 +44,6 @@ from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError
-from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import check_origin
 from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
@@ -329,7 +328,9 @@ class Server:
         ordinary requests, and sessions that an iterator's requests have become, then have ``Timeouts.drain`` (default
         0 s) to finish on their own. After that, every session is closed (bounded by ``Timeouts.close``, see
         ``WebTransportSession.close``), handlers and hooks that still run after another ``Timeouts.close`` are
-        cancelled, and further unanswered requests get status 503. Cancelling stops the wait, but not the shutdown.
+        cancelled, and further unanswered requests get status 503. Clients whose last session has just ended have three
+        probe timeouts (0.1 s on a short path, never more than ``Timeouts.close``) to close their connections before the
+        server does. Cancelling stops the wait, but not the shutdown.
 
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
@@ -386,10 +387,9 @@ class Server:
                 for request in list(connection.requests.values()):
                     request.reject(503)
             await self._service.end_handlers(self.timeouts.close, self._closer)
-            connections = list(self._service.connections)
-            for connection in connections:
-                connection.close_connection(ErrorCodes.H3_NO_ERROR, reason)
-            await asyncio.gather(*(connection.lost.wait() for connection in connections))
+            await asyncio.gather(*(connection.leave(reason) for connection in list(self._service.connections)))
+            # A socket that was full has taken the last CONNECTION_CLOSE.
+            await asyncio.gather(*(driver.wait_sent(self.timeouts.close) for driver in self._drivers))
         finally:
             for driver in self._drivers:
                 driver.close()

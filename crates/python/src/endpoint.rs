@@ -220,6 +220,11 @@ impl Endpoint {
     }
 
     #[getter]
+    fn has_output(&self) -> bool {
+        self.shared.look(|engine| engine.has_output())
+    }
+
+    #[getter]
     fn connections(&self) -> usize {
         self.shared.look(|engine| engine.connection_count())
     }

@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 # What fits into a CONNECTION_CLOSE frame in one packet of the smallest size.
 _REASON_LIMIT: Final = 512
+# How long a peer may wait before it acknowledges (RFC 9000, section 18.2, max_ack_delay), in seconds.
+_ACK_DELAY: Final = 0.025
 # Who ended the sessions of a lost connection; for any other cause it is the transport.
 _CLOSED_BY: Final[dict[CloseCause, ClosedBy]] = {CloseCause.APPLICATION: "peer", CloseCause.LOCAL: "local"}
 # What may be about an established session. Most other events come while a session is made.
@@ -163,6 +165,11 @@ class Connection:
     def loop_late_total(self) -> int:
         """How often the guardian had to step in on this connection's socket."""
         return self.driver.endpoint.loop_late_total
+
+    @property
+    def probe_timeout(self) -> float:
+        """Seconds after which QUIC asks whether a packet has arrived, about (RFC 9002, section 6.2.1)."""
+        return 2 * self.core.stats().rtt + _ACK_DELAY
 
     def peer_certificates(self) -> list[bytes]:
         """The peer's chain in DER, its own certificate first; empty if it showed none that was accepted."""

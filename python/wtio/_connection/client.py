@@ -37,8 +37,6 @@ _logger = logging.getLogger("wtio.client")
 # How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
 # back for the second.
 _PATIENCE_IN_PTOS: Final = 4
-# What a peer may add to each (RFC 9000, section 18.2, max_ack_delay), in seconds.
-_ACK_DELAY: Final = 0.025
 # What may be over by the time at which QUIC sends again.
 _PASSING: Final = frozenset((errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN, errno.EINTR))
 
@@ -167,8 +165,7 @@ class ClientConnection(Connection):
         At least the head start that addresses get, so that a server may be late; at most a quarter of the time there is
         for connecting.
         """
-        probe_timeout = 2 * self.core.stats().rtt + _ACK_DELAY
-        patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * probe_timeout)
+        patience = max(self.timeouts.attempt_delay, _PATIENCE_IN_PTOS * self.probe_timeout)
         return min(patience, self.timeouts.connect / 4)
 
     def is_acknowledged(self, request: PendingRequest) -> bool:

@@ -5,7 +5,8 @@ What becomes of a request is not decided here: that is for the ``Host`` that the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wtio._connection.base import Connection
 from wtio._connection.http import Exchange, Exchanges, HttpEvent
@@ -27,8 +28,6 @@ from wtio.protocol.outbox import (
 )
 
 if TYPE_CHECKING:
-    import asyncio
-
     from wtio import _core
     from wtio._driver import Driver
     from wtio._failures import FailureLog
@@ -39,6 +38,9 @@ if TYPE_CHECKING:
     from wtio.session import WebTransportSession
 
 __all__ = ["Host", "ServerConnection"]
+
+# Probe timeouts that a client has to go by itself, as many as a closed connection lasts (RFC 9000, section 10.2).
+_PARTING_IN_PTOS: Final = 3
 
 
 class HttpHost(Protocol):
@@ -127,6 +129,25 @@ class ServerConnection(Connection):
         """Ask the client for no further sessions."""
         self.h3.send_goaway()
         self._pump()
+
+    async def leave(self, reason: str) -> None:
+        """Close the connection and wait until it is lost. A client that has just lost its last session goes first.
+
+        Clients whose last session has ended close their connection (draft-ietf-webtrans-http3-16, section 6). Chromium
+        does so, silently, in a task behind the one that reads the end of the session. A CONNECTION_CLOSE that it can
+        read before that task runs makes it drop the session's code and reason.
+        """
+        parting = min(_PARTING_IN_PTOS * self.probe_timeout, self.timeouts.close)
+        # The timer runs since there are no sessions and requests.
+        if self.is_connected and self._idle_timer is not None:
+            unused_since = self._idle_timer.when() - self.timeouts.without_session
+            try:
+                async with asyncio.timeout_at(unused_since + parting):
+                    await self.lost.wait()
+            except TimeoutError:
+                pass
+        self.close_connection(ErrorCodes.H3_NO_ERROR, reason)
+        await self.lost.wait()
 
     def take_event(self, event: Event) -> None:
         match event:

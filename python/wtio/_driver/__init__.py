@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from asyncio import current_task
+from asyncio import current_task, sleep
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wtio._core import EngineEvent, collect_woken, run_woken
 from wtio._words import describe_errno, system_error_hint
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from wtio._waker import Waker
 
 _logger = logging.getLogger("wtio.network")
+
+# How often a driver that is about to be closed looks whether a full socket has taken its last packets, in seconds.
+_LOOK_AGAIN: Final = 0.005
 
 
 class Handler(Protocol):
@@ -121,6 +124,13 @@ class Driver(ABC):
             self.is_closed = True
             self._release()
             self.endpoint.close()
+
+    async def wait_sent(self, patience: float) -> None:
+        """Wait until the socket has taken all packets, for ``patience`` seconds at most."""
+        deadline = self.loop.time() + patience
+        # Hardly ever: there is no need for an event.
+        while self.endpoint.has_output and not self.is_closed and self.loop.time() < deadline:  # noqa: ASYNC110
+            await sleep(_LOOK_AGAIN)
 
     def close_when_idle(self) -> None:
         """Release socket and timers as soon as the last connection is drained (RFC 9000, section 10.2)."""

@@ -1,0 +1,174 @@
+"""A server that closes while much is under way, or packets get lost: what its clients learn, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+import wtio
+from wtio import testing
+from wtio._connection.client import ClientConnection
+from wtio.testing import Network
+
+pytestmark = pytest.mark.unaudited("when connections close is what is tested", entirely=True)
+
+CLIENTS = 3
+NETWORKS: dict[str, dict[str, Any]] = {
+    "clean": {"bandwidth": 500_000},
+    "far": {"latency": 0.3, "bandwidth": 500_000},
+    "lossy": {"loss": 0.3, "bandwidth": 500_000},
+    "narrow": {"bandwidth": 100_000},
+    "full": {"bandwidth": 50_000, "queue": 1},
+}
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def wait(session: wtio.WebTransportSession) -> None:
+    await session.wait_closed()
+
+
+async def send_bulk(session: wtio.WebTransportSession) -> None:
+    """A handler that has always more to send."""
+    stream = await session.create_unidirectional_stream()
+    await stream.write_all(data=bytes(10**8))
+
+
+async def read_all(session: wtio.WebTransportSession) -> None:
+    with contextlib.suppress(wtio.SessionClosed, wtio.StreamError):
+        async for stream in session.incoming_unidirectional_streams():
+            async for _ in stream:
+                pass
+
+
+@pytest.mark.parametrize("handler", [wait, send_bulk], ids=["idle", "bulk"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_client_gets_the_code_whatever_is_under_way_or_lost(name: str, handler: Any) -> None:
+    async def main(seed: int) -> None:
+        network = Network(seed=seed)
+        server = await network.serve(handler)
+        sessions = await asyncio.gather(*(network.connect() for _ in range(CLIENTS)))
+        reading = [asyncio.ensure_future(read_all(session)) for session in sessions]
+        network.to_client.update(**NETWORKS[name])
+        await asyncio.sleep(1)
+        began = now()
+        await server.close(7, "deploy")
+        assert now() - began < 3
+        for session in sessions:
+            info = await session.wait_closed()
+            assert (info.code, info.reason, info.closed_by) == (7, "deploy", "peer")
+        await asyncio.gather(*reading)
+
+    for seed in range(3):
+        testing.run(main(seed))
+
+
+def stay(connection: ClientConnection, session: object) -> None:
+    """Of a client that keeps its connection when its last session is over."""
+
+
+@pytest.mark.parametrize("latency", [0.001, 0.05])
+def test_clients_have_three_probe_timeouts_to_go_before_the_server_closes_their_connections(
+    monkeypatch: pytest.MonkeyPatch, latency: float
+) -> None:
+    monkeypatch.setattr(ClientConnection, "session_over", stay)
+
+    async def main() -> None:
+        network = Network(latency=latency)
+        server = await network.serve(wait)
+        session = await network.connect()
+        closing = asyncio.ensure_future(server.close(7))
+        await session.wait_closed()
+        began = now()
+        await session._link.lost.wait()  # type: ignore[attr-defined]
+        assert now() - began == pytest.approx(3 * (2 * 2 * latency + 0.025) + 2 * latency, rel=0.3)
+        await closing
+
+    testing.run(main())
+
+
+def test_clients_that_stay_hold_a_server_up_for_no_longer_than_timeouts_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClientConnection, "session_over", stay)
+
+    async def main() -> None:
+        network = Network(latency=0.2)
+        server = await network.serve(wait, timeouts=wtio.Timeouts(close=0.5))
+        session = await network.connect()
+        began = now()
+        await server.close(7)
+        assert now() - began < 1.1
+        assert (await session.wait_closed()).code == 7
+
+    testing.run(main())
+
+
+def test_clients_that_go_by_themselves_hold_nobody_up() -> None:
+    async def main() -> None:
+        network = Network(latency=0.05)
+        server = await network.serve(wait)
+        sessions = await asyncio.gather(*(network.connect() for _ in range(3)))
+        began = now()
+        await server.close(7)
+        # There and back.
+        assert now() - began == pytest.approx(0.1, abs=0.001)
+        assert all(session.is_closed for session in sessions)
+
+    testing.run(main())
+
+
+def test_a_connection_without_sessions_for_a_while_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClientConnection, "session_over", stay)
+
+    async def main() -> None:
+        network = Network(latency=0.05)
+        server = await network.serve(wait)
+        session = await network.connect()
+        await session.close()
+        await asyncio.sleep(5)
+        began = now()
+        await server.close(7)
+        assert now() == began
+
+    testing.run(main())
+
+
+@pytest.mark.parametrize("congestion", ["tolerant", "cubic", "newreno", "bbr"])
+def test_an_abort_behind_bulk_is_seen_at_once(congestion: str) -> None:
+    async def main() -> None:
+        network = Network(latency=0.05, bandwidth=500_000, queue=0.1)
+        server = await network.serve(send_bulk, congestion=congestion)
+        session = await network.connect()
+        reading = asyncio.ensure_future(read_all(session))
+        await asyncio.sleep(1)
+        began = now()
+        await server.sessions[0].abort()
+        assert (await session.wait_closed()).closed_by == "peer"
+        assert now() - began < 0.16
+        await session._link.lost.wait()  # type: ignore[attr-defined]
+        assert now() - began < 0.16
+        await reading
+        await server.close()
+
+    testing.run(main())
+
+
+def test_cancelling_the_wait_does_not_stop_the_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClientConnection, "session_over", stay)
+
+    async def main() -> None:
+        network = Network(latency=0.05)
+        server = await network.serve(wait)
+        session = await network.connect()
+        for seconds in (0.01, 0.1, 0.05):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await server.close(7)
+        await server.wait_closed()
+        assert (await session.wait_closed()).code == 7
+
+    testing.run(main())
