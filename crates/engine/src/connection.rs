@@ -5,6 +5,7 @@
 //! order of service, queues and ledgers are parts of their own, without any type of a core. This module names none either:
 //! it asks [`quic::core`](crate::quic::core), where another core would stand beside the QUIC one.
 
+mod credit;
 mod datagrams;
 mod holding;
 
@@ -506,39 +507,6 @@ impl<'a> ConnectionMut<'a> {
             let bytes = extent.end.saturating_sub(stream.receiving.header_length);
             connection.sessions.note_early(session_id, direction(stream_id), bytes);
         }
-    }
-
-    // ---------------------------------------------------------------- credit of the connection
-
-    /// Announce the credit that came back since a session ended.
-    fn announce_credit(&mut self) {
-        let Connection { core, streams, sessions, peer_credit, .. } = &mut *self.connection;
-        // What the core keeps beyond the streams of other sessions is stopped and has not come to its end.
-        peer_credit.announce(core, || {
-            let mut others = [0; 2];
-            for (stream_id, stream) in streams.iter().filter(|(_, stream)| stream.life.is_from_peer) {
-                let stays = match stream.life.session_id {
-                    Some(session_id) => sessions.end_code(session_id).is_none(),
-                    // Of a stream whose header has not come nobody knows whether it is one of them. A request is over with
-                    // its session, though its peer may end it later; other raw streams last as long as the connection.
-                    None if is_bidirectional(*stream_id) => sessions.is_registered(*stream_id),
-                    None => stream.receiving.is_raw() && stream.receiving.state == ReceiveState::Open,
-                };
-                others[direction(*stream_id)] += u64::from(stays);
-            }
-            others
-        });
-    }
-
-    /// How many streams the peer may have open at once from now on; what is open already stays.
-    pub fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
-        let connection = &mut *self.connection;
-        connection.peer_credit.streams_allowed[direction_index(bidirectional)] = count;
-        if !connection.is_closed {
-            // Sessions that stay take a stream each, and the core would announce the room for another only after some.
-            connection.core.announce_streams(bidirectional, count);
-        }
-        connection.core.wants_transmit = true;
     }
 
     // ---------------------------------------------------------------- streams
