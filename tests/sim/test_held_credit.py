@@ -7,6 +7,7 @@ stay open or data that nobody reads, it may never be enough.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,10 +77,12 @@ def test_streams_go_on_however_many_stay_open(of: str, bidirectional: bool, held
 
 
 @pytest.mark.parametrize("free", [100, 1000, 2000, WINDOW // 8, WINDOW // 2, WINDOW])
-@pytest.mark.parametrize("of", ["session"])
-def test_data_goes_on_however_much_is_unread(of: str, free: int) -> None:
+@pytest.mark.parametrize("budget", [None, 1024 * 1024 * 1024])
+@pytest.mark.parametrize("of", LIMITS)
+def test_data_goes_on_however_much_is_unread(of: str, budget: int | None, free: int) -> None:
     async def main() -> None:
-        async with testing.session_pair(limits=LIMITS[of]) as (client, server):
+        limits = dataclasses.replace(LIMITS[of], server_memory=budget)
+        async with testing.session_pair(limits=limits) as (client, server):
             held = await client.create_unidirectional_stream()
             await held.write(data=bytes(WINDOW - free), end_stream=True)
             unread = await anext(server.incoming_unidirectional_streams())

@@ -332,9 +332,10 @@ impl Engine {
             self.endpoint.settle(connection.core());
             connection.poll_events();
             connection.wake_writers();
+            connection.relieve_peer();
+            connection.state().settle_account(now);
+            let timer = connection.next_timer();
             let state = connection.state();
-            state.settle_account(now);
-            let timer = state.core.next_timer();
             if timer != state.timer {
                 state.timer = timer;
                 if let Some(at) = timer {

@@ -74,6 +74,7 @@ pub fn walk_frames(data: &[u8]) {
             Frame::Stop { code } => {
                 assert!(data[place].len() > 2, "a stop names its stream and its code, here {code}");
             }
+            Frame::MaxData { limit } => assert!(limit < 1 << 62, "it was a varint"),
         }
     });
     // Every frame has a type, and every range of an ACK two numbers.
@@ -169,7 +170,12 @@ fn written_packet(data: &[u8]) -> (Vec<u8>, Vec<Frame>) {
             }
             kind @ 0x02..=0x03 => write_ack(&mut source, kind, &mut packet, &mut expected),
             kind @ (0x00 | 0x01 | 0x1e | 0x1f) => packet.push(kind),
-            kind @ (0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19) => {
+            0x10 => {
+                let limit = source.number();
+                write_all(&mut packet, &[0x10, limit]);
+                expected.push(Frame::MaxData { limit });
+            }
+            kind @ (0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19) => {
                 write_all(&mut packet, &[u64::from(kind), source.number()]);
             }
             0x05 => {

@@ -1,10 +1,22 @@
 //! What the peer may use of the connection as a whole: streams open at once, and bytes that nobody has read.
 //!
-//! The core announces credit by itself, but keeps up to an eighth of it for later. That is too late in two cases. When a
-//! session ends, the other sessions of its connection would lack all of that together. And where all but an eighth of the
-//! streams stay open, the last eighth would never come back whole. So then credit is announced as it comes back.
+//! The core announces credit by itself, but keeps up to an eighth of it for later. That is too late in three cases. When a
+//! session ends, the other sessions of its connection would lack all of that together. Where all but an eighth of the
+//! streams stay open, the last eighth would never come back whole. And the same goes for bytes, where streams that nobody
+//! reads hold all but an eighth of the window. So then credit is announced as it comes back.
 
-use crate::{quic::core::Core, window::Window};
+use std::time::{Duration, Instant};
+
+use crate::{
+    quic::core::Core,
+    window::{Flow, Window},
+};
+
+/// Time for which bytes that came back wait for more, while streams that nobody reads hold almost all of the window, or one
+/// that is read slowly does. Of the two only the second makes progress.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// The core announces bytes when an eighth of the window came back. Where less than this part can, it may never do so.
+const SCARCE_PART: u64 = 7;
 
 /// The peer's credit of one connection.
 #[derive(Debug)]
@@ -19,11 +31,84 @@ pub(crate) struct PeerCredit {
     kept_by_core: [u64; 2],
     /// Streams of the peer, per direction, that the core kept when it was last looked at what is free.
     open: [u64; 2],
+    /// Bytes that the peer may send in all, as it was told last.
+    window_end: u64,
+    /// Bytes that had been read when it was.
+    read_before: u64,
+    /// Bytes came back since, otherwise than by reading: nobody knows how many.
+    has_released: bool,
+    /// When those are announced that came back; `None`: the peer has enough, or none came back.
+    relief: Option<Instant>,
 }
 
 impl PeerCredit {
     pub(crate) fn new(streams_allowed: [u64; 2], window: Window) -> Self {
-        Self { streams_allowed, window, is_owed: false, kept_by_core: [0; 2], open: [0; 2] }
+        Self {
+            streams_allowed,
+            window_end: window.current(),
+            window,
+            is_owed: false,
+            kept_by_core: [0; 2],
+            open: [0; 2],
+            read_before: 0,
+            has_released: false,
+            relief: None,
+        }
+    }
+
+    /// When to look again what came back.
+    #[inline]
+    pub(crate) fn next_relief(&self) -> Option<Instant> {
+        self.relief
+    }
+
+    /// Announce bytes that came back where the core would not, because so many are not read.
+    ///
+    /// If somebody has read all there was on his stream, and may wait for more, that is done at once, as soon as as much came
+    /// back as the peer has left. Otherwise it is done after a while: whoever reads slowly what has piled up needs no frame
+    /// for each step.
+    #[inline]
+    pub(crate) fn relieve(&mut self, now: Instant, core: &mut Core) {
+        let (flow, window_end) = (core.flow(), core.window_end());
+        if window_end > self.window_end {
+            self.window_end = window_end;
+            self.note_announced(core, flow);
+        }
+        let left = self.window_end.saturating_sub(flow.came);
+        core.is_scarce = left < self.window.current() / SCARCE_PART;
+        if core.is_scarce {
+            self.relieve_scarce(now, core, flow, left);
+        } else {
+            self.relief = None;
+        }
+    }
+
+    #[cold]
+    fn relieve_scarce(&mut self, now: Instant, core: &mut Core, flow: Flow, left: u64) {
+        let has_drained = core.take_drained();
+        self.has_released |= core.take_released();
+        let owed = flow.read - self.read_before;
+        let is_needed = owed >= left && owed + left < self.window.current() / SCARCE_PART;
+        if !is_needed || owed == 0 && !self.has_released {
+            self.relief = None;
+            return;
+        }
+        let is_due = self.relief.is_some_and(|at| at <= now);
+        if is_due || has_drained && owed > 0 {
+            self.note_announced(core, flow);
+            core.announce_window(self.window.current());
+            core.wants_transmit = true;
+        } else {
+            self.relief.get_or_insert(now + PATIENCE);
+        }
+    }
+
+    /// All that came back so far is announced, or is about to be.
+    fn note_announced(&mut self, core: &mut Core, flow: Flow) {
+        core.take_released();
+        self.has_released = false;
+        self.read_before = flow.read;
+        self.relief = None;
     }
 
     /// From now on, announce credit that comes back as it does.

@@ -1,5 +1,7 @@
 //! What the peer may use of a connection as a whole: when it is told of more.
 
+use std::time::Instant;
+
 use super::{Connection, ConnectionMut};
 use crate::stream::{ReceiveState, direction, direction_index, is_bidirectional};
 
@@ -33,5 +35,25 @@ impl ConnectionMut<'_> {
             connection.core.announce_streams(bidirectional, count);
         }
         connection.core.wants_transmit = true;
+    }
+
+    /// After packets were sent: announce credit of the connection that the core would not.
+    #[inline]
+    pub(crate) fn relieve_peer(&mut self) {
+        let Connection { core, peer_credit, is_closed, .. } = &mut *self.connection;
+        if !*is_closed {
+            peer_credit.relieve(self.now, core);
+        }
+    }
+
+    /// When [`Engine::process`](crate::Engine::process) has to look at the connection again.
+    #[inline]
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
+        let Connection { core, peer_credit, is_closed, .. } = &mut *self.connection;
+        let timer = core.next_timer();
+        match peer_credit.next_relief().filter(|_| !*is_closed) {
+            Some(relief) => Some(timer.map_or(relief, |timer| timer.min(relief))),
+            None => timer,
+        }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
 const HEADER: &[u8] = &[0x40, 0x54, 0x00];
 const DATA: &[u8] = b"0123456789";
 
+mod credit;
 #[path = "../../tests/support/shortcuts.rs"]
 mod shortcuts;
 

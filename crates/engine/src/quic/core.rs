@@ -149,6 +149,13 @@ pub(crate) struct Core {
     /// There may be something to send, such as credit that was freed. Set by whatever may cause that; reset by the engine
     /// when it serves the connection.
     pub(crate) wants_transmit: bool,
+    /// The peer has little of the connection's credit left, and what is read counts for
+    /// [`PeerCredit::relieve`](crate::peer_credit::PeerCredit::relieve), which sets this.
+    pub(crate) is_scarce: bool,
+    /// Since it is, a read found all there was to read on its stream.
+    has_drained: bool,
+    /// A stream was stopped or thrown away, and its bytes may have come back.
+    has_released: bool,
     /// Bytes of all streams that were read from the core so far.
     taken: u64,
     /// Bytes of all streams that were given to the core to send so far.
@@ -222,6 +229,9 @@ impl Core {
             is_settled: false,
             is_cut_short: false,
             wants_transmit: false,
+            is_scarce: false,
+            has_drained: false,
+            has_released: false,
             taken: 0,
             given: 0,
             forgotten: 0,
@@ -448,7 +458,8 @@ impl Core {
             }
         }
         // The end of a stream may make room for another one, which `PeerCredit` looks at.
-        self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked);
+        self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked) | self.is_scarce;
+        self.has_drained |= self.is_scarce & (left > 0);
         self.taken += (want - left) as u64;
         end
     }
@@ -461,6 +472,7 @@ impl Core {
         if !matches!(half.received_reset(), Ok(Some(_))) {
             let _ = half.stop(wire(code));
         }
+        self.has_released = true;
         self.wants_transmit = true;
     }
 
@@ -471,6 +483,7 @@ impl Core {
 
     /// Throw away what is left of a stream that the peer has reset, and give the peer its credit back.
     pub(crate) fn discard(&mut self, stream_id: u64) {
+        self.has_released = true;
         self.wants_transmit = true;
         let mut half = self.inner.recv_stream(stream(stream_id));
         let Ok(mut chunks) = half.read(true) else { return };
@@ -632,6 +645,22 @@ impl Core {
     #[inline]
     pub(crate) fn flow(&self) -> Flow {
         Flow { read: self.taken, came: self.tap.came() }
+    }
+
+    /// How many bytes the peer may send on all streams, as far as a frame that left says so; 0 before the first.
+    #[inline]
+    pub(crate) fn window_end(&self) -> u64 {
+        self.tap.window_end()
+    }
+
+    /// Whether a read since the last call found all there was to read on its stream, while credit was scarce.
+    pub(crate) fn take_drained(&mut self) -> bool {
+        std::mem::take(&mut self.has_drained)
+    }
+
+    /// Whether bytes may have come back since the last call that nobody read.
+    pub(crate) fn take_released(&mut self) -> bool {
+        std::mem::take(&mut self.has_released) | self.tap.take_released()
     }
 
     /// Bytes that the core was given to send and that are not acknowledged.

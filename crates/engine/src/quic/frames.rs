@@ -13,6 +13,7 @@ pub(crate) const PING: u8 = 0x01;
 pub(crate) const RESET_STREAM: u64 = 0x04;
 pub(crate) const RESET_STREAM_AT: u64 = 0x24;
 const STOP_SENDING: u64 = 0x05;
+const MAX_DATA: u64 = 0x10;
 const PATH_CHALLENGE: u64 = 0x1a;
 /// STREAM with a length, without an offset (it is 0) and without an end.
 const STREAM_FROM_START: u64 = 0x0a;
@@ -36,6 +37,9 @@ pub(crate) enum Frame {
     /// STOP_SENDING.
     Stop {
         code: u64,
+    },
+    MaxData {
+        limit: u64,
     },
 }
 
@@ -205,8 +209,12 @@ impl Reader<'_> {
             }
             // MAX_STREAM_DATA, STREAM_DATA_BLOCKED
             0x11 | 0x15 => self.skip_varints(2),
-            // MAX_DATA, MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
-            0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
+            MAX_DATA => {
+                see(Frame::MaxData { limit: self.varint()? });
+                Some(())
+            }
+            // MAX_STREAMS, DATA_BLOCKED, STREAMS_BLOCKED, RETIRE_CONNECTION_ID
+            0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => self.skip_varints(1),
             // CRYPTO
             0x06 => {
                 self.varint()?;

@@ -56,10 +56,12 @@ use crate::stream::{Extent, direction};
 
 /// Packets below the largest acknowledged one by this distance are forgotten; the core has long declared them lost.
 const FORGET_DISTANCE: u64 = 8192;
-/// Bits of [`Tap::changes`]: [`State::advanced`], [`State::resets`], [`State::grown`] have streams.
+/// Bits of [`Tap::changes`]: [`State::advanced`], [`State::resets`], [`State::grown`] have streams; bytes came that
+/// nobody will read, for which the core gives credit at once.
 const ADVANCED: u8 = 1;
 const RESETS: u8 = 2;
 const GROWN: u8 = 4;
+const RELEASED: u8 = 8;
 /// Bytes of each packet that resets in flight may claim; further resets wait.
 const RESERVE_LIMIT: usize = 256;
 /// Bytes by which packets may be shortened, enough for the largest packets of Ethernet. Packets of 1200 bytes have to keep
@@ -122,6 +124,9 @@ struct State {
     /// Receiving halves that the engine has registered, until it forgets them, and streams of the peer that came with the
     /// packet that is being handled. Bounded by the core's limits of streams; if a packet breaks these, by its size.
     arrivals: FxHashMap<u64, Box<Arrival>>,
+    /// Streams that the engine has forgotten and the peer has not ended, each with how far it reaches: for the core they
+    /// are there, and what comes on them counts. Bounded by the core's limits of streams.
+    trailing: FxHashMap<u64, u64>,
     /// How many streams of the peer (bidirectional, unidirectional) were ever registered. A stream below that without an
     /// arrival is one that the engine has forgotten.
     registered: [u64; 2],
@@ -169,8 +174,10 @@ pub(crate) struct Tap {
     has_unseen_stops: AtomicBool,
     /// A reset came that promised bytes. Never reset. On most connections none ever comes, and nobody has to look for one.
     has_promises: AtomicBool,
-    /// Which lists of the state have streams: bits as above.
+    /// What there is to take: bits as above.
     changes: AtomicU8,
+    /// The last limit of all bytes that left for the peer in a frame; 0 before the first.
+    window_end: AtomicU64,
     /// The state's `largest_acked`, `came` and `delivered`, after the last packet.
     acknowledged: AtomicU64,
     came: AtomicU64,
@@ -206,6 +213,7 @@ impl Tap {
             has_promises: AtomicBool::new(false),
             changes: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
+            window_end: AtomicU64::new(0),
             came: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
@@ -239,9 +247,14 @@ impl Tap {
         self.accepts_resets && self.peer.get().is_some_and(|(_, takes_resets)| *takes_resets)
     }
 
-    /// Whether there is anything to take.
+    /// Whether there is anything to take for streams.
     pub(crate) fn has_changes(&self) -> bool {
-        self.changes.load(Ordering::Relaxed) != 0
+        self.changes.load(Ordering::Relaxed) & (ADVANCED | RESETS | GROWN) != 0
+    }
+
+    /// Whether bytes came since the last call that nobody will read.
+    pub(crate) fn take_released(&self) -> bool {
+        self.take_change(RELEASED)
     }
 
     /// Whether there are changes of this kind. They count as taken then.
@@ -307,7 +320,11 @@ impl Tap {
     /// never will be.
     pub(crate) fn forget(&self, stream: u64, pushed: u64) -> u64 {
         let mut state = self.state();
-        state.arrivals.remove(&stream);
+        if let Some(arrival) = state.arrivals.remove(&stream)
+            && !arrival.extent.is_final
+        {
+            state.trailing.insert(stream, arrival.extent.end);
+        }
         state.streams.remove(&stream).map_or(0, |progress| pushed.saturating_sub(progress.acked))
     }
 
@@ -315,6 +332,12 @@ impl Tap {
     #[inline]
     pub(crate) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes the peer may send on all streams, as far as a frame that left says so; 0 before the first.
+    #[inline]
+    pub(crate) fn window_end(&self) -> u64 {
+        self.window_end.load(Ordering::Relaxed)
     }
 
     /// Bytes of all streams that the peer has acknowledged and before which none is missing.
@@ -474,9 +497,6 @@ impl Tap {
             state.scratch = out;
         }
         let has_unseen_stops = self.has_unseen_stops.load(Ordering::Relaxed);
-        if state.streams.is_empty() && !has_unseen_stops {
-            return;
-        }
         let mut unseen = Vec::new();
         let mut has_resets = false;
         // Where room was claimed, PADDING is in front of the frames by now.
@@ -489,7 +509,8 @@ impl Tap {
             }
             Frame::Stop { code: STOP_UNSEEN } if has_unseen_stops => unseen.push(place),
             Frame::Reset(_) => has_resets = true,
-            _ => {}
+            Frame::MaxData { limit } => self.window_end.store(limit, Ordering::Relaxed),
+            Frame::Stop { .. } | Frame::Acked { .. } => {}
         });
         for place in unseen {
             // The core waits for an acknowledgment of this packet. PADDING alone would not be acknowledged, a PING is.
@@ -513,13 +534,17 @@ impl Tap {
         }
         #[cfg(test)]
         self.taken.fetch_add(1, Ordering::Relaxed);
+        let mut changes = 0;
         let mut has_resets = false;
         // The first stream whose final size changes.
         let mut violating = None;
         frames::walk(payload, |_, frame| match frame {
             Frame::Acked { first, last } => state.acknowledge(first, last, &self.reserve),
             Frame::Stream { stream, start, end, is_last } => {
-                let Some(arrival) = state.arrival(self.side, stream) else { return };
+                let Some(arrival) = state.arrival(self.side, stream) else {
+                    changes |= state.trail(stream, end, is_last);
+                    return;
+                };
                 if arrival.contradicts(end, is_last) {
                     violating.get_or_insert(stream);
                 }
@@ -527,19 +552,26 @@ impl Tap {
                     arrival.progress.acknowledge(start, end);
                 }
                 if let Some(more) = arrival.reach(end, is_last, false) {
+                    if arrival.is_settled {
+                        changes |= RELEASED;
+                    }
                     state.came += more;
                     if state.grown.last() != Some(&stream) {
                         state.grown.push(stream);
                     }
                 }
             }
-            Frame::Stop { .. } => {}
+            Frame::Stop { .. } | Frame::MaxData { .. } => {}
             Frame::Reset(reset) => {
                 has_resets = true;
                 if reset.reliable.is_some() && !self.accepts_resets {
                     return;
                 }
-                let Some(arrival) = state.arrival(self.side, reset.stream) else { return };
+                changes |= RELEASED;
+                let Some(arrival) = state.arrival(self.side, reset.stream) else {
+                    state.trail(reset.stream, reset.size, true);
+                    return;
+                };
                 if arrival.contradicts(reset.size, true) {
                     violating.get_or_insert(reset.stream);
                 }
@@ -560,7 +592,6 @@ impl Tap {
             });
             *payload = BytesMut::from(&out[..]);
         }
-        let mut changes = 0;
         if !state.advanced.is_empty() {
             changes |= ADVANCED;
         }
@@ -647,6 +678,17 @@ impl State {
                 Reset { stream, code: 0, size, reliable: None }.write(out);
             }
         }
+    }
+
+    /// Count what comes on a stream that the engine has forgotten.
+    fn trail(&mut self, stream: u64, end: u64, is_final: bool) -> u8 {
+        let Some(before) = self.trailing.get_mut(&stream) else { return 0 };
+        self.came += end.saturating_sub(*before);
+        *before = end.max(*before);
+        if is_final {
+            self.trailing.remove(&stream);
+        }
+        RELEASED
     }
 
     /// Note that the peer has acknowledged packets `first` to `last`.
