@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tests.interop.safari import Flavour
 
-from . import from_pypi, webtransport_go, wtransport
+from . import from_pypi, webtransport_go, wtio_before, wtransport
 from .aioquic_column import AioquicClient, AioquicServer
 from .browsers import ChromiumClient, FirefoxClient
 from .safari_column import SafariClient
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CLIENTS: tuple[ClientPeer, ...] = (
     WtioClient(),
+    wtio_before.CLIENT,
     ChromiumClient(),
     FirefoxClient(),
     SafariClient(Flavour.D07),
@@ -30,6 +31,7 @@ CLIENTS: tuple[ClientPeer, ...] = (
 )
 SERVERS: tuple[ServerPeer, ...] = (
     WtioServer(),
+    wtio_before.SERVER,
     AioquicServer(),
     webtransport_go.SERVER,
     wtransport.SERVER,

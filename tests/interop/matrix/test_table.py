@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from . import wtio_before
 from .peer import Missing
 from .program import Installed, Program, ProgramClient, call
 from .rows import ROWS
@@ -94,3 +95,9 @@ def test_program_that_cannot_be_had_is_tried_once() -> None:
         with pytest.raises(Missing, match="no compiler"):
             ProgramClient(program).prepare()
     assert attempts == 1
+
+
+def test_an_earlier_state_needs_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wtio_before, "COMMIT", "0" * 40)
+    with pytest.raises(Missing, match="history"):
+        wtio_before.install()
