@@ -24,16 +24,16 @@ def restore_interrupt() -> None:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
-    """``async with start("examples/echo_server.py", "--port", "0") as program``."""
+    """``async with start("examples/echo_server.py", "--port", "0") as program``; keywords are for its environment."""
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONUNBUFFERED": "1"}
 
     @contextlib.asynccontextmanager
-    async def run(*arguments: str | Path) -> AsyncIterator[Program]:
+    async def run(*arguments: str | Path, **variables: str) -> AsyncIterator[Program]:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *map(str, arguments),
             cwd=ROOT,
-            env=environment,
+            env=environment | variables,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

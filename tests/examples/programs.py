@@ -51,3 +51,8 @@ Start = Callable[..., AbstractAsyncContextManager[Program]]
 async def url_of(server: Program) -> str:
     """Where a server that was just started listens."""
     return (await server.until("https://")).split()[-1]
+
+
+async def port_of(server: Program) -> str:
+    """At which port of this machine a server that was just started listens."""
+    return (await url_of(server)).rstrip("/").rpartition(":")[2]
