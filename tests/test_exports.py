@@ -48,6 +48,7 @@ STREAM_NAMES = (
 )
 
 PUBLIC_MODULES = (
+    "asgi",
     "client",
     "config",
     "errors",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wtio._failures import FailureLog, severity
 from wtio._request import SessionRequest
+from wtio._words import SERVER_CLOSES
 from wtio.errors import SessionClosed
 from wtio.session import WebTransportSession
 from wtio.stream import BODY_RAISED_CODE
@@ -138,7 +139,7 @@ class Admissions:
             if not request.is_answered:
                 request.reject(503)
                 if decision.task is not None:
-                    decision.task.cancel("the server is closing")
+                    decision.task.cancel(SERVER_CLOSES)
 
     def _expire(self, request: RequestState) -> None:
         decision = self._decisions[request]

@@ -16,6 +16,7 @@ from wtio._failures import FailureLog, severity
 from wtio._http_service import HttpHook, HttpService
 from wtio._url import without_query
 from wtio._waiting import Arrivals, Flag
+from wtio._words import SERVER_CLOSES
 from wtio.errors import SessionClosed
 from wtio.protocol.origin import allowed_form, is_own_origin
 from wtio.stream import BODY_RAISED_CODE
@@ -305,7 +306,7 @@ class Service:
             await asyncio.wait(tasks, timeout=patience)
         tasks = self.running - {closer}
         for task in tasks:
-            task.cancel("the server is closing")
+            task.cancel(SERVER_CLOSES)
         if tasks:
             await asyncio.wait(tasks, timeout=patience)
 

@@ -23,6 +23,7 @@ __all__ = [
     "DAY",
     "GIVEN_UP",
     "NO_APPLICATION_PROTOCOL",
+    "SERVER_CLOSES",
     "STATUSES",
     "SYSTEM_ERRORS",
     "WHO",
@@ -41,6 +42,9 @@ __all__ = [
     "status_hint",
     "system_error_hint",
 ]
+
+SERVER_CLOSES: Final = "the server is closing"
+"""Message with which a closing server cancels tasks of the application."""
 
 DAY: Final = 24 * 3600
 """Seconds in a day."""

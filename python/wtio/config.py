@@ -294,6 +294,8 @@ class Timeouts:
     http_send: float = _duration(60.0)
     """Server: how long the answer to an ordinary HTTP/3 request waits for a client that takes nothing. Then it is reset
     with H3_REQUEST_CANCELLED. Default 60 s."""
+    lifespan: float = _duration(60.0)
+    """Server with an ASGI application: how long its startup may take, and again its shutdown. Default 60 s."""
     datagram_send: float | None = _duration(None)
     """Age at which a datagram that still waits to be sent is dropped; None means never. Default None."""
 
