@@ -1,0 +1,70 @@
+"""The program of docs/with-fastapi.md behind uvicorn, in a process of its own, on one free port number."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from tests.examples.programs import ROOT, Program
+from tests.examples.test_readme import blocks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import wtio
+
+
+def free_port() -> int:
+    """One that nobody uses, neither of TCP nor of UDP."""
+    for _ in range(20):
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+            tcp.bind(("127.0.0.1", 0))
+            port: int = tcp.getsockname()[1]
+            with contextlib.suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError("no port is free")
+
+
+def write_program(directory: Path, port: int, certificate: wtio.DevCertificate, addition: str = "") -> None:
+    """Write all of the page's Python, on this port with this certificate, as ``app.py``."""
+    code = "\n".join(blocks(ROOT / "docs" / "with-fastapi.md", "python"))
+    for name, value in {
+        "4433": str(port),
+        '"cert.pem"': repr(str(certificate.certfile)),
+        '"key.pem"': repr(str(certificate.certfile)),
+        "wtio.serve(router, ": 'wtio.serve(router, "127.0.0.1", origins="*", ',
+    }.items():
+        assert name in code
+        code = code.replace(name, value)
+    (directory / "app.py").write_text(f"import logging\nlogging.basicConfig(level=logging.DEBUG)\n{code}\n{addition}")
+
+
+@contextlib.asynccontextmanager
+async def uvicorn(directory: Path, port: int, certificate: wtio.DevCertificate) -> AsyncIterator[Program]:
+    """Run the program that was written there."""
+    where = ("--app-dir", directory, "--host", "127.0.0.1", "--port", port)
+    tls = ("--ssl-certfile", certificate.certfile, "--ssl-keyfile", certificate.certfile)
+    process = await asyncio.create_subprocess_exec(
+        *map(str, (sys.executable, "-u", "-m", "uvicorn", "app:app", *where, *tls, "--log-level", "trace")),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    program = Program(process)
+    try:
+        yield program
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await program.finish()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                raise
