@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import uvloop
 from tests.support.audit import Audit
 
 import wtio
@@ -71,7 +72,14 @@ def _debug_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"debug": _debug_loop, "uvloop": uvloop.new_event_loop}
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"debug": _debug_loop}
+
+if sys.platform == "win32":
+    LOOPS["proactor"] = asyncio.ProactorEventLoop
+    with contextlib.suppress(ImportError):
+        LOOPS["winloop"] = importlib.import_module("winloop").new_event_loop
+else:
+    LOOPS["uvloop"] = importlib.import_module("uvloop").new_event_loop
 
 if sys.version_info >= (3, 12):
 

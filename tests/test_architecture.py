@@ -52,7 +52,11 @@ def test_there_are_eight_invariants() -> None:
 
 def test_each_layer_names_only_what_is_its_own() -> None:
     for name, owner in RUST_OWNERS.items():
-        users = [path for path in (TOP / "crates").rglob("*.rs") if re.search(rf"\b{name}\b", path.read_text())]
+        users = [
+            path
+            for path in (TOP / "crates").rglob("*.rs")
+            if re.search(rf"\b{name}\b", path.read_text(encoding="utf-8"))
+        ]
         strangers = [path for path in users if not path.is_relative_to(TOP / "crates" / owner)]
         assert users, f"nothing uses {name}: the table is out of date"
         assert not strangers, f"{name} belongs to crates/{owner}"

@@ -17,7 +17,7 @@ from wtio._core import EngineEvent
 from wtio._driver import Driver
 from wtio._options import EndpointOptions
 
-STUB = Path(wtio.__file__).with_name("_core.pyi").read_text()
+STUB = Path(wtio.__file__).with_name("_core.pyi").read_text(encoding="utf-8")
 OPTIONS = EndpointOptions(
     limits=wtio.Limits(),
     timeouts=wtio.Timeouts(),

@@ -64,7 +64,7 @@ def test_a_default_outside_its_range_fails_when_its_module_is_imported() -> None
 def test_nothing_below_the_public_calls_takes_an_option_by_itself() -> None:
     found = set()
     for path in PRODUCT.rglob("*.py"):
-        for name, function in functions(ast.parse(path.read_text())):
+        for name, function in functions(ast.parse(path.read_text(encoding="utf-8"))):
             arguments = function.args
             names = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
             if names & {"congestion", "reset_stream_at", "strict", "io"}:

@@ -19,7 +19,7 @@ def rows(page: str, first: str) -> list[list[str]]:
     """The cells of all rows of the tables whose first heading is ``first``."""
     found = []
     is_ours = False
-    for line in (DOCS / page).read_text().splitlines():
+    for line in (DOCS / page).read_text(encoding="utf-8").splitlines():
         if not line.startswith("|"):
             is_ours = False
         elif line.startswith(f"| {first} |"):
@@ -50,7 +50,7 @@ def check_tests(cell: str) -> None:
     assert names, "no test is named"
     for path, name in names:
         file = TOP / path if path.startswith("crates/") else TOP / "tests" / path
-        assert re.search(rf"\b(def|fn) {name}\(", file.read_text()), f"{path} has no {name}"
+        assert re.search(rf"\b(def|fn) {name}\(", file.read_text(encoding="utf-8")), f"{path} has no {name}"
 
 
 @pytest.mark.parametrize("row", ATTACKS, ids=[row[0] for row in ATTACKS])
@@ -70,7 +70,7 @@ def test_claim_of_the_threat_model_has_a_test(row: list[str]) -> None:
 
 
 def test_every_limit_of_newcomers_is_on_the_page() -> None:
-    page = (DOCS / "protection.md").read_text()
+    page = (DOCS / "protection.md").read_text(encoding="utf-8")
     fields = [field.name for field in dataclasses.fields(wtio.Limits)]
     for name in fields[fields.index("connections") : fields.index("pending_requests")]:
         assert f"`Limits.{name}`" in page, name

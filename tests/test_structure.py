@@ -26,7 +26,7 @@ TOP = Path(__file__).parents[1]
 PRODUCT = TOP / "python" / "wtio"
 STUB = PRODUCT / "_core.pyi"
 CRATES = ("engine", "net", "python")
-SOURCES = {path: path.read_text() for path in PRODUCT.rglob("*.py")}
+SOURCES = {path: path.read_text(encoding="utf-8") for path in PRODUCT.rglob("*.py")}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -141,14 +141,14 @@ def test_paths_of_every_kind_are_found_in_rust() -> None:
     ],
 )
 def test_what_crosses_the_border_has_names(shape: str) -> None:
-    assert shape not in STUB.read_text()
+    assert shape not in STUB.read_text(encoding="utf-8")
 
 
 def test_the_border_has_no_defaults() -> None:
     # The signature of a future's cancel is asyncio's: whoever cancels what a task waits for may leave the message out.
     found = {
         name
-        for name, function in functions(ast.parse(STUB.read_text()))
+        for name, function in functions(ast.parse(STUB.read_text(encoding="utf-8")))
         if function.args.defaults or any(function.args.kw_defaults)
     }
     assert found == {"Waiter.cancel"}
@@ -167,7 +167,7 @@ def test_only_public_calls_take_an_option_by_itself() -> None:
     }
     takers = set()
     for name, path in imports.python_sources(PRODUCT).items():
-        for qualified_name, function in functions(ast.parse(path.read_text())):
+        for qualified_name, function in functions(ast.parse(path.read_text(encoding="utf-8"))):
             names = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
             if names & {"reset_stream_at", "congestion", "strict", "io"}:
                 takers.add((name, qualified_name))
@@ -179,7 +179,7 @@ def test_only_public_calls_take_an_option_by_itself() -> None:
 
 
 def test_no_file_in_rust_is_longer_than_900_lines() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in TOP.glob("crates/*/src/**/*.rs")}
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in TOP.glob("crates/*/src/**/*.rs")}
     assert lengths
     assert {path.name: lines for path, lines in lengths.items() if lines > 900} == {}
 
@@ -199,7 +199,7 @@ def test_drafts_are_distinguished_in_one_module() -> None:
 
 
 def test_private_access_is_linted_everywhere_in_the_product() -> None:
-    lint = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+    lint = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
     assert "SLF001" in lint["select"]
     excepted = [pattern for pattern, rules in lint["per-file-ignores"].items() if "SLF001" in rules]
     assert [pattern for pattern in excepted if pattern.startswith(("python", "*"))] == []

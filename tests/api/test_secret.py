@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VALUE = bytes(range(32))
+needs_modes = pytest.mark.skipif(sys.platform == "win32", reason="files have no modes on Windows")
 
 
 def written(path: Path, value: bytes, mode: int = 0o600) -> Path:
@@ -37,6 +39,7 @@ def test_a_file_is_read_as_it_is_but_for_a_newline_at_its_end(tmp_path: Path) ->
         assert wtio.Secret.from_file(str(tmp_path / "secret")) == wtio.Secret(value)
 
 
+@needs_modes
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o660, 0o644, 0o620, 0o777])
 def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: int) -> None:
     path = written(tmp_path / "secret", VALUE, mode)
@@ -44,6 +47,7 @@ def test_a_file_that_others_can_read_or_change_is_refused(tmp_path: Path, mode: 
         wtio.Secret.from_file(path)
 
 
+@needs_modes
 def test_a_group_may_read_the_file_of_root_if_nobody_who_is_root_asks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import wtio
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the relay sees marks as Linux shows them")
 
 # As Linux has it; the module socket does not.
 IP_RECVTOS = 13

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import hashlib
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ import wtio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from typing import Any
+
+# asyncio.run has a loop on Windows that cannot watch sockets: a thread receives in any case, and is never late.
+CAN_BE_LATE = sys.platform != "win32"
 
 Pair = tuple[wtio.WebTransportSession, wtio.WebTransportSession]
 
@@ -126,7 +130,7 @@ async def test_what_arrives_is_acknowledged(certificate: wtio.DevCertificate, io
             hold.let_go()
             await session.wait_closed()
         assert received == [data, b"not lost either"]
-        assert (servers[0].loop_late_total > 0) is (io == "loop")
+        assert (servers[0].loop_late_total > 0) is (io == "loop" and CAN_BE_LATE)
 
 
 async def test_timers_run(certificate: wtio.DevCertificate, io: str, hold: Hold) -> None:
@@ -183,6 +187,7 @@ async def test_upload_to_a_loop_that_is_late_all_the_time(certificate: wtio.DevC
     assert received == [data]
 
 
+@pytest.mark.skipif(not CAN_BE_LATE, reason="a thread receives")
 async def test_a_late_loop_is_counted(certificate: wtio.DevCertificate, hold: Hold) -> None:
     reports: list[wtio.ConnectionReport] = []
     counts: list[int] = []
@@ -282,6 +287,7 @@ async def test_lost_peer_is_noticed(certificate: wtio.DevCertificate, io: str) -
     await server.close()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 async def test_threads_end_with_their_sockets(certificate: wtio.DevCertificate) -> None:
     gc.collect()
     await until(lambda: io_threads() == 0)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import ssl
 import stat
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,19 @@ def test_dev_certificate_follows_the_browsers_rules(tmp_path: Path) -> None:
     assert first.sha256 == _core.sha256(der)
     assert bytes.fromhex(first.sha256_hex) == base64.b64decode(first.sha256_base64) == first.sha256
     assert ", ".join(map(str, first.sha256)) in first.javascript
-    assert stat.S_IMODE(first.certfile.stat().st_mode) == 0o600
+    if sys.platform != "win32":
+        assert stat.S_IMODE(first.certfile.stat().st_mode) == 0o600
+
+
+def test_on_windows_dev_certificate_is_kept_with_the_users_local_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path))
+    with monkeypatch.context() as on_windows:
+        on_windows.setattr(sys, "platform", "win32")
+        directory = tls._cache_directory()
+    assert directory == tmp_path / "wtio"
 
 
 def test_dev_certificate_is_kept_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import pickle
-import resource
 import socket
 import struct
 import sys
@@ -15,6 +14,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+
+if sys.platform != "linux":
+    pytest.skip("only Linux says which packet an error of the network is about", allow_module_level=True)
+
+import resource
 
 import wtio
 from wtio._connection.base import Connection

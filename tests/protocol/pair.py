@@ -30,7 +30,7 @@ FLOW_CONTROL = [(0x2B61, 1000), (0x2B64, 10), (0x2B65, 20)]
 
 
 def vectors(name: str) -> Any:
-    return json.loads((Path(__file__).parent.parent / "vectors" / f"{name}.json").read_text())
+    return json.loads((Path(__file__).parent.parent / "vectors" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def control_stream(settings: Sequence[tuple[int, int]]) -> bytes:

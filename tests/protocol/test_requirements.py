@@ -125,7 +125,7 @@ TESTS = Path(__file__).parent.parent
 
 def claims(path: Path) -> Iterator[tuple[str, str]]:
     """Yield (what it stands for, name of the test) for each test of a file: ``R12``, ``H6``."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) or not node.name.startswith("test_"):
             continue
         if named := re.match(r"test_((?:[rhcsdx][0-9]+_)+)", node.name):

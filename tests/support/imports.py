@@ -75,7 +75,7 @@ def python_imports(package: Path) -> Graph:
 def names_imported(path: Path, name: str) -> Iterator[tuple[str, str]]:
     """Give each module that a file imports, with the name that it takes from there, or an empty one."""
     package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -102,7 +102,7 @@ def rust_sources(crate: Path) -> dict[str, Path]:
 def rust_imports(crate: Path) -> Graph:
     """Return which modules of its own crate each module uses."""
     sources = rust_sources(crate)
-    return {module: rust_uses(path.read_text(), module, sources) for module, path in sources.items()}
+    return {module: rust_uses(path.read_text(encoding="utf-8"), module, sources) for module, path in sources.items()}
 
 
 def rust_uses(source: str, module: str, modules: Collection[str]) -> set[str]:
