@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -15,12 +14,16 @@ use rustls::KeyLog;
 pub(crate) struct KeyFile(File);
 
 impl KeyFile {
-    /// Open a file, or make it, readable by its owner only.
+    /// Open a file, or make it, readable by its owner only (on Windows, by whoever its directory says).
     ///
     /// # Errors
     /// When the system refuses.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(Self)
+        let mut options = OpenOptions::new();
+        options.append(true).create(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map(Self)
     }
 }
 

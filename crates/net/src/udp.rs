@@ -37,6 +37,7 @@ const BATCH_BYTES: usize = 8 * BUNDLE;
 /// Largest UDP payload, and so the largest GRO bundle.
 const BUNDLE: usize = 65_535;
 /// ICMP errors kept until they are taken.
+#[cfg(target_os = "linux")]
 const NETWORK_ERRORS: usize = 64;
 
 /// Facts about a received datagram.
@@ -67,6 +68,7 @@ struct Plug {
     /// Datagrams that the kernel accepts in one send call.
     segments: usize,
     /// Whether the system was asked to report ICMP errors in the error queue.
+    #[cfg(target_os = "linux")]
     reports_errors: bool,
     /// Whether the error queue was read and found not to be empty. Cleared by [`UdpEndpoint::take_has_read_errors`].
     has_read_errors: bool,
@@ -99,16 +101,18 @@ impl UdpEndpoint {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let state = state_of(&socket)?;
-        // Without these reports, a connection only notices that nobody answers.
-        let reports_errors = cfg!(target_os = "linux")
-            && reports_errors
-            && state.enable_transport_errors(UdpSockRef::from(&socket)).is_ok();
+        // Without these reports, which only Linux has, a connection only notices that nobody answers.
+        #[cfg(target_os = "linux")]
+        let reports_errors = reports_errors && state.enable_transport_errors(UdpSockRef::from(&socket)).is_ok();
+        #[cfg(not(target_os = "linux"))]
+        let _ = reports_errors;
         let segments = state.max_gso_segments();
         Ok(Self {
             socket: Plug {
                 socket,
                 state,
                 segments,
+                #[cfg(target_os = "linux")]
                 reports_errors,
                 has_read_errors: false,
                 network_errors: Vec::new(),
@@ -283,9 +287,9 @@ impl Plug {
     }
 
     /// Read the socket's error queue. Returns whether the network has reported an error.
+    #[cfg(target_os = "linux")]
     fn read_errors(&mut self) -> bool {
         let mut has_errors = false;
-        #[cfg(target_os = "linux")]
         if self.reports_errors {
             let network_errors = &mut self.network_errors;
             let count = crate::icmp::read_errors(&self.socket, |destination, errno| {
@@ -297,6 +301,13 @@ impl Plug {
             self.has_read_errors |= count > 0;
         }
         has_errors
+    }
+
+    /// Other systems have no queue of errors.
+    #[cfg(not(target_os = "linux"))]
+    #[expect(clippy::unused_self, reason = "as on Linux")]
+    fn read_errors(&mut self) -> bool {
+        false
     }
 }
 
