@@ -7,7 +7,6 @@ Run `python examples/chat_server.py`, then `python examples/chat_client.py NAME`
 
 import argparse
 import asyncio
-import contextlib
 
 import wtio
 
@@ -62,5 +61,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    wtio.run(main())

@@ -5,7 +5,6 @@ for development, which clients on this machine trust by its hash; elsewhere, use
 """
 
 import argparse
-import asyncio
 import contextlib
 
 import wtio
@@ -38,5 +37,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    wtio.run(main())

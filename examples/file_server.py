@@ -8,7 +8,6 @@ Run `python examples/file_server.py DIRECTORY`, then `python examples/file_clien
 
 import argparse
 import asyncio
-import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -78,5 +77,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    wtio.run(main())

@@ -9,6 +9,7 @@ import typing
 
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._memory import ServerMemory
+from wtio._run import run
 from wtio.client import Client, Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -120,6 +121,7 @@ __all__ = [
     "WebTransportStream",
     "connect",
     "dev_certificate",
+    "run",
     "serve",
 ]
 

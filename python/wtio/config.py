@@ -277,6 +277,9 @@ class Timeouts:
     finish: float = _duration(10.0, may_be_zero=True)
     """How long ``serve_streams`` lets handlers go on after the session has ended, so that no stream is lost that had
     arrived before. Then they are cancelled. Default 10 s."""
+    drain_delay: float = _duration(0.0, may_be_zero=True)
+    """Server: how long ``wtio.run`` still serves as before after SIGTERM or Ctrl-C, so that load balancers and name
+    servers can send clients elsewhere; then it calls ``Server.close``. Default 0 s."""
     drain: float = _duration(0.0, may_be_zero=True)
     """Server: how long ``Server.close`` lets handlers, and sessions that have none, go on after it has announced the
     end (GOAWAY). Default 0 s, not at all."""

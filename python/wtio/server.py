@@ -38,6 +38,7 @@ from wtio._key_log import warn_of_key_log
 from wtio._memory import MemoryBudget, ServerMemory
 from wtio._options import EndpointOptions
 from wtio._request import SessionHandler, SessionRequest
+from wtio._running import running
 from wtio._service import ANY_ORIGIN, Service
 from wtio._site import Site
 from wtio._waiting import check_loop
@@ -224,6 +225,8 @@ class Server:
         except BaseException:
             await self._stop_site()
             raise
+        if (program := running.get()) is not None:
+            program.servers.add(self)
         warn_of_key_log()
         self._certificates.start(self._loop, self._adopt)
         return self
@@ -343,12 +346,16 @@ class Server:
         check_code("code", code, "close code")
         check_text("reason", reason)
         self._check_loop()
+        await asyncio.shield(self._begin_closing(code, reason, asyncio.current_task()))
+
+    def _begin_closing(self, code: int, reason: str, closer: asyncio.Task[Any] | None) -> asyncio.Task[None]:
+        """Shut down in the background, unless that was begun before."""
         if self._closing is None:
             # A handler may close its own server: it cannot be waited for, and must not be cancelled.
-            self._closer = asyncio.current_task()
+            self._closer = closer
             self._service.stop()
             self._closing = asyncio.get_running_loop().create_task(self._shut_down(code, reason))
-        await asyncio.shield(self._closing)
+        return self._closing
 
     async def wait_closed(self) -> None:
         """Wait until the server is closed. Cancelling changes nothing.
@@ -357,15 +364,34 @@ class Server:
             RuntimeError: The server closed itself because its QUIC engine failed, which is a bug in wtio.
         """
         self._check_loop()
+        self._note_awaited()
         await self._closed.wait()
         self._raise_failure()
+
+    def abort(self) -> None:
+        """Shut down at once: end all sessions without a code, cancel handlers, close all connections.
+
+        Never waits, so cancelling cannot interrupt it; ``wait_closed`` tells when the ports are released. Works also
+        while ``close`` drains. Does nothing on a server that is closed.
+        """
+        self._check_loop()
+        if self._closed.is_set():
+            return
+        self._begin_closing(0, "", asyncio.current_task())
+        for connection in list(self._service.connections):
+            connection.close_at_once(reason="the server is closing at once")
+        for task in self._service.running - {asyncio.current_task()}:
+            task.cancel("the server is closing at once")
 
     def _fail(self, error: Exception) -> None:
         """The engine of a socket is gone. Nobody shall wait for a server that nobody can reach."""
         self._failure = error
-        if self._closing is None:
-            self._service.stop()
-            self._closing = asyncio.get_running_loop().create_task(self._shut_down(0, "internal error"))
+        self._begin_closing(0, "internal error", None)
+
+    def _note_awaited(self) -> None:
+        """Somebody waits for the end of the server, and need not be told of it."""
+        if (program := running.get()) is not None:
+            program.is_awaited = True
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -412,6 +438,7 @@ class Server:
         self._check_loop()
         if not self._takes_requests:
             raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
+        self._note_awaited()
         request = await self._service.next_request()
         if request is None:
             self._raise_failure()

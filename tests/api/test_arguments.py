@@ -194,6 +194,13 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "names": (5, None, "localhost", b"localhost", [5], [], ["a b"], ["straße.example"]),
         "directory": PATH,
     },
+    "wtio.run": {
+        "main": (5, None, plain, Asynchronous().method, Asynchronous),
+        "code": (*CODE, None),
+        "reason": (*TEXT, None, "\ud800"),
+        "debug": FLAG,
+        "loop_factory": (5, "uvloop", Wrong()),
+    },
     "wtio.HttpResponse": {
         "status": (*COUNT, None, True, 100, 199, 600),
         "headers": (*HEADERS, {"content-length": "five"}),
@@ -311,6 +318,7 @@ class Lab:
             "wtio.testing.Network.blackout": {"seconds": 1},
             "wtio.testing.Network.after": {"seconds": 1, "call": print},
             "wtio.testing.run": {"main": None},
+            "wtio.run": {"main": None},
             "wtio.WebTransportSession.export_keying_material": {"label": b"x", "length": 10},
             "wtio.WebTransportReceiveStream.readuntil": {"separator": b"x"},
             "wtio.WebTransportSendStream.write": {"data": b"x"},
@@ -333,7 +341,7 @@ class Lab:
             positional = (given.pop("name"), value)
         else:
             given[argument] = value
-        if function == "wtio.testing.run" and argument != "main":
+        if function in ("wtio.run", "wtio.testing.run") and argument != "main":
             given["main"] = self.certificate_of()
         try:
             result = called(*positional, **given)

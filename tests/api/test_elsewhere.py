@@ -57,6 +57,7 @@ REFUSED: dict[tuple[type, str], Use] = {
     (wtio.Client, "close"): lambda world: world.client.close(),
     (wtio.Client, "__aexit__"): lambda world: closing(world.client),
     (wtio.Server, "close"): lambda world: world.server.close(),
+    (wtio.Server, "abort"): lambda world: world.server.abort(),
     (wtio.Server, "reload"): lambda world: world.server.reload(),
     (wtio.Server, "wait_closed"): lambda world: world.server.wait_closed(),
     (wtio.Server, "__await__"): lambda world: starting(world.server),

@@ -23,11 +23,15 @@ def blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> None:
+def free_port() -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server_code, client_code = (code.replace("4433", str(port)) for code in blocks(ROOT / "README.md", "python"))
+        return str(probe.getsockname()[1])
+
+
+async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    server_code, client_code = (code.replace("4433", port) for code in blocks(ROOT / "README.md", "python"))
     (tmp_path / "server.py").write_text(server_code)
     (tmp_path / "client.py").write_text(client_code)
     async with start(tmp_path / "server.py") as server:
@@ -35,6 +39,19 @@ async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> 
         async with start(tmp_path / "client.py") as client:
             assert await client.finish() == 0, client.output
         assert client.output == "b'hello'\n"
+
+
+async def test_the_server_of_the_readme_says_goodbye_on_sigterm(start: Start, tmp_path: Path) -> None:
+    server_code, _ = blocks(ROOT / "README.md", "python")
+    port = free_port()
+    (tmp_path / "server.py").write_text(server_code.replace("4433", port))
+    async with start(tmp_path / "server.py") as server:
+        await server.until("serverCertificateHashes")
+        async with start("-m", "wtio", "connect", f"https://localhost:{port}/", "--dev") as client:
+            await client.until("connected in")
+            server.process.terminate()
+            assert "closed by the peer with code 0: server is closing" in await client.until("closed by")
+        assert await server.finish() == 0, server.output
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
 import logging
-import signal
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -53,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     log = logging.StreamHandler()
     log.setFormatter(_InOptions())
     logging.getLogger("wtio").addHandler(log)
-    asyncio.run(_serve(options))
+    wtio.run(_serve(options))
     return 0
 
 
@@ -102,8 +100,8 @@ async def _serve(options: argparse.Namespace) -> None:
             page_port = await stack.enter_async_context(serve_page(document, options.page_port))
             print(f"page          http://localhost:{page_port}/")
         print("Ctrl-C ends it", flush=True)
-        await _interrupted()
-        print("closing", flush=True)
+        await server.wait_closed()
+        print("closed", flush=True)
 
 
 def _hashes(certificate: wtio.DevCertificate) -> list[str]:
@@ -124,15 +122,3 @@ def _url_host(host: str, server: wtio.Server) -> str:
     if host in ("localhost", "", "::", "0.0.0.0"):
         return "127.0.0.1" if any("." in ip or ip == "::" for ip, _ in server.addresses) else "[::1]"
     return f"[{host}]" if ":" in host else host
-
-
-async def _interrupted() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, ended.set)
-        except NotImplementedError:  # on Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
-    await ended.wait()
