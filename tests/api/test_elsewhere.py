@@ -115,8 +115,9 @@ ALLOWED: dict[type, tuple[str, ...]] = {
         "__aiter__",
     ),
     wtio.SessionRequest: (
-        "authority", "cookies", "dialect", "headers", "is_answered", "origin", "path", "peer_certificate",
-        "peer_certificates", "protocol_token", "protocols", "query", "remote_address", "server_name", "state",
+        "authority", "cookies", "dialect", "headers", "is_accepted", "is_answered", "origin", "path",
+        "peer_certificate", "peer_certificates", "protocol_token", "protocols", "query", "remote_address",
+        "server_name", "state",
     ),
     wtio.WebTransportSession: (
         "authority", "close_info", "cookies", "dialect", "facts", "is_client", "is_closed", "is_draining", "limits",
