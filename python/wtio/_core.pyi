@@ -18,6 +18,7 @@ from wtio._waker import Waker
 
 __all__ = [
     "CertificateFacts",
+    "ClientAuthorityError",
     "ClientTls",
     "CloseCause",
     "Connection",
@@ -31,6 +32,7 @@ __all__ = [
     "ForkStage",
     "HalfState",
     "MemoryStats",
+    "PrivateKeyError",
     "ReadAnswer",
     "ServerTls",
     "Stream",
@@ -405,6 +407,12 @@ class CertificateFacts:
 
 class TlsError(Exception):
     """A certificate, key or trust setting that cannot be used; the text says which and why."""
+
+class PrivateKeyError(TlsError):
+    """A private key cannot be used, or does not belong to its certificate."""
+
+class ClientAuthorityError(TlsError):
+    """The authorities whose clients a server takes cannot be used."""
 
 @final
 class ClientTls:

@@ -175,8 +175,7 @@ def _cannot_be_used(error: _core.TlsError, certificate: _Source | None, key: _So
     """An error that names the files which the engine cannot use."""
     sources = (("certificate", certificate), ("key", key if key is not certificate else None))
     named = ", ".join(f"{what} `{source.path}`" for what, source in sources if source is not None and source.path)
-    is_key = key is not None and str(error).startswith("the private key")
-    guilty = key if is_key else certificate
+    guilty = key if key is not None and isinstance(error, _core.PrivateKeyError) else certificate
     return CertificateError(f"{error}" + (f" ({named})" if named else ""), path=None if guilty is None else guilty.path)
 
 
@@ -286,10 +285,11 @@ class ServerTLS:
                 key_log_file=key_log_file(is_client=False),
             )
         except _core.TlsError as error:
-            if clients is not None and str(error).startswith("the authorities of clients"):
-                raise clients.error(f"cannot be used: {error}") from error
             raise _cannot_be_used(error, certificate, key) from error
 
+        except _core.ClientAuthorityError as error:
+            assert clients is not None
+            raise clients.error(f"cannot be used: {error}") from error
     @property
     def certificates(self) -> list[bytes]:
         """The chain in DER, the server's own certificate first."""

@@ -28,20 +28,37 @@ use crate::{
 const HASH_VALIDITY_LIMIT: i64 = 14 * 24 * 3600;
 const ALPN_H3: &[u8] = b"h3";
 
-/// A certificate, key or trust setting that cannot be used.
+/// What cannot be used, and why in words. The kind says whose file is at fault.
 #[derive(Debug, Clone)]
-pub struct TlsError(pub String);
+pub enum TlsError {
+    /// A private key, or it does not belong to its certificate.
+    PrivateKey(String),
+    /// The authorities whose clients a server takes.
+    ClientAuthorities(String),
+    /// Anything else: a certificate or a trust setting.
+    Other(String),
+}
+
+impl TlsError {
+    /// The error in words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        match self {
+            Self::PrivateKey(words) | Self::ClientAuthorities(words) | Self::Other(words) => words,
+        }
+    }
+}
 
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.words())
     }
 }
 
 impl std::error::Error for TlsError {}
 
-fn error(text: impl Into<String>) -> TlsError {
-    TlsError(text.into())
+fn error(words: impl Into<String>) -> TlsError {
+    TlsError::Other(words.into())
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -96,8 +113,9 @@ impl ClientPolicy {
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
-        let unfit = |why: String| error(format!("the authorities of clients cannot be used: {why}"));
-        let roots = root_store(&self.authorities).map_err(|e| unfit(e.0))?;
+        let unfit =
+            |why: String| TlsError::ClientAuthorities(format!("the authorities of clients cannot be used: {why}"));
+        let roots = root_store(&self.authorities).map_err(|e| unfit(e.to_string()))?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let builder = if self.is_required { builder } else { builder.allow_unauthenticated() };
         let inner = builder.build().map_err(|e| unfit(e.to_string()))?;
@@ -293,9 +311,10 @@ fn certified(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, TlsError> {
     let key = provider.key_provider.load_private_key(key).map_err(|_| {
-        error(
+        TlsError::PrivateKey(
             "the private key cannot be used: it is damaged, or of a kind that TLS 1.3 does not take here; use ECDSA P-256 \
-             or P-384, Ed25519, or RSA of 2048 to 8192 bits",
+             or P-384, Ed25519, or RSA of 2048 to 8192 bits"
+                .into(),
         )
     })?;
     for (position, certificate) in chain.iter().enumerate() {
@@ -315,7 +334,9 @@ fn certified(
             position + 1,
             chain.len()
         ))),
-        None => Err(error("the private key does not belong to the certificate; give the key that it was issued for")),
+        None => Err(TlsError::PrivateKey(
+            "the private key does not belong to the certificate; give the key that it was issued for".into(),
+        )),
     }
 }
 
@@ -329,8 +350,9 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem)
-        .map_err(|_| error("no private key found; expected PEM with `-----BEGIN PRIVATE KEY-----`"))
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+        TlsError::PrivateKey("no private key found; expected PEM with `-----BEGIN PRIVATE KEY-----`".into())
+    })
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, TlsError> {
@@ -594,7 +616,7 @@ impl ClientCertVerifier for ClientWitness {
 }
 
 fn refuse(text: String) -> rustls::Error {
-    let other = rustls::OtherError(Arc::new(TlsError(text)));
+    let other = rustls::OtherError(Arc::new(error(text)));
     rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))
 }
 
@@ -616,7 +638,7 @@ impl HashVerifier {
                 self.hashes.len()
             ));
         }
-        let certificate = parse(der).map_err(|e| e.0)?;
+        let certificate = parse(der).map_err(|e| e.to_string())?;
         if certificate.version() != x509_parser::x509::X509Version::V3 {
             return Err("a pinned certificate must be X.509 version 3".into());
         }
@@ -750,6 +772,6 @@ mod tests {
         let (certificate, _, _) = generate_certificate(&names, 1_795_000_000, 1_795_086_400).unwrap();
         let (_, key, _) = generate_certificate(&names, 1_795_000_000, 1_795_086_400).unwrap();
         let refused = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap_err();
-        assert!(refused.0.contains("does not belong"), "{refused}");
+        assert!(refused.words().contains("does not belong"), "{refused}");
     }
 }

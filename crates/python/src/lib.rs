@@ -35,7 +35,10 @@ mod _core {
         },
         states::{CloseCause, ForkStage, HalfState, ReadAnswer},
         stream::Stream,
-        tls::{ClientTls, ServerTls, TlsError, certificate_facts, generate_certificate, sha256},
+        tls::{
+            ClientAuthorityError, ClientTls, PrivateKeyError, ServerTls, TlsError, certificate_facts,
+            generate_certificate, sha256,
+        },
         waiter::{Waiter, collect_woken, run_woken},
     };
 }

@@ -13,12 +13,16 @@ use wtio_engine::{SetupError, tls};
 use crate::figures::CertificateFacts;
 
 create_exception!(_core, TlsError, PyException, "A certificate, key or trust setting that cannot be used.");
+create_exception!(_core, PrivateKeyError, TlsError, "A private key that cannot be used.");
+create_exception!(_core, ClientAuthorityError, TlsError, "Authorities of clients that cannot be used.");
 
 /// The one place where the engine's errors become Python's.
 pub(crate) fn raise(error: impl Into<SetupError>) -> PyErr {
     match error.into() {
         SetupError::Option(text) => PyValueError::new_err(text),
-        SetupError::Tls(error) => TlsError::new_err(error.0),
+        SetupError::Tls(tls::TlsError::PrivateKey(words)) => PrivateKeyError::new_err(words),
+        SetupError::Tls(tls::TlsError::ClientAuthorities(words)) => ClientAuthorityError::new_err(words),
+        SetupError::Tls(tls::TlsError::Other(words)) => TlsError::new_err(words),
         SetupError::Destination(text) => PyOSError::new_err(text),
     }
 }

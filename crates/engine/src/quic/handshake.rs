@@ -243,7 +243,7 @@ fn initial_suite(provider: &rustls::crypto::CryptoProvider) -> Result<Suite, Tls
         .iter()
         .find(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256)
         .and_then(|suite| suite.tls13()?.quic_suite())
-        .ok_or_else(|| TlsError("TLS configuration without a QUIC cipher suite".into()))
+        .ok_or_else(|| TlsError::Other("TLS configuration without a QUIC cipher suite".into()))
 }
 
 /// The core's transport parameters as they are sent, with ours behind them.
@@ -313,7 +313,7 @@ pub(crate) struct ServerCrypto {
 
 impl ServerCrypto {
     pub(crate) fn new(tls: &ServerTls, accepts_resets: bool) -> Result<Self, TlsError> {
-        let unfit = |why: String| TlsError(format!("TLS configuration that is unfit for QUIC: {why}"));
+        let unfit = |why: String| TlsError::Other(format!("TLS configuration that is unfit for QUIC: {why}"));
         let core = QuicServerConfig::try_from(tls.config.clone()).map_err(|e| unfit(e.to_string()))?;
         // `start_session` cannot return an error, so a configuration that does not work has to fail here.
         ServerConnection::new(tls.config.clone(), Version::V1, Vec::new()).map_err(|e| unfit(e.to_string()))?;
