@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import operator
+import os
 from dataclasses import FrozenInstanceError
 from typing import Any, TypeVar
 
@@ -85,6 +86,25 @@ def check_text(name: str, value: object, *, optional: bool = False) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} has half a surrogate pair at position {error.start}, which is no text") from None
+
+
+def check_path(name: str, value: object, hint: str = "") -> None:
+    """Check the path of a file or directory.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        hint: What to do instead, in words, if it is of another type.
+
+    Raises:
+        TypeError: It is neither a str nor a path object of str.
+        ValueError: It contains a null character.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(path := os.fspath(value), str):
+        words = f"{name} must be a path (str or os.PathLike), not {_kind(value)}"
+        raise TypeError(f"{words}; {hint}" if hint else words)
+    if "\0" in path:
+        raise ValueError(f"{name} has a null character in it")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -154,9 +154,7 @@ class Certificates:
     def close(self) -> None:
         """Look no more."""
         self._adopt = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel_look()
 
     def replace(self, tls: tuple[ServerTLS, ...] | None) -> None:
         """Put others in force; None reads the files of the present ones again. All or nothing.
@@ -179,6 +177,10 @@ class Certificates:
         self._watched = {position: _Watched(tls) for position, tls in enumerate(self.tls) if tls.watch}
         self._changed = {}
         if self._timer is not None:
+        self._cancel_look()
+        self._look_later()
+
+    def _cancel_look(self) -> None:
             self._timer.cancel()
             self._timer = None
         self._look_later()

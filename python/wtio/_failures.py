@@ -88,6 +88,24 @@ class FailureLog:
             self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
 
     def close(self) -> None:
+    def report(self, error: BaseException, what: str, *arguments: object, has_ended: bool) -> None:
+        """Log what a handler raised, as serious as it is: it failed, ended early, or ended with its session.
+
+        Args:
+            error: The exception.
+            what: The handler in words, a format string.
+            *arguments: For ``what``.
+            has_ended: Whether the handler's session is over.
+        """
+        level = severity(error, has_ended=has_ended)
+        if level >= logging.ERROR:
+            self.write(error, level, f"{what} failed", *arguments)
+        elif has_ended:
+            # It had not got all it wanted to read, or could not write any more, which is no news.
+            self.logger.debug("%s ended with its session: %s", what % arguments, error)
+        else:
+            self.write(error, level, f"{what} ended early", *arguments)
+
         """Log the counts now."""
         for kind in self._kinds.values():
             if kind.timer is not None:

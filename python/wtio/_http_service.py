@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wtio._arguments import check_instance
 from wtio._http import HttpRequest, HttpResponse, close_body
 from wtio._url import without_query
+from wtio._waiting import start_task
 from wtio.errors import ClientGoneError, ContentTooLargeError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class HttpService:
             self._end(exchange)
             return
         name = f"wtio hook {exchange.request.method} {without_query(exchange.request.path)}"
-        task = asyncio.get_running_loop().create_task(self._run(exchange), name=name)
-        # With eager tasks it may have finished already.
+        task = start_task(self._run(exchange), name, self.tasks)
         if not task.done():
             exchange.task = task
             self.tasks.add(task)

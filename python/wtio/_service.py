@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
-from wtio._failures import FailureLog, severity
+from wtio._failures import FailureLog
 from wtio._http_service import HttpHook, HttpService
 from wtio._url import without_query
-from wtio._waiting import Arrivals, Flag
+from wtio._waiting import Arrivals, Flag, start_task
 from wtio._words import SERVER_CLOSES
 from wtio.errors import SessionClosed
 from wtio.protocol.origin import allowed_form, is_own_origin
@@ -206,11 +206,7 @@ class Service:
         self._start(self._handle(session, handler), f"wtio handler {without_query(session.path)}")
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        # With eager tasks it may have finished already.
-        if not task.done():
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+        start_task(coroutine, name, self.tasks)
 
     async def _admit(self, request: RequestState, admissions: Admissions) -> None:
         if self.is_closing:
@@ -231,13 +227,7 @@ class Service:
             await session.close(BODY_RAISED_CODE, "handler was cancelled")
             raise
         except Exception as error:
-            level = severity(error, has_ended=session.is_closed)
-            if level >= logging.ERROR:
-                self._failures.write(error, level, "handler of %r failed", session)
-            elif session.is_closed:
-                _logger.debug("handler of %r ended with its session: %s", session, error)
-            else:
-                self._failures.write(error, level, "handler of %r ended early", session)
+            self._failures.report(error, "handler of %r", session, has_ended=session.is_closed)
             await session.close(BODY_RAISED_CODE, "internal error")
         else:
             await session.close()

@@ -11,7 +11,6 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
-from wtio._failures import FailureLog, severity
 from wtio.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wtio import _core
+    from wtio._failures import FailureLog
     from wtio._session_state import SessionState
     from wtio._waiting import Arrivals
 
@@ -156,15 +156,7 @@ class Serving:
     # -- the log
 
     def _report(self, error: Exception, what: str, *arguments: object) -> None:
-        has_ended = self._state.is_closed
-        level = severity(error, has_ended=has_ended)
-        if level >= logging.ERROR:
-            self._failures.write(error, level, f"{what} failed", *arguments)
-        elif has_ended:
-            # It had not got all it wanted to read, or could not write any more, which is no news.
-            self._failures.logger.debug("%s ended with its session: %s", what % arguments, error)
-        else:
-            self._failures.write(error, level, f"{what} ended early", *arguments)
+        self._failures.report(error, what, *arguments, has_ended=self._state.is_closed)
 
     def _report_unfinished(self, count: int) -> None:
         words = f"it had ended {self._patience:g} s before (Timeouts.finish)"

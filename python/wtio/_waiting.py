@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wtio._core import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from wtio._waker import Waker
 
-__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "check_loop", "refuse_foreign"]
+__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "check_loop", "refuse_foreign", "start_task", "wake"]
 
 _Item = TypeVar("_Item")
 
@@ -51,6 +51,22 @@ def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> Runtime
             "coroutines with asyncio.run_coroutine_threadsafe()"
         )
     return RuntimeError(f"{what} belongs to another event loop; make another one on the running loop")
+
+
+def start_task(coroutine: Coroutine[Any, Any, None], name: str, running: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    """Start a task on the running loop, and keep it in ``running`` until it has finished: asyncio keeps none itself."""
+    task = asyncio.get_running_loop().create_task(coroutine, name=name)
+    # With eager tasks it may have finished already.
+    if not task.done():
+        running.add(task)
+        task.add_done_callback(running.discard)
+    return task
+
+
+def wake(waiter: Waiter | None) -> None:
+    """Wake a task, if one waits."""
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
 
 
 def wake_first(waiters: list[Waiter]) -> None:

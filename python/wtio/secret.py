@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wtio._arguments import check_text, sealed
+from wtio._arguments import check_path, check_text, sealed
 from wtio.config import LEAST_SECRET
 
 __all__ = ["Secret"]
@@ -66,8 +66,7 @@ class Secret:
             ValueError: Others can read the file, or it is shorter than 32 bytes.
             TypeError: ``path`` is not a path.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path must be a str or os.PathLike, not {type(path).__name__}")
+        check_path("path", path)
         with Path(path).open("rb") as file:
             if sys.platform != "win32":
                 facts = os.fstat(file.fileno())

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from wtio import _core
-from wtio._arguments import check_bool, check_choice, sealed, strings
+from wtio._arguments import check_bool, check_choice, check_path, sealed, strings
 from wtio._key_log import key_log_file
 from wtio._words import DAY, date
 from wtio.errors import CertificateError
@@ -46,16 +46,6 @@ _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CERTIFICATE_LABELS: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY_LABELS: Final = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
 _CERTIFICATE_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-
-
-def _check_path(name: str, value: PathArgument | None) -> None:
-    if value is None:
-        return
-    if not isinstance(value, (str, os.PathLike)) or not isinstance(path := os.fspath(value), str):
-        hint = f"; what is in memory goes into {name.removesuffix('file')}data" if name.endswith("file") else ""
-        raise TypeError(f"{name} must be a path (str or os.PathLike), not {type(value).__name__}{hint}")
-    if "\0" in path:
-        raise ValueError(f"{name} has a null character in it")
 
 
 def _check_data(name: str, value: bytes | str | None) -> None:
@@ -180,13 +170,18 @@ def _cannot_be_used(error: _core.TlsError, certificate: _Source | None, key: _So
 
 
 def _one_source(file: PathArgument | None, data: bytes | str | None, name: str) -> None:
-    _check_path(f"{name}file", file)
+    _check_file(f"{name}file", file, f"what is in memory goes into {name}data")
     _check_data(f"{name}data", data)
     if file is not None and data is not None:
         raise ValueError(f"give either {name}file or {name}data, not both")
 
 
 @dataclass(frozen=True, slots=True)
+def _check_file(name: str, value: PathArgument | None, hint: str = "") -> None:
+    if value is not None:
+        check_path(name, value, hint)
+
+
 class _Renewal:
     """What ``dev_certificate`` is to be called with when a running server needs another certificate."""
 
@@ -348,8 +343,8 @@ class ClientTLS:
 
     def __post_init__(self) -> None:
         _one_source(self.cafile, self.cadata, "ca")
-        _check_path("certfile", self.certfile)
-        _check_path("keyfile", self.keyfile)
+        _check_file("certfile", self.certfile)
+        _check_file("keyfile", self.keyfile)
         check_bool("dangerously_trust_any_certificate", self.dangerously_trust_any_certificate)
         if isinstance(self.certificate_hashes, (bytes, str)):
             raise TypeError("certificate_hashes must be a sequence of hashes, not one hash; write [hash]")
@@ -423,7 +418,7 @@ def renew(tls: ServerTLS) -> None:
         OSError: The file cannot be written.
     """
     renewal = tls._renewal  # noqa: SLF001 - of this module's own class
-    if renewal is not None and time.time() >= tls.not_after - _RENEW_BEFORE:
+    if renewal is not None and time.time() >= _replaced_at(tls.not_after):
         dev_certificate(renewal.names, directory=renewal.directory)
 
 
@@ -438,6 +433,11 @@ def _hash(value: bytes | str) -> bytes:
             is_hex = len(plain) == 64
             digest = bytes.fromhex(plain) if is_hex else base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (ValueError, binascii.Error):
+def _replaced_at(not_after: int) -> int:
+    """When a certificate for development that expires then is replaced by its successor, in Unix seconds."""
+    return not_after - _RENEW_BEFORE
+
+
             digest = b""
     else:
         raise TypeError(f"certificate_hashes must hold bytes or str, not {type(value).__name__}")
@@ -471,7 +471,7 @@ class DevCertificate:
     @property
     def replaced_at(self) -> int:
         """When the next certificate takes its place, in Unix seconds: 2 days before it expires."""
-        return self.not_after - _RENEW_BEFORE
+        return _replaced_at(self.not_after)
 
     @property
     def keyfile(self) -> Path:
@@ -533,7 +533,7 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
     Source: W3C WebTransport, custom certificate requirements.
     """
     wanted = tuple(dict.fromkeys(_name(name) for name in strings("names", names)))
-    _check_path("directory", directory)
+    _check_file("directory", directory)
     if not wanted:
         raise ValueError("names is empty; give at least one DNS name or IP address")
     folder = Path(directory) if directory is not None else _cache_directory()
@@ -591,15 +591,11 @@ class _Kept:
     not_before: int
     not_after: int
     sha256: bytes
-
-    @property
-    def replaced_at(self) -> int:
-        """When its successor takes its place, in Unix seconds."""
-        return self.not_after - _RENEW_BEFORE
+    """SHA-256 of the certificate, 32 bytes."""
 
     def can_serve_at(self, moment: int) -> bool:
         """Whether a server may begin to use it at this time, in Unix seconds."""
-        return self.not_before <= moment < self.replaced_at
+        return self.not_before <= moment < _replaced_at(self.not_after)
 
 
 def _kept(path: Path, next_path: Path, wanted: tuple[str, ...], now: int) -> DevCertificate:
@@ -613,7 +609,8 @@ def _kept(path: Path, next_path: Path, wanted: tuple[str, ...], now: int) -> Dev
             _make(path, wanted, now)
         current = _load(path, wanted)
     if current is not None:
-        moment = current.replaced_at
+        moment = _replaced_at(current.not_after)
+        # The successor's file is left behind when its content has become the current certificate.
         is_same = following is not None and following.sha256 == current.sha256
         if following is None or is_same or not following.can_serve_at(moment):
             _make(next_path, wanted, moment)

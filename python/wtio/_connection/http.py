@@ -22,7 +22,7 @@ from wtio._buffer import Buffer, contiguous_bytes
 from wtio._headers import header_pairs
 from wtio._http import HttpRequest, HttpResponse, attach_body, close_body
 from wtio._url import without_query
-from wtio._waiting import Waiter
+from wtio._waiting import Waiter, wake
 from wtio.errors import (
     BusyError,
     ClientGoneError,
@@ -441,13 +441,13 @@ class Body:
         """Take a piece."""
         self._pieces.append(data)
         self._size += len(data)
-        self._wake()
+        wake(self._waiter)
 
     def end(self) -> None:
         """Take the end."""
         self._has_ended = True
         self._owner = None
-        self._wake()
+        wake(self._waiter)
 
     def fail(self, error: Callable[[], WebTransportError]) -> None:
         """Nothing more will come, unless all has: reading raises what ``error`` makes."""
@@ -456,21 +456,17 @@ class Body:
             self._pieces.clear()
             self._size = 0
             self._owner = None
-            self._wake()
+            wake(self._waiter)
 
     def note_readable(self) -> None:
         """The engine may have more. If nobody waits for it, a little is read ahead: a reset may be behind it."""
         if self._waiter is not None:
-            self._wake()
+            wake(self._waiter)
             return
         while self._owner is not None and self._size < _READ_AHEAD:
             before = self._size
             if not self._owner.read(self._stream_id) or self._size == before:
                 break
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # -- reading; see ``HttpRequest``
 

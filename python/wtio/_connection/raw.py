@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from wtio._core import ReadAnswer
-from wtio._waiting import Waiter
+from wtio._waiting import Waiter, wake
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.outbox import Role
 
@@ -44,11 +44,6 @@ class _Pending:
         self.frees = False
         # Of the task that waits until none of them is left.
         self.waiter: Waiter | None = None
-
-    def wake(self) -> None:
-        """Let the task go on that waits for the bytes to be gone."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 class RawStreams:
@@ -142,7 +137,7 @@ class RawStreams:
         self._left, self._streams = self._streams, {}
         pending, self._pending = self._pending, None
         for waiting in (pending or {}).values():
-            waiting.wake()
+            wake(waiting.waiter)
         self._control = None
         self._control_waiting = None
 
@@ -251,7 +246,7 @@ class RawStreams:
         """Nothing of a stream waits any more."""
         if self._pending is not None:
             if pending := self._pending.pop(stream_id, None):
-                pending.wake()
+                wake(pending.waiter)
             if not self._pending:
                 self._pending = None
 
