@@ -1,8 +1,8 @@
 """The ordinary requests of one server connection: their bodies as they arrive, their answers as they leave.
 
-``Exchanges`` has those that are under way. It takes the events of the HTTP/3 layer that are about them, and bounds how
-long the head of a request may take. Each is an ``Exchange``, which the server's hook answers. What it answers, and who
-may ask at all, is decided in ``_http_service``.
+``HttpExchanges`` has those that are under way. It takes their events from the HTTP/3 layer (``protocol/exchanges``) and
+bounds how long the head of a request may take. Each is an ``Exchange``, which the server's hook answers.
+``_http_service`` decides whether the hook runs, and what becomes of its failures.
 
 Nothing here keeps a whole body. Of a request, less than 128 KiB are read ahead of who reads it; the engine holds the
 client back. Of an answer, one piece of 64 KiB at most waits in ``raw`` beyond the engine's queue, and
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from wtio.protocol.connection import H3Connection
     from wtio.protocol.exchanges import AnswerHead
 
-__all__ = ["Exchange", "Exchanges", "HttpEvent"]
+__all__ = ["Exchange", "HttpEvent", "HttpExchanges"]
 
 HttpEvent = RequestReceived | BodyReceived | BodyEnded | RequestTerminated
 """Events of the HTTP/3 layer that are about ordinary requests."""
@@ -53,7 +53,7 @@ _FRAME_SIZE: Final = 64 * 1024
 _READ_AHEAD: Final = 64 * 1024
 
 
-class Exchanges:
+class HttpExchanges:
     """The ordinary requests of one connection that are under way."""
 
     __slots__ = ("_core", "_exchanges", "_h3", "_head_timers", "_is_over", "_pump", "_raw", "_take", "loop", "options")
@@ -193,7 +193,8 @@ class Exchange:
 
     __slots__ = ("_has_begun", "_held", "_last", "_name", "_owner", "_stream_id", "body", "is_over", "request", "task")
 
-    def __init__(self, owner: Exchanges, event: RequestReceived, remote_address: tuple[str, int]) -> None:
+    def __init__(self, owner: HttpExchanges, event: RequestReceived, remote_address: tuple[str, int]) -> None:
+        # Reads the request's stream and sends on it.
         self._owner = owner
         self._stream_id = event.stream_id
         self.request = HttpRequest(
@@ -236,7 +237,7 @@ class Exchange:
     # -- the answer
 
     def compose(self, response: HttpResponse) -> AnswerHead:
-        """Put the head of an answer together; errors are those of ``Exchanges.compose``."""
+        """Put the head of an answer together; errors are those of ``HttpExchanges.compose``."""
         return self._owner.compose(self.request, response)
 
     def answer(self, response: HttpResponse) -> None:
@@ -412,9 +413,9 @@ class Body:
         "_whole",
     )
 
-    def __init__(self, owner: Exchanges, stream_id: int, name: str, announced: int | None) -> None:
+    def __init__(self, owner: HttpExchanges, stream_id: int, name: str, announced: int | None) -> None:
         # Brings in more; None once nothing more will come.
-        self._owner: Exchanges | None = owner
+        self._owner: HttpExchanges | None = owner
         self._stream_id = stream_id
         # The request in words, for errors.
         self._name = name

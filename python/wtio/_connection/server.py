@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Protocol
 
 from wtio._connection.base import Connection
-from wtio._connection.http import Exchange, Exchanges, HttpEvent
+from wtio._connection.http import Exchange, HttpEvent, HttpExchanges
 from wtio._facts import SessionFacts
 from wtio._request import RequestState, SessionHandler
 from wtio.errors import SessionClosedError
@@ -115,7 +115,7 @@ class ServerConnection(Connection):
         # bounds them.
         self.requests: dict[int, RequestState] = {}
         # Ordinary requests. Made for the first of them, which most connections never have.
-        self._exchanges: Exchanges | None = None
+        self._exchanges: HttpExchanges | None = None
         # Closes a connection without sessions and requests; runs while it has none.
         self._idle_timer: asyncio.TimerHandle | None = None
         # Refuses requests for which the client's SETTINGS do not come; runs while there are such requests.
@@ -238,9 +238,9 @@ class ServerConnection(Connection):
             self._idle_timer = None
         exchanges.take(event)
 
-    def _begin_exchanges(self) -> Exchanges:
+    def _begin_exchanges(self) -> HttpExchanges:
         if self._exchanges is None:
-            self._exchanges = Exchanges(
+            self._exchanges = HttpExchanges(
                 self.core,
                 self.loop,
                 self.h3,
