@@ -1,7 +1,7 @@
 """How many sessions each address has: an IPv4 address, or an IPv6 network of 64 bits.
 
-The engine counts connections and handshakes by address, before anything is made of them
-(crates/engine/src/newcomers.rs). What counts as one address is decided there, too; here it is a name.
+The engine counts connections and handshakes by address, before it makes anything for them
+(crates/engine/src/newcomers.rs). It also decides what counts as one address, and gives that as text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class AddressSessions:
         self.refused_total = 0
 
     def refuses(self, address: str) -> bool:
-        """Whether an address has all the sessions that it may have. If so, that counts as a request refused."""
+        """Whether an address has as many sessions as it may have. If so, that counts as a request refused."""
         if self._most is None or self._counts.get(address, 0) < self._most:
             return False
         self.refused_total += 1

@@ -50,16 +50,17 @@ class _Decision:
     def __init__(self, task: asyncio.Task[object] | None) -> None:
         # Runs ``admit``, and then the handler.
         self.task = task
-        # What ``admit`` has made of the request; None until it accepts, and if it runs another handler.
+        # The session, if ``admit`` has accepted the request and left it to the server's handler; None otherwise.
         self.session: WebTransportSession | None = None
 
 
 class Admissions:
-    """The requests of a server that ``admit`` is deciding about. How many there may be is for the server to say."""
+    """The requests of a server that ``admit`` is deciding about. ``Service`` bounds their number."""
 
     __slots__ = ("_admit", "_decisions", "_failures", "_timeout")
 
     def __init__(self, admit: AdmitHook, *, timeout: float, failures: FailureLog) -> None:
+        # The application's function.
         self._admit = admit
         # ``Timeouts.request``, in seconds.
         self._timeout = timeout
@@ -75,7 +76,7 @@ class Admissions:
             The session for the server's handler; None if there is none, or if another handler has it.
         """
         if request.is_answered or request.is_gone:
-            return None  # before this task came to run
+            return None  # the server closed, or the client left, before this task began to run
         timer = asyncio.get_running_loop().call_later(self._timeout, self._expire, request)
         decision = self._decisions[request] = _Decision(asyncio.current_task())
         try:
@@ -99,11 +100,12 @@ class Admissions:
             return None
         session = decision.session
         if session is not None and (info := session.close_info) is not None and info.closed_by == "local":
-            return None  # it was closed right here; if the client has, what it sent before is still to be handled
+            # ``admit`` has closed it. After the client's close, the handler still runs: for what had arrived before.
+            return None
         return session
 
     async def _ask(self, request: RequestState) -> None:
-        """Run ``admit``, and take its silence for a yes."""
+        """Run ``admit``. A request that it has neither accepted nor rejected is accepted."""
         check_result(await self._admit(SessionRequest(request)))
         if not request.is_answered and not request.has_left:
             request.accept()
@@ -129,7 +131,7 @@ class Admissions:
             decision.session = None
 
     def withdraw(self, request: RequestState) -> None:
-        """A request has become void: nothing is left to decide."""
+        """Cancel ``admit`` for a request whose client is gone."""
         if (decision := self._decisions.get(request)) and decision.task is not None:
             decision.task.cancel("the client is gone")
 

@@ -33,7 +33,7 @@ _LOOK_EVERY: Final = 2.0
 # Seconds that changed files may be of no use before that is logged: somebody may still be replacing them.
 _PATIENCE: Final = 10.0
 
-# What tells apart two states of a file: device, inode, size, times of change. None if it cannot be looked at.
+# What differs between two states of a file: device, inode, size, times of change. None if it cannot be looked at.
 _Mark = tuple[int, int, int, int, int] | None
 
 
@@ -59,10 +59,10 @@ class _Watched:
     __slots__ = ("_complaint", "_failing_since", "_seen", "_used", "tls")
 
     def __init__(self, tls: ServerTLS) -> None:
-        # What is in force.
+        # What is in force, read from the files. ``Certificates`` replaces it.
         self.tls = tls
-        # How the files looked at the last look, and when they were last read with success. They may have changed since
-        # ``tls`` was made, so the second look reads them.
+        # The state of the files at the last look, and when they were last read with success; None before that. They may
+        # have changed since ``tls`` was made, so the second look reads them.
         self._seen: tuple[_Mark, ...] | None = None
         self._used: tuple[_Mark, ...] | None = None
         # Since when, on the loop's clock, what is in the files cannot be used; None while it can.
@@ -71,7 +71,7 @@ class _Watched:
         self._complaint = ""
 
     def look(self, now: float) -> ServerTLS | None:
-        """Return what has changed for good and can be used; None if there is nothing new.
+        """Return what is new in the files, has stayed the same since the last look, and can be used; None otherwise.
 
         Args:
             now: The loop's clock, in seconds.
@@ -83,13 +83,13 @@ class _Watched:
             self._seen = marks
             if not is_settled or marks == self._used:
                 return None
-            # A file that is not whole yet or of another certificate than its key is read again at the next look.
+            # Raises if a file is incomplete, or if only one of certificate and key is new. The next look reads again.
             fresh = read_again(self.tls)
         except (CertificateError, ValueError, OSError) as error:
             self._note_failure(str(error), now)
             return None
         if self._marks() != marks:
-            return None
+            return None  # something changed while it was read
         self._used = marks
         self._failing_since, self._complaint = None, ""
         if fresh.certificates == self.tls.certificates and server_engine(fresh).has_same_clients(
@@ -129,12 +129,12 @@ def _look_at(watched: dict[int, _Watched], now: float) -> dict[int, ServerTLS]:
 
 
 class Certificates:
-    """What a server shows its clients, and what it wants of them."""
+    """The certificates of a server, and which certificates it wants of its clients."""
 
     __slots__ = ("_adopt", "_changed", "_loop", "_timer", "_watched", "engine", "tls")
 
     def __init__(self, tls: tuple[ServerTLS, ...]) -> None:
-        # What is in force, the default first, and the same as the engine has it.
+        # What is in force, the default first, and the same as one object of the engine. ``_put_in_force`` changes both.
         self.tls = tls
         self.engine = join(tls)
         # By position in ``tls``: those whose files are watched, and what is to replace them, once all fit together.
@@ -142,6 +142,7 @@ class Certificates:
         self._changed: dict[int, ServerTLS] = {}
         # Gives the engine's object to every socket. None before the server starts, and once it is closed.
         self._adopt: Callable[[_core.ServerTls], None] | None = None
+        # The server's event loop; None before it starts.
         self._loop: asyncio.AbstractEventLoop | None = None
         # Until the next look at the files; None if none is watched.
         self._timer: asyncio.TimerHandle | None = None
@@ -152,7 +153,7 @@ class Certificates:
         self._watch()
 
     def close(self) -> None:
-        """Look no more."""
+        """Look at no file any more."""
         self._adopt = None
         self._cancel_look()
 
@@ -176,14 +177,13 @@ class Certificates:
         """Watch the files of what is in force now, and of nothing else."""
         self._watched = {position: _Watched(tls) for position, tls in enumerate(self.tls) if tls.watch}
         self._changed = {}
-        if self._timer is not None:
         self._cancel_look()
         self._look_later()
 
     def _cancel_look(self) -> None:
+        if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._look_later()
 
     def _look_later(self) -> None:
         if self._watched and self._adopt is not None and self._loop is not None:
@@ -196,13 +196,13 @@ class Certificates:
         try:
             looking = self._loop.run_in_executor(None, _look_at, watched, self._loop.time())
         except RuntimeError:
-            # The loop is about to end, and takes no work for threads any more.
+            # The loop is about to end and has shut its executor down.
             return
         looking.add_done_callback(partial(self._looked, watched))
 
     def _looked(self, watched: dict[int, _Watched], looking: asyncio.Future[dict[int, ServerTLS]]) -> None:
         if self._adopt is None or watched is not self._watched or looking.cancelled():
-            # Meanwhile the server was closed, or something else was put in force.
+            # The server was closed meanwhile, or ``replace`` has put something else in force, whose files have a timer.
             return
         if changed := looking.result():
             self._changed |= changed
@@ -214,7 +214,8 @@ class Certificates:
         try:
             self._put_in_force(tuple(self._changed.get(position, tls) for position, tls in enumerate(self.tls)))
         except ValueError as error:
-            # New authorities of clients may be in a file that several use, of which one does not work yet.
+            # They differ in what they want of clients. That passes if the files of one cannot be used yet, because
+            # several can share a file of authorities, and the others have taken its new content already.
             if not any(one.is_failing for one in self._watched.values()):
                 _logger.error("the certificates are not renewed, the old ones stay in force: %s", error)
             return

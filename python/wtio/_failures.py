@@ -60,9 +60,10 @@ class FailureLog:
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        # Where it all goes. Whoever reports failures may write there what is none, at DEBUG.
+        # The logger.
         self.logger = logger
-        # By what makes them alike (_key). At most _KINDS, and one more for each message.
+        # By what makes failures alike (``_key``). At most ``_KINDS``, and one more for each message and level, which
+        # stands for all further kinds.
         self._kinds: dict[Hashable, _Kind] = {}
 
     def write(self, error: BaseException, level: int, message: str, *arguments: object) -> None:
@@ -87,7 +88,6 @@ class FailureLog:
             first = next(_parts(error))
             self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
 
-    def close(self) -> None:
     def report(self, error: BaseException, what: str, *arguments: object, has_ended: bool) -> None:
         """Log what a handler raised, as serious as it is: it failed, ended early, or ended with its session.
 
@@ -106,6 +106,7 @@ class FailureLog:
         else:
             self.write(error, level, f"{what} ended early", *arguments)
 
+    def close(self) -> None:
         """Log the counts now."""
         for kind in self._kinds.values():
             if kind.timer is not None:
@@ -114,6 +115,7 @@ class FailureLog:
         self._kinds.clear()
 
     def _kind(self, key: Hashable, otherwise: Hashable, now: float) -> _Kind:
+        """Find or make the kind of this key; that of ``otherwise`` if there are too many."""
         if key not in self._kinds and len(self._kinds) >= _KINDS:
             self._kinds = {name: kind for name, kind in self._kinds.items() if kind.until > now}
             if len(self._kinds) >= _KINDS:
@@ -145,6 +147,7 @@ class _Kind:
 
 
 def _key(error: BaseException, level: int, message: str) -> Hashable:
+    """What two failures of the same kind have in common."""
     parts = _parts(error)
     if level >= logging.ERROR:
         # A set, because a group may have one part for each of the client's streams.
@@ -153,6 +156,7 @@ def _key(error: BaseException, level: int, message: str) -> Hashable:
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:
+    """The exceptions in a group, or the exception itself."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from _parts(part)
@@ -161,6 +165,7 @@ def _parts(error: BaseException) -> Iterator[BaseException]:
 
 
 def _lines(error: BaseException) -> Iterator[tuple[str, int]]:
+    """The lines of code through which an exception came: file and number."""
     for frame, line in traceback.walk_tb(error.__traceback__):
         yield frame.f_code.co_filename, line
 

@@ -1,7 +1,6 @@
 """Ordinary HTTP/3 requests on the WebTransport port, and their answers, as the application's hook sees them.
 
-How they travel is the part of ``_connection/http``; when the hook runs and what becomes of its failures, that of
-``_http_service``.
+``_connection/http`` brings requests and sends answers; ``_http_service`` runs the hook and handles its failures.
 """
 
 from __future__ import annotations
@@ -55,10 +54,11 @@ class HttpRequest:
     remote_address: tuple[str, int]
     """IP address and UDP port of the client."""
     scheme: str = "https"
-    """``https``, unless the client is a strange one. Default ``https``."""
+    """As the client wrote it, nearly always ``https``. Default ``https``."""
     content_length: int | None = None
     """Length of the body in bytes, as the client announces it; None (default) if it does not."""
     _reader: BodyReader | None = field(default=None, init=False, repr=False, compare=False)
+    """The body, set by ``attach_body``. None for a request that a program has made itself: its body is empty."""
 
     async def body(self, *, limit: int = -1) -> bytes:
         """Read the whole body. Calling it again returns the same bytes.

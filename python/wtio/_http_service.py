@@ -35,12 +35,13 @@ class HttpService:
     __slots__ = ("_failures", "_hook", "_limits", "_running", "tasks")
 
     def __init__(self, hook: HttpHook | None, *, limits: Limits, failures: FailureLog) -> None:
-        # What the application gave to ``serve``; without it, nobody is at home for ordinary requests.
+        # The application's function; None answers every ordinary request with status 405.
         self._hook = hook
+        # ``http_requests`` bounds ``_running``.
         self._limits = limits
-        # Of the server: logs what the hook raises, a few of each kind a minute.
+        # The server's: logs what the hook raises, a few of each kind a minute.
         self._failures = failures
-        # Requests that a hook answers, or whose answers the client has not received; at most ``Limits.http_requests``.
+        # Requests that the hook answers, or whose answers the client has not received completely.
         self._running = 0
         # The tasks of these.
         self.tasks: set[asyncio.Task[None]] = set()
@@ -50,14 +51,14 @@ class HttpService:
         if self._hook is None:
             self._settle(exchange, _not_allowed())
         elif exchange.request.method == "CONNECT":
-            # RFC 9110, sections 9.3.6 and 15.6.2: a tunnel is nothing that a hook could answer.
+            # RFC 9110, sections 9.3.6 and 15.6.2: it asks for a tunnel, which a hook cannot provide.
             self._settle(exchange, HttpResponse(status=501))
         elif self._running >= self._limits.http_requests:
             self._settle(exchange, HttpResponse(status=503))
         else:
             self._running += 1
-            # Not from here, where the events of its connection are being passed on: with eager tasks the hook would
-            # begin at once, and could wait for a body that is only behind this event.
+            # The hook does not begin here, where the events of its connection are being passed on. With eager tasks it
+            # could read its body at once, whose events may follow this one.
             asyncio.get_running_loop().call_soon(self._start, exchange)
 
     def _settle(self, exchange: Exchange, response: HttpResponse) -> None:
@@ -75,8 +76,6 @@ class HttpService:
         task = start_task(self._run(exchange), name, self.tasks)
         if not task.done():
             exchange.task = task
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
 
     def _end(self, exchange: Exchange) -> None:
         exchange.close()
@@ -87,8 +86,7 @@ class HttpService:
             await self._answer(exchange)
             await exchange.delivered()
         except asyncio.CancelledError:
-            # The server is closing, or the client has gone, which leaves nothing to refuse. Or the hook raised it by
-            # itself.
+            # The server is closing, or the hook raised this itself. If the client has gone, ``refuse`` does nothing.
             exchange.refuse(503 if _is_cancelled() else 500)
             raise
         finally:
@@ -132,7 +130,7 @@ def _not_allowed() -> HttpResponse:
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody wants the current task to end: a hook that fails then does so because of that, as a rule."""
+    """Whether the current task was cancelled. A hook that fails then mostly fails because of that."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -23,7 +23,7 @@ __all__ = ["MemoryBudget", "ServerMemory"]
 
 _logger = logging.getLogger("wtio.server")
 
-# Seconds in which no more than one connection that is closed is logged: clients could fill the log.
+# In this many seconds, one connection that is closed is logged and the others are counted: clients could fill the log.
 _PERIOD: Final = 60.0
 
 
@@ -48,20 +48,20 @@ class ServerMemory:
 
 
 class MemoryBudget:
-    """What the sockets of one server share."""
+    """The budget that the sockets of one server share."""
 
     __slots__ = ("_closed", "_connections", "_drivers", "_is_due", "_quiet_until", "_unlogged")
 
     def __init__(self, drivers: Sequence[Driver], connections: Collection[ServerConnection]) -> None:
-        # The server's own, which change.
+        # The server's own collections of its sockets and connections, which it changes.
         self._drivers = drivers
         self._connections = connections
-        # Connections that were closed so far, and those of them that are not in the log.
+        # Connections that were closed so far, and how many of them since the last line in the log.
         self._closed = 0
         self._unlogged = 0
-        # Time of the loop before which no line is written.
+        # Until when, on the loop's clock, no further line is written.
         self._quiet_until = 0.0
-        # ``_relieve`` is about to run.
+        # Whether ``_relieve`` is scheduled.
         self._is_due = False
 
     def watch(self, driver: Driver) -> None:
@@ -70,7 +70,7 @@ class MemoryBudget:
             driver.endpoint.share_memory(self._drivers[0].endpoint)
 
         def note_short() -> None:
-            # Not in the middle of the events of other connections.
+            # Connections are not closed here, where events are being passed on: some may be for them.
             if not self._is_due:
                 self._is_due = True
                 driver.loop.call_soon(self._relieve)
@@ -104,10 +104,11 @@ class MemoryBudget:
             self._closed += 1
             connection.shed()
         for driver in drivers:
-            # Writers wait as long as memory is short.
+            # Writers on other connections had to wait while memory was short. Driving wakes them.
             driver.drive()
 
     def _largest_holder(self) -> tuple[ServerConnection | None, int]:
+        """The connection that holds most, and how many bytes; None if none is open."""
         most = 0
         largest = None
         for driver in self._drivers:

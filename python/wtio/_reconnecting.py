@@ -1,6 +1,6 @@
-"""When a client that stays connects again: which failures may pass, and how long to wait before the next attempt.
+"""Clients that connect again (``async for session in connect(...)``): after which failures, and how long they wait.
 
-``Connector`` makes the attempts and waits; nothing here knows of sessions or of a clock.
+``Connector`` makes the attempts and waits. Nothing here knows of sessions or of a clock.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Backoff:
         return random.uniform(delay / 2, delay)
 
     def _present_delay(self) -> float:
-        # The exponent is bounded because the quotient of two floats is, but 2.0**1024 would be an error.
+        # 2.0**1024 would raise OverflowError. 64 doublings make even a nanosecond longer than any wait that is allowed.
         return min(self._timeouts.reconnect * 2.0 ** min(self._failures, 64), self._timeouts.reconnect_longest)
 
 

@@ -1,7 +1,7 @@
-"""Handlers for what a session brings: one task per stream of the peer's (``WebTransportSession.serve_streams``).
+"""Handlers for a session's streams and datagrams (``WebTransportSession.serve_streams``), one task per stream.
 
-``Serving`` takes streams and datagrams, runs the handlers, and keeps their failures apart. What a stream object is, it
-need not know.
+``Serving`` takes streams and datagrams, runs the handlers, and keeps the failure of one from the others. Stream objects
+are made elsewhere; it only knows how to end them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Stream(Protocol):
 
 
 class Kind(NamedTuple):
-    """The streams of one kind, and who handles them."""
+    """Either the bidirectional or the unidirectional streams of a session, and their handler."""
 
     arrived: Arrivals[_core.Stream]
     """Those that nobody has taken yet."""
@@ -55,8 +55,9 @@ class Serving:
     def __init__(
         self, state: SessionState, session: object, *, limit: int, patience: float, failures: FailureLog
     ) -> None:
+        # The session's state, whose end ends all of this.
         self._state = state
-        # For the log.
+        # The session, for the log only.
         self._session = session
         # ``Timeouts.finish``, in seconds.
         self._patience = patience
@@ -65,7 +66,7 @@ class Serving:
         # How many more handlers may begin. What arrives beyond that waits unread, at most
         # ``Limits.bidirectional_streams`` and ``unidirectional_streams``, which is the peer's credit.
         self._room = asyncio.Semaphore(limit)
-        # Handlers that have begun and not come to their end. Those that are cancelled stay counted.
+        # Handlers that have begun and have not returned. Those that are cancelled in the end stay counted, for the log.
         self._running = 0
         # All tasks of this call: one per kind of stream, one for datagrams, and the handlers.
         self._tasks = asyncio.TaskGroup()
@@ -93,7 +94,7 @@ class Serving:
                 if datagrams is not None:
                     tasks.create_task(self._take_datagrams(receive, datagrams))
                 await self._state.ended.wait()
-                # Handlers may go on for a while.
+                # The handlers that still run get this long: leaving this block waits for them.
                 clock.reschedule(self._state.loop.time() + self._patience)
         except TimeoutError:
             if not clock.expired():
@@ -107,7 +108,8 @@ class Serving:
         """Start a handler for each stream, until the session has ended and no stream is left."""
         arrived = kind.arrived
         while await self._has_arrived(arrived):
-            # A stream is taken when there is room for its handler, not before: who else iterates may be faster.
+            # A stream is taken only when there is room for its handler. Meanwhile another task that iterates over the
+            # streams may have taken it.
             await self._room.acquire()
             if arrived.items:
                 self._running += 1

@@ -23,9 +23,9 @@ class Secret:
 
     The keys of stateless resets (RFC 9000, section 10.3), of connection IDs and of address validation tokens are
     derived from it. A server that was killed and started again can then tell its old clients that their connections
-    are gone; without it, they wait for ``Timeouts.idle``. It has nothing to do with TLS: whoever learns it can end
-    connections whose packets he sees, and pass for validated at addresses that are not his, but he can read nothing.
-    Its value is in no repr and no log.
+    are gone; without it, they wait for ``Timeouts.idle``. It has nothing to do with TLS. Somebody who learns it can end
+    connections whose packets he sees, and use forged addresses as if they were validated, but he can read nothing. Its
+    value is in no repr and no log.
 
     Args:
         value: The secret, at least 32 random bytes, such as from ``secrets.token_bytes(32)``.

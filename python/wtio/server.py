@@ -106,10 +106,12 @@ class Server:
     ) -> None:
         # The loop that started the server; None before that.
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Where to listen, and where sockets come from: the system, or a simulated network.
+        # Where to listen.
         self._host = host
         self._port = port
+        # Limits, timeouts and choices of all sockets.
         self._options = options
+        # Where sockets come from: the system, or a simulated network.
         self._transport = transport
         # What clients are shown. ``reload`` changes it, and so do watched files.
         self._certificates = certificates
@@ -131,6 +133,7 @@ class Server:
         )
         # What the sockets may hold and promise together.
         self._memory = MemoryBudget(self._drivers, self._service.connections)
+        # Whether requests are for ``async for``.
         self._takes_requests = handler is None
         # The shutdown; None before it begins. It goes on when nobody waits for it any more.
         self._closing: asyncio.Task[None] | None = None
@@ -321,6 +324,7 @@ class Server:
             self._certificates.replace(checked)
 
     def _adopt(self, tls: _core.ServerTls) -> None:
+        """Use other certificates on all sockets."""
         for driver in self._drivers:
             driver.endpoint.set_server_tls(tls)
 
@@ -337,7 +341,7 @@ class Server:
 
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
-            reason: Reason for all sessions, cut to 1024 bytes of UTF-8. Default none.
+            reason: Reason for all sessions, cut to 1024 bytes of UTF-8. Default "server is closing".
 
         Raises:
             ValueError: ``code`` is outside 32 bits.
@@ -384,7 +388,7 @@ class Server:
             task.cancel("the server is closing at once")
 
     def _fail(self, error: Exception) -> None:
-        """The engine of a socket is gone. Nobody shall wait for a server that nobody can reach."""
+        """Close the server, because the engine of a socket is gone: no client can reach it there any more."""
         self._failure = error
         self._begin_closing(0, "internal error", None)
 
@@ -446,6 +450,7 @@ class Server:
         return SessionRequest(request)
 
     def _incoming(self, driver: Driver, core: _core.Connection) -> ServerConnection:
+        """Take a connection that a client has begun."""
         connection = ServerConnection(core, driver, self._options, self._service)
         self._service.connections.add(connection)
         return connection

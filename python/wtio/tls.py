@@ -37,8 +37,8 @@ PathArgument = str | os.PathLike[str]
 # Browsers trust a certificate by its hash only if it is valid for 14 days at most, including the back-dated time.
 _VALIDITY: Final = 13 * DAY
 _BACKDATED: Final = 3600
-# With less than this left, a certificate for development is replaced by its successor, which was made together with it
-# and is valid from this time on, but for _BACKDATED.
+# A certificate for development is replaced by its successor when less than this is left of its validity. The successor
+# was made together with it, and becomes valid _BACKDATED before that moment.
 _RENEW_BEFORE: Final = 2 * DAY
 
 _DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -58,6 +58,7 @@ class _Source:
     """PEM from the application, and its name for messages."""
 
     data: bytes
+    """The PEM as it was given: nothing in it is checked yet."""
     name: str
     """Such as "certificate file"."""
     path: str | None
@@ -65,7 +66,14 @@ class _Source:
 
     @classmethod
     def of(cls, file: PathArgument | None, data: bytes | str | None, what: str, argument: str) -> _Source | None:
-        """Read a file, or use the data; None if neither is given."""
+        """Read a file, or use the data; None if neither is given.
+
+        Args:
+            file: Path of the file.
+            data: The content, in place of a file.
+            what: What to call the file in messages.
+            argument: What to call the data in messages.
+        """
         if file is None:
             if data is None:
                 return None
@@ -169,6 +177,11 @@ def _cannot_be_used(error: _core.TlsError, certificate: _Source | None, key: _So
     return CertificateError(f"{error}" + (f" ({named})" if named else ""), path=None if guilty is None else guilty.path)
 
 
+def _check_file(name: str, value: PathArgument | None, hint: str = "") -> None:
+    if value is not None:
+        check_path(name, value, hint)
+
+
 def _one_source(file: PathArgument | None, data: bytes | str | None, name: str) -> None:
     _check_file(f"{name}file", file, f"what is in memory goes into {name}data")
     _check_data(f"{name}data", data)
@@ -177,11 +190,6 @@ def _one_source(file: PathArgument | None, data: bytes | str | None, name: str) 
 
 
 @dataclass(frozen=True, slots=True)
-def _check_file(name: str, value: PathArgument | None, hint: str = "") -> None:
-    if value is not None:
-        check_path(name, value, hint)
-
-
 class _Renewal:
     """What ``dev_certificate`` is to be called with when a running server needs another certificate."""
 
@@ -227,7 +235,9 @@ class ServerTLS:
     watch: bool = False
     """Whether a running server looks every 2 seconds for changed files, and takes what can be used. Default False."""
     _engine: _core.ServerTls = field(init=False, repr=False, compare=False)
+    """The same for the engine, made from what is in the files now."""
     _renewal: _Renewal | None = field(init=False, repr=False, compare=False)
+    """How to renew the file; None unless it is a certificate for development."""
 
     def __post_init__(self) -> None:
         for name in ("cert", "key", "client_ca"):
@@ -279,12 +289,12 @@ class ServerTLS:
                 requires_client=self.client_certificates != "requested",
                 key_log_file=key_log_file(is_client=False),
             )
-        except _core.TlsError as error:
-            raise _cannot_be_used(error, certificate, key) from error
-
         except _core.ClientAuthorityError as error:
             assert clients is not None
             raise clients.error(f"cannot be used: {error}") from error
+        except _core.TlsError as error:
+            raise _cannot_be_used(error, certificate, key) from error
+
     @property
     def certificates(self) -> list[bytes]:
         """The chain in DER, the server's own certificate first."""
@@ -340,6 +350,7 @@ class ClientTLS:
     keyfile: PathArgument | None = None
     """PEM file with its private key; None looks for it in ``certfile``."""
     _engine: _core.ClientTls = field(init=False, repr=False, compare=False)
+    """The same for the engine, made from what is in the files now."""
 
     def __post_init__(self) -> None:
         _one_source(self.cafile, self.cadata, "ca")
@@ -422,6 +433,11 @@ def renew(tls: ServerTLS) -> None:
         dev_certificate(renewal.names, directory=renewal.directory)
 
 
+def _replaced_at(not_after: int) -> int:
+    """When a certificate for development that expires then is replaced by its successor, in Unix seconds."""
+    return not_after - _RENEW_BEFORE
+
+
 def _hash(value: bytes | str) -> bytes:
     """Read a SHA-256 in any of its usual forms."""
     if isinstance(value, (bytes, bytearray)):
@@ -433,11 +449,6 @@ def _hash(value: bytes | str) -> bytes:
             is_hex = len(plain) == 64
             digest = bytes.fromhex(plain) if is_hex else base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (ValueError, binascii.Error):
-def _replaced_at(not_after: int) -> int:
-    """When a certificate for development that expires then is replaced by its successor, in Unix seconds."""
-    return not_after - _RENEW_BEFORE
-
-
             digest = b""
     else:
         raise TypeError(f"certificate_hashes must hold bytes or str, not {type(value).__name__}")
@@ -554,10 +565,10 @@ def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArg
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes out: what one has told its clients of must not be replaced by another."""
+    """Keep other processes out: none may replace a certificate whose hash another has just given away."""
     with contextlib.ExitStack() as stack:
-        # Without a lock, as in a directory that cannot be written, two processes that begin at the same moment may
-        # differ.
+        # If there can be no lock, as in a directory that cannot be written, two processes that begin at the same moment
+        # may return different certificates.
         with contextlib.suppress(OSError):
             _lock(stack.enter_context(path.open("ab")))
         yield
@@ -589,7 +600,9 @@ class _Kept:
     data: bytes
     """PEM: certificate and key."""
     not_before: int
+    """When it begins to be valid, in Unix seconds."""
     not_after: int
+    """When it expires, in Unix seconds."""
     sha256: bytes
     """SHA-256 of the certificate, 32 bytes."""
 
@@ -628,6 +641,7 @@ def _make(path: Path, names: tuple[str, ...], begin: int) -> None:
 
 
 def _name(name: str) -> str:
+    """Check a name for a certificate, and return its usual form."""
     text = name.strip("[]")
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(text).compressed
@@ -683,6 +697,7 @@ def _load(path: Path, names: tuple[str, ...]) -> _Kept | None:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Write a file in one step: whoever reads it sees the old content or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".dev-")  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

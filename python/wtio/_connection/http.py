@@ -4,9 +4,8 @@
 bounds how long the head of a request may take. Each is an ``Exchange``, which the server's hook answers.
 ``_http_service`` decides whether the hook runs, and what becomes of its failures.
 
-Nothing here keeps a whole body. Of a request, less than 128 KiB are read ahead of who reads it; the engine holds the
-client back. Of an answer, one piece of 64 KiB at most waits in ``raw`` beyond the engine's queue, and
-``respond`` waits with it.
+Nothing here keeps a whole body. Less than 128 KiB of a request are read ahead of the hook; the engine holds the client
+back. At most 64 KiB of an answer wait in ``raw``, beyond the engine's queue, while ``respond`` waits.
 """
 
 from __future__ import annotations
@@ -70,15 +69,19 @@ class HttpExchanges:
         take: Callable[[Exchange], None],
         is_over: Callable[[], None],
     ) -> None:
+        # The connection's: the engine's side of it, the loop on which it lives, its HTTP/3 layer, its raw streams, and
+        # the server's options.
         self._core = core
         self.loop = loop
         self._h3 = h3
         self._raw = raw
         self.options = options
-        # Of the connection: carries out and passes on what the HTTP/3 layer has to say; told when no request is left.
+        # The connection's: carries out the outputs of the HTTP/3 layer and passes its events on; called after each use
+        # of that.
         self._pump = pump
+        # The connection's: called when no request is left.
         self._is_over = is_over
-        # Of the server: answers a request.
+        # The server's: answers a request.
         self._take = take
         # By stream ID, requests until their answers are delivered. Bounded by the streams that the client may open, and
         # by ``Limits.http_requests``.
@@ -197,6 +200,7 @@ class Exchange:
         # Reads the request's stream and sends on it.
         self._owner = owner
         self._stream_id = event.stream_id
+        # What the hook gets.
         self.request = HttpRequest(
             method=event.method,
             path=event.path,
@@ -208,15 +212,16 @@ class Exchange:
         )
         # The request in words, without its query.
         self._name = f"{event.method} {without_query(event.path)}"
+        # The request's body, as it arrives.
         self.body = Body(owner, event.stream_id, self._name, event.content_length)
         attach_body(self.request, self.body)
-        # Of the hook that answers; set by who runs it. Cancelled when the client goes.
+        # The task of the hook, which ``HttpService`` sets. Cancelled when the client goes.
         self.task: asyncio.Task[None] | None = None
-        # Nothing more can be sent: the answer is complete or broken off, or the client has gone.
+        # Nothing more can be sent: the answer is complete or broken off, or the client has gone. Never reset.
         self.is_over = False
-        # Whether some of the answer was sent.
+        # Whether the head of the answer was sent.
         self._has_begun = False
-        # The head of an answer of which the first piece is awaited, until it is sent.
+        # The head of an answer, from when it is given until it is sent, with the first piece or on its own.
         self._held: AnswerHead | None = None
         # The stream of a complete answer, until the client has all of it.
         self._last: _core.Stream | None = None
@@ -320,8 +325,8 @@ class Exchange:
                     return
 
     def close(self) -> None:
-        """Nothing more happens here."""
-        # Its frames may refer back to this.
+        """Forget the request: nothing more happens."""
+        # The frames of the task may refer back to this.
         self.task = None
         self._owner.remove(self._stream_id)
 
@@ -354,7 +359,7 @@ class Exchange:
                 for piece in pieces:
                     await self._send(piece)
         finally:
-            # ``body`` itself is closed by whoever made it, and may be asked for another iterator before that.
+            # The caller closes ``body`` itself. An iterator that was made here is closed here.
             if pieces is not body:
                 await close_body(pieces)
 
@@ -362,7 +367,7 @@ class Exchange:
         """Send a piece of the body, and wait for room for the next one."""
         content = contiguous_bytes(piece, "a piece of the body")
         if not len(content):
-            await asyncio.sleep(0)  # an iterator that makes nothing must not hold the loop up for ever
+            await asyncio.sleep(0)  # an iterator that makes only empty pieces must not hold the loop up for ever
         for start in range(0, len(content), _FRAME_SIZE):
             self._check_open()
             self._begin()
@@ -381,7 +386,7 @@ class Exchange:
             raise ClientGoneError(words) from None
 
     def _finish(self, content: bytes = b"") -> None:
-        """Send the end of the answer, and of a short body the whole."""
+        """Send the end of the answer, and ``content`` in front of it."""
         self._check_open()
         self._begin()
         stream = self._owner.stream(self._stream_id)
@@ -460,7 +465,7 @@ class Body:
             wake(self._waiter)
 
     def note_readable(self) -> None:
-        """The engine may have more. If nobody waits for it, a little is read ahead: a reset may be behind it."""
+        """The engine may have more. If no task waits for it, a little is read ahead, because a reset may follow."""
         if self._waiter is not None:
             wake(self._waiter)
             return

@@ -1,4 +1,4 @@
-"""The ordinary requests of one connection and their answers, on a server.
+"""The ordinary requests of one connection and their answers, on a server: their frames, their lengths, and their ends.
 
 A request arrives as ``RequestReceived``, then ``BodyReceived`` for each piece of its body, then ``BodyEnded``. The body
 is read on demand: once the header section is complete, the driver hands in further bytes of the stream only as the
@@ -50,10 +50,13 @@ class Exchanges:
     __slots__ = ("_allowance", "_outbox", "_requests", "_terms")
 
     def __init__(self, terms: Terms, allowance: Allowance, outbox: Outbox, requests: Requests) -> None:
-        # The connection's: what was agreed, what the peer may still repeat, where outputs go, all request streams.
+        # All are the connection's. What both sides have announced: how large a header section may be.
         self._terms = terms
+        # Counts requests that came to nothing: of these, a peer may send only so many.
         self._allowance = allowance
+        # Where outputs and events go.
         self._outbox = outbox
+        # All request streams, those of sessions included.
         self._requests = requests
 
     # -- state
@@ -128,7 +131,8 @@ class Exchanges:
             self._outbox.report(RequestTerminated(stream.stream_id, reason))
         is_answered = stream.is_answering
         self._requests.free(stream)
-        # A client that takes an answer and then leaves is no flood; one that leaves before it costs work for nothing.
+        # A client that leaves during an answer has had some use of it. One that leaves before that has cost work for
+        # nothing, and a flood of these has to end.
         if not is_answered:
             self._allowance.count_refused()
 

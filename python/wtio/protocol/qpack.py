@@ -265,14 +265,14 @@ def decode_field_section(data: bytes, *, max_size: int) -> list[tuple[str, str]]
 
     Source: RFC 9204, section 4.5.
     """
-    # Nothing but zeros makes sense here, and nearly always they are written in one byte each.
+    # Without a dynamic table the required insert count is 0, and nearly every encoder writes the base as 0 too.
     offset = 2 if data[:2] == b"\x00\x00" else _decode_prefix(data)
     fields: list[tuple[str, str]] = []
     size = 0
     while offset < len(data):
         first = data[offset]
         if first & 0x80:  # indexed field line
-            if 0xC0 <= first < 0xFF:  # in one byte, as nearly always
+            if 0xC0 <= first < 0xFF:  # an index in this byte, as nearly always; otherwise see _decode_integer
                 field = STATIC_TABLE[first & 0x3F]
                 offset += 1
             else:
@@ -313,6 +313,7 @@ def _decode_prefix(data: bytes) -> int:
 
 
 def _static(index: int, is_static: int) -> tuple[str, str]:
+    """Return a field of the static table; ``is_static`` is the bit that says whether the static table is meant."""
     if not is_static:
         raise _failed("field section refers to the dynamic table, which has capacity 0")
     if index >= len(STATIC_TABLE):
@@ -349,7 +350,7 @@ class DecoderStream:
         self._digits = 0  # bytes so far of an unfinished number; 0 between instructions
 
     def feed(self, data: bytes, cancelled: Callable[[], object] = bool) -> None:
-        """Take bytes; ``cancelled`` is called for each stream that is cancelled.
+        """Take bytes; ``cancelled`` is called for each stream that is cancelled. Default: a function without effect.
 
         Raises:
             ConnectionFault: QPACK_DECODER_STREAM_ERROR for an acknowledgement or increment of insertions that were
@@ -359,6 +360,7 @@ class DecoderStream:
         """
         for byte in data:
             if self._digits:
+                # RFC 9204, section 4.1.1: 62 bits must be understood, in 9 bytes after the first; more are padding.
                 if self._digits > 10:
                     raise ConnectionFault(ErrorCodes.QPACK_DECODER_STREAM_ERROR, "number in decoder stream too long")
                 self._digits = self._digits + 1 if byte & 0x80 else 0
