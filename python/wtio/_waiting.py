@@ -53,7 +53,9 @@ def _foreign(event_loop: asyncio.AbstractEventLoop | None, what: str) -> Runtime
     return RuntimeError(f"{what} belongs to another event loop; make another one on the running loop")
 
 
-def start_task(coroutine: Coroutine[Any, Any, None], name: str, running: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+def start_task(
+    coroutine: Coroutine[Any, Any, None], name: str | None, running: set[asyncio.Task[None]]
+) -> asyncio.Task[None]:
     """Start a task on the running loop, and keep it in ``running`` until it has finished: asyncio keeps none itself."""
     task = asyncio.get_running_loop().create_task(coroutine, name=name)
     # With eager tasks it may have finished already.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._arguments import check_bool, check_choice
 from wtio._site import Site
+from wtio._waiting import start_task
 from wtio._words import SERVER_CLOSES
 from wtio.asgi._checker import check
 from wtio.asgi._http import HttpCall
@@ -148,7 +149,4 @@ class Application(Site):
         return self._state if self._lifespan is None else self._lifespan.state
 
     def _spawn(self, call: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(call, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return start_task(call, name, self._tasks)

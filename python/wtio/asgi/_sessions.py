@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._url import without_query
+from wtio._waiting import start_task
 from wtio._words import SERVER_CLOSES
 from wtio.asgi._rules import SessionRules, SpecificationError, header_lines
 from wtio.asgi._scopes import make_scope
@@ -166,10 +167,7 @@ class SessionCall:
             del error
 
     def _begin(self, waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(waiting)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        return start_task(waiting, None, self._tasks)
 
     # -- what the client does
 
