@@ -61,7 +61,7 @@ class EndpointOptions:
     session_credit: SessionCredit = field(init=False, repr=False, compare=False)
     """The peer's initial limits on a new session, if it supports session flow control."""
     retry_from: int = field(init=False, repr=False, compare=False)
-    """Connections of a server from which on clients have to show their address first."""
+    """With so many connections, clients of a server have to validate their address first."""
     local_terms: LocalTerms = field(init=False, repr=False, compare=False)
     """What HTTP/3 announces to peers and demands of them."""
 

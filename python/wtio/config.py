@@ -182,22 +182,22 @@ class Limits:
     over do not count, nor do handshakes that are not complete, but the latter make room if there is none. Default
     10 000."""
     half_open_connections: int = _limit(1_000, least=1, most=2**31)
-    """Server: connections at once whose handshake is not complete. Beyond that, a client that has shown its address
-    takes the place of the oldest one that has not, or of one from an address that has more than its share; others are
-    refused. Default 1000. Each takes about 50 KB."""
+    """Server: connections at once whose handshake is not complete. Beyond that, a client with a validated address takes
+    the place of the oldest one without, or of one from an address that has more than its share; others are refused.
+    Default 1000. Each takes about 50 KB."""
     unvalidated_connections: int = _limit(250, least=0, most=2**31)
-    """Server: of ``half_open_connections``, those that began before their client had shown that it receives at its
-    address. While there are as many, further clients have to show that first (Retry), which takes them one more round
-    trip; those with a token from an earlier connection have shown it. So packets with forged addresses cannot begin
-    more. 0 asks every client. Default 250. Source: RFC 9000, section 8.1."""
+    """Server: of ``half_open_connections``, those whose client's address was not validated when they began: it had not
+    shown yet that it receives there. While there are as many, further clients have to validate their address first
+    (Retry), which takes them one more round trip; a token from an earlier connection does that, too. So packets with
+    forged addresses cannot begin more. 0 asks every client. Default 250. Source: RFC 9000, section 8.1."""
     retry_percentage: int = _limit(75, least=0, most=100)
-    """Server: percentage of ``connections`` from which clients have to show their address first, as with
+    """Server: percentage of ``connections`` from which clients have to validate their address first, as with
     ``unvalidated_connections``. 0 asks every client. Default 75."""
     connections_per_address: int | None = _limit(4_000, least=1, most=2**31)
     """Server: connections at once from one IPv4 address or one IPv6 network of 64 bits, with those whose handshake is
-    not complete; further clients from there are refused. The last half is kept for clients that have shown their
-    address, so nobody can use up somebody else's. None means no limit. Default 4000, because thousands of clients can
-    be behind one address of a carrier."""
+    not complete; further clients from there are refused. The last half is kept for clients whose address is validated,
+    so nobody can use up somebody else's. None means no limit. Default 4000, because thousands of clients can be behind
+    one address of a carrier."""
     handshakes_per_address: int | None = _limit(1_000, least=1, most=2**20)
     """Server: handshakes that clients at one IPv4 address or in one IPv6 network of 64 bits may begin per second, also
     all at once; further ones are refused. The last half is kept as with ``connections_per_address``. None means no
