@@ -101,7 +101,7 @@ class FailureLog:
         if level >= logging.ERROR:
             self.write(error, level, f"{what} failed", *arguments)
         elif has_ended:
-            # It had not got all it wanted to read, or could not write any more, which is no news.
+            # Its reads and writes end with the session. That is expected, and only of interest when debugging.
             self.logger.debug("%s ended with its session: %s", what % arguments, error)
         else:
             self.write(error, level, f"{what} ended early", *arguments)
