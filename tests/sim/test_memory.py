@@ -147,6 +147,35 @@ def test_what_nobody_reads_stays_within_the_budget_and_is_given_back() -> None:
     testing.run(main())
 
 
+@TIGHT
+def test_a_stream_whose_bytes_were_dropped_does_not_look_whole() -> None:
+    read: list[bytes | wtio.SessionClosed] = []
+
+    async def hoard(session: wtio.WebTransportSession) -> None:
+        stream = await anext(session.incoming_unidirectional_streams())
+        sending = [await session.create_unidirectional_stream() for _ in range(12)]
+        await asyncio.gather(*(one.write(data=bytes(MIB)) for one in sending), return_exceptions=True)
+        try:
+            read.append(await stream.read_all())
+        except wtio.SessionClosed as error:
+            read.append(error)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(hoard, limits=wtio.Limits(server_memory=2 * MIB)):
+            # It reads nothing, so the server runs short of memory.
+            client = await network.connect(limits=SMALL)
+            stream = await client.create_unidirectional_stream()
+            await stream.write(data=b"whole", end_stream=True)
+            await client.wait_closed()
+            await asyncio.sleep(1)
+        (end,) = read
+        assert isinstance(end, wtio.SessionClosed), end
+        assert "short of memory" in str(end)
+
+    testing.run(main())
+
+
 def test_without_a_budget_there_are_no_figures() -> None:
     async def main() -> None:
         network = Network()

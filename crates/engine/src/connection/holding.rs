@@ -112,6 +112,10 @@ impl ConnectionMut<'_> {
         let streams: Vec<u64> = self.connection.streams.keys().copied().collect();
         for stream_id in streams {
             if let Some(mut half) = self.receiving(stream_id) {
+                if !half.half.buffer.is_empty() {
+                    // It would look whole, with less in it than its peer has sent.
+                    half.half.pending_end = Some(ReceiveState::Gone);
+                }
                 half.drop_buffer();
                 half.settle();
             }
