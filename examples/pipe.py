@@ -111,7 +111,7 @@ def main() -> int:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what the server runs")
     parser.add_argument("--port", type=int, default=4433)
     options = parser.parse_args()
-    return asyncio.run(serve(options) if options.verb == "serve" else connect(options))
+    return wtio.run(serve(options) if options.verb == "serve" else connect(options))
 
 
 if __name__ == "__main__":

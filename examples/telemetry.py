@@ -74,9 +74,8 @@ async def serve(options: argparse.Namespace) -> None:
 
     tls = wtio.ServerTLS(certfile=options.certfile) if options.certfile else wtio.dev_certificate().server_tls()
     async with wtio.serve(handle, "localhost", options.port, tls=tls) as server:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, server.reload)
-        loop.add_signal_handler(signal.SIGTERM, lambda: loop.create_task(server.close()))
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, server.reload)
         print(f"listening on https://localhost:{server.addresses[0][1]}/", flush=True)
         await server.wait_closed()
 
@@ -116,5 +115,4 @@ if __name__ == "__main__":
     parser.add_argument("--readings", type=int, default=100, help="of each sensor")
     parser.add_argument("--pause", type=float, default=1, help="mean seconds between batches")
     arguments = parser.parse_args()
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(arguments) if arguments.verb == "serve" else sense(arguments))
+    wtio.run(serve(arguments) if arguments.verb == "serve" else sense(arguments))

@@ -110,7 +110,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=4433)
     parser.add_argument("--into", type=Path, default=Path(), help="directory for files that are fetched")
     options = parser.parse_args()
-    return asyncio.run(serve(options) if options.verb == "serve" else transfer(options))
+    return wtio.run(serve(options) if options.verb == "serve" else transfer(options))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,10 @@ async def test_pages_play_in_rooms(start: Start) -> None:
         await ada.get_by_text(f"{names[1]} left").wait_for()
         counters = await ada.locator("#counters").inner_text()
         assert re.fullmatch(r"2 players, 3 sessions, 1 refused, \d+ positions, 2 lines", counters), counters
-    assert [problem for problem in problems if "WebTransport" not in problem] == []
+
+        server.process.terminate()
+        await ada.get_by_text("Closed with code 0: server is closing").wait_for()
+    assert problems == []
 
 
 def test_programs_are_short() -> None:

@@ -42,7 +42,7 @@ async def test_500_sensors_lose_nothing_that_was_acknowledged(
             while not acknowledged:
                 acknowledged = int((await sensors.until("readings acknowledged")).split()[0])
             server.process.send_signal(end)
-            await server.process.wait()
+            assert await server.process.wait() == (0 if end == signal.SIGTERM else -signal.SIGKILL)
             before = stored(database)
             assert before.total() >= acknowledged
             async with start(*serving, port) as another:
