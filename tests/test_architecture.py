@@ -30,6 +30,17 @@ def test_the_page_can_be_read_in_ten_minutes() -> None:
     assert len(PAGE.split()) <= 900
 
 
+def test_the_modules_that_the_page_names_exist() -> None:
+    # Such as `stream.py`, `_words`, `_connection/dial`, `crates/net`, `engine/sending` and `quic/core`.
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+|_[a-z_]+|[a-z_]+\.py)`", PAGE))
+    assert {"stream.py", "_words", "_connection/dial", "crates/net", "engine/sending", "quic/core"} <= named
+    for name in named:
+        in_rust = name.removeprefix("engine/").removeprefix("src/")
+        places = [TOP / name, TOP / "crates/engine/src" / in_rust, TOP / "python/wtio" / name]
+        found = [path for place in places for path in (place, place.with_suffix(".rs"), place.with_suffix(".py"))]
+        assert any(path.exists() for path in found), f"there is no {name}"
+
+
 @pytest.mark.parametrize("row", INVARIANTS, ids=[row.split("|")[1].strip() for row in INVARIANTS])
 def test_each_invariant_names_a_test_that_exists(row: str) -> None:
     _, _, invariant, test, _ = row.split("|")
