@@ -48,6 +48,13 @@ def test_a_body_is_passed_on_piece_by_piece_and_then_its_end() -> None:
     assert side.receive(0, data(b"de") + headers(("checksum", "1")), True) == [BodyReceived(0, b"de"), BodyEnded(0)]
 
 
+def test_a_frame_of_which_only_the_head_has_arrived_is_no_piece_of_a_body() -> None:
+    side = posted()
+    assert side.receive(0, data(b"abc")[:2]) == []
+    assert side.receive(0, data(b"abc")[2:]) == [BodyReceived(0, b"abc")]
+    assert side.receive(0, data(b"") + data(b"d")) == [BodyReceived(0, b"d")]
+
+
 def test_only_bodies_of_ordinary_requests_are_read_on_demand() -> None:
     side = server()
     exchanges = side.h3.exchanges

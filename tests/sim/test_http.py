@@ -494,6 +494,29 @@ def test_a_request_can_be_echoed_while_it_arrives() -> None:
     run(main)
 
 
+def test_a_frame_whose_head_comes_alone_does_not_end_the_body() -> None:
+    """The body would end early, and what follows would be lost without a word."""
+    got: list[bytes] = []
+
+    async def hook(request: wtio.HttpRequest) -> wtio.HttpResponse:
+        got.extend([piece async for piece in request.stream()])
+        return wtio.HttpResponse(status=200)
+
+    async def main(network: Network) -> None:
+        async with network.serve(http=hook), HttpClient(network) as client:
+            request = await client.ask("POST", "/", end=False)
+            for data in (b"one", b"", b"two"):
+                frame = data_frame(data)
+                await request.send(frame[:2])
+                await asyncio.sleep(1)
+                await request.send(frame[2:], end=data == b"two")
+            await request.answer()
+            assert request.status == 200
+
+    run(main)
+    assert got == [b"one", b"two"]
+
+
 def test_a_download_waits_for_a_slow_client() -> None:
     """Ahead of the client are the queue for one stream, one piece, and what the client itself lets in."""
     piece, total, window = 64 * KIB, 8 * KIB * KIB, 64 * KIB

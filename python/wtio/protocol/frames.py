@@ -135,7 +135,10 @@ class RecordReader:
             if not self._left:
                 self._handling = None
             if handling is Handling.STREAM:
-                yield self._type, piece
+                # None of the value has arrived if ``data`` ends with the head. An empty piece would say nothing, and a
+                # reader may take it for the end.
+                if piece:
+                    yield self._type, piece
             elif handling is Handling.COLLECT and not self._left:
                 if self._buffer is not None:
                     piece = bytes(self._buffer)
