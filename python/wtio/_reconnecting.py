@@ -43,6 +43,7 @@ class Backoff:
     __slots__ = ("_failures", "_timeouts")
 
     def __init__(self, timeouts: Timeouts) -> None:
+        # ``reconnect`` and ``reconnect_longest`` bound the waits.
         self._timeouts = timeouts
         # How many attempts have failed, or led to a session that ended too soon, one after the other.
         self._failures = 0

@@ -134,6 +134,7 @@ struct Drain {
 /// The controller of one path. Windows, `acked` and `mtu` are bytes.
 #[derive(Debug, Clone)]
 pub(super) struct Tolerant {
+    /// UDP payload of a full packet; path MTU discovery changes it.
     mtu: u64,
     /// How much may be in flight.
     window: u64,
@@ -193,12 +194,15 @@ pub(super) struct Tolerant {
     /// Conservative slow start (RFC 9406): the least round-trip time of the round in which it began, and its rounds so far.
     css: Option<(Duration, u32)>,
 
+    // Losses without a queue.
+    /// Those since a share was last computed.
     losses: Losses,
     /// The share of bytes that this path loses whatever we do, as measured so far.
     floor: f64,
     /// Boxed, as `drain` is: few connections ever have one.
     trial: Option<Box<Trial>>,
 
+    // Long queues.
     drain: Option<Box<Drain>>,
     /// Until when other flows are taken to fill the queue, and for how long the next time.
     crowded_until: Option<Instant>,

@@ -99,13 +99,17 @@ pub(crate) enum Written {
     Gone,
 }
 
-/// A burst of packets that leaves, `size` bytes in the buffer.
+/// Packets that leave together. They are in the buffer that the core was given.
 #[derive(Debug)]
 pub(crate) struct Burst {
     pub(crate) destination: SocketAddr,
+    /// From which of our addresses; `None` leaves it to the system.
     pub(crate) source: Option<std::net::IpAddr>,
+    /// ECN bits of the IP header.
     pub(crate) ecn: u8,
+    /// Size of each packet, of which the last may be shorter; `None` for a single one.
     pub(crate) segment_size: Option<usize>,
+    /// Bytes of all of them.
     pub(crate) size: usize,
 }
 

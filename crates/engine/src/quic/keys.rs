@@ -10,6 +10,7 @@ use super::tap::Tap;
 /// A server's key for the client's packets of the handshake. Only a client that received the server's first packets can
 /// have it, so the first packet that it opens validates the client's address (RFC 9000, section 8.1).
 pub(crate) struct HandshakeKey {
+    /// The key that TLS has made.
     inner: Box<dyn PacketKey>,
     tap: Arc<Tap>,
 }
@@ -46,6 +47,7 @@ impl PacketKey for HandshakeKey {
 
 /// The key of one direction for application data.
 pub(crate) struct TapKey {
+    /// The key that TLS has made.
     inner: Box<dyn PacketKey>,
     tap: Arc<Tap>,
 }

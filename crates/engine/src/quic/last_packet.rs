@@ -1,8 +1,8 @@
 //! Congestion control that lets the last packet of a connection pass.
 //!
-//! A packet with CONNECTION_CLOSE does not count for congestion control (RFC 9002, section 3). But the core asks that and
-//! its pacer about it all the same if there is data left to send, and takes no acknowledgements any more that would make
-//! room. So the packet would not leave, and the peer would learn of the end when its own idle timeout is over.
+//! A packet with CONNECTION_CLOSE does not count for congestion control (RFC 9002, section 3). But if there is data left to
+//! send, the core asks congestion control and its pacer all the same. A closed connection takes no acknowledgments, which
+//! would make room. So the packet would never leave, and the peer would learn of the end by its own idle timeout.
 
 use std::{
     any::Any,
@@ -29,6 +29,7 @@ impl ControllerFactory for LastPacketConfig {
 
 /// A controller that can be told to let everything pass.
 struct LastPacket {
+    /// The controller that decides otherwise.
     inner: Box<dyn Controller>,
     /// There is no window, and so no pacing either. Shared with copies, which the core makes when the path changes.
     is_passing: Arc<AtomicBool>,

@@ -156,6 +156,7 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Tap {
     state: Mutex<State>,
+    /// Which side we are: it says which streams are the peer's.
     side: Side,
     /// Whether we take RESET_STREAM_AT, and have said so.
     accepts_resets: bool,
