@@ -10,6 +10,7 @@ import typing
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._memory import ServerMemory
 from wtio._run import run
+from wtio._sockets import systemd_sockets
 from wtio.client import Client, Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -123,6 +124,7 @@ __all__ = [
     "dev_certificate",
     "run",
     "serve",
+    "systemd_sockets",
 ]
 
 if not typing.TYPE_CHECKING:  # to a type checker it would mean that every name exists

@@ -489,6 +489,8 @@ class Endpoint:
     # -- socket
     def bind(self, ip: str, port: int, *, dual_stack: bool) -> None:
         """Open the UDP socket (OSError with errno when it cannot be had)."""
+    def adopt(self, descriptor: int) -> None:
+        """Use a UDP socket that is bound already, and close it in the end. OSError when it cannot be used."""
     def fileno(self) -> int: ...
     def wake_fileno(self) -> int:
         """Readable once the guardian (or the I/O thread) has left events: then clear_wake_up() and drive(False)."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, unquote
 
 from wtio._arguments import check_text
 from wtio.errors import InvalidURLError
@@ -35,6 +36,13 @@ class Target:
     port: int
     authority: str
     path: str
+    zone: str = ""
+    """Of a link-local address: the interface, by name or number. It means nothing to the server and is not sent."""
+
+    @property
+    def where(self) -> str:
+        """The host with its zone: what is looked up."""
+        return f"{self.host}%{self.zone}" if self.zone else self.host
 
 
 def without_query(text: str) -> str:
@@ -59,7 +67,7 @@ def parse_url(url: str) -> Target:
         InvalidURLError: It is not ``https://host[:port][/path][?query]``.
         TypeError: It is not a str.
 
-    Source: draft-ietf-webtrans-http3-16, section 3.2; the WHATWG's URL Standard, for the host.
+    Source: draft-ietf-webtrans-http3-16, section 3.2; the WHATWG's URL Standard, for the host; RFC 6874, for zones.
     """
     if not isinstance(url, str):
         raise TypeError(f"url must be str, not {type(url).__name__}")
@@ -84,14 +92,30 @@ def parse_url(url: str) -> Target:
         invalid("it contains a user name; send credentials in `headers`")
     if fragment is not None:
         invalid("it contains a fragment, which cannot be sent")
-    host, port = _host_and_port(where or "", invalid)
+    without_zone, zone = _split_zone(where or "", invalid)
+    host, port = _host_and_port(without_zone, invalid)
+    if zone and not ipaddress.IPv6Address(host.strip("[]")).is_link_local:
+        invalid("only link-local addresses (fe80::) have a zone")
     # Characters outside ASCII and a few others are escaped; existing escapes are kept.
     path = quote(path or "/", safe="/%:@!$&'()*+,;=~-._[]|")
     authority = host if port == _DEFAULT_PORT else f"{host}:{port}"
     shown = f"https://{authority}{path}"
+    if zone:
+        shown = shown.replace("]", f"%25{quote(zone)}]", 1)
     if query is not None:
         path += "?" + quote(query[1:], safe="/%:@!$&'()*+,;=~-._?[]|")
-    return Target(shown, host.strip("[]"), port, authority, path)
+    return Target(shown, host.strip("[]"), port, authority, path, zone)
+
+
+def _split_zone(where: str, invalid: Callable[[str], NoReturn]) -> tuple[str, str]:
+    """Take the zone out of an address in brackets; empty if it has none."""
+    found = re.match(r"\[([^\]%]*)%([^\]]*)\]", where)
+    if found is None:
+        return where, ""
+    zone = unquote(found[2][2:])
+    if not found[2].startswith("25") or not zone or re.search(r"[%/\s\x00-\x1f]", zone):
+        invalid("a zone is written as in [fe80::1%25eth0]: %25, then the interface")
+    return f"[{found[1]}]{where[found.end() :]}", zone
 
 
 def _host_and_port(where: str, invalid: Callable[[str], NoReturn]) -> tuple[str, int]:

@@ -24,6 +24,7 @@ from wtio._options import EndpointOptions
 from wtio._reconnecting import Backoff, may_pass, without_frames
 from wtio._reporting import Trace
 from wtio._session_state import closed_error
+from wtio._sockets import local_address
 from wtio._url import parse_url, without_secrets
 from wtio._words import GIVEN_UP, status_hint
 from wtio.config import Limits, Timeouts
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
     from wtio._connection.client import ClientConnection, PendingRequest
     from wtio._connection.pool import Spare
-    from wtio._driver import Transport
+    from wtio._driver import Address, Transport
 
 __all__ = ["Client", "Connector", "connect"]
 
@@ -341,6 +342,7 @@ def connect(
     reset_stream_at: bool = True,
     strict: bool = False,
     io: str = "loop",
+    local_addr: tuple[str, int] | None = None,
 ) -> Connector:
     """Open a session: ``async with wtio.connect(url) as session``, or ``session = await wtio.connect(url)``.
 
@@ -351,7 +353,8 @@ def connect(
 
     Args:
         url: ``https://host[:port][/path][?query]``; the default port is 443. The host is read as in browsers (WHATWG
-            URL Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``.
+            URL Standard); names that are not ASCII need the extra ``wtio[idna]``, or their form with ``xn--``. A
+            link-local address needs its interface, as in ``https://[fe80::1%25eth0]/`` (RFC 6874).
         tls: What to trust; None trusts the authorities of the system.
         headers: Further headers of the request, in order: a mapping or pairs.
         protocols: Subprotocols to offer, preferred ones first; the choice is ``session.protocol``.
@@ -371,6 +374,9 @@ def connect(
         io: Who receives packets, acknowledges them and runs QUIC's timers: ``"loop"`` (default), the event loop, or
             ``"thread"``, a thread per socket that never waits for Python. A thread serves the peer evenly if handlers
             often compute for long; otherwise it makes every answer slower. See docs/late-loops.md.
+        local_addr: IP address and UDP port to send from, such as ``("192.0.2.1", 0)``; port 0 takes a free one. A
+            link-local address has a zone: ``("fe80::1%eth0", 0)``. Only addresses of the same family are tried. None
+            (default) leaves both to the system.
 
     Raises:
         InvalidURLError: The URL is malformed, not https, or has a fragment or a user name. Raised at once.
@@ -401,7 +407,7 @@ def connect(
         headers=headers,
         protocols=protocols,
         origin=origin,
-        sockets=Sockets(LoopTransport(), options),
+        sockets=Sockets(LoopTransport(), options, local=local_address(local_addr)),
     )
 
 
@@ -435,6 +441,7 @@ class Client:
         reset_stream_at: bool = True,
         strict: bool = False,
         io: str = "loop",
+        local_addr: tuple[str, int] | None = None,
     ) -> None:
         """Make a client. No socket is opened before the first session.
 
@@ -452,6 +459,7 @@ class Client:
                 them, a reset waits until the header is acknowledged. Strict peers require them.
             strict: As for ``wtio.connect``.
             io: As for ``wtio.connect``. With ``"thread"``, there is one thread per address family.
+            local_addr: As for ``wtio.connect``, for all sessions.
 
         Raises:
             ValueError: A header, subprotocol or origin cannot be sent, or ``congestion`` or ``io`` is unknown.
@@ -465,7 +473,15 @@ class Client:
             strict=strict,
             io=io,
         )
-        self._set_up(LoopTransport(), options, tls=tls, headers=headers, protocols=protocols, origin=origin)
+        self._set_up(
+            LoopTransport(),
+            options,
+            tls=tls,
+            headers=headers,
+            protocols=protocols,
+            origin=origin,
+            local=local_address(local_addr),
+        )
 
     def _set_up(
         self,
@@ -476,6 +492,7 @@ class Client:
         headers: HeaderArgument,
         protocols: Sequence[str],
         origin: str | None,
+        local: Address | None = None,
     ) -> None:
         """Do what constructors have in common; the simulated network's gives another transport."""
         check_client_tls(tls)
@@ -490,7 +507,7 @@ class Client:
         # Connections of sessions that allow pooling. It stays empty if none does.
         self._pool = Pool()
         # All sockets and connections, pooled or not. It also knows whether the client was closed.
-        self._sockets = Sockets(transport, options, is_shared=True)
+        self._sockets = Sockets(transport, options, is_shared=True, local=local)
 
     @property
     def is_closed(self) -> bool:

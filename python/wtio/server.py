@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket  # noqa: TC003 - for typing.get_type_hints
 from collections.abc import (  # noqa: TC003 - for typing.get_type_hints
     AsyncIterator,
     Callable,
@@ -30,7 +31,7 @@ from wtio._arguments import (
 )
 from wtio._certificates import Certificates
 from wtio._connection.server import ServerConnection
-from wtio._driver.loop import LoopTransport
+from wtio._driver.loop import GivenSockets, LoopTransport
 from wtio._headers import offered_protocols
 from wtio._http import HttpRequest, HttpResponse
 from wtio._http_service import HttpHook  # noqa: TC001 - for typing.get_type_hints
@@ -41,6 +42,7 @@ from wtio._request import SessionHandler, SessionRequest
 from wtio._running import running
 from wtio._service import ANY_ORIGIN, Service
 from wtio._site import Site
+from wtio._sockets import given_sockets
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
@@ -271,8 +273,10 @@ class Server:
         return addresses, is_wildcard
 
     def _bind(self, addresses: list[Address], dual_stack: bool, tls: _core.ServerTls) -> None:
-        port = self._port
+        port = 0
         for address in addresses:
+            # Given sockets each have a port of their own. Of port 0, the first address gets a free one for all.
+            port = address.port or port
             try:
                 driver = self._open(address.ip, port, dual_stack and address.is_ipv6, tls)
             except OSError as error:
@@ -477,6 +481,8 @@ def serve(
     strict: bool = False,
     io: str = "loop",
     secret: Secret | None = None,
+    sock: socket.socket | Sequence[socket.socket] | None = None,
+    fd: int | Sequence[int] | None = None,
 ) -> Server:
     """Serve WebTransport: ``async with wtio.serve(handler, host, port, tls=tls) as server``.
 
@@ -539,6 +545,11 @@ def serve(
         secret: What keys are derived from that stay the same over restarts, such as ``Secret.from_file(path)``, so that
             clients of a server that was killed learn at once that their sessions are gone. None (default) makes the
             keys at random, and such clients wait for ``Timeouts.idle``. See docs/clients.md.
+        sock: A UDP socket, or several, that are bound already, in the place of ``host`` and ``port``: from
+            ``systemd_sockets``, or with options of your own such as SO_REUSEPORT. It stays yours to close: the server
+            works with a duplicate, which it opens when it starts and closes at its end. Meanwhile it is non-blocking
+            and has to stay so; do not call its ``settimeout``, ``setblocking`` or ``dup``. Default None.
+        fd: The same by file descriptor. Default None. Not on Windows.
 
     Returns:
         The server, which starts with ``async with`` or ``await``.
@@ -547,7 +558,8 @@ def serve(
         OSError: A socket cannot be opened, for instance because the port is in use; raised at the start. The message
             names address and port.
         CertificateError: Certificate and key cannot be used.
-        ValueError: An argument is out of its range, or several certificates differ in what they want of clients.
+        ValueError: An argument is out of its range, several certificates differ in what they want of clients, or
+            ``sock`` or ``fd`` is no bound UDP socket or is combined with ``host``, ``port`` or each other.
         TypeError: An argument is of the wrong type.
 
     Source: draft-ietf-webtrans-http3-16, section 3.
@@ -571,7 +583,7 @@ def serve(
         origins=origins,
         http=http,
         options=options,
-        transport=LoopTransport(),
+        transport=LoopTransport() if (given := given_sockets(sock, fd, host, port)) is None else GivenSockets(given),
     )
 
 

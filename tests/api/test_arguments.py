@@ -127,6 +127,9 @@ SERVER = {
     "secret": (5, bytes(32), "x" * 32, Wrong()),
 }
 IO = {"io": (5, "threads", None, b"loop")}
+LOCAL = {
+    "local_addr": (5, "127.0.0.1", ["127.0.0.1", 0], ("127.0.0.1",), ("localhost", 0), (None, 0), ("::1", -1), ("", 0)),
+}
 URL = {"url": (5, None, b"https://a", "", "a", "http://a", "https://a:x", "https://a#b", "https://a b", "\ud800")}
 ACCEPT: dict[str, tuple[Any, ...]] = {
     "protocol": (*TEXT, "not offered"),
@@ -153,9 +156,16 @@ CONDITIONS = {
 ROUTE = (5, None, b"/", "", "a", "/?a", "/{a")
 
 TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
-    "wtio.connect": {**URL, **CLIENT, **IO},
-    "wtio.serve": {**SERVER, **IO, "tls": (*SERVER["tls"], None)},
-    "wtio.Client": {**CLIENT, **IO},
+    "wtio.connect": {**URL, **CLIENT, **IO, **LOCAL},
+    "wtio.serve": {
+        **SERVER,
+        **IO,
+        "tls": (*SERVER["tls"], None),
+        "sock": (5, "localhost", b"x", True, Wrong(), [], (), [5], [None]),
+        "fd": ("3", 1.5, False, Wrong(), -1, 10**6, 2**70, [], [None], ["3"]),
+    },
+    "wtio.Client": {**CLIENT, **IO, **LOCAL},
+    "wtio.systemd_sockets": {"name": (*TEXT, "\ud800")},
     "wtio.Client.connect": {
         **URL,
         "headers": HEADERS,

@@ -194,11 +194,21 @@ impl Endpoint {
     /// Open the socket. `bind` (in `guardian`) does that and registers the endpoint with the guardian or starts its
     /// thread.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
-        // A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
-        let reports_errors = !self.lock().engine.is_server();
-        let socket = UdpEndpoint::bind(address, dual_stack, reports_errors)?;
+        let socket = UdpEndpoint::bind(address, dual_stack, self.reports_errors())?;
         self.lock().socket = Some(socket);
         Ok(())
+    }
+
+    /// The same with a socket that is bound already.
+    pub(crate) fn open_with(&self, socket: UdpSocket) -> io::Result<()> {
+        let socket = UdpEndpoint::adopt(socket, self.reports_errors())?;
+        self.lock().socket = Some(socket);
+        Ok(())
+    }
+
+    /// A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
+    fn reports_errors(&self) -> bool {
+        !self.lock().engine.is_server()
     }
 
     /// Who receives.

@@ -16,7 +16,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeSet, HashMap},
     io,
-    net::SocketAddr,
+    net::{SocketAddr, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
@@ -112,6 +112,15 @@ impl Endpoint {
     /// Whatever the system answers: address in use, not available, no permission, no thread to be had.
     pub fn bind(self: &Arc<Self>, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
         self.open(address, dual_stack)?;
+        watch(self).inspect_err(|_| self.close())
+    }
+
+    /// As [`bind`](Self::bind), with a socket that is bound already. It is closed with the endpoint.
+    ///
+    /// # Errors
+    /// For a socket that cannot be used, and if there is no thread to be had.
+    pub fn adopt(self: &Arc<Self>, socket: UdpSocket) -> io::Result<()> {
+        self.open_with(socket)?;
         watch(self).inspect_err(|_| self.close())
     }
 }

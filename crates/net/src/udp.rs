@@ -10,7 +10,7 @@ use std::{
 
 use bytes::BytesMut;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use wtio_engine::OutgoingDatagram;
 
 use crate::{
@@ -99,7 +99,26 @@ impl UdpEndpoint {
         #[cfg(windows)]
         use_alone(&socket)?;
         socket.bind(&address.into())?;
-        let socket = UdpSocket::from(socket);
+        Self::new(socket.into(), reports_errors)
+    }
+
+    /// Use a socket that is bound already. Its kernel buffers are made larger, if they are small.
+    ///
+    /// # Errors
+    /// For a socket that cannot be used.
+    pub fn adopt(socket: UdpSocket, reports_errors: bool) -> io::Result<Self> {
+        keep_heap();
+        let options = SockRef::from(&socket);
+        if options.recv_buffer_size().is_ok_and(|size| size < KERNEL_BUFFER) {
+            ask_for_buffer(|size| options.set_recv_buffer_size(size));
+        }
+        if options.send_buffer_size().is_ok_and(|size| size < KERNEL_BUFFER) {
+            ask_for_buffer(|size| options.set_send_buffer_size(size));
+        }
+        Self::new(socket, reports_errors)
+    }
+
+    fn new(socket: UdpSocket, reports_errors: bool) -> io::Result<Self> {
         let state = state_of(&socket)?;
         // Without these reports, which only Linux has, a connection only notices that nobody answers.
         #[cfg(target_os = "linux")]

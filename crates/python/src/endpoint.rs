@@ -83,6 +83,22 @@ impl Endpoint {
         self.shared.endpoint.bind(address((ip, port))?, dual_stack).map_err(raise_os)
     }
 
+    #[expect(unsafe_code, reason = "the caller vouches for the descriptor")]
+    fn adopt(&self, descriptor: wtio_net::Descriptor) -> PyResult<()> {
+        #[cfg(unix)]
+        use std::os::fd::FromRawFd as _;
+        #[cfg(windows)]
+        use std::os::windows::io::FromRawSocket as _;
+
+        // SAFETY: Python has detached the descriptor from its socket object, so it is open, and nobody else's.
+        #[cfg(unix)]
+        let socket = unsafe { std::net::UdpSocket::from_raw_fd(descriptor) };
+        // SAFETY: as above.
+        #[cfg(windows)]
+        let socket = unsafe { std::net::UdpSocket::from_raw_socket(descriptor) };
+        self.shared.endpoint.adopt(socket).map_err(raise_os)
+    }
+
     fn fileno(&self) -> PyResult<wtio_net::Descriptor> {
         self.shared.endpoint.socket_descriptor().ok_or_else(|| PyOSError::new_err("no socket is open"))
     }
@@ -106,8 +122,7 @@ impl Endpoint {
 
     #[getter]
     fn local_address(&self) -> PyResult<(String, u16)> {
-        let address = self.shared.endpoint.local_address().map_err(raise_os)?;
-        Ok((address.ip().to_string(), address.port()))
+        Ok(pair(self.shared.endpoint.local_address().map_err(raise_os)?))
     }
 
     fn set_scheduler(&self, callback: Py<PyAny>, event_loop: &Bound<'_, PyAny>) {

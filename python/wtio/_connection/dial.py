@@ -138,12 +138,12 @@ class Dialer:
 
     async def _resolve(self) -> list[Address]:
         target = self.target
-        self.mark(f"looking up `{target.host}`")
+        self.mark(f"looking up `{target.where}`")
         try:
-            return interleave(await self.sockets.transport.resolve(target.host, target.port))
+            return interleave(await self.sockets.transport.resolve(target.where, target.port))
         except OSError as error:
             raise NameResolutionError(
-                f"no address for host `{target.host}` of `{target.url}`: {error}", host=target.host
+                f"no address for host `{target.where}` of `{target.url}`: {error}", host=target.host
             ) from error
 
     async def _race(

@@ -54,7 +54,7 @@ class Pool:
         One that answers and has streams left is preferred. If there is none, another one is returned, which may still
         be the first to serve (see ``Spare``).
         """
-        key = dialer.target.host, dialer.target.port
+        key = dialer.target.where, dialer.target.port
         while True:
             usable = [connection for connection in self._ready.get(key, ()) if connection.has_room]
             if usable:
@@ -163,7 +163,7 @@ class Spare:
         # Makes the new connection, one for all calls that wait for this server.
         self._pool = pool
         # The server: host and port.
-        self._key = dialer.target.host, dialer.target.port
+        self._key = dialer.target.where, dialer.target.port
         # The waiting call's: what to dial, how far that has come, and the event that wakes the call.
         self._dialer = dialer
         # The one that may not serve.

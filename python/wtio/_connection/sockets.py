@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from typing import TYPE_CHECKING
 
+from wtio._driver import Address
 from wtio._waiting import check_loop
 from wtio.errors import ConnectError
 
@@ -19,7 +21,14 @@ __all__ = ["Sockets"]
 class Sockets:
     """Where a client's connections get their sockets: each one of its own, or all of an address family the same."""
 
-    def __init__(self, transport: Transport, options: EndpointOptions, *, is_shared: bool = False) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        options: EndpointOptions,
+        *,
+        is_shared: bool = False,
+        local: Address | None = None,
+    ) -> None:
         self.transport = transport
         """Looks up hosts and opens sockets: the system's, or a simulated network's."""
         self.options = options
@@ -32,7 +41,10 @@ class Sockets:
         """The loop of shared sockets, once they are used."""
         self.connections: set[Connection] = set()
         """Those that are not lost yet."""
-        # Of shared sockets, by whether they are IPv6.
+        # Where to send from; None: from wherever the system likes.
+        self._local = local
+        # Of shared sockets, by whether they are IPv6. One with a port of its own is shared by all attempts, also by
+        # those of a single session, for as long as there is a connection.
         self._drivers: dict[bool, Driver] = {}
 
     def settle(self) -> None:
@@ -51,12 +63,23 @@ class Sockets:
             raise ConnectError("the client was closed")
         driver = self._drivers.get(is_ipv6)
         if driver is None or driver.is_closed:
-            driver = self.transport.open(
-                self.options, ip="::" if is_ipv6 else "0.0.0.0", port=0, dual_stack=False, server_tls=None
-            )
-            if self.is_shared:
+            driver = self._open(self._local or Address("::" if is_ipv6 else "0.0.0.0", 0, is_ipv6), is_ipv6)
+            if self.is_shared or (self._local is not None and self._local.port):
                 self._drivers[is_ipv6] = driver
         return driver
+
+    def _open(self, local: Address, is_ipv6: bool) -> Driver:
+        if local.is_ipv6 is not is_ipv6:
+            families = ("IPv6", "IPv4") if local.is_ipv6 else ("IPv4", "IPv6")
+            words = "local_addr {} is an {} address, so nothing can be sent to {}".format(local.ip, *families)
+            raise OSError(errno.EAFNOSUPPORT, words)
+        try:
+            return self.transport.open(self.options, ip=local.ip, port=local.port, dual_stack=False, server_tls=None)
+        except OSError as error:
+            if self._local is None:
+                raise
+            words = f"cannot send from {local.ip} port {local.port} (local_addr): {error.strerror or error}"
+            raise OSError(error.errno, words) from error
 
     def release(self, driver: Driver) -> None:
         """A connection of the driver is over."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import errno
 import ipaddress
 import os
 import socket
@@ -21,6 +22,8 @@ from wtio._driver import Address, Driver
 from wtio._driver.pipe import PipeReader, can_watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from wtio._options import EndpointOptions
 
 # A timer that has to come forward by less than this stays as it is; loops round to a millisecond anyway.
@@ -164,6 +167,24 @@ def _literal(host: str | None, port: int) -> Address | None:
     return None if getattr(ip, "scope_id", None) else Address(str(ip), port, ip.version == 6)
 
 
+def _numbered(ip: str) -> str:
+    """Replace the name of an interface by its number. OSError if there is none of this name."""
+    address, percent, zone = ip.partition("%")
+    if not percent or zone.isdigit():
+        return ip
+    try:
+        return f"{address}%{socket.if_nametoindex(zone)}"
+    except OSError as error:
+        raise OSError(error.errno, f"there is no network interface `{zone}`, which {ip} names") from error
+
+
+def _of_socket(sock: socket.socket) -> Address:
+    """Where a socket is bound."""
+    name = sock.getsockname()
+    is_ipv6 = sock.family == socket.AF_INET6
+    return Address(f"{name[0]}%{name[3]}" if is_ipv6 and name[3] else name[0], name[1], is_ipv6)
+
+
 class LoopTransport:
     """Real UDP sockets on the running loop, which receives itself or lets a thread do it (``EndpointOptions.io``).
 
@@ -181,7 +202,10 @@ class LoopTransport:
         addresses: list[Address] = []
         for family, _, _, _, where in found:
             if family in (socket.AF_INET, socket.AF_INET6):
-                address = Address(str(where[0]), int(where[1]), family == socket.AF_INET6)
+                is_ipv6 = family == socket.AF_INET6
+                # Only link-local addresses have the number of an interface.
+                zone = f"%{where[3]}" if is_ipv6 and len(where) == 4 and where[3] else ""
+                address = Address(f"{where[0]}{zone}", int(where[1]), is_ipv6)
                 if address not in addresses:
                     addresses.append(address)
         if not addresses:
@@ -192,9 +216,62 @@ class LoopTransport:
         self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
     ) -> Driver:
         """Open a socket; OSError where it cannot be had."""
-        loop = asyncio.get_running_loop()
-        if not can_watch(loop):
-            options = replace(options, io="thread")
-        endpoint = _core.Endpoint(options, server_tls=server_tls, seed=None)
-        endpoint.bind(ip, port, dual_stack=dual_stack)
-        return LoopDriver(endpoint, loop, has_thread=options.io == "thread")
+        return _drive(options, server_tls, lambda one: one.bind(_numbered(ip), port, dual_stack=dual_stack))
+
+
+class GivenSockets(LoopTransport):
+    """Sockets that the application has opened and bound. They stay its own: each driver has a duplicate of one."""
+
+    def __init__(self, sockets: Sequence[socket.socket | int]) -> None:
+        # Socket objects and file descriptors, all of them different.
+        self._sockets = sockets
+
+    async def resolve(self, host: str | None, port: int, *, listening: bool = False) -> list[Address]:
+        """Where they are bound, in their order."""
+        addresses = []
+        for given in self._sockets:
+            with duplicate(given) as sock:
+                addresses.append(_of_socket(sock))
+        return addresses
+
+    def open(
+        self, options: EndpointOptions, *, ip: str, port: int, dual_stack: bool, server_tls: _core.ServerTls | None
+    ) -> Driver:
+        """Use the one that is bound there."""
+        for given in self._sockets:
+            with duplicate(given) as sock:
+                address = _of_socket(sock)
+                if (address.ip, address.port) == (ip, port):
+                    return _drive(options, server_tls, partial(_adopt, sock))
+        raise OSError(errno.EBADF, f"none of the given sockets is bound to {ip} port {port} any more")
+
+
+def duplicate(given: socket.socket | int) -> socket.socket:
+    """Make another socket object for a socket or a file descriptor. OSError if it is closed, or no socket."""
+    if os.name == "nt" and not isinstance(given, int):
+        copied = given.dup()
+        copied.setblocking(False)
+        return copied
+    # Not with the socket's own ``dup``: that makes the socket block again, which all duplicates share.
+    copy = os.dup(given if isinstance(given, int) else given.fileno())
+    try:
+        return socket.socket(fileno=copy)
+    except BaseException:
+        os.close(copy)
+        raise
+
+
+def _adopt(sock: socket.socket, endpoint: _core.Endpoint) -> None:
+    endpoint.adopt(sock.detach())
+
+
+def _drive(
+    options: EndpointOptions, server_tls: _core.ServerTls | None, attach: Callable[[_core.Endpoint], None]
+) -> Driver:
+    """Make an endpoint, give it its socket, and drive it on the running loop."""
+    loop = asyncio.get_running_loop()
+    if not can_watch(loop):
+        options = replace(options, io="thread")
+    endpoint = _core.Endpoint(options, server_tls=server_tls, seed=None)
+    attach(endpoint)
+    return LoopDriver(endpoint, loop, has_thread=options.io == "thread")

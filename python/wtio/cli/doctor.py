@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check]]:
     target = parse_url(options.url)
     tls = trust(options)
-    probes = await _probe_all(target.host, target.port)
+    probes = await _probe_all(target.where, target.port)
     hopeless = bool(probes) and all(result.outcome == "unreachable" for result in probes.values())
     connector = wtio.connect(
         options.url,
