@@ -8,7 +8,7 @@ use std::{
     io,
     net::{SocketAddr, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc::Sender},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     poller::{NAMELESS, Poller},
     sending::{TOO_LARGE, Trouble},
     udp::UdpEndpoint,
-    watch::{GRACE, Look, Watch},
+    watch::{GRACE, Line, Look, Watch},
 };
 
 /// Send calls in one drive.
@@ -477,12 +477,12 @@ impl Endpoint {
 
     /// Let the guardian's poller watch the socket under the name of `id`, until it is closed. Where that is not possible,
     /// the guardian has to look for itself.
-    pub(crate) fn watch_with(&self, poller: &Arc<Poller>, id: u64, touched: Sender<u64>) {
+    pub(crate) fn watch_with(&self, id: u64, line: &Line) {
         let mut state = self.lock();
         if let Some(socket) = &mut state.socket
-            && socket.watch(poller, id).is_ok()
+            && socket.watch(line.poller(), id).is_ok()
         {
-            state.watch = Some(Watch::new(id, touched));
+            state.watch = Some(Watch::new(id, line.clone()));
         }
     }
 }

@@ -19,8 +19,7 @@ use std::{
     net::{SocketAddr, UdpSocket},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-        mpsc::{Receiver, Sender, channel},
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak, mpsc::Receiver,
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -29,15 +28,15 @@ use std::{
 use crate::{
     endpoint::{Endpoint, Io},
     poller::{Poller, Ready},
-    watch::{GRACE, Look},
+    watch::{GRACE, Line, Look},
 };
 
 /// How often busy endpoints are looked at.
 const TICK: Duration = Duration::from_millis(1);
 /// Time without a drive after which all endpoints count as quiet.
 const QUIET: Duration = Duration::from_millis(50);
-/// Longest sleep, after which closed endpoints are forgotten.
-const NAP: Duration = Duration::from_millis(500);
+/// Pause after a panic of a round.
+const AFTER_PANIC: Duration = Duration::from_millis(500);
 
 struct Registry {
     /// Endpoints that the guardian has not taken over yet, with their IDs.
@@ -53,10 +52,8 @@ struct Registry {
 
 struct Guardian {
     thread: JoinHandle<()>,
-    /// What it sleeps on.
-    poller: Arc<Poller>,
-    /// Given to each endpoint, which sends its ID when it is used.
-    touched: Sender<u64>,
+    /// Copied for each endpoint, which sends its ID when it is used.
+    line: Line,
 }
 
 static REGISTRY: Mutex<Registry> = Mutex::new(Registry {
@@ -154,26 +151,26 @@ pub(crate) fn watch(endpoint: &Arc<Endpoint>) -> io::Result<()> {
     let registry = &mut *registry;
     if let Some(guardian) = &registry.guardian {
         registry.last_id += 1;
-        endpoint.watch_with(&guardian.poller, registry.last_id, guardian.touched.clone());
+        endpoint.watch_with(registry.last_id, &guardian.line);
         registry.endpoints.push((registry.last_id, Arc::downgrade(endpoint)));
         CHANGED.notify_all();
+        guardian.line.poller().wake();
     }
     Ok(())
 }
 
 fn start_guardian() -> io::Result<Guardian> {
-    let poller = Arc::new(Poller::new()?);
-    let (touched, touches) = channel();
-    let own = poller.clone();
+    let (line, touches) = Line::new(Arc::new(Poller::new()?));
+    let own = line.clone();
     let thread = std::thread::Builder::new().name("wtio-guardian".into()).spawn(move || {
         let mut round = Round::new(own, touches);
         // A panic is a defect of ours in one round. The other endpoints of the process still need the guardian.
         while catch_unwind(AssertUnwindSafe(|| guard(&mut round))).is_err() {
-            std::thread::sleep(NAP);
+            std::thread::sleep(AFTER_PANIC);
             round.start_over();
         }
     })?;
-    Ok(Guardian { thread, poller, touched })
+    Ok(Guardian { thread, line })
 }
 
 /// End all threads and wait for them. Call at exit, without the GIL.
@@ -184,7 +181,7 @@ pub fn shut_down() {
         CHANGED.notify_all();
         (registry.guardian.take(), std::mem::take(&mut registry.own_threads))
     };
-    let guardian = guardian.map(|guardian| (guardian.thread, Arc::downgrade(&guardian.poller)));
+    let guardian = guardian.map(|guardian| (guardian.thread, Arc::downgrade(guardian.line.poller())));
     for (thread, poller) in guardian.into_iter().chain(own) {
         if let Some(poller) = poller.upgrade() {
             poller.wake();
@@ -195,6 +192,12 @@ pub fn shut_down() {
 
 fn is_ending() -> bool {
     registry().is_ending
+}
+
+/// Whether the registry has something for the guardian.
+fn has_changed() -> bool {
+    let registry = registry();
+    registry.is_ending || !registry.endpoints.is_empty()
 }
 
 /// What the guardian remembers of an endpoint between two looks.
@@ -214,7 +217,8 @@ struct Watched {
 
 /// The endpoints that the guardian looks after.
 struct Round {
-    poller: Arc<Poller>,
+    /// The guardian's own copy.
+    line: Line,
     /// Endpoints that were left alone and were used since.
     touches: Receiver<u64>,
     /// All of them, by ID.
@@ -261,9 +265,9 @@ fn take_new(round: &mut Round) -> bool {
 }
 
 impl Round {
-    fn new(poller: Arc<Poller>, touches: Receiver<u64>) -> Self {
+    fn new(line: Line, touches: Receiver<u64>) -> Self {
         Self {
-            poller,
+            line,
             touches,
             watched: HashMap::new(),
             busy: Vec::new(),
@@ -289,7 +293,7 @@ impl Round {
         // One more for calls of `wake`.
         let limit = self.watched.len() + 1;
         let mut scratch = std::mem::take(&mut self.scratch);
-        for id in self.poller.ready(&mut scratch, limit) {
+        for id in self.line.poller().ready(&mut scratch, limit) {
             self.mark_busy(id);
         }
         self.scratch = scratch;
@@ -381,15 +385,22 @@ impl Round {
         now - self.active > QUIET && busy.all(|one| one.waiting.is_none())
     }
 
-    /// Sleep until a packet comes, a timer is due, or a nap is over.
-    fn rest(&self, now: Instant) {
+    /// Sleep until a packet comes, a timer is due, or an endpoint is used, closed or new.
+    fn rest(&mut self, now: Instant) {
+        self.line.begin_rest();
         // A busy endpoint may have a timer that is not known here.
-        let mut time = if self.busy.is_empty() { NAP } else { GRACE };
+        let mut time = if self.busy.is_empty() { Duration::MAX } else { GRACE };
         if let Some(&(until, _)) = self.timers.first() {
             time = time.min(until.saturating_duration_since(now));
         }
-        if self.poller.wait(time.max(TICK)) {
-            // The loop was woken by the same packet: let it drive first.
+        time = time.max(TICK);
+        let is_needed = self.touches.try_recv().map(|id| self.mark_busy(id)).is_ok() || has_changed();
+        if !is_needed {
+            self.line.poller().wait(time);
+        }
+        self.line.end_rest();
+        if now.checked_add(time).is_none_or(|end| Instant::now() < end) {
+            // The loop was woken by the same packet, or uses the endpoint: let it drive first.
             std::thread::sleep(GRACE);
         }
     }
@@ -399,7 +410,7 @@ impl Round {
 fn serve(endpoint: &Weak<Endpoint>, poller: &Poller) {
     let mut time = Duration::ZERO;
     while !is_ending() {
-        poller.wait(time.min(NAP));
+        poller.wait(time);
         let _working = at_work();
         let Some(endpoint) = endpoint.upgrade() else { return };
         match catch_unwind(AssertUnwindSafe(|| endpoint.serve(poller))) {
@@ -431,14 +442,13 @@ mod tests {
 
     /// A guardian without a thread, and many endpoints that it has looked at before.
     fn idle() -> (Round, Vec<Arc<Endpoint>>) {
-        let poller = Arc::new(Poller::new().unwrap());
-        let (touched, touches) = channel();
-        let mut round = Round::new(poller, touches);
+        let (line, touches) = Line::new(Arc::new(Poller::new().unwrap()));
+        let mut round = Round::new(line, touches);
         let endpoints = (1..=MANY)
             .map(|id| {
                 let endpoint = Endpoint::new(Engine::new(common::options(), None).unwrap(), Io::Loop).unwrap();
                 endpoint.open("127.0.0.1:0".parse().unwrap(), false).unwrap();
-                endpoint.watch_with(&round.poller, id, touched.clone());
+                endpoint.watch_with(id, &round.line);
                 round.take(id, Arc::downgrade(&endpoint));
                 endpoint
             })
@@ -529,6 +539,37 @@ mod tests {
         round.go(until + TICK);
         assert_eq!(round.busy, [ID]);
         assert!(round.timers.is_empty());
+    }
+
+    #[test]
+    fn a_rest_ends_only_when_an_endpoint_is_used_closed_or_has_a_packet() {
+        let (mut round, endpoints) = idle();
+        assert!(round.timers.is_empty());
+        let acts: [fn(&Endpoint); 3] = [|one| one.act(None, |_, _| ()).0, send_to, Endpoint::close];
+        for act in acts {
+            let endpoint = endpoints[ID as usize - 1].clone();
+            let user = std::thread::spawn(move || {
+                std::thread::sleep(2 * GRACE);
+                act(&endpoint);
+            });
+            // With nothing to wake it, it would sleep for ever.
+            round.rest(Instant::now());
+            user.join().unwrap();
+            round.go(Instant::now());
+            drive(one(&endpoints));
+            round.go(Instant::now());
+            round.go(Instant::now());
+            assert!(round.busy.is_empty());
+        }
+        assert_eq!(round.watched.len() as u64, MANY - 1);
+    }
+
+    #[test]
+    fn what_was_used_before_a_rest_began_is_looked_at() {
+        let (mut round, endpoints) = idle();
+        one(&endpoints).act(None, |_, _| ());
+        round.rest(Instant::now());
+        assert_eq!(round.busy, [ID]);
     }
 
     #[test]
