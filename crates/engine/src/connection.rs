@@ -138,10 +138,11 @@ impl std::fmt::Debug for ConnectionMut<'_> {
 impl Drop for ConnectionMut<'_> {
     #[inline]
     fn drop(&mut self) {
+        if !std::mem::take(&mut self.connection.core.wants_transmit) {
+            return;
+        }
         self.connection.settle_writes(self.now);
-        if std::mem::take(&mut self.connection.core.wants_transmit)
-            && !std::mem::replace(&mut self.connection.is_listed, true)
-        {
+        if !std::mem::replace(&mut self.connection.is_listed, true) {
             self.listed.push_back(self.connection.id);
         }
     }
@@ -278,14 +279,9 @@ impl<'a> ConnectionMut<'a> {
             self.settle_resets();
             self.note_arrived();
         }
-        if self.connection.is_closed {
-            return;
-        }
-        if self.connection.peer_credit.is_owed() {
+        if self.connection.peer_credit.is_owed() && !self.connection.is_closed {
             self.announce_credit();
         }
-        let Connection { core, peer_credit, .. } = &mut *self.connection;
-        peer_credit.announce_scarce(core);
     }
 
     /// The peer has opened a stream.
@@ -427,10 +423,12 @@ impl<'a> ConnectionMut<'a> {
         let mut grown = std::mem::take(&mut self.scratch.grown);
         self.connection.core.take_grown(&mut grown);
         for (stream_id, extent) in grown.drain(..) {
-            if let Some(mut half) = self.receiving(stream_id) {
-                half.account(extent);
+            let Some(mut half) = self.receiving(stream_id) else { continue };
+            half.account(extent);
+            half.count_if_closed();
+            if half.is_forgettable() {
+                self.forget(stream_id);
             }
-            self.forget_if_done(stream_id);
         }
         self.scratch.grown = grown;
     }

@@ -278,11 +278,23 @@ impl Engine {
         &mut self,
         now: Instant,
         segments: usize,
+        bursts: usize,
+        send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
+    ) -> bool {
+        let has_all_left = self.serve(now, segments, bursts, send);
+        self.note_memory();
+        has_all_left
+    }
+
+    #[inline]
+    fn serve(
+        &mut self,
+        now: Instant,
+        segments: usize,
         mut bursts: usize,
         mut send: impl FnMut(&OutgoingDatagram<'_>) -> bool,
     ) -> bool {
         let largest = usize::from(self.options.max_mtu);
-        self.note_memory();
         self.run_timers(now);
         if self.newcomers.has_chores() {
             self.end_handshakes(now);
@@ -359,11 +371,11 @@ impl Engine {
                 return false;
             }
         }
-        self.note_memory();
         true
     }
 
     /// Report that memory is short, or have writers woken that were turned away while it was.
+    #[inline]
     fn note_memory(&mut self) {
         let Some(memory) = &self.options.memory else { return };
         if memory.is_short() {

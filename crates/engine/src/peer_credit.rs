@@ -29,8 +29,8 @@ pub(crate) struct PeerCredit {
     is_owed: bool,
     /// Streams of the peer, per direction, that the core kept when credit was last announced for that.
     kept_by_core: [u64; 2],
-    /// Streams of the peer, per direction, that the core kept when it was last looked at what is free.
-    open: [u64; 2],
+    /// Streams of the peer, per direction, that were over when they were last announced for being scarce.
+    closed: [u64; 2],
     /// Bytes that the peer may send in all, as it was told last.
     window_end: u64,
     /// Bytes that had been read when it was.
@@ -49,7 +49,7 @@ impl PeerCredit {
             window,
             is_owed: false,
             kept_by_core: [0; 2],
-            open: [0; 2],
+            closed: [0; 2],
             read_before: 0,
             has_released: false,
             relief: None,
@@ -139,18 +139,25 @@ impl PeerCredit {
     }
 
     /// Announce streams that came back where the core would not, because so many stay open.
+    #[inline]
     pub(crate) fn announce_scarce(&mut self, core: &mut Core) {
         let [_, bidirectional, unidirectional] = core.streams();
-        let open = [bidirectional, unidirectional];
-        for (direction, (now, before)) in open.into_iter().zip(self.open).enumerate() {
+        for (direction, open) in [bidirectional, unidirectional].into_iter().enumerate() {
             let allowed = self.streams_allowed[direction];
             // Otherwise the peer gets to the point where more than an eighth came back, which the core announces.
-            let is_scarce = now >= allowed - allowed / 8;
-            if is_scarce && now < before {
-                core.announce_streams(direction == 0, allowed);
-                core.wants_transmit = true;
+            if open >= allowed - allowed / 8 {
+                self.announce_closed(core, direction, open);
             }
         }
-        self.open = open;
+    }
+
+    #[cold]
+    fn announce_closed(&mut self, core: &mut Core, direction: usize, open: u64) {
+        let closed = core.opened(direction).saturating_sub(open);
+        if closed > self.closed[direction] {
+            self.closed[direction] = closed;
+            core.announce_streams(direction == 0, self.streams_allowed[direction]);
+            core.wants_transmit = true;
+        }
     }
 }

@@ -375,30 +375,30 @@ impl Receiving<'_> {
         }
         self.half.is_extent_final = extent.is_final;
         self.half.was_reset = extent.is_reset;
-        if let Some(session_id) = self.life.session_id
-            && let Some(session) = self.sessions.get_mut(session_id)
-        {
-            let arrived = extent.end.saturating_sub(self.half.header_length);
-            let more = arrived.saturating_sub(self.half.arrived);
-            self.half.arrived += more;
-            if session.count_arrived(more) {
-                self.events.push(Event::CreditExceeded { connection: self.connection_id, session: session_id });
-            }
+        let connection = self.connection_id;
+        let Some(session) = self.life.session_id else { return };
+        let Some(ledger) = self.sessions.get_mut(session) else { return };
+        let arrived = extent.end.saturating_sub(self.half.header_length);
+        let more = arrived.saturating_sub(self.half.arrived);
+        self.half.arrived += more;
+        if ledger.count_arrived(more) {
+            self.events.push(Event::CreditExceeded { connection, session });
         }
-        self.give_credit();
-        self.relieve();
+        let limit = ledger.count_consumed(self.half.take_consumed());
+        // If the one announces all there is, the other has nothing.
+        if let Some(limit) = ledger.relief().or(limit) {
+            self.events.push(Event::CreditDue { connection, session, limit });
+        }
     }
 
     /// Give the session credit for what was read or never will be.
     fn give_credit(&mut self) {
-        let Some(session_id) = self.life.session_id else { return };
-        let Some(session) = self.sessions.get_mut(session_id) else { return };
-        let more = self.half.past_reading().saturating_sub(self.half.consumed);
-        if more == 0 {
+        if self.half.past_reading() <= self.half.consumed {
             return;
         }
-        self.half.consumed += more;
-        if let Some(limit) = session.count_consumed(more) {
+        let Some(session_id) = self.life.session_id else { return };
+        let Some(session) = self.sessions.get_mut(session_id) else { return };
+        if let Some(limit) = session.count_consumed(self.half.take_consumed()) {
             self.events.push(Event::CreditDue { connection: self.connection_id, session: session_id, limit });
         }
     }

@@ -303,6 +303,14 @@ impl ReceivingHalf {
         if is_over { self.arrived } else { self.wanted }
     }
 
+    /// How much more of that there is since the last call.
+    #[inline]
+    pub(crate) fn take_consumed(&mut self) -> u64 {
+        let more = self.past_reading().saturating_sub(self.consumed);
+        self.consumed += more;
+        more
+    }
+
     /// Make the end visible once the buffer is empty; whether it is now and was not before.
     pub(crate) fn settle(&mut self) -> bool {
         if self.buffer.is_empty()

@@ -60,9 +60,17 @@ impl Window {
         self.current
     }
 
-    /// Whether it grows no more, so that [`Window::review`] need not be called.
+    /// Whether [`Window::review`] has something to do. Mostly it has not: that takes a quarter of the window.
     #[inline]
-    pub(crate) fn is_full(&self) -> bool {
+    pub(crate) fn is_due(&self, flow: Flow) -> bool {
+        let quarter = self.current / 4;
+        let read = flow.read - self.read_before;
+        self.current < self.full
+            && (read >= quarter || flow.came - self.came_before >= quarter || read > 0 && self.since.is_none())
+    }
+
+    #[cfg(test)]
+    fn is_full(&self) -> bool {
         self.current == self.full
     }
 

@@ -42,6 +42,7 @@ impl ConnectionMut<'_> {
     pub(crate) fn relieve_peer(&mut self) {
         let Connection { core, peer_credit, is_closed, .. } = &mut *self.connection;
         if !*is_closed {
+            peer_credit.announce_scarce(core);
             peer_credit.relieve(self.now, core);
         }
     }

@@ -52,7 +52,7 @@ impl Connection {
         if self.account.is_none() {
             return;
         }
-        if !self.is_closed && !self.peer_credit.window.is_full() {
+        if !self.is_closed && self.peer_credit.window.is_due(self.core.flow()) {
             self.review_window(now);
         }
         let window = if self.is_closed { 0 } else { self.peer_credit.window.current() };
@@ -68,8 +68,13 @@ impl Connection {
     #[inline]
     pub(super) fn settle_writes(&mut self, now: Instant) {
         if self.backlog.bytes() > self.backlog_charged + UNCHARGED {
-            self.settle_account(now);
+            self.settle_many_writes(now);
         }
+    }
+
+    #[cold]
+    fn settle_many_writes(&mut self, now: Instant) {
+        self.settle_account(now);
     }
 
     fn review_window(&mut self, now: Instant) {

@@ -631,6 +631,11 @@ impl Core {
 
     // ---------------------------------------------------------------- credit of the connection
 
+    /// Streams of the peer, of a direction, that were accepted so far.
+    pub(crate) fn opened(&self, direction: usize) -> u64 {
+        self.tap.registered(direction)
+    }
+
     /// Let the peer have so many streams open, and tell it at once how many it may open in all.
     pub(crate) fn announce_streams(&mut self, bidirectional: bool, most: u64) {
         // The core keeps small differences to itself. From a limit of 0, any difference is large; the peer sees only the

@@ -84,6 +84,7 @@ pub(crate) fn write_start(stream: u64, data: &[u8], out: &mut Vec<u8>) {
 
 /// Walk the frames of a packet with application data, and show those that matter to `see`. Resets and STOP_SENDING come with
 /// the bytes that they occupy, other frames with an empty range. Stops silently at anything that cannot be read.
+#[inline]
 pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
     let mut reader = Reader(payload);
     loop {

@@ -303,6 +303,11 @@ impl Tap {
         }
     }
 
+    /// How many streams of the peer, of a direction, were ever registered.
+    pub(crate) fn registered(&self, direction: usize) -> u64 {
+        self.state().registered[direction]
+    }
+
     /// Nobody reads the stream any more: of what still arrives only the extent counts, and a reset need keep no promise.
     pub(crate) fn settle(&self, stream: u64) {
         if let Some(arrival) = self.state().arrivals.get_mut(&stream) {
