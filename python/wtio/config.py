@@ -170,7 +170,8 @@ class Limits:
     """Accepted, unsent bytes per connection above which ``write`` waits. Each stream may hold 16 KiB more, so that
     streams that nobody reads do not stop the others. Default 4 MiB."""
     datagram_send_buffer: int = _limit(1024 * 1024, least=1500, most=2**40)
-    """Most bytes of datagrams per connection that wait to be sent; the oldest are dropped first. Default 1 MiB."""
+    """Most bytes of datagrams per connection that wait to be sent. Beyond that, the session that has most of them loses
+    its oldest. Default 1 MiB."""
     datagram_receive_buffer: int = _limit(1024 * 1024, least=1500, most=2**40)
     """Most bytes of datagrams per session that wait to be received; the oldest are dropped first. Default 1 MiB."""
     datagram_receive_count: int = _limit(1024, least=1, most=2**31)

@@ -70,16 +70,31 @@ pub(crate) enum Offer {
 #[derive(Debug)]
 struct Waiting {
     since: Instant,
-    session_id: u64,
     data: Bytes,
 }
 
-/// Datagrams of all sessions of a connection on their way out, in the order in which they were sent.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    /// Bounded by `most` bytes, heads included. A datagram has a byte at least.
+/// The datagrams of one session on their way out, in the order in which they were sent.
+#[derive(Debug, Default)]
+struct Lane {
+    session_id: u64,
     queue: VecDeque<Waiting>,
     /// Sum of the lengths in `queue`.
+    bytes: usize,
+}
+
+/// Datagrams of all sessions of a connection on their way out. Sessions take turns, so that one that sends more than the
+/// network takes delays and drops its own.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// A lane for each session with something in it; the last one stays when it is empty. Bounded by `most` bytes, heads
+    /// included: a datagram has a byte at least.
+    lanes: Vec<Lane>,
+    /// The lane that is served next. An index of `lanes`, 0 if there are none.
+    turn: usize,
+    /// The lane that was found last. It may be gone.
+    last: usize,
+    /// Datagrams that wait, and the sum of their lengths.
+    count: usize,
     bytes: usize,
     /// Bytes that may wait, heads included.
     most: usize,
@@ -89,7 +104,8 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(most: usize, age: Option<Duration>) -> Self {
-        Self { queue: VecDeque::new(), bytes: 0, most, age: age.unwrap_or(Duration::MAX) }
+        let age = age.unwrap_or(Duration::MAX);
+        Self { lanes: Vec::new(), turn: 0, last: 0, count: 0, bytes: 0, most, age }
     }
 
     /// Most bytes that may wait, heads included. A larger datagram cannot be sent.
@@ -97,16 +113,63 @@ impl Outgoing {
         self.most
     }
 
-    /// Queue a datagram. If there is no room, the oldest are dropped for it, and `note` is called for each.
+    /// Queue a datagram. If there is no room, the oldest of the session with most bytes are dropped for it, and `note` is
+    /// called for each.
     #[inline]
-    pub(crate) fn push(&mut self, now: Instant, session_id: u64, data: Bytes, mut note: impl FnMut(u64, Fate)) {
+    pub(crate) fn push(&mut self, now: Instant, session_id: u64, data: Bytes, note: impl FnMut(u64, Fate)) {
+        if self.lanes.get(self.last).is_none_or(|lane| lane.session_id != session_id) {
+            self.last = self.find(session_id);
+        }
+        let lane = &mut self.lanes[self.last];
+        lane.bytes += data.len();
         self.bytes += data.len();
-        self.queue.push_back(Waiting { since: now, session_id, data });
-        while self.bytes > self.most
-            && let Some(oldest) = self.queue.pop_front()
+        self.count += 1;
+        lane.queue.push_back(Waiting { since: now, data });
+        if self.bytes > self.most {
+            self.make_room(note);
+        }
+    }
+
+    /// The lane of a session, which it may not have had.
+    fn find(&mut self, session_id: u64) -> usize {
+        if self.count == 0
+            && let Some(lane) = self.lanes.first_mut()
         {
-            self.bytes -= oldest.data.len();
-            note(oldest.session_id, Fate::Dropped);
+            lane.session_id = session_id;
+            return 0;
+        }
+        self.lanes.iter().position(|lane| lane.session_id == session_id).unwrap_or_else(|| {
+            self.lanes.push(Lane { session_id, ..Lane::default() });
+            self.lanes.len() - 1
+        })
+    }
+
+    #[cold]
+    fn make_room(&mut self, mut note: impl FnMut(u64, Fate)) {
+        while self.bytes > self.most {
+            // The last of the largest, so that of several equal ones the first lane loses.
+            let largest = self.lanes.iter().enumerate().rev().max_by_key(|(_, lane)| lane.bytes);
+            let Some(index) = largest.map(|(index, _)| index) else { break };
+            let session_id = self.lanes[index].session_id;
+            let Some(oldest) = self.lanes[index].queue.pop_front() else { break };
+            self.leave(index, oldest.data.len());
+            note(session_id, Fate::Dropped);
+        }
+    }
+
+    /// A datagram of this length was taken off a lane. An empty lane goes, unless it is the last one.
+    #[inline]
+    fn leave(&mut self, index: usize, length: usize) {
+        let lane = &mut self.lanes[index];
+        lane.bytes -= length;
+        self.bytes -= length;
+        self.count -= 1;
+        if lane.bytes == 0 && self.lanes.len() > 1 {
+            self.lanes.remove(index);
+            self.turn -= usize::from(index < self.turn);
+        }
+        if self.turn >= self.lanes.len() {
+            self.turn = 0;
         }
     }
 
@@ -118,8 +181,9 @@ impl Outgoing {
         mut offer: impl FnMut(Bytes) -> Offer,
         mut note: impl FnMut(u64, Fate),
     ) {
-        while let Some(Waiting { since, session_id, data }) = self.queue.pop_front() {
-            let length = data.len();
+        while let Some(lane) = self.lanes.get_mut(self.turn) {
+            let Some(Waiting { since, data }) = lane.queue.pop_front() else { return };
+            let (session_id, length) = (lane.session_id, data.len());
             let fate = if now.saturating_duration_since(since) > self.age {
                 Fate::Expired
             } else {
@@ -127,30 +191,34 @@ impl Outgoing {
                     Offer::Taken => Fate::Sent,
                     Offer::Refused => Fate::Dropped,
                     Offer::Full(data) => {
-                        self.queue.push_front(Waiting { since, session_id, data });
+                        lane.queue.push_front(Waiting { since, data });
                         return;
                     }
                 }
             };
-            self.bytes -= length;
+            let index = self.turn;
+            // Whoever comes next takes this place if the lane goes.
+            self.turn += usize::from(lane.bytes > length);
+            self.leave(index, length);
             note(session_id, fate);
         }
     }
 
     /// The connection is over.
     pub(crate) fn clear(&mut self) {
-        self.queue.clear();
-        self.bytes = 0;
+        self.lanes.clear();
+        (self.turn, self.count, self.bytes) = (0, 0, 0);
     }
 
     /// Memory that the queue takes.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
-        self.bytes + self.queue.len() * ENTRY_COST
+        self.bytes + self.count * ENTRY_COST
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.count == 0
     }
 }
 
@@ -329,6 +397,53 @@ mod tests {
         assert_eq!(fates[1..], [(4, Fate::Sent), (8, Fate::Sent)]);
         assert!(outgoing.is_empty());
         assert_eq!(outgoing.bytes, 0);
+    }
+
+    #[test]
+    fn sessions_take_turns_and_one_that_sends_too_much_drops_its_own() {
+        let now = Instant::now();
+        let mut outgoing = Outgoing::new(20, None);
+        let mut dropped = Vec::new();
+        let mut push = |outgoing: &mut Outgoing, session_id: u64, value: u8| {
+            outgoing.push(now, session_id, bytes(value, 2), |id, _| dropped.push(id));
+        };
+        for value in 0..50 {
+            push(&mut outgoing, 4, value);
+        }
+        for value in 100..103 {
+            push(&mut outgoing, 8, value);
+        }
+        push(&mut outgoing, 12, 200);
+        assert_eq!(outgoing.memory(), 20 + 10 * ENTRY_COST);
+        let mut sent = Vec::new();
+        let mut flush = |outgoing: &mut Outgoing, most: usize| {
+            let mut left = most;
+            outgoing.flush(
+                now,
+                |data| {
+                    if left == 0 {
+                        return Offer::Full(data);
+                    }
+                    left -= 1;
+                    sent.push(data[0]);
+                    Offer::Taken
+                },
+                |_, _| (),
+            );
+        };
+        flush(&mut outgoing, 2);
+        push(&mut outgoing, 16, 210);
+        flush(&mut outgoing, 100);
+        assert_eq!(sent, [44, 100, 200, 210, 45, 101, 46, 102, 47, 48, 49]);
+        assert!(dropped.iter().all(|id| *id == 4) && dropped.len() == 44);
+        assert_eq!((outgoing.memory(), outgoing.is_empty()), (0, true));
+        // The lane that is left serves whoever comes.
+        for session_id in [20, 4, 20] {
+            outgoing.push(now, session_id, bytes(1, 1), |_, _| panic!("there is room"));
+        }
+        let mut order = Vec::new();
+        outgoing.flush(now, |_| Offer::Taken, |id, _| order.push(id));
+        assert_eq!(order, [20, 4, 20]);
     }
 
     #[test]
