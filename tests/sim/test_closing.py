@@ -172,3 +172,23 @@ def test_cancelling_the_wait_does_not_stop_the_shutdown(monkeypatch: pytest.Monk
         assert (await session.wait_closed()).code == 7
 
     testing.run(main())
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_socket_has_bounded_time_to_take_the_last_packets(is_full: bool) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(wait), network.connect() as session:
+            driver = session._link.driver  # type: ignore[attr-defined]
+            if is_full:
+                driver.drive = lambda readable=False: None
+            session.send_datagram(b"x")
+            assert driver.endpoint.has_output
+            began = now()
+            await driver.wait_sent(2)
+            assert driver.endpoint.has_output is is_full
+            assert (now() - began >= 2) is is_full
+            if is_full:
+                del driver.drive
+
+    testing.run(main())
