@@ -25,7 +25,7 @@ const STEP: u64 = 4096;
 const SHARE_OF_READERS: u64 = 4;
 /// The same, if what came is not read. A little, so that a stream that nobody reads does not stop the others of its
 /// connection.
-const SHARE_OF_UNREAD: u64 = 128;
+const SHARE_OF_UNREAD: u64 = 64;
 
 /// A budget that engines share.
 #[derive(Debug)]
@@ -80,8 +80,11 @@ impl Memory {
 
     /// Whether a window may grow by `more`. `is_read`: its data is read as it comes.
     pub(crate) fn grants(&self, more: u64, is_read: bool) -> bool {
-        let share = if is_read { SHARE_OF_READERS } else { SHARE_OF_UNREAD };
-        more <= self.most.saturating_sub(self.used()) / share
+        if is_read {
+            more <= self.most.saturating_sub(self.used()) / SHARE_OF_READERS
+        } else {
+            more <= (self.most / 2).saturating_sub(self.used()) / SHARE_OF_UNREAD
+        }
     }
 }
 
@@ -161,6 +164,10 @@ mod tests {
         let mut account = Account::new(memory.clone());
         assert!(memory.grants(16 * MIB, true) && !memory.grants(16 * MIB + 1, true));
         assert!(memory.grants(MIB / 2, false) && !memory.grants(MIB / 2 + 1, false));
+        account.charge(16 * MIB);
+        assert!(memory.grants(MIB / 4, false) && !memory.grants(MIB / 4 + 1, false));
+        account.charge(32 * MIB);
+        assert!(!memory.grants(1, false), "the other half is for those who read, and for newcomers");
         account.charge(60 * MIB);
         assert!(memory.grants(MIB, true) && !memory.grants(MIB + 1, true));
         assert!(memory.admits());
