@@ -45,6 +45,7 @@ def class_named(name: str) -> tuple[Path, ast.ClassDef]:
     found = [
         (path, node)
         for path, source in SOURCES.items()
+        if f"class {name}" in source
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.ClassDef) and node.name == name
     ]

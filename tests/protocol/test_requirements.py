@@ -10,6 +10,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from .traps import TRAPS
@@ -141,6 +142,7 @@ def claims(path: Path) -> Iterator[tuple[str, str]]:
                         yield str(argument.value), node.name
 
 
+@cache
 def all_claims(root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted(root.rglob("test_*.py")):
