@@ -23,8 +23,8 @@ pub(crate) const FIRST_WINDOW: u64 = 48 * 1024;
 const STEP: u64 = 4096;
 /// Share of what is free by which one window may grow, if its data is read.
 const SHARE_OF_READERS: u64 = 4;
-/// The same, if what came is not read. A little, so that a stream that nobody reads does not stop the others of its
-/// connection.
+/// The same of what is free in the first half of the budget, if what came is not read. It is for the other streams of the
+/// connection, which would stop. The second half is for connections whose data is read, and for new ones.
 const SHARE_OF_UNREAD: u64 = 64;
 
 /// A budget that engines share.

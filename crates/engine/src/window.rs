@@ -60,7 +60,8 @@ impl Window {
         self.current
     }
 
-    /// Whether [`Window::review`] has something to do. Mostly it has not: that takes a quarter of the window.
+    /// Whether [`Window::review`] has something to do, which takes a quarter of the window. Cheap, for it is asked after each
+    /// packet.
     #[inline]
     pub(crate) fn is_due(&self, flow: Flow) -> bool {
         let quarter = self.current / 4;
