@@ -52,6 +52,7 @@ PUBLIC_MODULES = (
     "client",
     "config",
     "errors",
+    "hub",
     "protocol",
     "report",
     "routing",
@@ -216,7 +217,7 @@ def test_limits_and_timeouts_are_immutable_and_keyword_only() -> None:
 
 
 def test_import_of_the_library_imports_nothing_heavy() -> None:
-    heavy = ("uvloop", "aioquic", "cryptography", "typing_extensions")
+    heavy = ("uvloop", "aioquic", "cryptography", "typing_extensions", "wtio.hub", "redis", "nats")
     source = f"import sys, wtio; print(*[name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

@@ -125,7 +125,8 @@ def check_instance(name: str, value: object, kind: type, way: str, *, optional: 
         optional: Whether None is accepted too.
     """
     if not isinstance(value, kind) and not (optional and value is None):
-        words = f"wtio.{kind.__name__}" + (" or None" if optional else "")
+        home = "wtio.hub" if kind.__module__.startswith("wtio.hub.") else "wtio"
+        words = f"{home}.{kind.__name__}" + (" or None" if optional else "")
         raise TypeError(f"{name} must be {words}, not {_kind(value)}; {way}")
 
 

@@ -104,7 +104,7 @@ def _checks(cls: type) -> _Checks:
     return _Checks(read, tuple(one.default for one in fields(cls)), tuple(of_fields))
 
 
-def _check(values: Limits | Timeouts, checks: _Checks) -> None:
+def _check(values: Limits | Timeouts | HubLimits, checks: _Checks) -> None:
     """Raise TypeError or ValueError for the first field whose value is outside its range.
 
     Most fields have their defaults, which were checked when the module was imported.
@@ -311,5 +311,53 @@ class Timeouts:
             )
 
 
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubLimits:
+    """Sizes and durations of a ``wtio.hub.Hub``. Sizes are bytes, durations are seconds.
+
+    Raises:
+        TypeError: A value is not a number.
+        ValueError: A value is out of its range.
+    """
+
+    message: int = _limit(1_000_000, least=1, most=2**30)
+    """Most bytes of one message, with topic and key. Default 1 000 000: NATS takes no more unless it is told to."""
+    subscriber_queue: int = _limit(1024 * 1024, least=1, most=2**40)
+    """Bytes that wait for one subscriber with ``everything`` before ``publish`` waits for it. At twice as much it is
+    closed as too slow. Default 1 MiB; the stream holds ``Limits.stream_send_buffer`` more."""
+    updates: int = _limit(256, least=1, most=65_536)
+    """Messages under way to one subscriber at once: keys with ``latest``, messages with ``within``. Default 256."""
+    topics: int = _limit(10_000, least=1, most=2**31)
+    """Topics of which the hub remembers how much it has published, so that others can count what they missed; and
+    senders that it remembers for one topic. Those of longest ago are forgotten. Default 10 000."""
+    bus_queue: int = _limit(16 * 1024 * 1024, least=1, most=2**40)
+    """Bytes that wait to be handed to the bus; further messages are not sent there, and counted. Default 16 MiB."""
+    patience: float = _duration(5.0)
+    """How long a subscriber with ``everything`` may keep its queue full, before it is closed as too slow; and how long
+    an update of ``latest`` that is being sent may delay a newer one, and leaving a subscription waits. Default 5 s."""
+    subscribe: float = _duration(1.0, may_be_zero=True)
+    """How long entering a subscription waits for the bus to confirm it. Not at all while the bus is down. Default 1
+    s."""
+    bus_answer: float = _duration(2.0)
+    """How long connecting to the bus may take, and any of its answers. Then it counts as down. Default 2 s."""
+    bus_check: float = _duration(5.0)
+    """How often it is tried whether the bus still delivers. Default 5 s."""
+    bus_reconnect: float = _duration(0.05)
+    """First wait before the bus is connected to again; doubled after each attempt that fails, and varied by chance.
+    Default 0.05 s."""
+    bus_reconnect_longest: float = _duration(0.5)
+    """Longest of these waits. Default 0.5 s."""
+
+    def __post_init__(self) -> None:
+        _check(self, _HUB_LIMITS)
+        if self.bus_reconnect > self.bus_reconnect_longest:
+            raise ValueError(
+                f"HubLimits.bus_reconnect ({self.bus_reconnect}) exceeds HubLimits.bus_reconnect_longest "
+                f"({self.bus_reconnect_longest})"
+            )
+
+
 _LIMITS: Final = _checks(Limits)
 _TIMEOUTS: Final = _checks(Timeouts)
+_HUB_LIMITS: Final = _checks(HubLimits)

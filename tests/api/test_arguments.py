@@ -15,6 +15,7 @@ import pytest
 from tests.support.http3 import HttpClient
 
 import wtio
+import wtio.hub
 import wtio.testing
 from wtio.testing import Network, VirtualTimeLoop
 
@@ -38,6 +39,10 @@ MADE_BY_THE_LIBRARY = {
     wtio.StreamDiagnostics,
     wtio.WebTransportReceiveStream,
     wtio.WebTransportSendStream,
+    wtio.hub.HubStats,
+    wtio.hub.Message,
+    wtio.hub.Policy,
+    wtio.hub.Subscription,
     wtio.testing.Direction,
     wtio.WebTransportSession,
     wtio.WebTransportStream,
@@ -97,6 +102,7 @@ PORT = ("443", 443.0, None, True, -1, 65_536)
 HOST: tuple[Any, ...] = (5, b"localhost", [5], [None], [], Wrong(), "a b\u3000")
 HANDLER = (5, plain, print, generator, lambda session: None, Asynchronous, Wrong(), functools.partial(plain))
 HOOK = (5, Wrong(), generator, generator_function)
+TOPIC = (*TEXT, None, "", "a\n", "\ud800", "ä" * 128)
 SHARE = ("0.1", None, True, 50, -0.1, float("nan"))
 
 CLIENT = {
@@ -258,6 +264,28 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.WebTransportSendStream.reset": {"error_code": (*CODE, None)},
     "wtio.WebTransportSendStream.close": {"error_code": CODE},
     "wtio.WebTransportStream.close": {"error_code": CODE},
+    "wtio.hub.Hub": {"bus": (5, "redis://localhost", Wrong()), "limits": (5, wtio.Limits(), Wrong(), False, 0)},
+    "wtio.hub.Hub.publish": {"topic": TOPIC, "data": BUFFER, "key": (*TEXT, None, "a\n", "ä" * 128)},
+    "wtio.hub.Hub.subscribe": {
+        "session": (5, None, Wrong()),
+        "topic": TOPIC,
+        "policy": (5, None, "everything", wtio.hub.latest),
+    },
+    "wtio.hub.HubLimits": {
+        **dict.fromkeys(("message", "subscriber_queue", "updates", "topics", "bus_queue"), (*COUNT, None, 0)),
+        **dict.fromkeys(("patience", "subscribe", "bus_answer", "bus_check"), (*DELAY, None)),
+        **dict.fromkeys(("bus_reconnect",), (*DELAY, None, 100)),
+        "bus_reconnect_longest": (*DELAY, None, 0.01),
+    },
+    "wtio.hub.MessageReader": {"stream": (5, None, Wrong()), "max_bytes": (*COUNT, 0)},
+    "wtio.hub.NatsBus": {
+        "url": (*TEXT, None, "localhost", "redis://localhost", "nats://", "nats://h:port"),
+        "prefix": (*TEXT, None, "", "a.b", "a*", "a b"),
+    },
+    "wtio.hub.RedisBus": {"url": (*TEXT, None, "localhost", "nats://localhost"), "prefix": (*TEXT, None)},
+    "wtio.hub.decode_message": {"data": (*BUFFER, b"")},
+    "wtio.hub.latest": {"key": (*TEXT, "a\n")},
+    "wtio.hub.within": {"seconds": (*DELAY, None, 0, float("nan"))},
     "wtio.testing.run": {"main": (5, None, plain, Asynchronous().method), "debug": FLAG},
     "wtio.testing.session_pair": {
         "network": (5, Wrong(), "localhost"),
@@ -279,9 +307,14 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
     """Every function, constructor and method that applications may call, by its public name."""
-    for module in (wtio, wtio.testing):
+    for module in (wtio, wtio.hub, wtio.testing):
         for name in module.__all__:
             value = getattr(module, name)
+            if inspect.isclass(value) and issubclass(value, (wtio.hub.Bus, wtio.hub.BusConnection)):
+                # A hub calls the methods of its bus.
+                if not inspect.isabstract(value) and inspect.signature(value).parameters:
+                    yield f"{module.__name__}.{name}", value
+                continue
             full = f"{module.__name__}.{name}"
             if inspect.isfunction(value):
                 yield full, value
@@ -334,15 +367,25 @@ class Lab:
             "wtio.WebTransportSendStream.write": {"data": b"x"},
             "wtio.WebTransportSendStream.write_all": {"data": b"x"},
             "wtio.HttpResponse": {"status": 200},
+            "wtio.hub.Hub.publish": {"topic": "topic", "data": b"x"},
+            "wtio.hub.NatsBus": {"url": "nats://localhost"},
+            "wtio.hub.RedisBus": {"url": "redis://localhost"},
         }
 
     async def call(self, function: str, argument: str, value: object) -> None:
         """Call it with one wrong argument."""
-        owner, _, name = function.removeprefix("wtio.").removeprefix("testing.").rpartition(".")
-        module: Any = wtio.testing if function.startswith("wtio.testing.") else wtio
+        owner, _, name = function.removeprefix("wtio.").removeprefix("testing.").removeprefix("hub.").rpartition(".")
+        module: Any = wtio
+        for one in (wtio.hub, wtio.testing):
+            if function.startswith(f"{one.__name__}."):
+                module = one
         target = self.objects[owner] if owner else module
         called = getattr(target, name)
         given = dict(self.required.get(function, {}))
+        if function == "wtio.hub.Hub.subscribe":
+            given |= {"session": self.objects["WebTransportSession"], "topic": "topic"}
+        if function == "wtio.hub.MessageReader":
+            given["stream"] = self.objects["WebTransportReceiveStream"]
         positional: tuple[object, ...] = ()
         if argument == "conditions":
             assert isinstance(value, dict)
@@ -393,6 +436,7 @@ def test_wrong_argument_is_named_at_the_call(certificate: wtio.DevCertificate, f
                     "WebTransportSendStream": stream,
                     "WebTransportReceiveStream": far,
                     "ConnectionReport": session.report,
+                    "Hub": wtio.hub.Hub(),
                     "HttpRequest": wtio.HttpRequest(
                         method="GET", path="/", authority="localhost", headers=(), remote_address=("::1", 5)
                     ),
