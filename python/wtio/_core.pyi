@@ -28,6 +28,7 @@ __all__ = [
     "DatagramStats",
     "Endpoint",
     "EndpointStats",
+    "EndpointTotals",
     "EngineEvent",
     "ForkStage",
     "HalfState",
@@ -306,6 +307,10 @@ class DatagramStats:
     """Pushed out of the buffer by later ones."""
     queued_incoming: Final[int]
     """Not received by the application yet."""
+    bytes_sent: Final[int]
+    """Payload of those that were sent."""
+    bytes_received: Final[int]
+    """Payload of those that were received."""
 
 @final
 class Credit:
@@ -373,6 +378,41 @@ class EndpointStats:
     """Half-open connections that made room for another client."""
     handshake_timeouts: Final[int]
     """Handshakes that took longer than ``Timeouts.handshake``."""
+
+@final
+class EndpointTotals:
+    """Totals of an endpoint since it was made. They never go down, also once it is closed."""
+
+    accepted: Final[int]
+    """Handshakes begun with a server. Those that are neither completed nor failed are under way."""
+    connected: Final[int]
+    """Handshakes that were completed."""
+    failed: Final[list[tuple[str, int]]]
+    """Handshakes that failed, by how they ended: names of ``CloseCause``, "timeout" (``Timeouts.handshake``) and
+    "displaced" (another client took the place)."""
+    ended: Final[list[tuple[str, int]]]
+    """Connections that ended after their handshake, likewise."""
+    bytes_sent: Final[int]
+    """In UDP payloads of connections."""
+    bytes_received: Final[int]
+    """In UDP payloads of connections."""
+    packets_sent: Final[int]
+    """QUIC packets."""
+    packets_received: Final[int]
+    """UDP datagrams."""
+    packets_lost: Final[int]
+    """QUIC packets."""
+    bidirectional_opened: Final[int]
+    """Streams of sessions that this side opened; also the next three."""
+    bidirectional_received: Final[int]
+    unidirectional_opened: Final[int]
+    unidirectional_received: Final[int]
+    stream_bytes_sent: Final[int]
+    """Payload of these streams, as in ``Credit``."""
+    stream_bytes_received: Final[int]
+    """Payload of these streams, as in ``Credit``."""
+    datagrams: Final[DatagramStats]
+    """Of all sessions; ``queued_incoming`` is 0."""
 
 @final
 class MemoryStats:
@@ -545,6 +585,8 @@ class Endpoint:
     def connections(self) -> int:
         """Connections not yet fully gone (closing ones included)."""
     def stats(self) -> EndpointStats: ...
+    def totals(self) -> EndpointTotals:
+        """Walks through all connections."""
     def memory(self) -> MemoryStats | None:
         """Walks through all connections. None without ``Limits.server_memory``, and for clients."""
     def share_memory(self, other: Endpoint) -> None:

@@ -8,6 +8,7 @@
 mod credit;
 mod datagrams;
 mod holding;
+mod totals;
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -32,6 +33,7 @@ use crate::{
         Extent, Phase, ReceiveState, SendState, Stream, StreamStats, direction, direction_index, is_bidirectional,
     },
     tls::{self, Refusal},
+    totals::Ending,
 };
 
 /// Held resets tried again after each packet. If there are more, the next packet goes on.
@@ -64,6 +66,8 @@ pub(crate) struct Connection {
     /// The connection is over, and its event of that was reported.
     pub(crate) is_closed: bool,
     is_closed_by_peer: bool,
+    /// How it ended, once it is over.
+    ending: Option<Ending>,
     /// Why our verifier refused the peer's certificate, if it did. Set when the connection is over.
     refusal: Option<Box<Refusal>>,
     /// When the core wants to be asked again, as the engine's list of timers has it.
@@ -105,6 +109,7 @@ impl Connection {
             is_connected: false,
             is_closed: false,
             is_closed_by_peer: false,
+            ending: None,
             refusal: None,
             timer: None,
             is_listed: false,
@@ -438,6 +443,7 @@ impl<'a> ConnectionMut<'a> {
         if std::mem::replace(&mut self.connection.is_closed, true) {
             return;
         }
+        self.connection.ending = Some(Ending::Closed(cause));
         if cause == CloseCause::Tls {
             self.connection.refusal = tls::take_refusal().map(Box::new);
         }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::AddAssign,
     time::{Duration, Instant},
 };
 
@@ -17,7 +18,7 @@ use crate::varint;
 const QUARTER_ID_LIMIT: u64 = (1 << 60) - 1;
 
 /// Counters of a session's datagrams.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct DatagramStats {
     pub sent: u64,
@@ -26,6 +27,23 @@ pub struct DatagramStats {
     pub expired_outgoing: u64,
     pub dropped_incoming: u64,
     pub queued_incoming: u64,
+    /// Payload of those that were sent.
+    pub bytes_sent: u64,
+    /// Payload of those that were received.
+    pub bytes_received: u64,
+}
+
+impl AddAssign for DatagramStats {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.dropped_outgoing += other.dropped_outgoing;
+        self.expired_outgoing += other.expired_outgoing;
+        self.dropped_incoming += other.dropped_incoming;
+        self.queued_incoming += other.queued_incoming;
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+    }
 }
 
 /// Read the head of a DATAGRAM frame's payload (RFC 9297, section 2.1): the session's ID and the length of the head. `None`
@@ -47,8 +65,8 @@ const ENTRY_COST: usize = 64;
 /// What became of an outgoing datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The core has it.
-    Sent,
+    /// The core has it: so many bytes of payload.
+    Sent(u64),
     /// It made room for newer ones, or the path's limit shrank below it.
     Dropped,
     /// It waited for too long.
@@ -188,7 +206,7 @@ impl Outgoing {
                 Fate::Expired
             } else {
                 match offer(data) {
-                    Offer::Taken => Fate::Sent,
+                    Offer::Taken => Fate::Sent((length - varint::length(session_id / 4)) as u64),
                     Offer::Refused => Fate::Dropped,
                     Offer::Full(data) => {
                         lane.queue.push_front(Waiting { since, data });
@@ -300,6 +318,7 @@ impl Received {
     /// Keep a received datagram, dropping the oldest beyond the bounds.
     pub(crate) fn push(&mut self, data: Bytes) {
         self.stats.received += 1;
+        self.stats.bytes_received += data.len() as u64;
         if data.len() > self.most_bytes || self.most == 0 {
             self.stats.dropped_incoming += 1;
             return;
@@ -338,7 +357,10 @@ impl Received {
     /// Count what became of an outgoing datagram.
     pub(crate) fn note(&mut self, fate: Fate) {
         let counter = match fate {
-            Fate::Sent => &mut self.stats.sent,
+            Fate::Sent(bytes) => {
+                self.stats.bytes_sent += bytes;
+                &mut self.stats.sent
+            }
             Fate::Dropped => &mut self.stats.dropped_outgoing,
             Fate::Expired => &mut self.stats.expired_outgoing,
         };
@@ -394,7 +416,7 @@ mod tests {
             |id, fate| fates.push((id, fate)),
         );
         assert_eq!(taken, [4, 8]);
-        assert_eq!(fates[1..], [(4, Fate::Sent), (8, Fate::Sent)]);
+        assert_eq!(fates[1..], [(4, Fate::Sent(3)), (8, Fate::Sent(3))]);
         assert!(outgoing.is_empty());
         assert_eq!(outgoing.bytes, 0);
     }

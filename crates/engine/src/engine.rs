@@ -24,6 +24,7 @@ use crate::{
         endpoint::{Endpoint, Incoming, Received},
     },
     tls::{ClientTls, ServerTls},
+    totals::{Ending, Totals},
 };
 
 /// Room for the address-validation and reset answers of an endpoint that a full socket may hold back.
@@ -82,6 +83,8 @@ pub struct Engine {
     events: Untaken,
     /// A server's: who may begin a connection, and how many have.
     newcomers: Newcomers,
+    /// Of connections that are forgotten.
+    totals: Totals,
     is_server: bool,
     /// New connections are refused, because the server is closing.
     is_refusing: bool,
@@ -115,6 +118,7 @@ impl Engine {
             buffer: Vec::new(),
             scratch: Scratch::default(),
             events: Untaken::default(),
+            totals: Totals::default(),
             is_server: server.is_some(),
             is_refusing: false,
             was_short: false,
@@ -173,7 +177,7 @@ impl Engine {
             Ok(core) => {
                 if let Some(displaced) = displaced {
                     self.newcomers.note_displaced();
-                    self.give_up(now, displaced, b"the server has no room for another handshake");
+                    self.give_up(now, displaced, Ending::Displaced, b"the server has no room for another handshake");
                 }
                 let is_told = !self.newcomers.is_pressed();
                 let id = self.insert(now, core);
@@ -196,10 +200,9 @@ impl Engine {
     }
 
     /// End a half-open connection.
-    fn give_up(&mut self, now: Instant, id: u64, reason: &[u8]) {
+    fn give_up(&mut self, now: Instant, id: u64, ending: Ending, reason: &[u8]) {
         if let Some(mut connection) = self.connection(now, id) {
-            // QUIC has no codes of applications before the handshake is complete (RFC 9000, section 10.2.3).
-            connection.close(0, reason);
+            connection.give_up(ending, reason);
         }
         if let Some(connection) = self.connections.get_mut(&id) {
             let arrival = &mut connection.arrival;
@@ -360,8 +363,8 @@ impl Engine {
                 self.endpoint.forget(&state.core, id);
                 let is_unreferenced = state.is_unreferenced();
                 drop(connection);
-                if is_unreferenced {
-                    self.connections.remove(&id);
+                if is_unreferenced && let Some(connection) = self.connections.remove(&id) {
+                    self.totals += connection.totals();
                 }
                 continue;
             }
@@ -430,7 +433,7 @@ impl Engine {
     /// End handshakes that have taken too long, and forget half-open connections that are over, if there are too many.
     fn end_handshakes(&mut self, now: Instant) {
         while let Some(id) = self.newcomers.overdue(now) {
-            self.give_up(now, id, b"the handshake took too long");
+            self.give_up(now, id, Ending::Timeout, b"the handshake took too long");
         }
         while let Some(id) = self.newcomers.superfluous() {
             if let Some(connection) = self.connections.get_mut(&id) {
@@ -505,6 +508,7 @@ impl Engine {
 
     /// Forget all connections at once, without a word to anybody: what they are made of cannot be relied on any more.
     pub fn abandon(&mut self) {
+        self.totals = self.totals();
         let connections = std::mem::take(&mut self.connections);
         self.endpoint.clear();
         self.newcomers.clear();
@@ -525,6 +529,16 @@ impl Engine {
     #[must_use]
     pub fn newcomers(&self) -> NewcomerFigures {
         self.newcomers.figures()
+    }
+
+    /// How all connections so far have ended, and what they have moved. Looks at all that there are.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.totals;
+        for connection in self.connections.values() {
+            totals += connection.totals();
+        }
+        totals
     }
 
     /// The budget of this engine's connections, if there is one.

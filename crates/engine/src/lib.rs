@@ -40,6 +40,7 @@ pub mod session;
 pub mod session_datagrams;
 pub mod stream;
 pub mod tls;
+pub mod totals;
 pub mod varint;
 mod window;
 
@@ -55,3 +56,4 @@ pub use secret::Secret;
 pub use sending::Sending;
 pub use session_datagrams::SessionDatagrams;
 pub use stream::{ReadOutcome, ReceiveState, SendState, StreamStats};
+pub use totals::{Ending, Totals};

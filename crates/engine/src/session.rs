@@ -3,7 +3,7 @@
 //!
 //! Policy, capsules and errors are Python's. Directions are 0 for bidirectional streams and 1 for unidirectional ones.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::AddAssign};
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -44,6 +44,33 @@ pub struct Credit {
     pub send_credit: Option<u64>,
     /// Streams that may still be opened: bidirectional, unidirectional.
     pub stream_credit: Option<[u64; 2]>,
+}
+
+/// What sessions have moved. Directions are as above.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SessionTotals {
+    /// Streams of ours.
+    pub opened: [u64; 2],
+    /// Streams of the peers.
+    pub peer_opened: [u64; 2],
+    /// Payload of streams that the core was given.
+    pub bytes_sent: u64,
+    /// Payload of streams of the peers, up to the highest offset or final size of each.
+    pub bytes_received: u64,
+    /// Of these, `queued_incoming` is 0.
+    pub datagrams: DatagramStats,
+}
+
+impl AddAssign for SessionTotals {
+    fn add_assign(&mut self, other: Self) {
+        for direction in 0..2 {
+            self.opened[direction] += other.opened[direction];
+            self.peer_opened[direction] += other.peer_opened[direction];
+        }
+        self.bytes_sent += other.bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.datagrams += other.datagrams;
+    }
 }
 
 /// One registered session.
@@ -193,6 +220,18 @@ impl Session {
         })
     }
 
+    /// What the session has moved so far.
+    fn totals(&self) -> SessionTotals {
+        SessionTotals {
+            opened: self.opened,
+            peer_opened: self.peer_opened,
+            bytes_sent: self.sent,
+            bytes_received: self.arrived,
+            // How many wait is no count that only grows.
+            datagrams: DatagramStats { queued_incoming: 0, ..self.datagrams.stats() },
+        }
+    }
+
     /// Where flow control stands.
     pub(crate) fn credit(&self) -> Credit {
         let limits = &self.limits;
@@ -248,6 +287,8 @@ struct Unregistered {
     /// Streams that were refused before their session was registered: its flow control has to count them. Bounded by
     /// EARLY_LEDGERS.
     early: FxHashMap<u64, EarlyLedger>,
+    /// What those that have ended had moved.
+    totals: SessionTotals,
 }
 
 impl Sessions {
@@ -374,8 +415,18 @@ impl Sessions {
         }
         others.early.remove(&session_id);
         let session = self.registered.remove(&session_id)?;
+        others.totals += session.totals();
         self.datagram_memory -= session.datagrams.memory();
         Some(session)
+    }
+
+    /// What all sessions so far have moved.
+    pub(crate) fn totals(&self) -> SessionTotals {
+        let mut totals = self.unregistered.as_ref().map_or_else(SessionTotals::default, |others| others.totals);
+        for session in self.registered.values() {
+            totals += session.totals();
+        }
+        totals
     }
 
     /// Remember a stream of the peer that is over, with the payload that it had, until its session is registered.

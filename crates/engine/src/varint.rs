@@ -30,6 +30,18 @@ pub fn split(bytes: &[u8]) -> Option<(u64, &[u8])> {
     })
 }
 
+/// Bytes that [`write`] appends for `value`.
+#[must_use]
+#[inline]
+pub fn length(value: u64) -> usize {
+    match value {
+        0..=0x3f => 1,
+        0x40..=0x3fff => 2,
+        0x4000..=0x3fff_ffff => 4,
+        _ => 8,
+    }
+}
+
 /// Append `value` in its shortest form. Values above 2^62-1 cannot be written and are cut to that maximum.
 pub fn write(value: u64, out: &mut Vec<u8>) {
     let value = value.min((1 << 62) - 1);

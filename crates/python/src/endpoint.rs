@@ -14,7 +14,7 @@ use crate::{
     address::{address, pair},
     connection::Connection,
     event::EngineEvent,
-    figures::{EndpointStats, MemoryStats},
+    figures::{EndpointStats, EndpointTotals, MemoryStats},
     options::EndpointOptions,
     shared::{Shared, note_child},
     states::ForkStage,
@@ -247,6 +247,11 @@ impl Endpoint {
     fn stats(&self) -> EndpointStats {
         let newcomers = self.shared.look(|engine| engine.newcomers());
         EndpointStats::new(self.connections(), self.shared.endpoint.segments(), &newcomers)
+    }
+
+    fn totals(&self, py: Python<'_>) -> PyResult<EndpointTotals> {
+        let (totals, accepted) = self.shared.look(|engine| (engine.totals(), engine.newcomers().accepted));
+        EndpointTotals::new(py, &totals, accepted)
     }
 
     fn memory(&self) -> Option<MemoryStats> {

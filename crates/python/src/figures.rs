@@ -1,8 +1,9 @@
 //! Facts and figures: frozen classes, whose attributes become Python objects only when they are read.
 
 use pyo3::{prelude::*, types::PyBytes};
+use wtio_engine::Ending;
 
-use crate::{address::pair, shared::Shared};
+use crate::{address::pair, shared::Shared, states::CloseCause};
 
 /// What is known of a connection.
 #[pyclass(frozen, module = "wtio._core")]
@@ -125,6 +126,8 @@ pub(crate) struct DatagramStats {
     expired_outgoing: u64,
     dropped_incoming: u64,
     queued_incoming: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
 }
 
 impl DatagramStats {
@@ -136,6 +139,8 @@ impl DatagramStats {
             expired_outgoing: stats.expired_outgoing,
             dropped_incoming: stats.dropped_incoming,
             queued_incoming: stats.queued_incoming,
+            bytes_sent: stats.bytes_sent,
+            bytes_received: stats.bytes_received,
         }
     }
 }
@@ -238,6 +243,64 @@ impl EndpointStats {
             handshake_timeouts: newcomers.handshake_timeouts,
         }
     }
+}
+
+/// Totals of an endpoint. Endings have the names of [`CloseCause`], and two more.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct EndpointTotals {
+    accepted: u64,
+    connected: u64,
+    failed: Vec<(&'static str, u64)>,
+    ended: Vec<(&'static str, u64)>,
+    bytes_sent: u64,
+    bytes_received: u64,
+    packets_sent: u64,
+    packets_received: u64,
+    packets_lost: u64,
+    bidirectional_opened: u64,
+    bidirectional_received: u64,
+    unidirectional_opened: u64,
+    unidirectional_received: u64,
+    stream_bytes_sent: u64,
+    stream_bytes_received: u64,
+    datagrams: Py<DatagramStats>,
+}
+
+impl EndpointTotals {
+    /// `accepted`: handshakes begun with a server, as its figures of newcomers have it at the same moment.
+    pub(crate) fn new(py: Python<'_>, totals: &wtio_engine::Totals, accepted: u64) -> PyResult<Self> {
+        let sessions = &totals.sessions;
+        let [bidirectional_opened, unidirectional_opened] = sessions.opened;
+        let [bidirectional_received, unidirectional_received] = sessions.peer_opened;
+        Ok(Self {
+            accepted,
+            connected: totals.connected,
+            failed: named(totals.failed),
+            ended: named(totals.ended),
+            bytes_sent: totals.bytes_sent,
+            bytes_received: totals.bytes_received,
+            packets_sent: totals.packets_sent,
+            packets_received: totals.packets_received,
+            packets_lost: totals.packets_lost,
+            bidirectional_opened,
+            bidirectional_received,
+            unidirectional_opened,
+            unidirectional_received,
+            stream_bytes_sent: sessions.bytes_sent,
+            stream_bytes_received: sessions.bytes_received,
+            datagrams: Py::new(py, DatagramStats::new(&sessions.datagrams))?,
+        })
+    }
+}
+
+/// Counts by ending, with the names of endings.
+fn named(counts: [u64; Ending::ALL.len()]) -> Vec<(&'static str, u64)> {
+    let name = |ending| match ending {
+        Ending::Closed(cause) => CloseCause::from(cause).name(),
+        Ending::Timeout => "timeout",
+        Ending::Displaced => "displaced",
+    };
+    Ending::ALL.into_iter().map(name).zip(counts).collect()
 }
 
 /// Where the memory budget of a server stands. What is held and promised is that of one endpoint.

@@ -30,8 +30,8 @@ mod _core {
         endpoint::{Endpoint, note_fork, shut_down},
         event::EngineEvent,
         figures::{
-            CertificateFacts, ConnectionFacts, ConnectionStats, Credit, DatagramStats, EndpointStats, MemoryStats,
-            StreamStats,
+            CertificateFacts, ConnectionFacts, ConnectionStats, Credit, DatagramStats, EndpointStats, EndpointTotals,
+            MemoryStats, StreamStats,
         },
         states::{CloseCause, ForkStage, HalfState, ReadAnswer},
         stream::Stream,

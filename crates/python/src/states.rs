@@ -141,7 +141,7 @@ pub(crate) enum CloseCause {
 #[pymethods]
 impl CloseCause {
     #[getter]
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Application => "application",
             Self::Transport => "transport",
