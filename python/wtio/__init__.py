@@ -11,6 +11,7 @@ from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._memory import ServerMemory
 from wtio._run import run
 from wtio._sockets import systemd_sockets
+from wtio._stats import ServerStats
 from wtio.client import Client, Connector, connect
 from wtio.config import Limits, Timeouts
 from wtio.errors import (
@@ -99,6 +100,7 @@ __all__ = [
     "Secret",
     "Server",
     "ServerMemory",
+    "ServerStats",
     "ServerTLS",
     "SessionClosed",
     "SessionClosedError",

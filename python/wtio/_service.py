@@ -14,6 +14,7 @@ from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
 from wtio._failures import FailureLog
 from wtio._http_service import HttpHook, HttpService
+from wtio._stats import SessionCounts
 from wtio._url import without_query
 from wtio._waiting import Arrivals, Flag, start_task
 from wtio._words import SERVER_CLOSES
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from wtio._connection.server import ServerConnection
     from wtio._request import RequestState, SessionHandler
     from wtio.config import Limits, Timeouts
+    from wtio.errors import ClosedBy
     from wtio.session import WebTransportSession
 
 __all__ = ["ANY_ORIGIN", "Service"]
@@ -52,6 +54,7 @@ class Service:
         "_spared",
         "address_sessions",
         "connections",
+        "counts",
         "http",
         "is_closing",
         "protocols",
@@ -97,6 +100,8 @@ class Service:
         self._has_refused_origin = False
         # Logs what handlers, also those of streams, and the hook raise, a few of each kind a minute.
         self._failures = FailureLog(_logger)
+        # Totals for ``Server.stats``.
+        self.counts = SessionCounts()
         # Asks the application about requests, if it wants to be asked.
         self._admissions = (
             None if admit is None else Admissions(admit, timeout=timeouts.request, failures=self._failures)
@@ -117,11 +122,13 @@ class Service:
     def session_opened(self, address: str) -> None:
         """One more session is open."""
         self.session_count += 1
+        self.counts.opened += 1
         self.address_sessions.add(address)
 
-    def session_over(self, address: str) -> None:
+    def session_over(self, address: str, closed_by: ClosedBy) -> None:
         """A session has ended on both sides."""
         self.session_count -= 1
+        self.counts.closed[closed_by] += 1
         self.address_sessions.remove(address)
         if self._few_sessions is not None and self.session_count <= self._spared:
             self._few_sessions.set()
@@ -183,6 +190,10 @@ class Service:
     def request_settled(self) -> None:
         """A request is answered, or its client is gone."""
         self.unanswered -= 1
+
+    def request_rejected(self, status: int) -> None:
+        """A request is answered with a status that refuses it."""
+        self.counts.note_rejected(status)
 
     def request_accepted(self, request: RequestState, session: WebTransportSession) -> None:
         """A request has become a session."""

@@ -43,6 +43,7 @@ from wtio._running import running
 from wtio._service import ANY_ORIGIN, Service
 from wtio._site import Site
 from wtio._sockets import given_sockets
+from wtio._stats import ServerStats, server_stats
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS
 from wtio.config import Limits, Timeouts
@@ -196,6 +197,21 @@ class Server:
         Looks at all connections, which takes some milliseconds with 10 000 of them.
         """
         return self._memory.figures()
+
+    def stats(self) -> ServerStats:
+        """Return the server's figures: totals since it was started, by cause, and what there is now.
+
+        For a monitoring system that asks again and again: totals never go down. See docs/logging-and-counters.md for
+        what to watch. May be called from any thread, before the start and after the end. The figures of one snapshot
+        may be some moments apart. It looks at all connections, which takes some milliseconds with 10 000 of them.
+        """
+        return server_stats(
+            list(self._drivers),
+            self._service.counts,
+            self.memory,
+            sessions=self._service.session_count,
+            waiting=self._service.unanswered,
+        )
 
     @property
     def is_closing(self) -> bool:

@@ -111,8 +111,8 @@ REFUSED: dict[tuple[type, str], Use] = {
 ALLOWED: dict[type, tuple[str, ...]] = {
     wtio.Client: ("connections", "is_closed", "__aenter__"),
     wtio.Server: (
-        "addresses", "is_closing", "limits", "loop_late_total", "memory", "protocols", "sessions", "timeouts", "tls",
-        "__aiter__",
+        "addresses", "is_closing", "limits", "loop_late_total", "memory", "protocols", "sessions", "stats", "timeouts",
+        "tls", "__aiter__",
     ),
     wtio.SessionRequest: (
         "authority", "cookies", "dialect", "headers", "is_accepted", "is_answered", "origin", "path",

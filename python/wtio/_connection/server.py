@@ -20,6 +20,7 @@ from wtio.protocol.outbox import (
     BodyReceived,
     Event,
     RequestReceived,
+    RequestRefused,
     RequestTerminated,
     SessionFinished,
     SessionRequested,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
     from wtio._session_state import SessionState
+    from wtio.errors import ClosedBy
     from wtio.session import WebTransportSession
 
 __all__ = ["Host", "ServerConnection"]
@@ -80,10 +82,13 @@ class Host(Protocol):
     def http(self) -> HttpHost:
         """Who answers ordinary requests."""
 
+    def request_rejected(self, status: int) -> None:
+        """Count a request that is answered with a status that refuses it."""
+
     def session_opened(self, address: str) -> None:
         """Count one more session, of a client at this address."""
 
-    def session_over(self, address: str) -> None:
+    def session_over(self, address: str, closed_by: ClosedBy) -> None:
         """Count a session less: it has ended on both sides."""
 
     def connection_lost(self, connection: ServerConnection) -> None:
@@ -155,6 +160,8 @@ class ServerConnection(Connection):
                 request = RequestState(self, event)
                 self.requests[event.stream_id] = request
                 self._host.take_request(request)
+            case RequestRefused(_, status):
+                self._host.request_rejected(status)
             case RequestReceived() | BodyReceived() | BodyEnded() | RequestTerminated():
                 self._take_http(event)
             case SessionTerminated(session_id) | SessionFinished(session_id):
@@ -214,6 +221,7 @@ class ServerConnection(Connection):
             self.h3.reject(request.session_id, status, headers=headers, body=body)
         except SessionStateError:
             return  # the connection is about to end, and the request with it
+        self._host.request_rejected(status)
         request.note_answered()
         self.forget_request(request.session_id)
         self._pump()
@@ -294,7 +302,8 @@ class ServerConnection(Connection):
         return self._host.failures
 
     def session_over(self, session: SessionState) -> None:
-        self._host.session_over(self.address)
+        # A session that is over on both sides has ended on this one.
+        self._host.session_over(self.address, "local" if session.close_info is None else session.close_info.closed_by)
         self._make_room()
         self.watch_idle()
 

@@ -26,6 +26,7 @@ from wtio.protocol.outbox import (
     CapsuleReceived,
     GoawayReceived,
     Outbox,
+    RequestRefused,
     SessionAccepted,
     SessionDraining,
     SessionFinished,
@@ -83,6 +84,7 @@ class ConnectStreams:
         """
         if request.protocol not in TOKENS:
             self._requests.answer(stream, headers_frame(rejection(501)))  # RFC 9220, section 3
+            self._outbox.report(RequestRefused(stream.stream_id, 501))
             self._allowance.count_refused()
             return
         if request.scheme.lower() != "https":
@@ -125,6 +127,7 @@ class ConnectStreams:
         if dialect is None or not terms.allows_request(dialect, request.protocol):
             self._step(stream, session, Input.SETTINGS)
             self.reject(stream, session, headers_frame(rejection(501)))  # RFC 9220, section 3
+            self._outbox.report(RequestRefused(stream.stream_id, 501))
             self._allowance.count_refused()
             return
         if self.live >= terms.session_limit(dialect.row):

@@ -23,7 +23,7 @@ from wtio.protocol.faults import ConnectionFault, SessionStateError, StreamFault
 from wtio.protocol.frames import FrameType, encode_record
 from wtio.protocol.handshake import acceptance, headers_frame, rejection, session_request
 from wtio.protocol.limits import DEFAULT_LIMITS, Allowance, Earnings, ProtocolLimits
-from wtio.protocol.outbox import Outbox, Role, SettingsReceived
+from wtio.protocol.outbox import Outbox, RequestRefused, Role, SettingsReceived
 from wtio.protocol.qpack import FieldSectionTooLargeError
 from wtio.protocol.request import Requests, RequestStream
 from wtio.protocol.session import Input, State
@@ -469,6 +469,7 @@ class H3Connection:
                 self.exchanges.fail(stream, fault)
         except FieldSectionTooLargeError:
             self._requests.answer(stream, headers_frame(rejection(431)))  # RFC 9114, section 4.2.2
+            self.outbox.report(RequestRefused(stream.stream_id, 431))
             self._allowance.count_refused()
         if not stream.is_over:
             self._requests.account(stream)

@@ -19,7 +19,14 @@ from wtio.protocol.faults import StreamFault
 from wtio.protocol.frames import FrameType, encode_record
 from wtio.protocol.handshake import RESPONSE_RESERVED, headers_frame, rejection
 from wtio.protocol.limits import Allowance
-from wtio.protocol.outbox import BodyEnded, BodyReceived, Outbox, RequestReceived, RequestTerminated
+from wtio.protocol.outbox import (
+    BodyEnded,
+    BodyReceived,
+    Outbox,
+    RequestReceived,
+    RequestRefused,
+    RequestTerminated,
+)
 from wtio.protocol.request import Requests, RequestStream
 from wtio.protocol.settings import Terms
 
@@ -124,6 +131,7 @@ class Exchanges:
         stream = self._requests.get(stream_id)
         if stream is not None and stream.phase == "head":
             self._requests.answer(stream, headers_frame(rejection(408)))
+            self._outbox.report(RequestRefused(stream_id, 408))
             self._allowance.count_refused()
 
     def _end(self, stream: RequestStream, reason: str) -> None:

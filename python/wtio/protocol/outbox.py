@@ -25,6 +25,7 @@ __all__ = [
     "Outbox",
     "Output",
     "RequestReceived",
+    "RequestRefused",
     "RequestTerminated",
     "Reset",
     "Role",
@@ -205,6 +206,19 @@ class RequestTerminated:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRefused:
+    """Server: a request was answered here, before anybody else saw it, with a status that refuses it.
+
+    Attributes:
+        stream_id: The request stream.
+        status: 408 (its header section did not come in time), 431 (it is too large) or 501 (``:protocol`` is unknown).
+    """
+
+    stream_id: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionAccepted:
     """Client: the server answered with a 2xx status.
 
@@ -321,6 +335,7 @@ Event: TypeAlias = (
     | BodyReceived
     | BodyEnded
     | RequestTerminated
+    | RequestRefused
     | SessionAccepted
     | SessionRejected
     | SessionTerminated
