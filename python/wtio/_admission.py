@@ -113,7 +113,7 @@ class Admissions:
     def _report(self, error: Exception, request: RequestState, session: WebTransportSession | None) -> None:
         level = severity(error, has_ended=request.has_left or (session is not None and session.is_closed))
         if isinstance(error, SessionClosed) and level < logging.ERROR:
-            _logger.debug("admit ended with its client: %s", error)
+            _logger.debug("admit ended with its client: %s", type(error).__name__)
             return
         words = "failed on" if level >= logging.ERROR else "ended early on"
         self._failures.write(error, level, f"admit {words} %r", SessionRequest(request))

@@ -101,8 +101,9 @@ class FailureLog:
         if level >= logging.ERROR:
             self.write(error, level, f"{what} failed", *arguments)
         elif has_ended:
-            # Its reads and writes end with the session. That is expected, and only of interest when debugging.
-            self.logger.debug("%s ended with its session: %s", what % arguments, error)
+            # Its reads and writes end with the session. That is expected, and only of interest when debugging. The text
+            # of the error has the peer's reason, which may contain anything.
+            self.logger.debug("%s ended with its session: %s", what % arguments, type(error).__name__)
         else:
             self.write(error, level, f"{what} ended early", *arguments)
 

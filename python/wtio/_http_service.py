@@ -112,7 +112,9 @@ class HttpService:
             if status == 500 and not _is_cancelled():
                 self._failures.write(error, logging.ERROR, failure, request.method, without_query(request.path))
             else:
-                _logger.debug("%s %s came to nothing: %r", request.method, without_query(request.path), error)
+                _logger.debug(
+                    "%s %s came to nothing: %s", request.method, without_query(request.path), type(error).__name__
+                )
             exchange.refuse(status)
 
     async def _ask(self, request: HttpRequest) -> HttpResponse:

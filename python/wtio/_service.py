@@ -14,6 +14,7 @@ from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
 from wtio._failures import FailureLog
 from wtio._http_service import HttpHook, HttpService
+from wtio._log import SERVER, PacedLines
 from wtio._stats import SessionCounts
 from wtio._url import without_query
 from wtio._waiting import Arrivals, Flag, start_task
@@ -36,8 +37,6 @@ __all__ = ["ANY_ORIGIN", "Service"]
 ANY_ORIGIN: Final = "*"
 """In ``serve(origins=...)``: pages from everywhere may connect."""
 
-_logger = logging.getLogger("wtio.server")
-
 
 class Service:
     """What a server's connections share. Belongs to one ``Server``, and to its event loop once that has started."""
@@ -57,6 +56,7 @@ class Service:
         "counts",
         "http",
         "is_closing",
+        "lines",
         "protocols",
         "session_count",
         "tasks",
@@ -99,7 +99,9 @@ class Service:
         # Whether a page's origin was refused before: only the first refusal is logged as a warning.
         self._has_refused_origin = False
         # Logs what handlers, also those of streams, and the hook raise, a few of each kind a minute.
-        self._failures = FailureLog(_logger)
+        self._failures = FailureLog(SERVER)
+        # Writes what the log says of connections at DEBUG.
+        self.lines = PacedLines(SERVER)
         # Totals for ``Server.stats``.
         self.counts = SessionCounts()
         # Asks the application about requests, if it wants to be asked.
@@ -172,7 +174,7 @@ class Service:
         ):
             return True
         # Once aloud, because browsers do not tell their users; then quietly, because clients could fill the log.
-        _logger.log(
+        SERVER.log(
             logging.DEBUG if self._has_refused_origin else logging.WARNING,
             "a page from %s was refused; serve(origins=...) allows further origins than %s",
             origin,

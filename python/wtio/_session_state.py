@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from wtio._arguments import check_bool, check_integer
+from wtio._log import session_numbers
 from wtio._waiting import Arrivals, Flag, Waiter, Waiters
 from wtio.errors import SessionClosed, SessionClosedError, SessionClosedOK, StreamCreditError
 from wtio.protocol.codes import to_wire
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from wtio import _core
     from wtio._facts import CloseInfo, SessionFacts
+    from wtio._log import SessionLog
     from wtio.config import Limits
 
 __all__ = ["WIRE_ZERO", "SessionState", "closed_error"]
@@ -71,6 +73,8 @@ class SessionState:
         "end_timer",
         "facts",
         "limits",
+        "log",
+        "log_id",
         "loop",
         "namespace",
         "session_id",
@@ -91,6 +95,10 @@ class SessionState:
         # The stream ID of the CONNECT stream.
         self.session_id = session_id
         self.facts = facts
+        # Number of the session in the log, unique in the process.
+        self.log_id = next(session_numbers)
+        # Writes into the log how the session ends; None if nobody wants to know. The connection sets it.
+        self.log: SessionLog | None = None
         # The application's own attributes (``WebTransportSession.state``); None until it asks for them.
         self.namespace: SimpleNamespace | None = None
         # The bytes that every stream opened by this side begins with.
@@ -327,4 +335,6 @@ class SessionState:
         for waiters in (self._bidirectional_credit, self._unidirectional_credit, self._datagram_waiters):
             if waiters is not None:
                 waiters.wake()
+        if self.log is not None and self.close_info is not None:
+            self.log.ended(self, self.close_info, self.loop.time())
         return True

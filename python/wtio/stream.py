@@ -1042,6 +1042,11 @@ class WebTransportSession:
         return self._id
 
     @property
+    def log_id(self) -> int:
+        """Number of the session in wtio's log, for lines of your own about it. Unique within a process, from 1 on."""
+        return self._state.log_id
+
+    @property
     def is_client(self) -> bool:
         """Whether this side asked for the session."""
         return self._link.is_client

@@ -123,7 +123,7 @@ ALLOWED: dict[type, tuple[str, ...]] = {
         "authority", "close_info", "cookies", "dialect", "facts", "is_client", "is_closed", "is_draining", "limits",
         "max_datagram_size", "origin", "path", "peer_certificate", "peer_certificates", "protocol",
         "protocol_token", "query", "remote_address", "report", "request_headers", "response_headers",
-        "session_id", "state", "stats", "export_keying_material",
+        "log_id", "session_id", "state", "stats", "export_keying_material",
         "incoming_bidirectional_streams", "incoming_unidirectional_streams", "incoming_datagrams", "__aenter__",
     ),
     IncomingStreams: ("__aiter__", "__len__"),

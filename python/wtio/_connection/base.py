@@ -18,6 +18,7 @@ between the two sides.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Final
@@ -27,8 +28,10 @@ from wtio._connection.earnings import Earnings
 from wtio._connection.life import Effect, Input, Life, State
 from wtio._connection.raw import RawStreams
 from wtio._connection.sessions import GONE, Sessions
+from wtio._connection.watched import WatchedStreams
 from wtio._core import CloseCause, EngineEvent
 from wtio._facts import CloseInfo
+from wtio._log import PROTOCOL, ConnectionLog, PacedLines, SessionLog, connection_numbers
 from wtio._reporting import Snapshot, session_report
 from wtio._session_state import SessionState
 from wtio._waiting import Flag
@@ -85,6 +88,8 @@ class Connection:
         "_final_facts",
         "_is_pumping",
         "_life",
+        "_log",
+        "_log_number",
         "_lost",
         "_raw",
         "core",
@@ -101,9 +106,12 @@ class Connection:
 
     # Each side has its own.
     is_client: bool
+    logger: logging.Logger
     failure_log: Callable[[], FailureLog]
 
-    def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions) -> None:
+    def __init__(
+        self, core: _core.Connection, driver: Driver, options: EndpointOptions, lines: PacedLines | None = None
+    ) -> None:
         # The engine's connection. It stays usable after the end.
         self.core = core
         # Serves the endpoint that the connection belongs to, and the event loop that it runs on.
@@ -122,7 +130,18 @@ class Connection:
         )
         # Established sessions, until they are over on both sides.
         self.sessions = Sessions(core, driver.loop)
-        self._raw = RawStreams(core, driver.loop, self.h3, options.limits.unidirectional_streams)
+        # Of the connection in the log, unique in the process.
+        self._log_number = next(connection_numbers)
+        # What is written about the connection itself, to the ``lines`` of its server; None if nothing is.
+        self._log: ConnectionLog | None = None
+        if self.logger.isEnabledFor(logging.DEBUG):
+            self._log = ConnectionLog(lines or PacedLines(self.logger), self._log_number, driver.loop.time())
+        self._raw: RawStreams
+        streams = options.limits.unidirectional_streams
+        if PROTOCOL.isEnabledFor(logging.DEBUG):
+            self._raw = WatchedStreams(core, driver.loop, self.h3, streams, self._log_number)
+        else:
+            self._raw = RawStreams(core, driver.loop, self.h3, streams)
         # Made with the first of them; most connections never have one.
         self._early: EarlyStreams | None = None
         # How far the connection has come. ``_advance`` alone moves it on.
@@ -332,6 +351,8 @@ class Connection:
                 case Effect.START:
                     self._start()
                 case Effect.REPORT:
+                    if self._log is not None:
+                        self._log.opened(self.loop.time(), self.core.remote_address)
                     self.connected()
                 case Effect.CLOSE_SOON:
                     self.loop.call_soon(self._send_close, code, reason)
@@ -366,6 +387,15 @@ class Connection:
     def _end(self, loss: Loss) -> None:
         """End the sessions of the connection, which is lost."""
         self.loss = loss
+        if self._log is not None:
+            self._log.lost(
+                self.loop.time(),
+                self.facts(),
+                loss,
+                self.violation,
+                self.timeouts.idle,
+                is_connected=self.is_connected,
+            )
         if self._early is not None:
             self._early.close()
         self._raw.lose()
@@ -396,6 +426,8 @@ class Connection:
         if self._early is not None:
             for stream in self._early.take(session_id):
                 state.take_stream(stream)
+        if self.logger.isEnabledFor(logging.INFO):
+            state.log = SessionLog(self.logger, self._log_number, state, self.loop.time())
         return session
 
     def close_session(self, session: SessionState, code: int, reason: str) -> None:
@@ -446,6 +478,11 @@ class Connection:
     def _session_finished(self, session: SessionState) -> None:
         if self.sessions.finish(session):
             self.session_over(session)
+
+    def note_rejected(self, status: int, path: str | None) -> None:
+        """Write that a request was refused with a status; ``path`` is None if that is not known."""
+        if self._log is not None:
+            self._log.rejected(self.loop.time(), self.core.remote_address, status, path)
 
     def forget_request(self, session_id: int) -> None:
         """A session that will never be: its early streams and datagrams go."""

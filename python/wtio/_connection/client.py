@@ -6,7 +6,6 @@ It carries one session, or those of a pool that go to the same server. ``dial`` 
 from __future__ import annotations
 
 import errno
-import logging
 import warnings
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,7 @@ from wtio._connection.early import refuse
 from wtio._core import CloseCause
 from wtio._facts import CloseInfo, SessionFacts
 from wtio._failures import FailureLog
+from wtio._log import CLIENT
 from wtio._words import Loss
 from wtio.protocol.codes import ErrorCodes
 from wtio.protocol.outbox import Event, SessionAccepted, SessionRejected, SessionTerminated, SettingsReceived
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from wtio.session import WebTransportSession
 
 __all__ = ["ClientConnection", "PendingRequest"]
-
-_logger = logging.getLogger("wtio.client")
 
 # How many probe timeouts (RFC 9002, section 6.2) a connection may take to acknowledge a request: two probes, and a way
 # back for the second.
@@ -94,6 +92,7 @@ class ClientConnection(Connection):
     )
 
     is_client = True
+    logger = CLIENT
 
     def __init__(
         self, core: _core.Connection, driver: Driver, *, sockets: Sockets, on_progress: Callable[[], None]
@@ -287,6 +286,8 @@ class ClientConnection(Connection):
                 pending.on_progress()
             case SessionRejected(stream_id) | SessionTerminated(stream_id):
                 if pending := self._take_pending(stream_id):
+                    if isinstance(event, SessionRejected):
+                        self.note_rejected(event.status, pending.facts.path)
                     pending.rejection = event
                     self.forget_request(stream_id)
                     pending.on_progress()
@@ -323,7 +324,7 @@ class ClientConnection(Connection):
     def failure_log(self) -> FailureLog:
         """Where to report what handlers of streams raise."""
         if self._failures is None:
-            self._failures = FailureLog(_logger)
+            self._failures = FailureLog(self.logger)
         return self._failures
 
     def session_over(self, session: SessionState) -> None:

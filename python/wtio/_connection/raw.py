@@ -7,7 +7,7 @@ bytes mean, and what a stream's end leads to, is decided elsewhere.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wtio._core import ReadAnswer
 from wtio._waiting import Waiter, wake
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import asyncio
 
     from wtio import _core
-    from wtio.protocol.connection import H3Connection
+    from wtio.protocol.exchanges import Exchanges
 
-__all__ = ["RawStreams"]
+__all__ = ["Layer", "RawStreams"]
 
 # Bytes of one raw stream that may wait for the peer's flow control, unless they end it. Only capsules wait here; a peer
 # that does not read them must not make us keep more.
@@ -29,6 +29,20 @@ _PENDING_LIMIT: Final = 256 * 1024
 _READ_SIZE: Final = 64 * 1024
 # Unidirectional streams of a peer that last as long as the connection: control, QPACK encoder and QPACK decoder.
 _CRITICAL_STREAMS: Final = 3
+
+
+class Layer(Protocol):
+    """What takes the bytes that arrive (``protocol.connection.H3Connection``)."""
+
+    @property
+    def exchanges(self) -> Exchanges:
+        """The ordinary requests of a server."""
+
+    def receive_data(self, stream_id: int, data: bytes, end: bool, /) -> None:
+        """Take bytes of a stream, in order, and its end with the last ones."""
+
+    def receive_reset(self, stream_id: int, code: int, /) -> None:
+        """Take the reset of a stream."""
 
 
 class _Pending:
@@ -66,7 +80,7 @@ class RawStreams:
         self,
         core: _core.Connection,
         loop: asyncio.AbstractEventLoop,
-        h3: H3Connection,
+        h3: Layer,
         unidirectional_streams: int,
     ) -> None:
         self._core = core

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from wtio._connection.base import Connection
 from wtio._connection.http import Exchange, HttpEvent, HttpExchanges
 from wtio._facts import SessionFacts
+from wtio._log import SERVER, PacedLines
 from wtio._request import RequestState, SessionHandler
 from wtio.errors import SessionClosedError
 from wtio.protocol.codes import ErrorCodes
@@ -63,6 +64,10 @@ class Host(Protocol):
     def failures(self) -> FailureLog:
         """Logs what handlers raise."""
 
+    @property
+    def lines(self) -> PacedLines:
+        """Writes what the log says of connections at DEBUG."""
+
     def take_request(self, request: RequestState) -> None:
         """Answer a request for a session, now or later."""
 
@@ -109,9 +114,10 @@ class ServerConnection(Connection):
     )
 
     is_client = False
+    logger = SERVER
 
     def __init__(self, core: _core.Connection, driver: Driver, options: EndpointOptions, host: Host) -> None:
-        super().__init__(core, driver, options)
+        super().__init__(core, driver, options, host.lines)
         # Decides about requests, and counts sessions and connections.
         self._host = host
         # What limits per address count as the client's: where the connection began. An IPv4 address or an IPv6 network.
@@ -161,7 +167,7 @@ class ServerConnection(Connection):
                 self.requests[event.stream_id] = request
                 self._host.take_request(request)
             case RequestRefused(_, status):
-                self._host.request_rejected(status)
+                self._count_rejected(status, None)
             case RequestReceived() | BodyReceived() | BodyEnded() | RequestTerminated():
                 self._take_http(event)
             case SessionTerminated(session_id) | SessionFinished(session_id):
@@ -221,11 +227,15 @@ class ServerConnection(Connection):
             self.h3.reject(request.session_id, status, headers=headers, body=body)
         except SessionStateError:
             return  # the connection is about to end, and the request with it
-        self._host.request_rejected(status)
+        self._count_rejected(status, request.path)
         request.note_answered()
         self.forget_request(request.session_id)
         self._pump()
         self.watch_idle()
+
+    def _count_rejected(self, status: int, path: str | None) -> None:
+        self._host.request_rejected(status)
+        self.note_rejected(status, path)
 
     def remove_request(self, request: RequestState) -> None:
         if self.requests.pop(request.session_id, None) is not None:
