@@ -36,6 +36,7 @@ __all__ = [
     "PrivateKeyError",
     "ReadAnswer",
     "ServerTls",
+    "SocketBuffers",
     "Stream",
     "StreamStats",
     "TlsError",
@@ -415,6 +416,17 @@ class EndpointTotals:
     """Of all sessions; ``queued_incoming`` is 0."""
 
 @final
+class SocketBuffers:
+    """What the system keeps for a socket, in bytes."""
+
+    asked: Final[int]
+    """What was asked for, of each."""
+    receive: Final[int]
+    """Granted for packets that wait to be received; 0 if the system does not say. Linux reports twice that."""
+    send: Final[int]
+    """Granted for packets that wait to leave; 0 if the system does not say."""
+
+@final
 class MemoryStats:
     """Where the memory budget of a server stands, in bytes."""
 
@@ -587,6 +599,8 @@ class Endpoint:
     def stats(self) -> EndpointStats: ...
     def totals(self) -> EndpointTotals:
         """Walks through all connections."""
+    def socket_buffers(self) -> SocketBuffers | None:
+        """Also once closed; None in simulations."""
     def memory(self) -> MemoryStats | None:
         """Walks through all connections. None without ``Limits.server_memory``, and for clients."""
     def share_memory(self, other: Endpoint) -> None:

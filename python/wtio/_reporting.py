@@ -32,6 +32,7 @@ from wtio.protocol.transport_parameters import TransportParameter, parameter_nam
 from wtio.report import (
     AddressOutcome,
     AddressReport,
+    BufferReport,
     CertificateReport,
     ConnectionReport,
     EndedBy,
@@ -79,6 +80,8 @@ class Snapshot:
     """Whether session flow control is on."""
     loop_late_total: int
     """See ``SessionStats.loop_late_total``."""
+    buffers: _core.SocketBuffers | None
+    """What the system keeps for the socket; None on a simulated network."""
     idle_timeout: float
     """``Timeouts.idle`` of this side, in seconds."""
     loss: Loss | None
@@ -237,7 +240,14 @@ def _report(
         origin=origin,
         status=status,
         end=end,
+        udp_buffers=None if connection is None else _buffers(connection.buffers),
     )
+
+
+def _buffers(buffers: _core.SocketBuffers | None) -> BufferReport | None:
+    if buffers is None:
+        return None
+    return BufferReport(asked=buffers.asked, receive=buffers.receive, send=buffers.send)
 
 
 # -- addresses and times

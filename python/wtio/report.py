@@ -16,6 +16,7 @@ from wtio._words import DAY, WHO, date, duration
 
 __all__ = [
     "AddressReport",
+    "BufferReport",
     "CertificateReport",
     "ConnectionReport",
     "EndReport",
@@ -165,6 +166,21 @@ class ParameterReport:
 
 @sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BufferReport:
+    """What this side's system keeps for the UDP socket: bytes of packets that wait. What does not fit is dropped."""
+
+    asked: int
+    """Bytes that wtio asked for, in each direction."""
+    receive: int
+    """Bytes granted for packets that arrived while the program was busy; 0 if the system does not say. Linux reports
+    twice as much, for its own bookkeeping, and grants ``net.core.rmem_max`` at most."""
+    send: int
+    """Bytes granted for packets that wait to leave; 0 if the system does not say. On Linux ``net.core.wmem_max`` at
+    most."""
+
+
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndReport:
     """How a session ended, or why there was none."""
 
@@ -234,6 +250,8 @@ class ConnectionReport:
     """HTTP status of the answer to the session request; None without an answer."""
     end: EndReport | None
     """How it ended or why it failed; None while the session is open."""
+    udp_buffers: BufferReport | None = None
+    """What the system grants this side's socket; None without a connection, and on a simulated network."""
 
     @property
     def is_established(self) -> bool:
@@ -292,6 +310,8 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
     if report.mtu is not None and report.step not in ("lookup", "handshake"):
         most = "none possible" if report.max_datagram_size is None else f"up to {report.max_datagram_size} bytes"
         rows.append(("datagrams", f"{most}; UDP payload {report.mtu} bytes"))
+    if report.udp_buffers is not None:
+        rows.append(("UDP buffers", _buffers(report.udp_buffers)))
     if report.loop_late_total:
         times_late = "once" if report.loop_late_total == 1 else f"{report.loop_late_total} times"
         rows.append(("event loop", f"late {times_late}: something held it while packets or timers waited"))
@@ -387,6 +407,10 @@ def _setting(item: SettingReport) -> str:
 
 def _parameter(item: ParameterReport) -> str:
     return f"{item.name} (0x{item.id:x})" + (f" = {item.value}" if item.value != "" else "")
+
+
+def _buffers(buffers: BufferReport) -> str:
+    return f"{buffers.receive} bytes to receive and {buffers.send} to send, {buffers.asked} each were asked for"
 
 
 def _end(end: EndReport) -> list[str]:

@@ -8,6 +8,7 @@ import pickle
 import socket
 import time
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,12 +17,11 @@ import trustme
 import wtio
 from wtio import _core
 from wtio.protocol.dialects import Setting
+from wtio.report import BufferReport
 
 from .support import opened
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .support import Pair
 
 DAY = 24 * 3600
@@ -55,6 +55,28 @@ async def refusal(certificate_pem: bytes, key_pem: bytes, trust: wtio.ClientTLS)
     assert (report.end.cause, report.end.by) == ("tls", "local")
     assert [address.outcome for address in report.addresses] == ["failed"]
     return report
+
+
+def granted(name: str) -> int:
+    """What the system grants of the 4 MiB that are asked for."""
+    try:
+        return min(int(Path(f"/proc/sys/net/core/{name}").read_text()), 4 * 1024 * 1024)
+    except OSError:
+        return 4 * 1024 * 1024
+
+
+async def test_udp_buffers_are_in_the_report_of_both_sides_also_after_the_end(pair: Pair) -> None:
+    expected = BufferReport(asked=4 * 1024 * 1024, receive=granted("rmem_max"), send=granted("wmem_max"))
+    sides = (pair.client, pair.accepted)
+    for session in sides:
+        assert session.report.udp_buffers == expected
+        words = f"UDP buffers   {expected.receive} bytes to receive and {expected.send} to send"
+        assert words in str(session.report)
+        assert session.report.as_dict()["udp_buffers"]["receive"] == expected.receive
+    await pair.client.close()
+    await pair.accepted.wait_closed()
+    for session in sides:
+        assert session.report.udp_buffers == expected
 
 
 async def test_both_sides_of_an_open_session_agree(pair: Pair, certificate: wtio.DevCertificate) -> None:

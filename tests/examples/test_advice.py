@@ -13,6 +13,7 @@ from wtio.protocol.dialects import Setting
 from wtio.protocol.transport_parameters import TransportParameter
 from wtio.report import (
     AddressReport,
+    BufferReport,
     CertificateReport,
     ConnectionReport,
     EndReport,
@@ -128,6 +129,10 @@ def with_tls(report: ConnectionReport = HEALTHY, /, **changes: object) -> Connec
     return replace(report, tls=replace(report.tls, **changes))  # type: ignore[arg-type]
 
 
+def with_buffers(*, receive: int, send: int) -> ConnectionReport:
+    return replace(HEALTHY, udp_buffers=BufferReport(asked=4_194_304, receive=receive, send=send))
+
+
 def failed(
     cause: str,
     step: Step = "handshake",
@@ -165,6 +170,16 @@ AUTHORITY = {"issuer": "CN=Some Authority"}
 
 # (name of the rule, report, words of the advice)
 CASES: list[tuple[str, ConnectionReport, str]] = [
+    (
+        "small_udp_buffers",
+        with_buffers(receive=212_992, send=4_194_304),
+        "grants a UDP socket 212992 bytes to receive; 4194304 are better",
+    ),
+    (
+        "small_udp_buffers",
+        with_buffers(receive=212_992, send=212_992),
+        "`sysctl -w net.core.rmem_max=4194304 net.core.wmem_max=4194304`",
+    ),
     ("no_address", failed("lookup", "lookup", by="local"), "`example.org` has no address"),
     ("port_unreachable", addresses(unfinished("handshake"), "unreachable", "unreachable"), "Nothing listens there"),
     ("not_quic", addresses(unfinished("handshake"), "not QUIC"), "does not speak QUIC"),
@@ -286,6 +301,11 @@ def test_each_fault_has_its_advice(name: str, report: ConnectionReport, words: s
 
 def test_every_rule_has_a_case() -> None:
     assert {name for name, _, _ in CASES} == set(RULES)
+
+
+def test_buffers_that_are_large_or_unknown_are_no_reason_for_advice() -> None:
+    for size in (4_194_304, 8_000_000, 0):
+        assert advise(with_buffers(receive=size, send=size)) == advise(HEALTHY)
 
 
 def test_an_unknown_failure_still_says_something() -> None:

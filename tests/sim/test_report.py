@@ -25,6 +25,7 @@ def test_the_race_of_two_addresses_is_in_the_report() -> None:
             assert report.times.handshake == pytest.approx(wtio.Timeouts().attempt_delay + 0.02)
             assert report.times.request == pytest.approx(0.02)
             assert report.times.total == pytest.approx(0.29)
+            assert report.udp_buffers is None, "there is no socket"
             trace = session._trace
             assert trace is not None
             assert [attempt.connection is None for attempt in trace.attempts] == [True, False], "the loser is not kept"

@@ -20,7 +20,7 @@ use crate::{
     pipe::{Descriptor, Pipe},
     poller::{NAMELESS, Poller},
     sending::{TOO_LARGE, Trouble},
-    udp::UdpEndpoint,
+    udp::{KernelBuffers, UdpEndpoint},
     watch::{GRACE, Line, Look, Watch},
 };
 
@@ -135,6 +135,8 @@ struct State {
     send_failures: SendFailures,
     /// `None` before `bind`, once closed, and in simulations.
     socket: Option<UdpEndpoint>,
+    /// What the system keeps for the socket, also once that is closed.
+    kernel_buffers: Option<KernelBuffers>,
     /// The line to the guardian, of an open endpoint with [`Io::Loop`].
     watch: Option<Watch>,
     /// How to wake its thread, of an open endpoint with [`Io::Thread`].
@@ -177,6 +179,7 @@ impl Endpoint {
                 is_sabotaged: false,
                 send_failures: SendFailures::default(),
                 socket: None,
+                kernel_buffers: None,
                 watch: None,
                 thread: None,
                 virtual_now: None,
@@ -194,16 +197,20 @@ impl Endpoint {
     /// Open the socket. `bind` (in `guardian`) does that and registers the endpoint with the guardian or starts its
     /// thread.
     pub(crate) fn open(&self, address: SocketAddr, dual_stack: bool) -> io::Result<()> {
-        let socket = UdpEndpoint::bind(address, dual_stack, self.reports_errors())?;
-        self.lock().socket = Some(socket);
+        self.keep(UdpEndpoint::bind(address, dual_stack, self.reports_errors())?);
         Ok(())
     }
 
     /// The same with a socket that is bound already.
     pub(crate) fn open_with(&self, socket: UdpSocket) -> io::Result<()> {
-        let socket = UdpEndpoint::adopt(socket, self.reports_errors())?;
-        self.lock().socket = Some(socket);
+        self.keep(UdpEndpoint::adopt(socket, self.reports_errors())?);
         Ok(())
+    }
+
+    fn keep(&self, socket: UdpEndpoint) {
+        let mut state = self.lock();
+        state.kernel_buffers = Some(socket.kernel_buffers());
+        state.socket = Some(socket);
     }
 
     /// A server answers strangers. What networks say about that is of no use, and anybody can have them say it.
@@ -254,6 +261,12 @@ impl Endpoint {
     #[must_use]
     pub fn segments(&self) -> usize {
         self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments)
+    }
+
+    /// What the system keeps for the socket; `None` in simulations, and before there is one.
+    #[must_use]
+    pub fn kernel_buffers(&self) -> Option<KernelBuffers> {
+        self.lock().kernel_buffers
     }
 
     /// Packets that could not be sent, by errno; empty once closed.

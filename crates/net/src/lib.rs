@@ -21,4 +21,4 @@ mod watch;
 pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
 pub use pipe::Descriptor;
-pub use udp::{Received, UdpEndpoint};
+pub use udp::{KernelBuffers, Received, UdpEndpoint};

@@ -40,6 +40,30 @@ const BUNDLE: usize = 65_535;
 #[cfg(target_os = "linux")]
 const NETWORK_ERRORS: usize = 64;
 
+/// What the system keeps for a socket: bytes of packets that wait to be received, or to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelBuffers {
+    /// Asked for, of each.
+    pub asked: usize,
+    /// Granted for receiving; 0 if the system does not say.
+    pub receive: usize,
+    /// Granted for sending; 0 if the system does not say.
+    pub send: usize,
+}
+
+impl KernelBuffers {
+    fn of(socket: &UdpSocket) -> Self {
+        let socket = SockRef::from(socket);
+        // Linux doubles what it grants, for its own bookkeeping, and reports that (socket(7)).
+        let share = if cfg!(target_os = "linux") { 2 } else { 1 };
+        Self {
+            asked: KERNEL_BUFFER,
+            receive: socket.recv_buffer_size().unwrap_or(0) / share,
+            send: socket.send_buffer_size().unwrap_or(0) / share,
+        }
+    }
+}
+
 /// Facts about a received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
@@ -59,6 +83,7 @@ pub struct UdpEndpoint {
     buffer: Box<[u8]>,
     packets: Packets,
     sending: Sending,
+    kernel_buffers: KernelBuffers,
 }
 
 /// The socket and what is known about it.
@@ -119,6 +144,7 @@ impl UdpEndpoint {
     }
 
     fn new(socket: UdpSocket, reports_errors: bool) -> io::Result<Self> {
+        let kernel_buffers = KernelBuffers::of(&socket);
         let state = state_of(&socket)?;
         // Without these reports, which only Linux has, a connection only notices that nobody answers.
         #[cfg(target_os = "linux")]
@@ -140,7 +166,14 @@ impl UdpEndpoint {
             buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(),
             packets: Packets::default(),
             sending: Sending::default(),
+            kernel_buffers,
         })
+    }
+
+    /// What the system keeps for the socket.
+    #[must_use]
+    pub fn kernel_buffers(&self) -> KernelBuffers {
+        self.kernel_buffers
     }
 
     /// The address in use.
@@ -431,6 +464,17 @@ mod tests {
         assert_eq!(received(&mut to), [(2, PACKET); 3]);
         assert_eq!(from.take_troubles().len(), 1);
         assert!(from.take_troubles().is_empty());
+    }
+
+    #[test]
+    fn buffers_are_what_was_asked_for_or_what_the_system_allows() {
+        let KernelBuffers { asked, receive, send } = endpoint(false).kernel_buffers();
+        for (granted, name) in [(receive, "rmem_max"), (send, "wmem_max")] {
+            assert!(granted > 0 && granted <= asked, "{granted}");
+            if let Ok(most) = std::fs::read_to_string(format!("/proc/sys/net/core/{name}")) {
+                assert_eq!(granted, asked.min(most.trim().parse().unwrap()));
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     address::{address, pair},
     connection::Connection,
     event::EngineEvent,
-    figures::{EndpointStats, EndpointTotals, MemoryStats},
+    figures::{EndpointStats, EndpointTotals, MemoryStats, SocketBuffers},
     options::EndpointOptions,
     shared::{Shared, note_child},
     states::ForkStage,
@@ -252,6 +252,10 @@ impl Endpoint {
     fn totals(&self, py: Python<'_>) -> PyResult<EndpointTotals> {
         let (totals, accepted) = self.shared.look(|engine| (engine.totals(), engine.newcomers().accepted));
         EndpointTotals::new(py, &totals, accepted)
+    }
+
+    fn socket_buffers(&self) -> Option<SocketBuffers> {
+        self.shared.endpoint.kernel_buffers().map(SocketBuffers::new)
     }
 
     fn memory(&self) -> Option<MemoryStats> {

@@ -303,6 +303,20 @@ fn named(counts: [u64; Ending::ALL.len()]) -> Vec<(&'static str, u64)> {
     Ending::ALL.into_iter().map(name).zip(counts).collect()
 }
 
+/// What the system keeps for a socket, in bytes.
+#[pyclass(frozen, get_all, module = "wtio._core")]
+pub(crate) struct SocketBuffers {
+    asked: usize,
+    receive: usize,
+    send: usize,
+}
+
+impl SocketBuffers {
+    pub(crate) fn new(buffers: wtio_net::KernelBuffers) -> Self {
+        Self { asked: buffers.asked, receive: buffers.receive, send: buffers.send }
+    }
+}
+
 /// Where the memory budget of a server stands. What is held and promised is that of one endpoint.
 #[pyclass(frozen, get_all, module = "wtio._core")]
 pub(crate) struct MemoryStats {

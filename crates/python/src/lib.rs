@@ -31,7 +31,7 @@ mod _core {
         event::EngineEvent,
         figures::{
             CertificateFacts, ConnectionFacts, ConnectionStats, Credit, DatagramStats, EndpointStats, EndpointTotals,
-            MemoryStats, StreamStats,
+            MemoryStats, SocketBuffers, StreamStats,
         },
         states::{CloseCause, ForkStage, HalfState, ReadAnswer},
         stream::Stream,

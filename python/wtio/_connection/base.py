@@ -209,6 +209,7 @@ class Connection:
             settings_received=self.h3.peer_settings,
             flow_control=self.h3.flow_control,
             loop_late_total=self.loop_late_total,
+            buffers=self.driver.endpoint.socket_buffers(),
             idle_timeout=self.timeouts.idle,
             loss=self.loss,
             violation=self.violation,

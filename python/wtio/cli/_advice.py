@@ -7,6 +7,7 @@ connection, so each rule can be tested with a report that was made by hand.
 from __future__ import annotations
 
 import ipaddress
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -605,6 +606,26 @@ def ended_by_server(report: ConnectionReport) -> str | None:
     words = report.end.code_name or "no code"
     reason = f": {report.end.reason}" if report.end.reason else ""
     return f"The session came about, but it was ended at once, by {WHO[report.end.by]} with {words}{reason}."
+
+
+@_rule("note")
+def small_udp_buffers(report: ConnectionReport) -> str | None:
+    """The system grants smaller buffers than were asked for."""
+    buffers = report.udp_buffers
+    if not report.is_established or buffers is None:
+        return None
+    granted = (("receive", buffers.receive, "rmem_max"), ("send", buffers.send, "wmem_max"))
+    small = [(what, size, name) for what, size, name in granted if 0 < size < buffers.asked]
+    if not small:
+        return None
+    words = " and ".join(f"{size} bytes to {what}" for what, size, _ in small)
+    change = " ".join(f"net.core.{name}={buffers.asked}" for _, _, name in small)
+    if sys.platform == "darwin":
+        change = f"kern.ipc.maxsockbuf={2 * buffers.asked}"
+    return (
+        f"This machine grants a UDP socket {words}; {buffers.asked} are better, or packets are dropped when many come "
+        f"at once. Run `sysctl -w {change}` as root, and put the same into a file in /etc/sysctl.d to keep it."
+    )
 
 
 # -- facts of a report
