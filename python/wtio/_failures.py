@@ -66,8 +66,10 @@ class FailureLog:
         # stands for all further kinds.
         self._kinds: dict[Hashable, _Kind] = {}
 
-    def write(self, error: BaseException, level: int, message: str, *arguments: object) -> None:
-        """Log ``message % arguments`` with the error, or count it."""
+    def write(
+        self, error: BaseException, level: int, message: str, *arguments: object, session: int | None = None
+    ) -> None:
+        """Log ``message % arguments`` with the error, or count it. ``session`` is the number of the one it is about."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         kind = self._kind(_key(error, level, message), (message, level), now)
@@ -82,13 +84,14 @@ class FailureLog:
                 kind.timer = loop.call_at(kind.until, self._log_count, kind)
             return
         kind.room -= 1
+        extra = {"kind": "failure", "session": session}
         if level >= logging.ERROR:
-            self.logger.log(level, message, *arguments, exc_info=error)
+            self.logger.log(level, message, *arguments, exc_info=error, extra=extra)
         else:
             first = next(_parts(error))
-            self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first)
+            self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first, extra=extra)
 
-    def report(self, error: BaseException, what: str, *arguments: object, has_ended: bool) -> None:
+    def report(self, error: BaseException, what: str, *arguments: object, has_ended: bool, session: int) -> None:
         """Log what a handler raised, as serious as it is: it failed, ended early, or ended with its session.
 
         Args:
@@ -96,16 +99,17 @@ class FailureLog:
             what: The handler in words, a format string.
             *arguments: For ``what``.
             has_ended: Whether the handler's session is over.
+            session: The session's number in the log.
         """
         level = severity(error, has_ended=has_ended)
         if level >= logging.ERROR:
-            self.write(error, level, f"{what} failed", *arguments)
+            self.write(error, level, f"{what} failed", *arguments, session=session)
         elif has_ended:
             # Its reads and writes end with the session. That is expected, and only of interest when debugging. The text
             # of the error has the peer's reason, which may contain anything.
             self.logger.debug("%s ended with its session: %s", what % arguments, type(error).__name__)
         else:
-            self.write(error, level, f"{what} ended early", *arguments)
+            self.write(error, level, f"{what} ended early", *arguments, session=session)
 
     def close(self) -> None:
         """Log the counts now."""

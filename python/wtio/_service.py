@@ -240,7 +240,7 @@ class Service:
             await session.close(BODY_RAISED_CODE, "handler was cancelled")
             raise
         except Exception as error:
-            self._failures.report(error, "handler of %r", session, has_ended=session.is_closed)
+            self._failures.report(error, "handler of %r", session, has_ended=session.is_closed, session=session.log_id)
             await session.close(BODY_RAISED_CODE, "internal error")
         else:
             await session.close()

@@ -158,10 +158,15 @@ class Serving:
     # -- the log
 
     def _report(self, error: Exception, what: str, *arguments: object) -> None:
-        self._failures.report(error, what, *arguments, has_ended=self._state.is_closed)
+        self._failures.report(error, what, *arguments, has_ended=self._state.is_closed, session=self._state.log_id)
 
     def _report_unfinished(self, count: int) -> None:
         words = f"it had ended {self._patience:g} s before (Timeouts.finish)"
         self._failures.write(
-            TimeoutError(words), logging.WARNING, "%d handlers or streams of %r were given up", count, self._session
+            TimeoutError(words),
+            logging.WARNING,
+            "%d handlers or streams of %r were given up",
+            count,
+            self._session,
+            session=self._state.log_id,
         )

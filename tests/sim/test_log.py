@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,6 +45,7 @@ KINDS = {
     "capsule",
     "stream",
     "left out",
+    "failure",
 }
 
 
@@ -188,6 +190,39 @@ def test_a_path_is_cut(log: pytest.LogCaptureFixture) -> None:
     (opened,) = of_kind(log, "session opened")
     assert opened["path"] == f"/{'a' * 199}…"
     assert len(opened["message"]) < 300
+
+
+def test_failures_of_handlers_have_the_number_of_their_session(log: pytest.LogCaptureFixture) -> None:
+    log.set_level(logging.INFO, "wtio.server")
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        async def fail(stream: wtio.WebTransportStream) -> None:
+            await stream.read_all()
+            raise ValueError("a fault of the application")
+
+        with suppress(wtio.SessionClosed):
+            await session.serve_streams(fail)
+        raise RuntimeError("another one")
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler), network.connect() as session:
+            for end in ("reset", "close"):
+                stream = await session.create_bidirectional_stream()
+                await stream.write(data=b"x")
+                await (stream.reset() if end == "reset" else stream.write(data=b"", end_stream=True))
+                await asyncio.sleep(1)
+            await session.close()
+            await asyncio.sleep(1)
+
+    testing.run(main())
+    (opened,) = of_kind(log, "session opened")
+    failures = of_kind(log, "failure")
+    assert [line["session"] for line in failures] == [opened["session"]] * 3
+    assert {record.levelno for record in log.records if getattr(record, "kind", "") == "failure"} == {
+        logging.INFO,
+        logging.ERROR,
+    }
 
 
 # -- connections
