@@ -203,7 +203,7 @@ class Server:
 
         For a monitoring system that asks again and again: totals never go down. See docs/logging-and-counters.md for
         what to watch. May be called from any thread, before the start and after the end. The figures of one snapshot
-        may be some moments apart. It looks at all connections, which takes some milliseconds with 10 000 of them.
+        may be some moments apart. It looks at all connections, which takes 1 or 2 ms for each 1000 of them.
         """
         return server_stats(
             list(self._drivers),
