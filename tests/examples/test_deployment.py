@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import configparser
+import dataclasses
 import json
 import re
 import shutil
@@ -130,6 +131,12 @@ def test_commands_are_well_formed_and_name_settings_that_exist() -> None:
         setting = Path("/proc/sys", name.replace(".", "/"))
         # Of a machine without IPv4, or a sandbox, not all are there.
         assert setting.exists() or not setting.parent.exists(), name
+
+
+def test_the_figures_to_watch_exist() -> None:
+    named = set(re.findall(r"`([a-z_]+_(?:total|bytes))`", PAGE.read_text()))
+    assert len(named) == 5
+    assert named <= {field.name for field in dataclasses.fields(wtio.ServerStats)}
 
 
 def test_the_hook_of_certbot_copies_what_it_renewed(tmp_path: Path) -> None:
