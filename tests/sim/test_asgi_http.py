@@ -152,7 +152,9 @@ def test_a_body_is_echoed_piece_by_piece_in_little_memory() -> None:
                 message = await receive()
                 more = message["more_body"]
                 longest = max(longest, len(message["body"]))
-                await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+                piece = bytearray(message["body"])
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                piece[:] = bytes(len(piece))  # it was taken
 
         async with served(network, echo, lifespan="off"), HttpClient(network) as client:
             data = bytes(range(256)) * (MIB // 64)
@@ -224,13 +226,14 @@ def test_answers_without_content_and_headers_of_http_1_are_right() -> None:
             if request.url.path == "/empty":
                 return Response(status_code=204)
             response = StreamingResponse(pieces_of(b"a", b"b", b"c", b"d"))
-            response.headers["connection"] = "close"
+            response.raw_headers.append((b"Connection", b"close"))
             response.headers["transfer-encoding"] = "chunked"
             response.headers["set-cookie"] = "a=b"
             return response
 
-        app = only(some, "/{rest:path}", "GET", "HEAD")
-        async with served(network, app), HttpClient(network) as client:
+        # Not checked: the check would find the upper case.
+        site = wtio.asgi.Application(only(some, "/{rest:path}", "GET", "HEAD"))
+        async with network.serve(site), HttpClient(network) as client:
             answer = await client.get("/empty")
             assert (answer.status, bytes(answer.body)) == (204, b"")
             assert "content-length" not in answer.headers
@@ -524,6 +527,67 @@ def test_a_client_that_sends_no_more_of_its_body_gets_408() -> None:
             await request.send_body(b"x")
             await request.answer()
             assert (request.status, heard) == (408, ["left"])
+
+    run(main)
+
+
+def test_a_client_that_stalls_in_the_middle_of_an_echo_gets_a_reset() -> None:
+    async def main(network: Network) -> None:
+        heard: list[object] = []
+
+        async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            message = await receive()
+            await send({"type": "http.response.body", "body": message["body"], "more_body": True})
+            heard.append(await receive())
+
+        timeouts = wtio.Timeouts(http_body=5)
+        async with served(network, echo, lifespan="off", timeouts=timeouts), HttpClient(network) as client:
+            request = await client.ask("POST", "/", end=False)
+            await request.send_body(b"x")
+            await request.answer()
+            assert (request.status, bytes(request.body)) == (200, b"x")
+            assert request.reset_code is not None
+            assert heard == [{"type": "http.disconnect"}]
+
+    run(main)
+
+
+@pytest.mark.unaudited("its server closes while an application holds a request", entirely=True)
+def test_a_server_that_closes_ends_an_upload_and_cancels_who_does_not_care() -> None:
+    async def main(network: Network) -> None:
+        log: list[object] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            assert (await receive())["body"] == b"x"
+            log.append(await receive())
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                log.append("cancelled")
+                raise
+
+        # Another server of the same application is left alone.
+        site = wtio.asgi.Application(app, lifespan="off")
+        async with (
+            network.serve(site, port=5),
+            network.serve(site) as server,
+            HttpClient(network, url="https://localhost:5/") as elsewhere,
+            HttpClient(network) as client,
+        ):
+            requests = [await one.ask("POST", "/", end=False) for one in (client, elsewhere)]
+            for request in requests:
+                await request.send_body(b"x")
+                await request.head()
+            await asyncio.sleep(1)
+            await server.close()
+            assert log == [{"type": "http.disconnect"}, "cancelled"]
+            requests[1].leave()
+            await asyncio.sleep(1)
+            assert log[2:] == [{"type": "http.disconnect"}]
+        assert log[3:] == ["cancelled"]
 
     run(main)
 

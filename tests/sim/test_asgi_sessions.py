@@ -91,6 +91,33 @@ def test_an_application_is_told_of_the_request_and_answers_it() -> None:
     run(main)
 
 
+def test_the_admission_of_a_router_comes_first_and_its_state_arrives() -> None:
+    async def main(network: Network) -> None:
+        asked: list[object] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            asked.append(scope["state"])
+            await accepted(receive, send)
+            await until_the_end(receive)
+
+        async def admit(request: wtio.SessionRequest) -> None:
+            if request.path.endswith("?user=eve"):
+                await request.reject(401)
+            request.state.user = dict(request.query)["user"]
+
+        router = wtio.Router(admit=admit)
+        router.mount("/", wtio.asgi.Application(app, webtransport=True, lifespan="off", state={"a": 1}))
+        async with network.serve(router):
+            async with network.connect("https://localhost/x?user=ada"):
+                pass
+            with pytest.raises(wtio.SessionRejectedError) as caught:
+                await network.connect("https://localhost/x?user=eve")
+            assert caught.value.status == 401
+        assert asked == [{"a": 1, "user": "ada"}]
+
+    run(main)
+
+
 @pytest.mark.unaudited(NO_SESSION)
 def test_a_request_is_rejected_with_status_headers_and_body(caplog: pytest.LogCaptureFixture) -> None:
     async def main(network: Network) -> None:
@@ -310,9 +337,81 @@ def test_resets_and_stops_have_their_codes_both_ways() -> None:
                 {"type": "webtransport.stream.reset", "stream": "own", "code": 7},
                 {"type": "webtransport.stream.stop", "stream": "own", "code": 8},
             ]
-            assert len(errors) == 2
+            assert [type(error) for error in errors] == [wtio.StreamStoppedError] * 2
+            assert [error.error_code for error in errors] == [8, 8]  # type: ignore[attr-defined]
 
     run(main)
+
+
+def test_a_stream_that_is_not_open_yet_cannot_be_used() -> None:
+    async def main(network: Network) -> None:
+        log: list[str] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await accepted(receive, send)
+            opening = asyncio.ensure_future(send({"type": "webtransport.stream.open", "stream": "a"}))
+            await asyncio.sleep(1)
+            with pytest.raises(wtio.asgi.SpecificationError, match="not open yet"):
+                await send({"type": "webtransport.stream.send", "stream": "a", "data": b"x"})
+            log.append("refused")
+            opening.cancel()
+
+        site = wtio.asgi.Application(app, webtransport=True, lifespan="off")
+        limits = wtio.Limits(bidirectional_streams=0)
+        async with network.serve(site), network.connect("https://localhost/", limits=limits) as session:
+            assert (await session.wait_closed()).code == 0
+            assert log == ["refused"]
+
+    run(main)
+
+
+def test_names_of_stopped_streams_are_free_and_few_are_remembered() -> None:
+    async def main(network: Network) -> None:
+        dropped: list[wtio.StreamStoppedError] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await accepted(receive, send)
+            for number in range(600):
+                name = "again" if number % 2 else f"stream {number}"
+                await send({"type": "webtransport.stream.open", "stream": name, "bidirectional": False})
+                await send({"type": "webtransport.stream.send", "stream": name, "data": b"x"})
+                assert (await receive()) == {"type": "webtransport.stream.stop", "stream": name, "code": number}
+            try:
+                await send({"type": "webtransport.stream.send", "stream": name, "data": b"x"})
+            except wtio.StreamStoppedError as error:
+                dropped.append(error)
+            with pytest.raises(wtio.asgi.SpecificationError, match="unknown"):
+                await send({"type": "webtransport.stream.send", "stream": "stream 0", "data": b"x"})
+
+        site = wtio.asgi.Application(app, webtransport=True, lifespan="off")
+        async with network.serve(site), network.connect("https://localhost/") as session:
+            number = 0
+            async for stream in session.incoming_unidirectional_streams():
+                await stream.stop_receiving(error_code=number)
+                number += 1
+                if number == 600:
+                    break
+            assert (await session.wait_closed()).code == 0
+            assert [error.error_code for error in dropped] == [599]
+
+    run(main)
+
+
+def test_an_error_of_the_end_is_no_failure_of_the_application(caplog: pytest.LogCaptureFixture) -> None:
+    async def main(network: Network) -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await accepted(receive, send)
+            await until_the_end(receive)
+            raise BrokenPipeError
+
+        async with served(network, app):
+            async with network.connect("https://localhost/"):
+                pass
+            await asyncio.sleep(1)
+
+    caplog.set_level(logging.INFO)
+    run(main)
+    assert not caplog.records
 
 
 def test_a_slow_reader_slows_its_client_and_nobody_else() -> None:

@@ -25,3 +25,7 @@ async def misuse(
     wtio.ServerTLS("cert.pem")  # type: ignore[call-arg]
     wtio.Limits(64)  # type: ignore[call-arg]
     wtio.serve(None, None, 0)  # type: ignore[call-arg]
+    _ = wtio.Rooter  # type: ignore[attr-defined]
+    wtio.Router().session(5)  # type: ignore[arg-type]
+    wtio.Router().get("/")(lambda request: "hello")  # type: ignore[type-var]
+    wtio.Router().mount("/", both)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import assert_type
 
 import wtio
+import wtio.asgi
 import wtio.testing
 
 
@@ -138,6 +139,18 @@ async def routed(tls: wtio.ServerTLS) -> None:
     assert_type(router, wtio.Router)
     router.mount("/games", wtio.Router())
     async with wtio.serve(router, tls=tls) as running:
+        assert_type(running, wtio.Server)
+
+
+async def application(scope: wtio.asgi.Scope, receive: wtio.asgi.Receive, send: wtio.asgi.Send) -> None:
+    message = await receive()
+    await send({"type": "webtransport.accept", "subprotocol": message["type"]})
+
+
+async def asgi(tls: wtio.ServerTLS) -> None:
+    site = wtio.asgi.Application(wtio.asgi.check(application), lifespan="off", state={"a": 1}, webtransport=True)
+    router.mount("/", site)
+    async with wtio.serve(site, tls=tls) as running:
         assert_type(running, wtio.Server)
 
 

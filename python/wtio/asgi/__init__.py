@@ -63,8 +63,9 @@ class Application(Site):
             ``serve``; an application that ends or raises without an answer has no lifespan. With ``"on"`` that is an
             error, too. ``"off"`` runs none, for an application whose lifespan another server runs.
         state: What is copied into ``scope["state"]`` of every request, before the lifespan adds to it. Default None.
-        webtransport: Whether the application knows the scope ``webtransport``. Default False: sessions are refused as
-            at an unknown path.
+        webtransport: Whether the application knows the scope ``webtransport``. Its ``scope["state"]`` also has what the
+            admission of a router has stored on ``request.state``. Default False: sessions are refused as at an unknown
+            path.
 
     Raises:
         TypeError: An argument is of the wrong type.
@@ -73,7 +74,7 @@ class Application(Site):
     Source: the ASGI specification 3.0; docs/asgi-webtransport.md.
     """
 
-    __slots__ = ("_application", "_has_webtransport", "_lifespan", "_mode", "_patience", "_state", "_tasks")
+    __slots__ = ("_application", "_has_webtransport", "_lifespan", "_mode", "_patience", "_servers", "_state", "_tasks")
 
     def __init__(
         self,
@@ -100,12 +101,15 @@ class Application(Site):
         self._lifespan: Lifespan | None = None
         # ``Timeouts.lifespan`` of the server, in seconds.
         self._patience = 0.0
+        # How many servers it has been started for. Without a lifespan there may be several.
+        self._servers = 0
         # Calls of the application, for requests and sessions. The server bounds their number and waits for them.
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self, timeouts: Timeouts) -> None:
         """Run the application's startup. Called by the server."""
         if self._mode == "off":
+            self._servers += 1
             return
         if self._lifespan is not None:
             raise LocalProtocolError("this application is being served already; lifespan='off' serves it twice")
@@ -116,14 +120,16 @@ class Application(Site):
         except BaseException:
             self._lifespan = None
             raise
+        self._servers += 1
 
     async def stop(self) -> None:
         """Run the application's shutdown. Called by the server."""
-        # Those that the server has given up.
-        for task in list(self._tasks):
-            task.cancel(SERVER_CLOSES)
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=_PATIENCE)
+        self._servers -= 1
+        if self._tasks and not self._servers:
+            # Those that the server has given up.
+            for task in self._tasks:
+                task.cancel(SERVER_CLOSES)
+            await asyncio.wait(self._tasks, timeout=_PATIENCE)
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None:
             await lifespan.stop(patience=self._patience)
@@ -131,9 +137,8 @@ class Application(Site):
     async def admit(self, request: SessionRequest, root: str = "") -> None:
         """Ask the application about a request for a session. Called by the server."""
         if self._has_webtransport:
-            await SessionCall(
-                self._application, request, root=root, state=self._scope_state(), spawn=self._spawn
-            ).decide()
+            state = {**(self._scope_state() or {}), **vars(request.state)}
+            await SessionCall(self._application, request, root=root, state=state, spawn=self._spawn).decide()
         else:
             await request.reject()
 

@@ -20,7 +20,7 @@ from wtio.asgi._scopes import make_scope
 from wtio.errors import ClientGoneError, HttpRequestError, LocalProtocolError, RequestTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from wtio.asgi._types import ASGIApplication, Message, Spawn
 
@@ -85,7 +85,7 @@ class HttpCall:
         # The answer's head; None until the application has sent it.
         self._response: HttpResponse | None = None
         # A piece of its body that the client was not sent yet. There is one at most.
-        self._piece: Any = None
+        self._piece: bytes | None = None
         # Set when there is something new for the hook: the head, a piece, the end of the body or of the application.
         self._changed = asyncio.Event()
         # Set while there is room for a piece, and for good when the client has left.
@@ -127,7 +127,7 @@ class HttpCall:
     def __aiter__(self) -> HttpCall:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> bytes:
         """Return the next piece of the answer, waiting for it."""
         await self._wait_for_change(lambda: self._piece is not None or self._is_complete or self._has_left)
         piece, self._piece = self._piece, None
@@ -149,7 +149,7 @@ class HttpCall:
         finally:
             self._response = None  # which refers to this
 
-    async def _wait_for_change(self, is_there: Any) -> None:
+    async def _wait_for_change(self, is_there: Callable[[], bool]) -> None:
         """Wait until something is there, or the application has ended."""
         assert self._task is not None
         while not is_there() and not self._task.done():
@@ -242,7 +242,8 @@ class HttpCall:
         kind = self._rules.check_sent(message)
         if kind == "http.response.start":
             if self._response is None:
-                headers = [line for line in header_lines(message.get("headers", ())) if line[0] not in _OF_CONNECTIONS]
+                lines = header_lines(message.get("headers", ()))
+                headers = [line for line in lines if line[0].lower() not in _OF_CONNECTIONS]
                 self._response = HttpResponse(status=message["status"], headers=headers, body=self)
             self._changed.set()
             return
@@ -256,7 +257,8 @@ class HttpCall:
             self._room.clear()
             await self._room.wait()
         if len(piece) and not self._has_left:
-            self._piece = contiguous_bytes(piece, "body")
+            # A copy of what the application may change.
+            self._piece = piece if isinstance(piece, bytes) else bytes(contiguous_bytes(piece, "body"))
         if is_last:
             self._is_complete = True
             self._is_over.set()

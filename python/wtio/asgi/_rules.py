@@ -296,7 +296,7 @@ class _Halves:
 class SessionRules(Rules):
     """A session: an answer, then streams and datagrams, until it is closed."""
 
-    __slots__ = ("_late", "_streams", "_subprotocols", "answer", "is_gone")
+    __slots__ = ("_forget", "_late", "_streams", "_subprotocols", "answer", "is_gone")
 
     sent: ClassVar[Mapping[str, _Keys]] = {
         "webtransport.accept": {"subprotocol": _Key(_text_or_none), "headers": _Key(_headers)},
@@ -311,8 +311,16 @@ class SessionRules(Rules):
         "webtransport.close": {"code": _Key(_code), "reason": _Key(_text)},
     }
 
-    def __init__(self, subprotocols: Sequence[str], *, thorough: bool = False) -> None:
+    def __init__(
+        self,
+        subprotocols: Sequence[str],
+        *,
+        thorough: bool = False,
+        forget: Callable[[int | str], object] = lambda name: None,
+    ) -> None:
         super().__init__(thorough=thorough)
+        # Told of each stream that no message can be about any more.
+        self._forget = forget
         # What the client offers.
         self._subprotocols = tuple(subprotocols)
         # ``accept`` or ``reject``; None before that.
@@ -354,7 +362,9 @@ class SessionRules(Rules):
         name = message["stream"]
         if name in self._streams:
             raise SpecificationError("`webtransport.stream.open` has the name of a stream that is open")
-        self._late.pop(name, None)
+        if name in self._late:
+            del self._late[name]
+            self._forget(name)
         receiving = _OPEN if message.get("bidirectional", True) else _OVER
         self._streams[name] = _Halves(receiving, _OPEN)
 
@@ -402,10 +412,12 @@ class SessionRules(Rules):
         if halves.receiving == _OPEN or halves.sending == _OPEN:
             return
         del self._streams[name]
-        if halves.sending == _STOPPED:
-            self._late[name] = None
-            if len(self._late) > _MOST_LATE:
-                self._late.popitem(last=False)
+        if halves.sending != _STOPPED:
+            self._forget(name)
+            return
+        self._late[name] = None
+        if len(self._late) > _MOST_LATE:
+            self._forget(self._late.popitem(last=False)[0])
 
     def check_return(self) -> None:
         """The application has returned."""

@@ -7,7 +7,6 @@ a bounded number waits for the application.
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -51,6 +50,7 @@ class SessionCall:
         "_arrived",
         "_end",
         "_messages",
+        "_over",
         "_readers",
         "_request",
         "_room",
@@ -78,7 +78,9 @@ class SessionCall:
         self._request = request
         self._scope = make_scope(request, "webtransport", WEBTRANSPORT_VERSION, scheme="https", root=root, state=state)
         self._scope["subprotocols"] = list(request.protocols)
-        self._rules = SessionRules(request.protocols)
+        # Names of streams that may be dropped, once what is being done with them has begun.
+        self._over: list[int | str] = []
+        self._rules = SessionRules(request.protocols, forget=self._over.append)
         # For the application, at most ``_MOST_MESSAGES``; and the last one, which it gets again and again.
         self._messages: deque[Message] = deque([{"type": "webtransport.connect"}])
         self._end: Message | None = None
@@ -89,8 +91,8 @@ class SessionCall:
         self._answered = asyncio.Event()
         self._started = asyncio.Event()
         self._session: WebTransportSession | None = None
-        # Streams that are not over on both sides, by name: the client's by stream ID, others by the name that the
-        # application gave them.
+        # Streams of which the rules know, by name: the client's by stream ID, others by the name that the application
+        # gave them.
         self._streams: dict[int | str, _Stream] = {}
         # Runs the application.
         self._task: asyncio.Task[None] | None = None
@@ -149,7 +151,7 @@ class SessionCall:
     async def _finish(self) -> None:
         """Wait for the application, and raise what it has raised. If this is cancelled, so is the application."""
         assert self._task is not None
-        task, scope_is_over = self._task, self._end is not None
+        task = self._task
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
@@ -158,7 +160,7 @@ class SessionCall:
             raise
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if scope_is_over and isinstance(error, OSError):
+        if self._end is not None and isinstance(error, OSError):
             _logger.debug("the application ended after its session: %r", error)
             return
         try:
@@ -260,7 +262,7 @@ class SessionCall:
             message = dict(self._messages.popleft())
             self._room.set()
         self._rules.note_received(message)
-        self._forget(message)
+        self._drop_streams()
         return message
 
     async def _send(self, message: Message) -> None:
@@ -282,10 +284,10 @@ class SessionCall:
             case "close":
                 await self._open_session().close(message.get("code", 0), message.get("reason", ""))
             case "stream.open":
+                self._drop_streams()
                 await self._open(message["stream"], message.get("bidirectional", True))
             case verb:
                 await self._use(verb.removeprefix("stream."), message)
-        self._forget(message)
 
     def _open_session(self) -> WebTransportSession:
         assert self._session is not None  # which the rules have checked
@@ -311,8 +313,8 @@ class SessionCall:
         name = message["stream"]
         stream: Any = self._streams.get(name)
         if stream is None:
-            # The client has stopped it meanwhile, or it is not open yet.
-            raise BrokenPipeError(errno.EPIPE, "the client has stopped this stream")
+            raise SpecificationError(f"stream {name!r} is not open yet: `webtransport.stream.open` has not returned")
+        self._drop_streams()
         match verb:
             case "read":
                 self._readers += 1
@@ -324,8 +326,6 @@ class SessionCall:
             case "stop":
                 await stream.stop_receiving(error_code=message.get("code", 0))
 
-    def _forget(self, message: Message) -> None:
-        """Drop a stream that is over on both sides."""
-        name = message.get("stream")
-        if name is not None and name not in self._rules:
-            self._streams.pop(name, None)
+    def _drop_streams(self) -> None:
+        while self._over:
+            self._streams.pop(self._over.pop(), None)
