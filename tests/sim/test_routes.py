@@ -11,6 +11,9 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from starlette.routing import compile_path
 from tests.support.http3 import HttpClient
 
 import wtio
@@ -82,6 +85,28 @@ ID = "12345678-1234-5678-1234-567812345678"
 )
 def test_a_pattern_matches_as_starlettes_do(pattern: str, path: str, parameters: dict[str, object] | None) -> None:
     assert Pattern(pattern).match(path) == parameters
+
+
+PATTERNS = (
+    "/",
+    "/a/{b}",
+    "/a/{b:int}/c",
+    "/{x:float}",
+    "/a{b}c/{d:path}",
+    "/{p:path}/a/{b}",
+    "/u/{u:uuid}",
+)
+
+
+# Not with line feeds: Starlette's `$` is also before the last one, and its `path` ends at one.
+@given(st.sampled_from(PATTERNS), st.text(st.sampled_from("/abcu.-0129Aé{}%"), max_size=40).map("/".__add__))
+@example("/u/{u:uuid}", f"/u/{ID}")
+@example("/{p:path}/a/{b}", "/a/a/a/a")
+def test_starlette_agrees_about_every_path(pattern: str, path: str) -> None:
+    regex, _, convertors = compile_path(pattern)
+    found = regex.match(path)
+    expected = None if found is None else {name: convertors[name].convert(found[name]) for name in convertors}
+    assert Pattern(pattern).match(path) == expected
 
 
 @pytest.mark.parametrize(

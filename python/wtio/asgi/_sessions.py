@@ -245,6 +245,8 @@ class SessionCall:
     # -- the application
 
     async def _run(self) -> None:
+        if self._task is None:
+            await asyncio.sleep(0)  # an eager task begins before it is known
         result: object = await self._application(self._scope, self._receive, self._send)  # type: ignore[func-returns-value]
         if result is not None:
             raise SpecificationError(f"the application returned {type(result).__name__}; it returns None")
