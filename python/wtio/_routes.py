@@ -319,6 +319,11 @@ class Routes(Site):
             await self.stop()
             raise
 
+    def abort(self) -> None:
+        """Cancel what goes on in what was started."""
+        for site in self._started:
+            site.abort()
+
     async def stop(self) -> None:
         """Stop what was started, the last one first."""
         while self._started:

@@ -47,5 +47,8 @@ class Site:
     async def start(self, timeouts: Timeouts) -> None:
         """Get ready. Called once, before the server opens its sockets; if it raises, the server does not start."""
 
+    def abort(self) -> None:
+        """Cancel what goes on: the server shuts down at once. Called between ``start`` and ``stop``, or not at all."""
+
     async def stop(self) -> None:
         """Tidy up. Called once after ``start``, when the server has closed everything."""

@@ -406,6 +406,8 @@ class Server:
             connection.close_at_once(reason="the server is closing at once")
         for task in self._service.running - {asyncio.current_task()}:
             task.cancel("the server is closing at once")
+        if self._site is not None and self._site_runs:
+            self._site.abort()
 
     def _fail(self, error: Exception) -> None:
         """Close the server, because the engine of a socket is gone: no client can reach it there any more."""

@@ -48,6 +48,7 @@ async def test_fastapi_answers_requests_while_a_session_goes_on(certificate: wti
         async def pieces() -> AsyncIterator[bytes]:
             while True:
                 yield bytes(100_000)
+                await asyncio.sleep(0.01)
 
         async def note() -> None:
             left.set()

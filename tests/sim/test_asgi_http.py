@@ -569,7 +569,7 @@ def test_a_server_that_closes_ends_an_upload_and_cancels_who_does_not_care() -> 
                 log.append("cancelled")
                 raise
 
-        # Another server of the same application is left alone.
+        # Calls are cancelled when the last server of an application stops.
         site = wtio.asgi.Application(app, lifespan="off")
         async with (
             network.serve(site, port=5),
@@ -583,11 +583,70 @@ def test_a_server_that_closes_ends_an_upload_and_cancels_who_does_not_care() -> 
                 await request.head()
             await asyncio.sleep(1)
             await server.close()
-            assert log == [{"type": "http.disconnect"}, "cancelled"]
+            assert log == [{"type": "http.disconnect"}]
             requests[1].leave()
             await asyncio.sleep(1)
-            assert log[2:] == [{"type": "http.disconnect"}]
-        assert log[3:] == ["cancelled"]
+            assert log == [{"type": "http.disconnect"}] * 2
+        assert log[2:] == ["cancelled"] * 2
+
+    run(main)
+
+
+@pytest.mark.unaudited("its server closes at once", entirely=True)
+def test_a_server_that_closes_at_once_cancels_its_applications() -> None:
+    async def main(network: Network) -> None:
+        log: list[str] = []
+
+        async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] == "/stream":
+                await send({"type": "http.response.start", "status": 200})
+            try:
+                await asyncio.sleep(1000)
+            except asyncio.CancelledError:
+                log.append(scope["path"])
+                raise
+
+        router = wtio.Router()
+        router.mount("/", wtio.asgi.Application(hang, lifespan="off"))
+        async with network.serve(router) as server, HttpClient(network) as client:
+            for path in ("/", "/stream"):
+                request = await client.ask("GET", path)
+                for _ in range(20):
+                    await request.read()
+            started = asyncio.get_running_loop().time()
+            server.abort()
+            await server.wait_closed()
+            assert sorted(log) == ["/", "/stream"]
+            assert asyncio.get_running_loop().time() - started < 1
+
+    run(main)
+
+
+def test_a_client_that_leaves_in_two_steps_does_not_cancel_its_application() -> None:
+    async def main(network: Network) -> None:
+        log: list[str] = []
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            await asyncio.sleep(5)
+            log.append("done")
+
+        async with served(network, app, lifespan="off"):
+            client = HttpClient(network)
+            async with client:
+                request = await client.ask("GET", "/")
+                await request.head()
+                request.leave()
+                await asyncio.sleep(1)
+            # Now its connection is over, too. A task that was cancelled already is cancelled again.
+            for task in asyncio.all_tasks():
+                if task.get_name().startswith("wtio hook"):
+                    task.cancel("the connection was lost")
+            await asyncio.sleep(6)
+            assert log == ["done"]
 
     run(main)
 

@@ -122,6 +122,12 @@ class Application(Site):
             raise
         self._servers += 1
 
+    def abort(self) -> None:
+        """Cancel all calls of the application, unless another server has it, too. Called by the server."""
+        if self._servers == 1:
+            for task in list(self._tasks):
+                task.cancel(SERVER_CLOSES)
+
     async def stop(self) -> None:
         """Run the application's shutdown. Called by the server."""
         self._servers -= 1

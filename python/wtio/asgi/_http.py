@@ -15,6 +15,7 @@ from wtio._buffer import contiguous_bytes
 from wtio._http import HttpRequest, HttpResponse
 from wtio._url import without_query
 from wtio._words import SERVER_CLOSES
+from wtio.asgi._calls import end_of_call
 from wtio.asgi._rules import HttpRules, SpecificationError, header_lines
 from wtio.asgi._scopes import make_scope
 from wtio.errors import ClientGoneError, HttpRequestError, LocalProtocolError, RequestTimeout
@@ -166,14 +167,9 @@ class HttpCall:
             self._reading.reschedule(0)
 
     async def _finish(self) -> None:
-        """Wait for the application. If this is cancelled, so is the application."""
+        """Wait for the application. If this is cancelled because the server is closing, so is the application."""
         assert self._task is not None
-        try:
-            await asyncio.wait((self._task,))
-        except asyncio.CancelledError:
-            self._task.cancel(SERVER_CLOSES)
-            await asyncio.wait((self._task,))
-            raise
+        await end_of_call(self._task)
         self._raise_failure()
 
     def _raise_failure(self) -> None:

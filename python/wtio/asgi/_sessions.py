@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wtio._url import without_query
 from wtio._waiting import start_task
 from wtio._words import SERVER_CLOSES
+from wtio.asgi._calls import end_of_call
 from wtio.asgi._rules import SessionRules, SpecificationError, header_lines
 from wtio.asgi._scopes import make_scope
 from wtio.errors import SessionClosed, StreamClosedError, StreamResetError
@@ -149,15 +150,13 @@ class SessionCall:
             self._streams.clear()
 
     async def _finish(self) -> None:
-        """Wait for the application, and raise what it has raised. If this is cancelled, so is the application."""
+        """Wait for the application, and raise what it has raised.
+
+        If this is cancelled because the server is closing, so is the application.
+        """
         assert self._task is not None
         task = self._task
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            task.cancel(SERVER_CLOSES)
-            await asyncio.wait((task,))
-            raise
+        await end_of_call(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
         if self._end is not None and isinstance(error, OSError):
