@@ -117,8 +117,7 @@ class _NatsConnection(BusConnection):
             self._subscriptions[channel] = await self._client.subscribe(
                 self._subject(channel), cb=take, pending_msgs_limit=_PENDING
             )
-        # The server answers in order, so an answer means that it has the subscriptions.
-        await self._client.flush()
+        await self._confirm()
 
     async def unsubscribe(self, channels: Sequence[str]) -> None:
         for channel in channels:
@@ -127,6 +126,13 @@ class _NatsConnection(BusConnection):
     async def publish(self, batch: Sequence[tuple[str, bytes]]) -> None:
         for channel, payload in batch:
             await self._client.publish(self._subject(channel), payload)
+        await self._confirm()
+
+    async def _confirm(self) -> None:
+        """Wait until the server has what was written so far."""
+        # It answers in order. But nats-py writes its PING ahead of what it has queued, so only the second answer tells:
+        # the queue has been written by the time of the first one.
+        await self._client.flush()
         await self._client.flush()
 
     async def close(self) -> None:

@@ -100,7 +100,7 @@ class _RedisConnection(BusConnection):
         while True:
             # redis-py reads only from a connection that has subscribed.
             found = await self._pubsub.parse_response(block=True)
-            answer = self._pubsub.handle_message(found)
+            answer = await self._pubsub.handle_message(found)
             if answer is None:
                 continue
             channel = answer["channel"].decode()[prefix:]
