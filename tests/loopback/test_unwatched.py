@@ -9,17 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import socket
 from typing import TYPE_CHECKING
-
-import pytest
 
 import wtio
 from wtio._driver.pipe import PipeReader, can_watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+    import pytest
 
 CONTENT = bytes(range(256)) * 4096
 
@@ -183,12 +182,11 @@ def test_a_pipe_that_fails_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_closed_reader_hears_nothing_and_has_closed_its_end() -> None:
     with pipe() as (loop, far, said, reader):
-        descriptor = reader._socket.fileno()
+        far.send(b"\1")
         reader.close()
         reader.close()
-        with pytest.raises(OSError, match="Bad file"):
-            os.fstat(descriptor)
-        with contextlib.suppress(BrokenPipeError):
-            far.send(b"\1")
+        # Not while the loop still watches it: on Windows it would ask the system about a socket that is closed.
+        assert reader._socket.fileno() != -1
         loop.run_until_complete(asyncio.sleep(0))
+        assert reader._socket.fileno() == -1
         assert said == []

@@ -59,13 +59,18 @@ class PipeReader:
 
     def close(self) -> None:
         """End reading, and close the pipe's end. Idempotent."""
+        if self._is_closed:
+            return
         self._is_closed = True
         if self._waited_for is not None and not self._loop.is_closed():
             self._waited_for.cancel()
+            # A loop that watches sockets inside stops doing so when it hears of that.
+            self._loop.call_soon(self._socket.close)
+        else:
+            self._socket.close()
         if self._reading is not None:
             self._reading.close()
         self._waited_for = self._reading = None
-        self._socket.close()
 
     def _read(self) -> None:
         if not self._is_closed:
