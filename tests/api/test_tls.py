@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import errno
-import pwd
+import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -588,12 +588,13 @@ def test_empty_trust_store_says_how_to_fill_it(
 # -- the certificate for development
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps it with the user's local data")
 @pytest.mark.parametrize("home", [None, "relative"])
 def test_without_a_home_directory_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if home is None:
         monkeypatch.delenv("HOME", raising=False)
-        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a user without an entry, as in containers
+        monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user without an entry, as in containers
     else:
         monkeypatch.setenv("HOME", home)
     with pytest.raises(wtio.CertificateError, match=r"HOME or XDG_CACHE_HOME.*directory"):
