@@ -116,13 +116,12 @@ pub(crate) struct Outgoing {
     bytes: usize,
     /// Bytes that may wait, heads included.
     most: usize,
-    /// Age at which a datagram that still waits is dropped.
-    age: Duration,
+    /// Age at which a datagram that still waits is dropped. `None` is never, and costs nothing.
+    age: Option<Duration>,
 }
 
 impl Outgoing {
     pub(crate) fn new(most: usize, age: Option<Duration>) -> Self {
-        let age = age.unwrap_or(Duration::MAX);
         Self { lanes: Vec::new(), turn: 0, last: 0, count: 0, bytes: 0, most, age }
     }
 
@@ -202,7 +201,7 @@ impl Outgoing {
         while let Some(lane) = self.lanes.get_mut(self.turn) {
             let Some(Waiting { since, data }) = lane.queue.pop_front() else { return };
             let (session_id, length) = (lane.session_id, data.len());
-            let fate = if now.saturating_duration_since(since) > self.age {
+            let fate = if self.age.is_some_and(|age| now.saturating_duration_since(since) > age) {
                 Fate::Expired
             } else {
                 match offer(data) {
