@@ -169,21 +169,29 @@ impl Outgoing {
             let Some(index) = largest.map(|(index, _)| index) else { break };
             let session_id = self.lanes[index].session_id;
             let Some(oldest) = self.lanes[index].queue.pop_front() else { break };
-            self.leave(index, oldest.data.len());
+            self.leave(index, oldest.data.len(), false);
             note(session_id, Fate::Dropped);
         }
     }
 
-    /// A datagram of this length was taken off a lane. An empty lane goes, unless it is the last one.
+    /// A datagram of this length was taken off a lane, because it was the lane's turn or to make room.
     #[inline]
-    fn leave(&mut self, index: usize, length: usize) {
-        let lane = &mut self.lanes[index];
-        lane.bytes -= length;
+    fn leave(&mut self, index: usize, length: usize, was_turn: bool) {
+        self.lanes[index].bytes -= length;
         self.bytes -= length;
         self.count -= 1;
-        if lane.bytes == 0 && self.lanes.len() > 1 {
+        if self.lanes.len() > 1 {
+            self.pass_turn(index, was_turn);
+        }
+    }
+
+    /// Several lanes: one that has become empty goes, and whoever comes next takes its place.
+    fn pass_turn(&mut self, index: usize, was_turn: bool) {
+        if self.lanes[index].bytes == 0 {
             self.lanes.remove(index);
             self.turn -= usize::from(index < self.turn);
+        } else {
+            self.turn += usize::from(was_turn);
         }
         if self.turn >= self.lanes.len() {
             self.turn = 0;
@@ -213,10 +221,7 @@ impl Outgoing {
                     }
                 }
             };
-            let index = self.turn;
-            // Whoever comes next takes this place if the lane goes.
-            self.turn += usize::from(lane.bytes > length);
-            self.leave(index, length);
+            self.leave(self.turn, length, true);
             note(session_id, fate);
         }
     }
