@@ -80,6 +80,7 @@ async def test_udp_buffers_are_in_the_report_of_both_sides_also_after_the_end(pa
 
 
 async def test_both_sides_of_an_open_session_agree(pair: Pair, certificate: wtio.DevCertificate) -> None:
+    least = pair.client.max_datagram_size
     client, server = pair.client.report, pair.accepted.report
     assert client.is_established
     assert client.step == server.step == "session"
@@ -117,7 +118,12 @@ async def test_both_sides_of_an_open_session_agree(pair: Pair, certificate: wtio
     assert client.times.total == pytest.approx(sum(span for span in spans if span is not None))
     assert None not in spans
     assert server.times.total is None
-    assert client.max_datagram_size == pair.client.max_datagram_size
+    # Discovery of the path's MTU goes on meanwhile.
+    most = pair.client.max_datagram_size
+    assert least is not None
+    assert client.max_datagram_size is not None
+    assert most is not None
+    assert least <= client.max_datagram_size <= most
     assert client.made_at == pytest.approx(time.time(), abs=60)
 
 
