@@ -93,6 +93,9 @@ class _NatsConnection(BusConnection):
         await self._client.connect(
             url,
             allow_reconnect=False,
+            # One attempt and no pause: otherwise it waits 2 s within connect() before it tries the same server again.
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
             error_cb=self._note_error,
             closed_cb=self._note_end,
             disconnected_cb=self._note_end,
