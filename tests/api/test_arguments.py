@@ -35,6 +35,7 @@ MADE_BY_THE_LIBRARY = {
     wtio.SessionFacts,
     wtio.SessionRequest,
     wtio.ServerMemory,
+    wtio.ServerStats,
     wtio.SessionStats,
     wtio.StreamDiagnostics,
     wtio.WebTransportReceiveStream,
