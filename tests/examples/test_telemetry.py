@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from .programs import Start
 
 TELEMETRY = "examples/telemetry.py"
-SENSORS = 500
 READINGS = 20
 
 
@@ -28,13 +27,15 @@ def stored(database: Path) -> Counter[str]:
         return Counter(dict(connection.execute("SELECT sensor, count(*) FROM readings GROUP BY sensor")))
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-async def test_500_sensors_lose_nothing_that_was_acknowledged(
-    start: Start, tmp_path: Path, end: signal.Signals
+# Twice as many handshakes as sensors, on a machine that may do other things besides.
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("end", "count"), [(signal.SIGTERM, 500), (signal.SIGKILL, 100)])
+async def test_sensors_lose_nothing_that_was_acknowledged(
+    start: Start, tmp_path: Path, end: signal.Signals, count: int
 ) -> None:
     database = tmp_path / "readings.db"
     serving = (TELEMETRY, "serve", "--database", database, "--port")
-    sensing = (TELEMETRY, "sensors", "--sensors", str(SENSORS), "--readings", str(READINGS), "--pause", "0.5", "--port")
+    sensing = (TELEMETRY, "sensors", "--sensors", str(count), "--readings", str(READINGS), "--pause", "0.5", "--port")
     async with start(*serving, "0") as server:
         port = await port_of(server)
         async with start(*sensing, port) as sensors:
@@ -48,9 +49,9 @@ async def test_500_sensors_lose_nothing_that_was_acknowledged(
             async with start(*serving, port) as another:
                 await another.until("listening")
                 assert await sensors.finish() == 0, sensors.output
-        assert sensors.output.endswith(f"all {SENSORS * READINGS} readings acknowledged\n")
+        assert sensors.output.endswith(f"all {count * READINGS} readings acknowledged\n")
     after = stored(database)
-    assert after == Counter({f"sensor-{number}": READINGS for number in range(SENSORS)})
+    assert after == Counter({f"sensor-{number}": READINGS for number in range(count)})
     assert before <= after
 
 
