@@ -201,6 +201,8 @@ class Side:
 
     async def obey(self) -> None:
         """Read what to do, and do it, up to the end of the input."""
+        # One thread of the loop's executor looks at certificates, minutes later. It is not one that was left behind.
+        await asyncio.to_thread(int)
         commands = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(commands)
         await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
