@@ -13,6 +13,7 @@ from wtio.protocol.limits import ProtocolLimits
 from wtio.protocol.outbox import (
     BodyEnded,
     RequestReceived,
+    RequestRefused,
     Send,
     SessionAccepted,
     SessionFinished,
@@ -319,7 +320,7 @@ def test_request_with_matching_host_is_fine() -> None:
 
 def test_other_extended_connect_is_answered_501() -> None:
     side = server()
-    assert side.receive(0, connect(token="websocket")) == []
+    assert side.receive(0, connect(token="websocket")) == [RequestRefused(0, 501)]
     assert (":status", "501") in sent_fields(side)
     assert side.ended(0)
     assert side.is_free(0)
@@ -531,7 +532,7 @@ def test_headers_too_large_are_answered_431() -> None:
     assert (":status", "431") in sent_fields(side)
     assert side.ended(0)
     assert side.is_free(0)
-    assert not side.events[1:]
+    assert side.events[1:] == [RequestRefused(0, 431)]
 
 
 def test_x2_headers_frame_too_large_is_answered_before_it_is_read() -> None:
