@@ -36,7 +36,9 @@ async def main() -> None:
     logging.basicConfig(level=logging.ERROR)
     directory, io = sys.argv[1:]
     tls = wtio.dev_certificate(directory=directory).server_tls()
-    async with wtio.serve(handle, "127.0.0.1", 0, tls=tls, io=io) as server:
+    # Windows have their whole size from the beginning, and resets may be as far ahead.
+    limits = wtio.Limits(server_memory=None)
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=tls, io=io, limits=limits) as server:
         print(server.addresses[0][1], flush=True)
         await server.wait_closed()
 
