@@ -232,6 +232,7 @@ class _Program(Generic[_Result]):
     @staticmethod
     def _take_back(loop: asyncio.AbstractEventLoop, number: int, before: Any) -> None:
         """Let a signal do again what it did before."""
+        # On Windows the loop has not taken it.
         with suppress(NotImplementedError):
             loop.remove_signal_handler(number)
         # None: a handler that was not made by Python, and cannot be put back.

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Site"]
 
 
-class Site:
+class Site(ABC):
     """Answers requests for sessions and ordinary requests, and serves the sessions.
 
     A site may be mounted in another one. ``root`` is where: the beginning of the decoded path that is not its own, such
@@ -32,23 +33,23 @@ class Site:
         """Serve a session that ``admit`` has let in."""
         return await self.handle(session, "")
 
+    @abstractmethod
     async def admit(self, request: SessionRequest, root: str = "") -> object:
         """Decide about a request for a session, as ``serve(admit=...)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def handle(self, session: WebTransportSession, root: str) -> object:
         """Serve a session, as ``serve(handler)``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def http(self, request: HttpRequest, root: str = "") -> HttpResponse | Awaitable[HttpResponse | None] | None:
         """Answer an ordinary request, as ``serve(http=...)``."""
-        raise NotImplementedError
 
-    async def start(self, timeouts: Timeouts) -> None:
+    async def start(self, timeouts: Timeouts) -> None:  # noqa: B027 - most have nothing to do
         """Get ready. Called once, before the server opens its sockets; if it raises, the server does not start."""
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027 - most have nothing to do
         """Cancel what goes on: the server shuts down at once. Called between ``start`` and ``stop``, or not at all."""
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027 - most have nothing to do
         """Tidy up. Called once after ``start``, when the server has closed everything."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +45,40 @@ class Program:
         async with asyncio.timeout(SECONDS):
             self.output += (await self.process.stdout.read()).decode()
             return await self.process.wait()
+
+
+def _restore_interrupt() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and programs inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@asynccontextmanager
+async def running(
+    *arguments: object, environment: Mapping[str, str] | None = None, end: signal.Signals = signal.SIGINT
+) -> AsyncIterator[Program]:
+    """Run Python with these arguments until the block is left, which sends ``end``; kill what does not end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *map(str, arguments),
+        cwd=ROOT,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=_restore_interrupt,
+    )
+    program = Program(process)
+    try:
+        yield program
+    finally:
+        if process.returncode is None:
+            process.send_signal(end)
+            try:
+                await program.finish()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                raise
 
 
 Start = Callable[..., AbstractAsyncContextManager[Program]]

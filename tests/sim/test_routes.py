@@ -511,6 +511,15 @@ class Recorder(Site):
         self.name = name
         self.fails = fails
 
+    async def admit(self, request: wtio.SessionRequest, root: str = "") -> None:
+        raise AssertionError("nobody asks")
+
+    async def handle(self, session: wtio.WebTransportSession, root: str) -> None:
+        raise AssertionError("nobody comes")
+
+    def http(self, request: wtio.HttpRequest, root: str = "") -> None:
+        raise AssertionError("nobody asks")
+
     async def start(self, timeouts: Timeouts) -> None:
         if self.fails:
             raise ValueError(self.name)

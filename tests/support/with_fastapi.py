@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING
 
-from tests.examples.programs import ROOT, Program
+from tests.examples.programs import ROOT, Program, running
 from tests.examples.test_readme import blocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     import wtio
@@ -45,26 +43,8 @@ def write_program(directory: Path, port: int, certificate: wtio.DevCertificate, 
     (directory / "app.py").write_text(f"import logging\nlogging.basicConfig(level=logging.DEBUG)\n{code}\n{addition}")
 
 
-@contextlib.asynccontextmanager
-async def uvicorn(directory: Path, port: int, certificate: wtio.DevCertificate) -> AsyncIterator[Program]:
+def uvicorn(directory: Path, port: int, certificate: wtio.DevCertificate) -> AbstractAsyncContextManager[Program]:
     """Run the program that was written there."""
     where = ("--app-dir", directory, "--host", "127.0.0.1", "--port", port)
     tls = ("--ssl-certfile", certificate.certfile, "--ssl-keyfile", certificate.certfile)
-    process = await asyncio.create_subprocess_exec(
-        *map(str, (sys.executable, "-u", "-m", "uvicorn", "app:app", *where, *tls, "--log-level", "trace")),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    program = Program(process)
-    try:
-        yield program
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                await program.finish()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-                raise
+    return running("-u", "-m", "uvicorn", "app:app", *where, *tls, "--log-level", "trace", end=signal.SIGTERM)
