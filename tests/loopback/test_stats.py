@@ -10,6 +10,8 @@ from tests.support.totals import Watch
 
 import wtio
 
+MAX_ROUNDS = 100
+
 
 async def echo(session: wtio.WebTransportSession) -> None:
     async def answer(stream: wtio.WebTransportStream) -> None:
@@ -47,8 +49,12 @@ async def test_no_total_goes_down_for_another_thread(io: str, certificate: wtio.
     thread.start()
     try:
         async with wtio.Client(tls=certificate.client_tls()) as client:
-            for _ in range(4):
+            rounds = 0
+            # At least four rounds, and as many as the other thread needs for looks in between:
+            # how often it gets its turn is up to the interpreter and the machine.
+            while rounds < 4 or (looks < 4 and not failures and rounds < MAX_ROUNDS):
                 await asyncio.gather(*(visit(client, url) for _ in range(5)))
+                rounds += 1
         await server.close()
     finally:
         done.set()
@@ -56,5 +62,5 @@ async def test_no_total_goes_down_for_another_thread(io: str, certificate: wtio.
     assert not failures
     assert looks > 3
     stats = Watch(server).look()
-    assert stats.sessions_opened_total == 20
-    assert stats.stream_received_bytes_total == stats.stream_sent_bytes_total == 20 * 60_000
+    assert stats.sessions_opened_total == 5 * rounds
+    assert stats.stream_received_bytes_total == stats.stream_sent_bytes_total == 5 * rounds * 60_000
