@@ -53,6 +53,8 @@ PUBLIC_MODULES = (
     "config",
     "errors",
     "hub",
+    "opentelemetry",
+    "prometheus",
     "protocol",
     "report",
     "routing",
@@ -217,7 +219,8 @@ def test_limits_and_timeouts_are_immutable_and_keyword_only() -> None:
 
 
 def test_import_of_the_library_imports_nothing_heavy() -> None:
-    heavy = ("uvloop", "aioquic", "cryptography", "typing_extensions", "wtio.hub", "redis", "nats")
+    heavy: tuple[str, ...] = ("uvloop", "aioquic", "cryptography", "typing_extensions", "wtio.hub", "redis", "nats")
+    heavy += ("prometheus_client", "opentelemetry")
     source = f"import sys, wtio; print(*[name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

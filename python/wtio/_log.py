@@ -36,6 +36,7 @@ __all__ = [
     "SessionLog",
     "connection_numbers",
     "session_numbers",
+    "shown_path",
 ]
 
 SERVER: Final = logging.getLogger("wtio.server")
@@ -57,7 +58,7 @@ _MOST_PATH: Final = 200
 _OWN_WORDS: Final = frozenset((CloseCause.PROTOCOL, CloseCause.TLS))
 
 
-def _shown(path: str) -> str:
+def shown_path(path: str) -> str:
     """A path as it may be in the log: printable ASCII, as HTTP/3 allows no more, without its query and not too long."""
     path = without_query(path)
     return path if len(path) <= _MOST_PATH else f"{path[:_MOST_PATH]}…"
@@ -126,7 +127,7 @@ class SessionLog:
 
     def _write(self, kind: str, message: str, session: Session, *arguments: object, **fields: object) -> None:
         remote = session.remote_address
-        path = _shown(session.facts.path)
+        path = shown_path(session.facts.path)
         self._logger.info(
             message,
             session.log_id,
@@ -257,7 +258,7 @@ class ConnectionLog:
 
     def rejected(self, now: float, remote: tuple[str, int], status: int, path: str | None) -> None:
         """A request was answered with a status that refuses it. ``path`` is None if that is not known."""
-        shown = None if path is None else _shown(path)
+        shown = None if path is None else shown_path(path)
         what = "a request" if shown is None else f"a session for {shown}"
         self._write(
             now, "session rejected", remote, "%s was refused with status %d", what, status, status=status, path=shown

@@ -272,6 +272,21 @@ class Routes(Site):
             return await route.site.handle(session, root + route.prefix)
         return await route.handler(session, parameters)
 
+    def session_pattern(self, path: str, root: str = "") -> str | None:
+        """Return the pattern of the route that serves the sessions of a path, with where it is mounted.
+
+        None without one, and if something else than a router is mounted there. For traces: there are few of them.
+
+        Args:
+            path: Of a session, with or without a query.
+            root: Where this router is mounted.
+        """
+        route, _ = self._find_session(path, root)
+        if isinstance(route, Mount):
+            inner = root + route.prefix
+            return route.site.session_pattern(path, inner) if isinstance(route.site, Routes) else None
+        return None if route is None else root + route.pattern.text
+
     def _find_session(self, path: str, root: str) -> tuple[SessionRoute | Mount | None, dict[str, object]]:
         own = _decoded(path)[len(root) :]
         for route in self._routes:

@@ -16,6 +16,8 @@ from tests.support.http3 import HttpClient
 
 import wtio
 import wtio.hub
+import wtio.opentelemetry
+import wtio.prometheus
 import wtio.testing
 from wtio.testing import Network, VirtualTimeLoop
 
@@ -287,6 +289,10 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.hub.decode_message": {"data": (*BUFFER, b"")},
     "wtio.hub.latest": {"key": (*TEXT, "a\n")},
     "wtio.hub.within": {"seconds": (*DELAY, None, 0, float("nan"))},
+    "wtio.opentelemetry.session_span": {"session": (5, None, Wrong()), "tracer_provider": (5, Wrong())},
+    "wtio.opentelemetry.traced": {"handler": (*HANDLER, None), "tracer_provider": (5, Wrong())},
+    "wtio.prometheus.ServerCollector": {"servers": (5, None, Wrong(), {"a": Wrong()}, {5: None})},
+    "wtio.prometheus.register": {"servers": (5, None, Wrong(), {"a": None}), "registry": (5, None, Wrong())},
     "wtio.testing.run": {"main": (5, None, plain, Asynchronous().method), "debug": FLAG},
     "wtio.testing.session_pair": {
         "network": (5, Wrong(), "localhost"),
@@ -306,13 +312,17 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
+MODULES: tuple[Any, ...] = (wtio, wtio.hub, wtio.opentelemetry, wtio.prometheus, wtio.testing)
+
+
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
     """Every function, constructor and method that applications may call, by its public name."""
-    for module in (wtio, wtio.hub, wtio.testing):
+    for module in MODULES:
         for name in module.__all__:
             value = getattr(module, name)
-            if inspect.isclass(value) and issubclass(value, (wtio.hub.Bus, wtio.hub.BusConnection)):
-                # A hub calls the methods of its bus.
+            called_by_others = (wtio.hub.Bus, wtio.hub.BusConnection, wtio.prometheus.ServerCollector)
+            if inspect.isclass(value) and issubclass(value, called_by_others):
+                # A hub calls the methods of its bus, and a registry those of its collectors.
                 if not inspect.isabstract(value) and inspect.signature(value).parameters:
                     yield f"{module.__name__}.{name}", value
                 continue
@@ -371,20 +381,22 @@ class Lab:
             "wtio.hub.Hub.publish": {"topic": "topic", "data": b"x"},
             "wtio.hub.NatsBus": {"url": "nats://localhost"},
             "wtio.hub.RedisBus": {"url": "redis://localhost"},
+            "wtio.opentelemetry.traced": {"handler": Asynchronous()},
+            "wtio.prometheus.register": {"servers": self.network.serve(Asynchronous())},
         }
 
     async def call(self, function: str, argument: str, value: object) -> None:
         """Call it with one wrong argument."""
-        owner, _, name = function.removeprefix("wtio.").removeprefix("testing.").removeprefix("hub.").rpartition(".")
-        module: Any = wtio
-        for one in (wtio.hub, wtio.testing):
-            if function.startswith(f"{one.__name__}."):
-                module = one
+        owners = [one for one in MODULES if function.startswith(f"{one.__name__}.")]
+        module = max(owners, key=lambda one: len(one.__name__))
+        owner, _, name = function.removeprefix(f"{module.__name__}.").rpartition(".")
         target = self.objects[owner] if owner else module
         called = getattr(target, name)
         given = dict(self.required.get(function, {}))
         if function == "wtio.hub.Hub.subscribe":
             given |= {"session": self.objects["WebTransportSession"], "topic": "topic"}
+        if function == "wtio.opentelemetry.session_span":
+            given["session"] = self.objects["WebTransportSession"]
         if function == "wtio.hub.MessageReader":
             given["stream"] = self.objects["WebTransportReceiveStream"]
         positional: tuple[object, ...] = ()

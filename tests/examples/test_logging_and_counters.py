@@ -192,7 +192,9 @@ async def test_prometheus_reads_the_figures(page: dict[str, Any], server: wtio.S
     assert 'wtio_connections_refused_total{cause="capacity"} 0' in lines
     for line in lines:
         # The text format, as Prometheus describes it.
-        assert re.fullmatch(r'# TYPE [a-z_]+ (counter|gauge)|[a-z_]+(\{cause="[a-z0-9]+"\})? [0-9]+', line), line
+        assert re.fullmatch(
+            r'# TYPE [a-z_]+ (counter|gauge)|[a-z_]+(\{(cause|status|kind)="[a-z0-9]+"\})? [0-9]+', line
+        ), line
     for field in dataclasses.fields(wtio.ServerStats):
         assert f"wtio_{field.name}" in body
 
