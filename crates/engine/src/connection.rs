@@ -822,7 +822,14 @@ impl<'a> ConnectionMut<'a> {
         self.connection.core.export_keying_material(label, context, length)
     }
 
-    /// Begin to use new keys for application data (RFC 9001, section 6). The core does so by itself long before it has to.
+    /// How many updates of the keys for application data have begun, by either side.
+    #[must_use]
+    pub fn key_updates(&self) -> u64 {
+        self.connection.core.key_updates()
+    }
+
+    /// Begin to use new keys for application data (RFC 9001, section 6). The core does so by itself, for the first time early on.
+    /// Nothing checks that the peer has acknowledged a packet with the keys in use (section 6.1).
     pub fn update_keys(&mut self) {
         self.connection.core.update_keys();
         self.connection.core.wants_transmit = true;

@@ -77,7 +77,8 @@ struct Life {
     ends: [BTreeMap<u64, End>; 2],
     /// Streams opened by each side.
     opened: [Vec<u64>; 2],
-    /// Packets that each side had received at the last key update.
+    /// Key updates that each side had seen when it was last looked, and packets that it had received then.
+    key_updates: [u64; 2],
     at_key_update: [u64; 2],
 }
 
@@ -124,7 +125,14 @@ impl Life {
                 pair.engines[side].add_session(id, SESSION, limits);
             }
         }
-        Self { pair, flow_control, ends: Default::default(), opened: Default::default(), at_key_update: [0; 2] }
+        Self {
+            pair,
+            flow_control,
+            ends: Default::default(),
+            opened: Default::default(),
+            key_updates: [0; 2],
+            at_key_update: [0; 2],
+        }
     }
 
     fn below(&mut self, limit: usize) -> usize {
@@ -339,15 +347,18 @@ impl Life {
         self.check_credit();
     }
 
-    /// Let a side begin to use new keys. It must not before it knows that the peer has those of the last time (RFC 9001,
-    /// section 6.5), which the core leaves to whoever forces an update.
+    /// Let a side begin to use new keys. It must not before it knows that the peer has those in use (RFC 9001, section 6.1),
+    /// which the core leaves to whoever forces an update: also after the update that the core begins by itself, once.
     fn update_keys(&mut self) {
         let side = self.below(2);
         let received = [CLIENT, SERVER].map(|side| {
             self.pair.engines[side].connection_stats(self.pair.ids[side]).expect("it lives").packets_received
         });
-        if (0..2).all(|side| received[side] > self.at_key_update[side] + 50) {
-            self.at_key_update = received;
+        let updates = [CLIENT, SERVER].map(|side| self.pair.engines[side].key_updates(self.pair.ids[side]));
+        if updates != self.key_updates {
+            (self.key_updates, self.at_key_update) = (updates, received);
+        }
+        if updates[CLIENT] == updates[SERVER] && (0..2).all(|side| received[side] > self.at_key_update[side] + 50) {
             self.pair.engines[side].update_keys(self.pair.ids[side]);
         }
     }

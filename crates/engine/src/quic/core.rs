@@ -356,6 +356,12 @@ impl Core {
         self.inner.close(now, wire(code), Bytes::copy_from_slice(reason));
     }
 
+    /// How many updates of the keys for application data have begun, by either side.
+    pub(crate) fn key_updates(&self) -> u64 {
+        // The first ones come from the handshake, and the next ones are always ready.
+        self.tap.keys_made().saturating_sub(1)
+    }
+
     /// Begin to use new keys for application data.
     pub(crate) fn update_keys(&mut self) {
         self.inner.force_key_update();

@@ -199,6 +199,7 @@ impl crypto::Session for TlsSession {
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
         let keys = self.next_secrets.as_mut()?.next_packet_keys();
+        self.tap.note_keys();
         Some(self.tapped(Box::new(keys.local), Box::new(keys.remote)))
     }
 

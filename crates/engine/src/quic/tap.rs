@@ -185,6 +185,8 @@ pub(crate) struct Tap {
     delivered: AtomicU64,
     /// A server's: the client has used keys of the handshake, which only a client has that receives our packets. Never reset.
     is_client_heard: AtomicBool,
+    /// Keys for application data that TLS has made for this connection so far.
+    keys_made: AtomicU64,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(crate) promise: std::sync::atomic::AtomicU64,
@@ -215,6 +217,7 @@ impl Tap {
             changes: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
             window_end: AtomicU64::new(0),
+            keys_made: AtomicU64::new(0),
             came: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
@@ -256,6 +259,14 @@ impl Tap {
     /// Whether bytes came since the last call that nobody will read.
     pub(crate) fn take_released(&self) -> bool {
         self.take_change(RELEASED)
+    }
+
+    pub(super) fn note_keys(&self) {
+        self.keys_made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn keys_made(&self) -> u64 {
+        self.keys_made.load(Ordering::Relaxed)
     }
 
     /// Whether there are changes of this kind. They count as taken then.

@@ -57,6 +57,7 @@ pub trait Shortcuts {
     fn server_name(&mut self, id: u64) -> Option<String>;
     fn peer_parameters(&mut self, id: u64) -> Option<Vec<(u64, Vec<u8>)>>;
     fn update_keys(&mut self, id: u64);
+    fn key_updates(&mut self, id: u64) -> u64;
     fn peer_certificates(&mut self, id: u64) -> Vec<Vec<u8>>;
     fn connection_facts(&mut self, id: u64) -> Option<ConnectionFacts>;
     fn export_keying_material(&mut self, id: u64, label: &[u8], context: &[u8], length: usize) -> Option<Vec<u8>>;
@@ -127,6 +128,10 @@ impl Shortcuts for Engine {
 
     fn update_keys(&mut self, id: u64) {
         with(self, *ANY_TIME, id, |connection| connection.update_keys());
+    }
+
+    fn key_updates(&mut self, id: u64) -> u64 {
+        with(self, *ANY_TIME, id, |connection| connection.key_updates()).unwrap_or_default()
     }
 
     fn peer_certificates(&mut self, id: u64) -> Vec<Vec<u8>> {
