@@ -39,10 +39,12 @@ def written(name: str) -> str:
     value = getattr(DEFAULTS[kind], field)
     if kind == "Timeouts":
         return f"{value:g} s"
+    if value is None:
+        return "None"
     for size, unit in ((2**20, "MiB"), (2**10, "KiB")):
         if value >= size and value % size == 0:
             return f"{value // size} {unit}"
-    return "None" if value is None else str(value)
+    return str(value)
 
 
 def check_tests(cell: str) -> None:

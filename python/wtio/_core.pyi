@@ -234,6 +234,12 @@ class EngineEvent:
         session_id: Final[int]
 
     @final
+    class BytesExceeded(EngineEvent):
+        """The peer has sent more bytes than it may in all on the session."""
+
+        session_id: Final[int]
+
+    @final
     class CreditBlocked(EngineEvent):
         """Our data waits for WT_MAX_DATA above ``limit``."""
 

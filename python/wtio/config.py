@@ -158,6 +158,14 @@ class Limits:
     """Unread bytes that the peer may send on one session, if it supports session flow control. At least 1; None means
     twice ``connection_receive_window``, so that the connection's limit is reached first. Default None.
     Source: draft-ietf-webtrans-http3-16, section 5."""
+    session_receive_rate: int | None = _limit(None, least=1, most=2**40)
+    """Bytes per second that are read of all streams of one session together, in steps of a tenth of a second. Flow
+    control holds a faster peer back, nothing is lost. Datagrams do not count. None means as many as come. Default
+    None."""
+    session_receive_bytes: int | None = _limit(None, least=1)
+    """Bytes that the peer may send on one session in all: what streams and datagrams carry. When it has sent more, the
+    session is closed with code 263 (0x107, as H3_EXCESSIVE_LOAD), which is also that of this side's ``SessionClosed``.
+    None means no limit. Default None."""
     session_bidirectional_streams: int | None = _limit(None, least=0)
     """Bidirectional streams that the peer may have open at once on one session, if it supports session flow control;
     ``bidirectional_streams`` applies to all sessions of a connection together. None means twice that. Default None."""

@@ -284,6 +284,9 @@ impl<'a> ConnectionMut<'a> {
             self.settle_resets();
             self.note_arrived();
         }
+        if self.connection.sessions.waiting.is_some() || !self.connection.sessions.full.is_empty() {
+            self.note_paces();
+        }
         if self.connection.peer_credit.is_owed() && !self.connection.is_closed {
             self.announce_credit();
         }

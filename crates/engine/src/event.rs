@@ -135,6 +135,8 @@ pub enum Event {
     StreamsDue { connection: u64, session: u64, bidirectional: bool, limit: u64 },
     /// The peer broke a limit of the session.
     CreditExceeded { connection: u64, session: u64 },
+    /// The peer has sent all the bytes that it may send on the session, and more.
+    BytesExceeded { connection: u64, session: u64 },
     /// Our data waits for the peer's WT_MAX_DATA.
     CreditBlocked { connection: u64, session: u64, limit: u64 },
     /// A stream of ours waits for the peer's WT_MAX_STREAMS.
@@ -241,6 +243,7 @@ impl Event {
             Self::SessionAcked { connection, session } => (12, connection, session, false),
             Self::Unreachable { connection, is_remote, .. } => (13, connection, 0, is_remote),
             Self::Stopped { connection, stream } => (14, connection, stream, false),
+            Self::BytesExceeded { connection, session } => (15, connection, session, false),
             Self::SendFailed { .. }
             | Self::ErrorsRead
             | Self::MemoryShort
@@ -287,6 +290,7 @@ mod tests {
             Event::DatagramId { connection, session: limit },
             Event::CreditDue { connection, session, limit },
             Event::CreditExceeded { connection, session },
+            Event::BytesExceeded { connection, session },
             Event::CreditBlocked { connection, session, limit },
             Event::Readable { connection, stream: session },
             Event::Writable { connection, stream: session },

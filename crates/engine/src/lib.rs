@@ -29,6 +29,7 @@ mod key_log;
 mod members;
 pub mod memory;
 pub mod newcomers;
+mod pace;
 mod peer_credit;
 mod quic;
 mod rate;

@@ -64,14 +64,14 @@ impl Receiving<'_> {
 
     /// Find what a read of at most `most` bytes can return; [`Receiving::take`] then moves it.
     pub fn prepare_read(&mut self, most: usize) -> ReadOutcome {
-        self.pull(most);
+        self.pull_for_reader(most);
         let outcome = self.half.answer(most);
         self.conclude(outcome)
     }
 
     /// As [`Receiving::prepare_read`], for exactly `count` bytes.
     pub fn prepare_exactly(&mut self, count: usize) -> ReadOutcome {
-        self.pull(count);
+        self.pull_for_reader(count);
         let outcome = self.half.answer_exactly(count);
         self.conclude(outcome)
     }
@@ -81,14 +81,14 @@ impl Receiving<'_> {
         if separator.is_empty() {
             return ReadOutcome::OverLimit;
         }
-        self.pull(limit.saturating_add(separator.len()));
+        self.pull_for_reader(limit.saturating_add(separator.len()));
         let outcome = self.half.answer_until(separator, limit);
         self.conclude(outcome)
     }
 
     /// As [`Receiving::prepare_read`], for everything, once the end has arrived.
     pub fn prepare_all(&mut self, limit: Option<usize>) -> ReadOutcome {
-        self.pull(limit.map_or(usize::MAX, |limit| limit.saturating_add(1)));
+        self.pull_for_reader(limit.map_or(usize::MAX, |limit| limit.saturating_add(1)));
         let outcome = self.half.answer_all(limit);
         if outcome != ReadOutcome::OverLimit && self.half.settle_incomplete() {
             self.note_end();
@@ -126,6 +126,42 @@ impl Receiving<'_> {
     }
 
     // ---------------------------------------------------------------- reading
+
+    /// As [`Receiving::pull`], but no faster than the session is to be read.
+    #[inline]
+    fn pull_for_reader(&mut self, want: usize) {
+        if self.sessions.waiting.is_some() {
+            self.pull_paced(want);
+        } else {
+            self.pull(want);
+        }
+    }
+
+    #[cold]
+    fn pull_paced(&mut self, want: usize) {
+        let before = self.half.buffer.len();
+        let pace = self.life.session_id.and_then(|id| self.sessions.get(id)).and_then(|session| session.pace.as_ref());
+        let Some(room) = pace.map(|pace| pace.room(self.now)).filter(|_| self.half.is_waiting()) else {
+            return self.pull(want);
+        };
+        let most = before.saturating_add(room).max(before);
+        self.pull(want.min(most));
+        let read = self.half.buffer.len() - before;
+        if let Some(session_id) = self.life.session_id
+            && let Some(pace) = self.sessions.get_mut(session_id).and_then(|session| session.pace.as_mut())
+        {
+            let next = pace.take(self.now, read);
+            let Some(waiting) = &mut self.sessions.waiting else { return };
+            if read > 0 {
+                self.half.turn = waiting.turn();
+            }
+            if read == room {
+                // There may be more, and the core does not report it again.
+                waiting.add(next, self.half.turn, self.stream_id);
+                self.core.wants_transmit = true;
+            }
+        }
+    }
 
     /// Move contiguous bytes from the core into the buffer until it holds `want`.
     pub(crate) fn pull(&mut self, want: usize) {
@@ -383,6 +419,9 @@ impl Receiving<'_> {
         self.half.arrived += more;
         if ledger.count_arrived(more) {
             self.events.push(Event::CreditExceeded { connection, session });
+        }
+        if ledger.has_too_much() {
+            self.events.push(Event::BytesExceeded { connection, session });
         }
         let limit = ledger.count_consumed(self.half.take_consumed());
         // If the one announces all there is, the other has nothing.

@@ -9,7 +9,12 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 
 pub use crate::datagrams::DatagramStats;
-use crate::{datagrams::Received, members::Members, schedule::Served};
+use crate::{
+    datagrams::Received,
+    members::Members,
+    pace::{Pace, Waiting},
+    schedule::Served,
+};
 
 /// Ended sessions remembered, to answer late streams; the oldest are forgotten.
 const ENDED_SESSIONS: usize = 4096;
@@ -33,6 +38,10 @@ pub struct SessionLimits {
     pub datagram_buffer: usize,
     /// Received datagrams kept, beside the bound in bytes.
     pub datagram_count: usize,
+    /// Bytes per second that are read of all streams together; `None`: as many as come.
+    pub receive_rate: Option<u64>,
+    /// Bytes that the peer may send in all, payload of streams and datagrams; `None`: no limit.
+    pub receive_bytes: Option<u64>,
 }
 
 /// Where a session's flow control stands. Bytes are payload of streams; the credit is `None` without flow control.
@@ -99,6 +108,12 @@ pub(crate) struct Session {
     receive_limit: u64,
     /// The peer broke a limit; it was reported.
     is_exceeded: bool,
+    /// How fast its streams are read. Boxed, for few have one.
+    pub(crate) pace: Option<Box<Pace>>,
+    /// Payload bytes of the peer's datagrams.
+    datagrams_arrived: u64,
+    /// The peer has sent more than it may in all; it was reported.
+    is_full: bool,
     /// Streams of ours opened so far, per direction.
     opened: [u64; 2],
     /// Streams of the peer opened so far, per direction.
@@ -116,6 +131,7 @@ impl Session {
             datagrams: Received::new(limits.datagram_buffer, limits.datagram_count),
             receive_limit: limits.receive_window,
             peer_limit: limits.receive_streams,
+            pace: limits.receive_rate.map(|rate| Box::new(Pace::new(rate))),
             ..Self::default()
         }
     }
@@ -161,6 +177,13 @@ impl Session {
     pub(crate) fn count_arrived(&mut self, bytes: u64) -> bool {
         self.arrived += bytes;
         self.limits.flow_control && self.arrived > self.receive_limit && !std::mem::replace(&mut self.is_exceeded, true)
+    }
+
+    /// Whether the peer has sent more than it may in all, which is said once.
+    #[inline]
+    pub(crate) fn has_too_much(&mut self) -> bool {
+        self.limits.receive_bytes.is_some_and(|most| self.arrived + self.datagrams_arrived > most)
+            && !std::mem::replace(&mut self.is_full, true)
     }
 
     /// Count a stream of the peer's; whether that broke the limit, which is said once.
@@ -275,6 +298,10 @@ pub(crate) struct Sessions {
     members: Members,
     /// Memory that received datagrams of all registered sessions take.
     datagram_memory: usize,
+    /// Sessions whose peer has sent too much in datagrams; empty between calls.
+    pub(crate) full: Vec<u64>,
+    /// `None` as long as no session has had a rate.
+    pub(crate) waiting: Option<Box<Waiting>>,
 }
 
 /// What is known of sessions that have ended, or that nobody has registered yet.
@@ -350,6 +377,10 @@ impl Sessions {
     pub(crate) fn keep_datagram(&mut self, session_id: u64, data: Bytes) -> Result<bool, Bytes> {
         let Some(session) = self.registered.get_mut(&session_id) else { return Err(data) };
         let before = session.datagrams.memory();
+        session.datagrams_arrived += data.len() as u64;
+        if session.has_too_much() {
+            self.full.push(session_id);
+        }
         session.datagrams.push(data);
         self.datagram_memory = self.datagram_memory + session.datagrams.memory() - before;
         Ok(std::mem::take(&mut session.datagrams.interest))
@@ -384,6 +415,9 @@ impl Sessions {
         unacked: usize,
     ) -> Registration {
         let mut session = Box::new(Session::new(limits));
+        if limits.receive_rate.is_some() {
+            self.waiting.get_or_insert_default();
+        }
         let early = self.unregistered.as_mut().and_then(|others| others.early.remove(&session_id)).unwrap_or_default();
         session.unacked = unacked;
         let mut registration =

@@ -154,6 +154,7 @@ impl Stream {
                 is_kept_by_core: false,
                 read_interest: false,
                 has_arrived: false,
+                turn: 0,
                 is_raw_reported: false,
                 read: 0,
                 wanted: 0,
@@ -263,6 +264,8 @@ pub(crate) struct ReceivingHalf {
     /// Something arrived since the last read, while nobody waited. Between a read that found nothing and the call that
     /// waits, the guardian may have received: such a wait must not begin.
     pub(crate) has_arrived: bool,
+    /// When it was read last under the rate of its session, counted in reads of the whole connection; 0 for never.
+    pub(crate) turn: u64,
     /// RawReadable was reported and not yet answered by a read that found nothing.
     pub(crate) is_raw_reported: bool,
     /// Payload that reads have returned.

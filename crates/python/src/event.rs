@@ -114,6 +114,7 @@ events! { py, shared;
         limit: u64 = limit,
     } new,
     Event::CreditExceeded { connection, session } => CreditExceeded(connection) { session_id: u64 = session } new,
+    Event::BytesExceeded { connection, session } => BytesExceeded(connection) { session_id: u64 = session },
     Event::CreditBlocked { connection, session, limit } => CreditBlocked(connection) {
         session_id: u64 = session,
         limit: u64 = limit,

@@ -77,6 +77,8 @@ impl EndpointOptions<'_> {
         let mut session = SessionLimits {
             datagram_buffer: limits.getattr(intern!(py, "datagram_receive_buffer"))?.extract()?,
             datagram_count: limits.getattr(intern!(py, "datagram_receive_count"))?.extract()?,
+            receive_rate: limits.getattr(intern!(py, "session_receive_rate"))?.extract()?,
+            receive_bytes: limits.getattr(intern!(py, "session_receive_bytes"))?.extract()?,
             ..SessionLimits::default()
         };
         if let Some((data, bidirectional, unidirectional)) = send_credit {

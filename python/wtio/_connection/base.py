@@ -261,6 +261,9 @@ class Connection:
                 self.h3.send_capsule(session_id, encode_limit(kind, limit))
             case EngineEvent.CreditExceeded(session_id=session_id):
                 self._end_exceeded(session_id)
+            case EngineEvent.BytesExceeded(session_id=session_id):
+                # Closing drives, and that is what goes on at this moment.
+                self.loop.call_soon(self._end_full, session_id)
             case EngineEvent.RawStopped(stream_id=stream_id, wire_code=wire_code):
                 self.h3.receive_stop(stream_id, wire_code)
             case EngineEvent.DatagramId(session_id=session_id):
@@ -296,6 +299,14 @@ class Connection:
             cause = RemoteProtocolError(words, error_code=ErrorCodes.WT_FLOW_CONTROL_ERROR)
             self.sessions.end(session, CloseInfo(None, words, "transport"), cause)
             self.h3.abort_session(session_id, ErrorCodes.WT_FLOW_CONTROL_ERROR)
+
+    def _end_full(self, session_id: int) -> None:
+        """Close a session whose peer has sent all that it may, and more."""
+        session = self.sessions.get(session_id)
+        if session is not None and not session.is_closed and not self.is_lost:
+            most = self.limits.session_receive_bytes
+            words = f"the peer sent more than {most} bytes (Limits.session_receive_bytes)"
+            self.close_session(session, ErrorCodes.H3_EXCESSIVE_LOAD, words)
 
     # -- its life
 

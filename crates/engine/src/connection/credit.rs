@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::{Connection, ConnectionMut};
-use crate::stream::{ReceiveState, direction, direction_index, is_bidirectional};
+use crate::{
+    event::Event,
+    stream::{ReceiveState, direction, direction_index, is_bidirectional},
+};
 
 impl ConnectionMut<'_> {
     /// Announce the credit that came back since a session ended.
@@ -50,11 +53,30 @@ impl ConnectionMut<'_> {
     /// When [`Engine::process`](crate::Engine::process) has to look at the connection again.
     #[inline]
     pub(crate) fn next_timer(&mut self) -> Option<Instant> {
-        let Connection { core, peer_credit, is_closed, .. } = &mut *self.connection;
+        let Connection { core, peer_credit, sessions, is_closed, .. } = &mut *self.connection;
         let timer = core.next_timer();
-        match peer_credit.next_relief().filter(|_| !*is_closed) {
-            Some(relief) => Some(timer.map_or(relief, |timer| timer.min(relief))),
+        if *is_closed {
+            return timer;
+        }
+        let paced = sessions.waiting.as_ref().and_then(|waiting| waiting.next());
+        match peer_credit.next_relief().into_iter().chain(paced).min() {
+            Some(own) => Some(timer.map_or(own, |timer| timer.min(own))),
             None => timer,
+        }
+    }
+
+    /// Let readers go on whose session may be read again, and report sessions that had too much.
+    pub(super) fn note_paces(&mut self) {
+        let connection = self.connection.id;
+        for session in self.connection.sessions.full.drain(..) {
+            self.events.push(Event::BytesExceeded { connection, session });
+        }
+        while let Some(waiting) = &mut self.connection.sessions.waiting
+            && let Some(stream_id) = waiting.take(self.now)
+        {
+            if let Some(mut half) = self.receiving(stream_id) {
+                let _ = half.readable();
+            }
         }
     }
 }
