@@ -23,6 +23,7 @@ __all__ = [
     "DAY",
     "GIVEN_UP",
     "NO_APPLICATION_PROTOCOL",
+    "PORT_IS_TAKEN",
     "SERVER_CLOSES",
     "STATUSES",
     "SYSTEM_ERRORS",
@@ -217,6 +218,10 @@ BIND_HINTS: Final = {
     errno.EADDRNOTAVAIL: "the address is not one of this machine",
 }
 """What to do if a server cannot bind its socket, by error number, as a clause."""
+
+PORT_IS_TAKEN: Final = frozenset({errno.EADDRINUSE, 10013})
+"""The error numbers of a port that somebody has. 10013 is Windows' WSAEACCES: what one gets if another socket has the
+port exclusively, as ours do. No other system has an error of that number."""
 
 if sys.platform == "win32":
     # Sockets have an EACCES of their own there, and ports below 1024 are like any others.

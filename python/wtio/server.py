@@ -45,7 +45,7 @@ from wtio._site import Site
 from wtio._sockets import given_sockets
 from wtio._stats import ServerStats, server_stats
 from wtio._waiting import check_loop
-from wtio._words import BIND_HINTS
+from wtio._words import BIND_HINTS, PORT_IS_TAKEN
 from wtio.config import Limits, Timeouts
 from wtio.errors import LocalProtocolError
 from wtio.protocol.host import parse_host
@@ -263,7 +263,7 @@ class Server:
                     driver.close()
                 self._drivers.clear()
                 # With port 0 the first socket's port may be taken at another address: ask for another one.
-                is_taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+                is_taken = isinstance(error, OSError) and error.errno in PORT_IS_TAKEN
                 if not (is_taken and self._port == 0 and attempt + 1 < _PORT_ATTEMPTS):
                     raise
 

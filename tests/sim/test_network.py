@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 import wtio
 from wtio import testing
+from wtio._driver import simulated
 from wtio.testing import Network, session_pair
 
 if TYPE_CHECKING:
@@ -625,3 +627,29 @@ async def send(near: wtio.WebTransportSession, far: wtio.WebTransportSession, si
     writing = asyncio.ensure_future(stream.write_all(data=bytes(size), end_stream=True))
     assert len(await (await anext(far.incoming_unidirectional_streams())).read_all()) == size
     await writing
+
+
+@pytest.mark.parametrize("number", [errno.EADDRINUSE, 10013], ids=["EADDRINUSE", "WSAEACCES"])
+def test_port_0_is_another_port_when_somebody_has_the_first_at_a_later_address(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows says WSAEACCES if the other one has the port exclusively.
+    bind, tried = simulated.Wire.bind, []
+
+    def bind_late(wire: simulated.Wire, driver: simulated.SimulatedDriver, ip: str, port: int) -> tuple[str, int]:
+        tried.append((ip, port))
+        if len(tried) == 2:
+            raise OSError(number, "somebody has it")
+        return bind(wire, driver, ip, port)
+
+    monkeypatch.setattr(simulated.Wire, "bind", bind_late)
+
+    async def main() -> None:
+        network, tls = Network(), wtio.dev_certificate()
+        async with network.serve(None, ["127.0.0.1", "::1"], 0, tls=tls.server_tls()) as server:
+            (_, first), (_, second) = server.addresses
+            assert first == second
+            assert [port for _, port in tried] == [0, tried[1][1], 0, first]
+            assert tried[1][1] != first
+
+    run(main())
