@@ -22,7 +22,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
 .PHONY: help setup build demo serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
-.PHONY: profile clean browsers valgrind
+.PHONY: profile clean browsers valgrind wheels test-wheels release audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,18 @@ late: .venv/dev.stamp build ## Loops that are late and readers that pause, with 
 
 profile: .venv/dev.stamp build ## Where the time of an echo, a megabyte and a handshake goes (docs/profile.md); needs perf
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
+
+wheels: ## The sdist and the wheels for all platforms, into dist, checked; ARGS=linux-x86_64: some, --twice: reproducible?
+	@"$$(tools/find-python)" -m tools.wheels $(ARGS)
+
+test-wheels: ## Every wheel in dist that can run here, each in an empty environment; ARGS="windows musl": some
+	@"$$(tools/find-python)" -m tools.wheels.run $(ARGS)
+
+audit: ## Known holes and terms of what wtio is built from and with; workflows; needs the network
+	@tools/audit
+
+release: .venv/dev.stamp build ## Make a release ready: build, check and try everything; it stops before uploading
+	@tools/release
 
 clean: ## Remove what was built and installed here
 	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so

@@ -1,0 +1,166 @@
+"""Builds the sdist, and from its contents the wheels, so that what the sdist lacks is noticed here.
+
+The same sources, tools and SOURCE_DATE_EPOCH (by default the time of the commit) give the same bytes, wherever they are
+built: paths of this machine are replaced, times come from the commit, and the list of crates has no random number.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tarfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.wheels import crates, frameworks, kit
+from tools.wheels.targets import MACOS, Target
+
+TOP = Path(__file__).parents[2]
+
+
+def default_work() -> Path:
+    """Where cargo builds, and the sources are unpacked."""
+    return Path(os.environ.get("CARGO_TARGET_DIR") or TOP / "target").resolve() / "wheels"
+
+
+def version() -> str:
+    """The version of the project."""
+    manifest = tomllib.loads((TOP / "Cargo.toml").read_text(encoding="utf-8"))
+    return str(manifest["workspace"]["package"]["version"])
+
+
+def epoch() -> int:
+    """The time that everything in the archives gets: SOURCE_DATE_EPOCH, or that of the commit."""
+    if given := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(given)
+    command = ["git", "-C", str(TOP), "log", "--max-count=1", "--format=%ct"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    # Outside of a repository, such as in an sdist: the first second that a zip archive can express.
+    return int(found.stdout) if found.returncode == 0 and found.stdout.strip() else 315532800
+
+
+@dataclass(frozen=True)
+class Build:
+    """What one run builds, and where."""
+
+    # Where the archives go.
+    out: Path
+    # Where cargo builds and the sources are unpacked.
+    work: Path
+    # For free-threaded Python: the interpreter's name, such as `python3.14t`, or `abi3t`. None: for all with a GIL.
+    free_threaded: str | None = None
+
+    def sdist(self) -> Path:
+        """Build the sdist, and return it."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        clean = self._tracked_files()
+        maturin = str(kit.tools() / "maturin")
+        command = [maturin, "sdist", "--manifest-path", "crates/python/Cargo.toml", "--out", str(self.out)]
+        subprocess.run(command, cwd=clean, env=self._environment(), check=True)
+        return self.out / f"wtio-{version()}.tar.gz"
+
+    def wheel(self, target: Target) -> None:
+        """Build the wheel of a platform, from the sdist."""
+        source = self._unpacked_sdist()
+        environment = self._environment()
+        options: list[str | Path] = ["--release", "--locked", "--target", target.triple, "--out", self.out]
+        flags = self._flags(source)
+        if not kit.has_target(target.triple):
+            root = kit.rust()
+            _extend(environment, kit.rust_environment(root))
+            options += ["-Z", "build-std"]
+            flags += [f"--remap-path-prefix={root}=/debian"]
+            flags += [f"--remap-path-prefix={(root / 'usr/lib/rustlib/src/rust').resolve()}=/rust"]
+        linked = crates.linked(source, target.triple, environment)
+        extra = {"Rust's standard library": (source / "LICENSE-APACHE").read_text(encoding="utf-8").strip()}
+        if target.linker == "zig":
+            options += ["--zig"]
+        if target.compatibility:
+            options += ["--compatibility", target.compatibility]
+        if target.linker == "mingw":
+            mingw = kit.mingw()
+            _extend(environment, kit.mingw_environment(mingw) | _mingw_for_cargo(mingw, target))
+            flags += ["-C", "link-arg=-Wl,--no-insert-timestamp"]
+            notice = mingw / "usr/share/doc/mingw-w64-x86-64-dev/copyright"
+            extra["The start-up code of MinGW-w64"] = notice.read_text(encoding="utf-8").strip()
+        if target.triple.endswith("apple-darwin"):
+            stubs = self.work / "frameworks"
+            frameworks.write_stubs(stubs, linked)
+            flags += ["-L", f"framework={stubs}"]
+            environment["MACOSX_DEPLOYMENT_TARGET"] = MACOS
+        environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(flags)
+        (source / "LICENSE-CRATES").write_text(crates.licence_texts(linked, extra=extra), encoding="utf-8")
+        bill = self.work / "crates.cyclonedx.json"
+        bill.write_text(
+            crates.bill_of_materials(linked, version=version(), triple=target.triple, epoch=epoch()), encoding="utf-8"
+        )
+        options += ["--sbom-include", bill, *self._free_threaded_options()]
+        subprocess.run([kit.tools() / "maturin", "build", *options], cwd=source, env=environment, check=True)
+
+    def _free_threaded_options(self) -> list[str]:
+        if self.free_threaded is None:
+            return []
+        if self.free_threaded == "abi3t":
+            return ["--features", "pyo3/abi3t-py315"]
+        return ["--interpreter", self.free_threaded]
+
+    def _environment(self) -> dict[str, str]:
+        # Settings of whoever builds would be in the bytes.
+        outside = {
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CFLAGS",
+            "VIRTUAL_ENV",
+            "CARGO_BUILD_TARGET",
+            "CONDA_PREFIX",
+        }
+        environment = {key: value for key, value in os.environ.items() if key not in outside}
+        return environment | {
+            "PATH": f"{kit.tools()}{os.pathsep}{os.environ['PATH']}",
+            "CARGO_TARGET_DIR": str(self.work / "cargo"),
+            "SOURCE_DATE_EPOCH": str(epoch()),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    def _flags(self, source: Path) -> list[str]:
+        """What puts names in the place of this machine's paths. Of those that fit, rustc takes the last."""
+        registry = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "registry" / "src"
+        paths = {self.work: "/build", source: "/wtio"} | dict.fromkeys(registry.glob("*"), "/crates")
+        return [f"--remap-path-prefix={path}={name}" for path, name in paths.items()]
+
+    def _tracked_files(self) -> Path:
+        """The files that belong to the project, apart from what else is in its directory."""
+        clean = self.work / "tracked"
+        shutil.rmtree(clean, ignore_errors=True)
+        listed = subprocess.run(["git", "-C", TOP, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+        for name in listed.split("\0"):
+            if name and (TOP / name).is_file():
+                (clean / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(TOP / name, clean / name)
+        return clean
+
+    def _unpacked_sdist(self) -> Path:
+        source = self.work / "source"
+        shutil.rmtree(source, ignore_errors=True)
+        with tarfile.open(self.out / f"wtio-{version()}.tar.gz") as opened:
+            opened.extractall(source, filter="data")
+        return source / f"wtio-{version()}"
+
+
+def _extend(environment: dict[str, str], more: dict[str, str]) -> None:
+    """Add variables; directories are put before those that are there."""
+    for name, value in more.items():
+        both = name in {"PATH", "LD_LIBRARY_PATH"} and name in environment
+        environment[name] = f"{value}{os.pathsep}{environment[name]}" if both else value
+
+
+def _mingw_for_cargo(root: Path, target: Target) -> dict[str, str]:
+    compiler = str(root / "usr/bin/x86_64-w64-mingw32-gcc-win32")
+    name = target.triple.replace("-", "_")
+    return {
+        f"CC_{name}": compiler,
+        f"AR_{name}": str(root / "usr/bin/x86_64-w64-mingw32-ar"),
+        f"CARGO_TARGET_{name.upper()}_LINKER": compiler,
+    }
