@@ -7,6 +7,7 @@ public is importable from here. ``wtio.errors`` shows all that can go wrong, ``w
 
 import typing
 
+from wtio import _core
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._memory import ServerMemory
 from wtio._run import run
@@ -62,7 +63,7 @@ from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 if typing.TYPE_CHECKING:
     from wtio.routing import Router
 
-__version__ = "0.1.0"
+__version__ = _core.VERSION
 
 __all__ = [
     "BODY_RAISED_CODE",

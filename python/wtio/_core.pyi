@@ -17,6 +17,7 @@ from wtio._options import EndpointOptions
 from wtio._waker import Waker
 
 __all__ = [
+    "VERSION",
     "CertificateFacts",
     "ClientAuthorityError",
     "ClientTls",
@@ -49,6 +50,9 @@ __all__ = [
     "sha256",
     "shut_down",
 ]
+
+VERSION: Final[str]
+"""The version of wtio, which is written in Cargo.toml alone."""
 
 # -- answers, states and causes
 

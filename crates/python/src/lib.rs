@@ -24,6 +24,10 @@ use pyo3::prelude::*;
 
 #[pymodule]
 mod _core {
+    /// The version of the whole project, which is written in Cargo.toml alone.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
     #[pymodule_export]
     use super::{
         connection::Connection,
