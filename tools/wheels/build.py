@@ -67,10 +67,10 @@ class Build:
         environment = self._environment()
         options: list[str | Path] = ["--release", "--locked", "--target", target.triple, "--out", self.out]
         flags = self._flags(source)
-        if not kit.has_target(target.triple):
-            root = kit.rust()
-            _extend(environment, kit.rust_environment(root))
-            options += ["-Z", "build-std"]
+        if (root := kit.rust_for(target.triple)) is not None:
+            environment = kit.extended(environment, kit.rust_environment(root))
+            if not kit.has_library(root / "usr/lib/rustlib" / target.triple / "lib"):
+                options += ["-Z", "build-std"]
             flags += [f"--remap-path-prefix={root}=/debian"]
             flags += [f"--remap-path-prefix={(root / 'usr/lib/rustlib/src/rust').resolve()}=/rust"]
         linked = crates.linked(source, target.triple, environment)
@@ -81,7 +81,8 @@ class Build:
             options += ["--compatibility", target.compatibility]
         if target.linker == "mingw":
             mingw = kit.mingw()
-            _extend(environment, kit.mingw_environment(mingw) | _mingw_for_cargo(mingw, target))
+            more = kit.mingw_environment(mingw) | _mingw_for_cargo(mingw, target)
+            environment = kit.extended(environment, more)
             flags += ["-C", "link-arg=-Wl,--no-insert-timestamp"]
             notice = mingw / "usr/share/doc/mingw-w64-x86-64-dev/copyright"
             extra["The start-up code of MinGW-w64"] = notice.read_text(encoding="utf-8").strip()
@@ -147,13 +148,6 @@ class Build:
         with tarfile.open(self.out / f"wtio-{version()}.tar.gz") as opened:
             opened.extractall(source, filter="data")
         return source / f"wtio-{version()}"
-
-
-def _extend(environment: dict[str, str], more: dict[str, str]) -> None:
-    """Add variables; directories are put before those that are there."""
-    for name, value in more.items():
-        both = name in {"PATH", "LD_LIBRARY_PATH"} and name in environment
-        environment[name] = f"{value}{os.pathsep}{environment[name]}" if both else value
 
 
 def _mingw_for_cargo(root: Path, target: Target) -> dict[str, str]:

@@ -214,7 +214,7 @@ def windows(version: str = next(iter(_WINDOWS))) -> Interpreter:
 def _add_what_wine_lacks(home: Path, library: str) -> None:
     """Two libraries and a module: nothing of this is needed on Windows."""
     tools = kit.mingw() / "usr/bin"
-    environment = os.environ | kit.mingw_environment(kit.mingw())
+    environment = kit.extended(os.environ, kit.mingw_environment(kit.mingw()))
     work = home / "crutches"
     work.mkdir()
     # Rust's standard library takes random numbers from here.

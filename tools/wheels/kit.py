@@ -13,6 +13,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HERE = Path(__file__).parent
 TOP = HERE.parents[1]
@@ -72,11 +76,20 @@ def rust() -> Path:
     root = directory() / "rust"
     unpack(RUST_PACKAGES, root, purpose="Rust for other platforms (or run `rustup target add` for each)")
     command = [str(root / "usr/bin/rustc"), "--version"]
-    found = subprocess.run(command, env=os.environ | rust_environment(root), capture_output=True, text=True)
+    found = subprocess.run(command, env=extended(os.environ, rust_environment(root)), capture_output=True, text=True)
     if f" {RUST_VERSION} " not in found.stdout:
         version = found.stdout.strip() or found.stderr.strip()
         print(f"note: Debian has {version} now, not {RUST_VERSION}: bytes will differ")
     return root
+
+
+def extended(environment: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """Variables with others; directories are put before those that are there."""
+    result = dict(environment)
+    for name, value in more.items():
+        both = name in {"PATH", "LD_LIBRARY_PATH"} and result.get(name)
+        result[name] = f"{value}{os.pathsep}{result[name]}" if both else value
+    return result
 
 
 def rust_environment(root: Path) -> dict[str, str]:
@@ -84,7 +97,7 @@ def rust_environment(root: Path) -> dict[str, str]:
     # LLVM's tools strip libraries of macOS.
     programs = [root / "usr/bin", *sorted(root.glob("usr/lib/llvm-*/bin"))]
     return {
-        "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(map(str, programs)),
         "LD_LIBRARY_PATH": str(root / "usr/lib" / f"{platform.machine()}-linux-gnu"),
         "RUSTC": str(root / "usr/bin/rustc"),
         "RUSTC_BOOTSTRAP": "1",
@@ -101,19 +114,26 @@ def mingw() -> Path:
 def mingw_environment(root: Path) -> dict[str, str]:
     """What the programs of MinGW need to start and to find each other."""
     return {
-        "PATH": f"{root / 'usr/bin'}{os.pathsep}{os.environ['PATH']}",
+        "PATH": str(root / "usr/bin"),
         "LD_LIBRARY_PATH": str(root / "usr/lib" / f"{platform.machine()}-linux-gnu"),
     }
 
 
-def has_target(triple: str) -> bool:
-    """Whether the Rust that is installed has a target's standard library."""
-    command = ["rustc", "--print", "target-libdir", "--target", triple]
+def rust_for(triple: str) -> Path | None:
+    """Debian's Rust, so that everybody builds with the same; None if the one that is installed has to do."""
     try:
-        found = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        return False
-    return found.returncode == 0 and any(Path(found.stdout.strip()).glob("libstd-*.rlib"))
+        return rust()
+    except Missing:
+        command = ["rustc", "--print", "target-libdir", "--target", triple]
+        found = subprocess.run(command, capture_output=True, text=True) if shutil.which("rustc") else None
+        if found is None or found.returncode or not has_library(Path(found.stdout.strip())):
+            raise
+        return None
+
+
+def has_library(directory: Path) -> bool:
+    """Whether Rust's standard library is in a directory."""
+    return any(directory.glob("libstd-*.rlib"))
 
 
 def unpack(
