@@ -61,6 +61,7 @@ PUBLIC_MODULES = (
     "secret",
     "server",
     "session",
+    "steering",
     "stream",
     "testing",
     "tls",

@@ -48,6 +48,7 @@ from wtio.report import ConnectionReport
 from wtio.secret import Secret
 from wtio.server import HttpRequest, HttpResponse, Server, SessionRequest, serve
 from wtio.session import IncomingDatagrams, IncomingStreams, WebTransportSession
+from wtio.steering import ServerId
 from wtio.stream import (
     BODY_RAISED_CODE,
     Buffer,
@@ -100,6 +101,7 @@ __all__ = [
     "Router",
     "Secret",
     "Server",
+    "ServerId",
     "ServerMemory",
     "ServerStats",
     "ServerTLS",

@@ -13,10 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from wtio._arguments import check_bool, check_choice, check_instance, sealed
-from wtio.config import LARGEST_LIMIT, Limits, Timeouts
+from wtio._arguments import check_bool, check_choice, check_instance, check_integer, sealed
+from wtio._connection_ids import ConnectionIds, connection_ids
+from wtio.config import LARGEST_LIMIT, LARGEST_SLOT, Limits, Timeouts
 from wtio.protocol.settings import LocalTerms
 from wtio.secret import Secret
+from wtio.steering import ServerId
 
 __all__ = ["EndpointOptions", "SessionCredit"]
 
@@ -39,7 +41,7 @@ class EndpointOptions:
 
     Raises:
         TypeError: A value is of the wrong type.
-        ValueError: ``congestion`` or ``io`` is unknown.
+        ValueError: ``congestion`` or ``io`` is unknown, or ``slot`` or ``server_id`` is out of its range.
     """
 
     limits: Limits
@@ -54,6 +56,10 @@ class EndpointOptions:
     """Who receives: ``"loop"`` (the event loop) or ``"thread"`` (a thread per socket)."""
     secret: Secret | None = None
     """What a server derives keys from that outlive the process; None makes them at random."""
+    slot: int | None = None
+    """Which of the sockets that share an address is the server's; None if it is alone there."""
+    server_id: ServerId | bytes | None = None
+    """By which load balancers know the server; None if they do not have to."""
 
     keep_alive: float | None = field(init=False, repr=False, compare=False)
     """Interval of PINGs in seconds: ``Timeouts.keep_alive``, but short enough that three may get lost before the idle
@@ -62,6 +68,8 @@ class EndpointOptions:
     """The peer's initial limits on a new session, if it supports session flow control."""
     retry_from: int = field(init=False, repr=False, compare=False)
     """With so many connections, clients of a server have to validate their address first."""
+    connection_ids: ConnectionIds = field(init=False, repr=False, compare=False)
+    """What connection IDs begin with, and how long they are."""
     local_terms: LocalTerms = field(init=False, repr=False, compare=False)
     """What HTTP/3 announces to peers and demands of them."""
 
@@ -80,7 +88,11 @@ class EndpointOptions:
                 f"io is {self.io!r}; it must be 'loop' (the event loop receives) or 'thread' (a thread does, for loops "
                 "that are often late)"
             )
+        if self.slot is not None:
+            check_integer("slot", self.slot, 0, LARGEST_SLOT)
+        server_id = b"" if self.server_id is None else _server_id(self.server_id).value
         # The only way to set a field of a frozen class.
+        object.__setattr__(self, "connection_ids", connection_ids(server_id, self.slot))
         object.__setattr__(self, "keep_alive", _keep_alive(self.timeouts))
         credit = _session_credit(self.limits)
         object.__setattr__(self, "session_credit", credit)
@@ -112,6 +124,20 @@ class EndpointOptions:
 
 def _keep_alive(timeouts: Timeouts) -> float | None:
     return None if timeouts.keep_alive is None else min(timeouts.keep_alive, timeouts.idle / 3)
+
+
+def _server_id(given: ServerId | bytes) -> ServerId:
+    if isinstance(given, ServerId):
+        return given
+    if not isinstance(given, (bytes, bytearray)):
+        raise TypeError(
+            f"server_id must be wtio.ServerId, bytes or None, not {type(given).__name__}; see also "
+            "wtio.ServerId.from_environment"
+        )
+    try:
+        return ServerId(given)
+    except ValueError as error:
+        raise ValueError(f"server_id: {error}") from None
 
 
 def _session_credit(limits: Limits) -> SessionCredit:

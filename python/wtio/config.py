@@ -33,6 +33,12 @@ LARGEST_STREAM_WINDOW: Final = 16 * 1024 * 1024
 LEAST_SECRET: Final = 32
 """Bytes of the shortest ``Secret``."""
 
+LONGEST_SERVER_ID: Final = 8
+"""Bytes of the longest ``ServerId``."""
+
+LARGEST_SLOT: Final = 255
+"""The last slot among the sockets of one address."""
+
 _Size = TypeVar("_Size", int, None)
 _Seconds = TypeVar("_Seconds", float, None)
 

@@ -52,6 +52,7 @@ from wtio.protocol.host import parse_host
 from wtio.protocol.origin import check_origin
 from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
 from wtio.session import WebTransportSession  # noqa: TC001 - for typing.get_type_hints
+from wtio.steering import ServerId  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS
 
 if TYPE_CHECKING:
@@ -499,6 +500,8 @@ def serve(
     strict: bool = False,
     io: str = "loop",
     secret: Secret | None = None,
+    slot: int | None = None,
+    server_id: ServerId | bytes | None = None,
     sock: socket.socket | Sequence[socket.socket] | None = None,
     fd: int | Sequence[int] | None = None,
 ) -> Server:
@@ -563,6 +566,12 @@ def serve(
         secret: What keys are derived from that stay the same over restarts, such as ``Secret.from_file(path)``, so that
             clients of a server that was killed learn at once that their sessions are gone. None (default) makes the
             keys at random, and such clients wait for ``Timeouts.idle``. See docs/clients.md.
+        slot: Which of several sockets at the same address (SO_REUSEPORT) this server has, 0 to 255. It is in every
+            connection ID, so that whoever steers packets among the sockets can read it there. Servers with the same
+            ``secret`` and different slots take each other's address tokens, but can end none of each other's
+            connections. Default None: it has its address for itself.
+        server_id: By which a load balancer that speaks QUIC-LB knows this server: a ``ServerId``, such as
+            ``ServerId.from_environment()``, or its 1 to 8 bytes. Default None. See docs/more-than-one-machine.md.
         sock: A UDP socket, or several, that are bound already, in the place of ``host`` and ``port``: from
             ``systemd_sockets``, or with options of your own such as SO_REUSEPORT. It stays yours to close: the server
             works with a duplicate, which it opens when it starts and closes at its end. Meanwhile it is non-blocking
@@ -580,7 +589,7 @@ def serve(
             ``sock`` or ``fd`` is no bound UDP socket or is combined with ``host``, ``port`` or each other.
         TypeError: An argument is of the wrong type.
 
-    Source: draft-ietf-webtrans-http3-16, section 3.
+    Source: draft-ietf-webtrans-http3-16, section 3; draft-ietf-quic-load-balancers-21 for ``server_id``.
     """
     options = EndpointOptions(
         limits=Limits() if limits is None else limits,
@@ -590,6 +599,8 @@ def serve(
         strict=strict,
         io=io,
         secret=secret,
+        slot=slot,
+        server_id=server_id,
     )
     return make_server(
         handler,

@@ -47,6 +47,7 @@ from wtio.config import Limits, Timeouts
 from wtio.protocol.host import parse_host
 from wtio.secret import Secret  # noqa: TC001 - for typing.get_type_hints
 from wtio.server import Server, make_server
+from wtio.steering import ServerId  # noqa: TC001 - for typing.get_type_hints
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
 if TYPE_CHECKING:
@@ -333,6 +334,8 @@ class Network:
         strict: bool = False,
         io: str = "loop",
         secret: Secret | None = None,
+        slot: int | None = None,
+        server_id: ServerId | bytes | None = None,
     ) -> Server:
         """As ``wtio.serve``, on this network. Without ``tls`` the server has a certificate for ``localhost``.
 
@@ -346,6 +349,8 @@ class Network:
             strict=strict,
             io=io,
             secret=secret,
+            slot=slot,
+            server_id=server_id,
         )
         return make_server(
             handler,

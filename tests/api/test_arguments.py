@@ -134,6 +134,8 @@ SERVER = {
     "reset_stream_at": (*FLAG, None),
     "strict": (*FLAG, None),
     "secret": (5, bytes(32), "x" * 32, Wrong()),
+    "slot": ("1", 1.5, True, -1, 256, Wrong()),
+    "server_id": (5, "1", b"", bytes(9), [1], Wrong()),
 }
 IO = {"io": (5, "threads", None, b"loop")}
 LOCAL = {
@@ -209,6 +211,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "watch": (*FLAG, None, True),
     },
     "wtio.Secret": {"value": (5, None, "x" * 32, Wrong(), b"x" * 31)},
+    "wtio.ServerId": {"value": (5, None, "1", Wrong(), b"", bytes(9))},
     "wtio.dev_certificate": {
         "names": (5, None, "localhost", b"localhost", [5], [], ["a b"], ["straße.example"]),
         "directory": PATH,

@@ -54,6 +54,11 @@ pub struct Options {
     /// From which the keys of stateless resets, connection IDs and tokens are derived, so that they outlive the process.
     /// Without it they are random.
     pub secret: Option<Secret>,
+    /// What the connection IDs begin with: it tells whose they are among servers that share a secret, or an address. Each
+    /// prefix has keys of its own for IDs and for stateless resets. Empty: the IDs are random from the first byte.
+    pub id_prefix: Vec<u8>,
+    /// Bytes of a connection ID, 20 at most.
+    pub id_length: usize,
     /// Seed of everything random, for reproducible simulations.
     pub seed: Option<[u8; 32]>,
 }

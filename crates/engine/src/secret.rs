@@ -13,11 +13,11 @@ impl Secret {
         Self(hkdf::Salt::new(hkdf::HKDF_SHA256, b"wtio").extract(secret))
     }
 
-    /// The key for one purpose (HKDF, RFC 5869).
-    pub(crate) fn key(&self, purpose: &str) -> [u8; 32] {
+    /// The key for one purpose (HKDF, RFC 5869), of one holder; an empty holder is everybody who has the secret.
+    pub(crate) fn key(&self, purpose: &str, holder: &[u8]) -> [u8; 32] {
         let mut key = [0; 32];
         self.0
-            .expand(&[purpose.as_bytes()], hkdf::HKDF_SHA256)
+            .expand(&[purpose.as_bytes(), holder], hkdf::HKDF_SHA256)
             .and_then(|material| material.fill(&mut key))
             .expect("32 bytes are no more than HKDF-SHA256 can derive");
         key
@@ -35,11 +35,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_secret_and_each_purpose_has_a_key_of_its_own_and_always_the_same() {
-        let key = |secret: &[u8], purpose| Secret::new(secret).key(purpose);
-        assert_eq!(key(b"one", "a"), key(b"one", "a"));
-        assert_ne!(key(b"one", "a"), key(b"one", "b"));
-        assert_ne!(key(b"one", "a"), key(b"two", "a"));
+    fn each_secret_purpose_and_holder_has_a_key_of_its_own_and_always_the_same() {
+        let key = |secret: &[u8], purpose, holder: &[u8]| Secret::new(secret).key(purpose, holder);
+        assert_eq!(key(b"one", "a", b""), key(b"one", "a", b""));
+        assert_ne!(key(b"one", "a", b""), key(b"one", "b", b""));
+        assert_ne!(key(b"one", "a", b""), key(b"two", "a", b""));
+        assert_ne!(key(b"one", "a", b""), key(b"one", "a", &[0]));
+        assert_ne!(key(b"one", "a", &[1]), key(b"one", "a", &[0]));
         assert_eq!(format!("{:?}", Secret::new(b"one")), "Secret");
     }
 }

@@ -18,6 +18,7 @@ impl EndpointOptions<'_> {
     pub(crate) fn for_engine(&self, is_server: bool, seed: Option<&[u8]>) -> PyResult<Options> {
         let options = &self.0;
         let (limits, timeouts) = (options.getattr("limits")?, options.getattr("timeouts")?);
+        let connection_ids = options.getattr("connection_ids")?;
         let (max_bidirectional_streams, max_unidirectional_streams) =
             options.call_method1("peer_streams", (is_server,))?.extract()?;
         Ok(Options {
@@ -42,6 +43,8 @@ impl EndpointOptions<'_> {
             gso: true,
             reset_stream_at: read(options, "reset_stream_at")?,
             secret: secret(options)?,
+            id_prefix: read(&connection_ids, "prefix")?,
+            id_length: read(&connection_ids, "length")?,
             seed: seed.map(wtio_engine::tls::sha256),
         })
     }

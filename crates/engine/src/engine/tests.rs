@@ -61,6 +61,8 @@ impl Pair {
             gso: false,
             reset_stream_at: true,
             secret: None,
+            id_prefix: Vec::new(),
+            id_length: 8,
             seed: Some([7; 32]),
         };
         let (certificate, key, _) =

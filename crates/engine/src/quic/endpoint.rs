@@ -46,14 +46,17 @@ const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TOKENS_SENT: u32 = 1;
 
 /// How an endpoint makes connection IDs and stateless resets. Without a secret the keys are random, and end with the process.
-fn endpoint(secret: Option<&Secret>) -> Result<EndpointConfig, SetupError> {
-    let key = |purpose| {
-        let key = secret.map_or_else(random_key, |secret| Ok(secret.key(purpose)))?;
+///
+/// Each prefix of IDs has keys of its own: a packet that reaches the wrong one of several servers with the same secret must not
+/// end its connection (RFC 9000, section 10.3.2).
+fn endpoint(options: &Options) -> Result<EndpointConfig, SetupError> {
+    let key = |purpose, holder: &[u8]| {
+        let key = options.secret.as_ref().map_or_else(random_key, |secret: &Secret| Ok(secret.key(purpose, holder)))?;
         Ok::<_, SetupError>(hmac::Key::new(hmac::HMAC_SHA256, &key))
     };
-    let mut config = EndpointConfig::new(Arc::new(key("stateless resets")?));
-    let key_of_ids = key("connection ids")?;
-    config.cid_generator(move || Box::new(ConnectionIds::new(key_of_ids.clone())));
+    let mut config = EndpointConfig::new(Arc::new(key("stateless resets", &options.id_prefix)?));
+    let ids = ConnectionIds::new(key("connection ids", &options.id_prefix)?, &options.id_prefix, options.id_length)?;
+    config.cid_generator(move || Box::new(ids.clone()));
     Ok(config)
 }
 
@@ -159,7 +162,7 @@ impl Endpoint {
     /// For a TLS configuration or an option that the core refuses.
     pub(crate) fn new(options: &Options, server: Option<&ServerTls>) -> Result<Self, SetupError> {
         let transport = Arc::new(transport(options)?);
-        let mut config = endpoint(options.secret.as_ref())?;
+        let mut config = endpoint(options)?;
         config.rng_seed(options.seed);
         // The budget bounds resets. With the core's interval, a client whose reset is held back learns nothing until it sends
         // its next packet, and it sends ever more rarely while nothing comes back.
@@ -172,7 +175,7 @@ impl Endpoint {
                 let mut server = match &options.secret {
                     None => ServerConfig::with_crypto(crypto),
                     Some(secret) => {
-                        let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret.key("tokens"));
+                        let key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&secret.key("tokens", &[]));
                         ServerConfig::new(crypto, Arc::new(key))
                     }
                 };
@@ -229,6 +232,7 @@ impl Endpoint {
         core: impl FnOnce(u64) -> Option<&'a mut Core>,
     ) -> Received {
         let size = data.len();
+        let is_long = data.first().is_some_and(|first| first & LONG_HEADER != 0);
         match self.inner.handle(now, remote, local, EcnCodepoint::from_bits(ecn & 0b11), data, buffer) {
             None => Received::Nothing,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -238,9 +242,11 @@ impl Endpoint {
                 Received::Packet(id)
             }
             Some(DatagramEvent::NewConnection(inner)) => Received::New(Box::new(Incoming { inner, size })),
-            // Only a stateless reset has a short header.
+            // Only a stateless reset has a short header. The core of an endpoint that accepts nobody sends one for each client's
+            // first packet, too, with a token of an ID that never was.
             Some(DatagramEvent::Response(_))
-                if buffer.first().is_some_and(|first| first & LONG_HEADER == 0) && !self.resets.take(now) =>
+                if buffer.first().is_some_and(|first| first & LONG_HEADER == 0)
+                    && (is_long || !self.resets.take(now)) =>
             {
                 Received::Nothing
             }

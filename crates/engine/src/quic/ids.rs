@@ -1,4 +1,7 @@
-//! Connection IDs: random bytes, and a tag by which an endpoint recognizes its own IDs.
+//! Connection IDs: a prefix, random bytes, and a tag by which an endpoint recognizes its own IDs.
+//!
+//! The prefix is Python's (`_connection_ids.py`): who steers packets among several servers reads in it whose they are. Most
+//! servers, and all clients, have none.
 //!
 //! The core's generator has only three random bytes. A Retry uses an ID without reserving it. With ten thousand connections
 //! of several IDs each, one Retry in two hundred would have the ID of another connection, and its client could not connect.
@@ -12,52 +15,71 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 
-/// Random bytes of a connection ID. To reset a connection without knowing its ID, an attacker would have to learn the
+use crate::error::SetupError;
+
+/// Least random bytes of a connection ID. To reset a connection without knowing its ID, an attacker would have to learn the
 /// tokens of as many IDs as they allow: 2^40.
 const RANDOM: usize = 5;
 /// Bytes of its tag. Of packets with foreign IDs, one in 16 million passes for ours and is answered with a stateless reset.
 const TAG: usize = 3;
+/// Bytes of the longest connection ID (RFC 9000, section 17.2).
+const LONGEST: usize = 20;
 
 /// Makes connection IDs, and recognizes those that were made with the same key.
 ///
 /// The core has such a generator, too, but anybody who sees a few IDs can compute the key of its hash.
+#[derive(Clone)]
 pub(super) struct ConnectionIds {
     /// Makes the tags.
     key: hmac::Key,
     /// The system's random bytes: IDs must not be predictable.
     random: SystemRandom,
+    /// What each ID begins with.
+    prefix: Box<[u8]>,
+    /// Bytes of an ID without its tag.
+    untagged: usize,
 }
 
 impl ConnectionIds {
-    pub(super) fn new(key: hmac::Key) -> Self {
-        Self { key, random: SystemRandom::new() }
+    /// IDs of `length` bytes that begin with `prefix`.
+    ///
+    /// # Errors
+    /// If that leaves too few random bytes, or is too long.
+    pub(super) fn new(key: hmac::Key, prefix: &[u8], length: usize) -> Result<Self, SetupError> {
+        let least = prefix.len() + RANDOM + TAG;
+        if !(least..=LONGEST).contains(&length) {
+            return Err(SetupError::Option(format!("connection IDs of {length} bytes: not {least} to {LONGEST}")));
+        }
+        Ok(Self { key, random: SystemRandom::new(), prefix: prefix.into(), untagged: length - TAG })
     }
 
-    fn tag(&self, random: &[u8]) -> [u8; TAG] {
+    fn tag(&self, untagged: &[u8]) -> [u8; TAG] {
         let mut tag = [0; TAG];
-        tag.copy_from_slice(&hmac::sign(&self.key, random).as_ref()[..TAG]);
+        tag.copy_from_slice(&hmac::sign(&self.key, untagged).as_ref()[..TAG]);
         tag
     }
 }
 
 impl ConnectionIdGenerator for ConnectionIds {
     fn generate_cid(&mut self) -> ConnectionId {
-        let mut id = [0; RANDOM + TAG];
-        self.random.fill(&mut id[..RANDOM]).expect("the system has random bytes");
-        let tag = self.tag(&id[..RANDOM]);
-        id[RANDOM..].copy_from_slice(&tag);
-        ConnectionId::new(&id)
+        let mut buffer = [0; LONGEST];
+        let id = &mut buffer[..self.untagged + TAG];
+        id[..self.prefix.len()].copy_from_slice(&self.prefix);
+        self.random.fill(&mut id[self.prefix.len()..self.untagged]).expect("the system has random bytes");
+        let tag = self.tag(&id[..self.untagged]);
+        id[self.untagged..].copy_from_slice(&tag);
+        ConnectionId::new(id)
     }
 
     fn validate(&self, id: &ConnectionId) -> Result<(), InvalidCid> {
-        match id.split_at_checked(RANDOM) {
-            Some((random, tag)) if tag == self.tag(random) => Ok(()),
+        match id.split_at_checked(self.untagged) {
+            Some((untagged, tag)) if tag == self.tag(untagged) => Ok(()),
             _ => Err(InvalidCid),
         }
     }
 
     fn cid_len(&self) -> usize {
-        RANDOM + TAG
+        self.untagged + TAG
     }
 
     fn cid_lifetime(&self) -> Option<Duration> {
@@ -71,8 +93,18 @@ mod tests {
 
     use super::*;
 
+    fn ids_with(key: &[u8], prefix: &[u8], length: usize) -> ConnectionIds {
+        ConnectionIds::new(hmac::Key::new(hmac::HMAC_SHA256, key), prefix, length).unwrap()
+    }
+
     fn ids(key: &[u8]) -> ConnectionIds {
-        ConnectionIds::new(hmac::Key::new(hmac::HMAC_SHA256, key))
+        ids_with(key, &[], RANDOM + TAG)
+    }
+
+    fn changed(id: &ConnectionId, at: usize) -> ConnectionId {
+        let mut other = id.to_vec();
+        other[at] ^= 1;
+        ConnectionId::new(&other)
     }
 
     #[test]
@@ -83,12 +115,29 @@ mod tests {
             assert_eq!(id.len(), first.cid_len());
             assert!(ids(b"a key").validate(&id).is_ok());
             assert!(ids(b"another key").validate(&id).is_err());
-            let mut other = [0; RANDOM + TAG];
-            other.copy_from_slice(&id);
-            other[0] ^= 1;
-            assert!(first.validate(&ConnectionId::new(&other)).is_err());
+            assert!(first.validate(&changed(&id, 0)).is_err());
         }
         assert!(first.validate(&ConnectionId::new(&[1, 2, 3])).is_err());
+    }
+
+    #[test]
+    fn ids_begin_with_the_prefix_and_every_byte_of_them_counts() {
+        let mut first = ids_with(b"a key", b"server 7", 19);
+        for _ in 0..100 {
+            let id = first.generate_cid();
+            assert_eq!((&id[..8], id.len()), (&b"server 7"[..], 19));
+            assert!(ids_with(b"a key", b"server 7", 19).validate(&id).is_ok());
+            for at in 0..id.len() {
+                assert!(first.validate(&changed(&id, at)).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_leaves_too_few_random_bytes_is_refused() {
+        let made = |prefix, length| ConnectionIds::new(hmac::Key::new(hmac::HMAC_SHA256, &[]), prefix, length).is_ok();
+        assert!(made(&[0; 10], 18) && made(&[0; 12], 20));
+        assert!(!made(&[0; 10], 17) && !made(&[], 7) && !made(&[], 21));
     }
 
     #[test]

@@ -224,6 +224,8 @@ fn options(congestion: &str, memory: Option<u64>, seed: u8) -> Options {
         gso: true,
         reset_stream_at: true,
         secret: None,
+        id_prefix: Vec::new(),
+        id_length: 8,
         seed: Some([seed; 32]),
     }
 }

@@ -48,6 +48,8 @@ pub fn options(seed: u8) -> Options {
         gso: false,
         reset_stream_at: true,
         secret: None,
+        id_prefix: Vec::new(),
+        id_length: 8,
         seed: Some([seed; 32]),
     }
 }

@@ -27,6 +27,8 @@ pub(crate) fn options() -> Options {
         gso: true,
         reset_stream_at: true,
         secret: None,
+        id_prefix: Vec::new(),
+        id_length: 8,
         seed: None,
     }
 }
