@@ -12,6 +12,7 @@ import errno
 import ipaddress
 import os
 import socket
+import sys
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # A timer that has to come forward by less than this stays as it is; loops round to a millisecond anyway.
 _TIMER_SLACK: Final = 0.0005
+# linux/udp.h. Python has no name for it.
+_UDP_GRO: Final = 104
 
 
 # The guardian (crates/net/src/guardian.rs) is a thread of the process: it ends before the interpreter does, and a
@@ -265,6 +268,16 @@ def _adopt(sock: socket.socket, endpoint: _core.Endpoint) -> None:
     endpoint.adopt(sock.detach())
 
 
+def _refuse_bundles(endpoint: _core.Endpoint) -> None:
+    """Have the kernel hand in each packet as it came (no GRO).
+
+    A bundle goes where its first packet goes. It is made of packets with the same addresses and ports, and these may
+    belong to several connections of one client, each at another one of the sockets that share the address.
+    """
+    with duplicate(endpoint.fileno()) as sock:
+        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 0)
+
+
 def _drive(
     options: EndpointOptions, server_tls: _core.ServerTls | None, attach: Callable[[_core.Endpoint], None]
 ) -> Driver:
@@ -274,4 +287,6 @@ def _drive(
         options = replace(options, io="thread")
     endpoint = _core.Endpoint(options, server_tls=server_tls, seed=None)
     attach(endpoint)
+    if options.slot is not None and sys.platform == "linux":
+        _refuse_bundles(endpoint)
     return LoopDriver(endpoint, loop, has_thread=options.io == "thread")
