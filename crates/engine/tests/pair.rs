@@ -22,6 +22,23 @@ fn a_megabyte_arrives_whole_over_a_clean_link() {
 }
 
 #[test]
+fn a_lost_first_flight_of_either_side_costs_less_than_half_a_second() {
+    for lost in [CLIENT, SERVER] {
+        let mut pair = Pair::unconnected(1, CLEAN, |_| ());
+        let began = pair.now;
+        for side in [CLIENT, SERVER] {
+            pair.link.loss = if side == lost { 1.0 } else { 0.0 };
+            pair.step();
+        }
+        pair.link.loss = 0.0;
+        pair.connect();
+        let took = pair.now - began;
+        assert!(took < Duration::from_millis(500), "{took:?} with the flight of side {lost} lost");
+        assert!(took > Duration::from_millis(250), "{took:?}: nothing was lost");
+    }
+}
+
+#[test]
 fn data_arrives_whole_over_loss_reordering_and_duplication() {
     for seed in 0..12 {
         let mut pair = Pair::new(seed, ROUGH, |_| ());

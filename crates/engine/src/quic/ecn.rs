@@ -94,9 +94,9 @@ impl Marking {
         let waited = now - *self.since.get_or_insert(now);
         let due = core.rtt() + ACK_DELAY;
         match self.state {
-            // Until a round trip is measured, the core assumes one, and sends again after three times that. What it sends
-            // then shall have no mark.
-            State::Testing if waited > core.rtt() * 2 => self.state = State::Failed,
+            // Until a round trip is measured, the core assumes one, and sends again after three and nine times that. The
+            // first time it may only be early, on a long path. What it sends the second time shall have no mark.
+            State::Testing if waited > core.rtt() * 5 => self.state = State::Failed,
             State::Capable if self.has_asked && waited >= PATIENCE.max(due * 2) => self.state = State::Failed,
             State::Capable if !self.has_asked && waited > PAUSE => self.begin(now, 1),
             // Losses are sent again after this time or later, so the question comes first. It needs a PING: a side that
