@@ -237,9 +237,9 @@ class Limits:
     Default 128."""
     server_memory: int | None = _limit(1024 * 1024 * 1024, least=1024 * 1024)
     """Server: bytes that all connections together may hold and promise to take; see "Memory of a server" in the
-    documentation. Near it receive windows stay small and further clients are refused; above it the connection that
-    holds most is closed with H3_EXCESSIVE_LOAD. A connection with a session counts as 96 KiB at first. None means no
-    limit, and receive windows that have their full size from the beginning. Default 1 GiB."""
+    documentation. Near it receive windows stay small, and above 15/16 of it further clients are refused; above it
+    the connection that holds most is closed with H3_EXCESSIVE_LOAD. A connection with a session counts as 96 KiB at
+    first. None means no limit, and receive windows that have their full size from the beginning. Default 1 GiB."""
     http_requests: int = _limit(1000, least=1, most=2**31)
     """Server: ordinary HTTP/3 requests at once that the hook answers, over all connections; each counts until the
     client has the whole answer. Further ones are answered with status 503. Default 1000."""

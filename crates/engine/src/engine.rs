@@ -150,11 +150,9 @@ impl Engine {
         let verdict = if self.is_refusing {
             self.newcomers.note_closing();
             Verdict::Refuse
-        } else if !self.has_room() {
-            self.newcomers.note_memory();
-            Verdict::Refuse
         } else {
-            self.newcomers.judge(now, newcomer, self.connections.len(), self.events.incoming())
+            let has_room = self.has_room();
+            self.newcomers.judge(now, newcomer, self.connections.len(), self.events.incoming(), has_room)
         };
         match verdict {
             Verdict::Accept => self.accept(now, newcomer, incoming, None),

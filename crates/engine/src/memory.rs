@@ -27,6 +27,10 @@ const SHARE_OF_READERS: u64 = 4;
 /// connection, which would stop. The second half is for connections whose data is read, and for new ones.
 const SHARE_OF_UNREAD: u64 = 64;
 
+/// Share of the budget that newcomers leave to those who are in: their sessions, and what waits to be sent to them. Else a flood
+/// of handshakes would fill the budget, and the next byte for an honest client exceed it.
+const SHARE_OF_PRESENT: u64 = 16;
+
 /// A budget that engines share.
 #[derive(Debug)]
 pub struct Memory {
@@ -71,7 +75,8 @@ impl Memory {
 
     /// Whether there is room for another connection. If not, that counts as one refused.
     pub(crate) fn admits(&self) -> bool {
-        let has_room = self.used() + CONNECTION_COST + SESSION_COST + FIRST_WINDOW <= self.most;
+        let cost = CONNECTION_COST + SESSION_COST + FIRST_WINDOW;
+        let has_room = self.used() + cost <= self.most - self.most / SHARE_OF_PRESENT;
         if !has_room {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
@@ -170,11 +175,13 @@ mod tests {
         assert!(!memory.grants(1, false), "the other half is for those who read, and for newcomers");
         account.charge(60 * MIB);
         assert!(memory.grants(MIB, true) && !memory.grants(MIB + 1, true));
+        assert!(!memory.admits(), "a sixteenth is for those who are in");
+        account.charge(60 * MIB - 96 * 1024);
         assert!(memory.admits());
         account.charge(64 * MIB - 64 * 1024);
         assert!(!memory.admits() && !memory.is_short());
         account.charge(65 * MIB);
         assert!(memory.is_short() && !memory.grants(1, true) && !memory.admits());
-        assert_eq!(memory.refused(), 2);
+        assert_eq!(memory.refused(), 3);
     }
 }

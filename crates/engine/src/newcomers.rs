@@ -254,12 +254,24 @@ impl Newcomers {
 
     /// Decide about a newcomer. `kept` is how many connections the engine remembers, those that are over included; `unseen`
     /// is how many events about new connections nobody has taken yet. Both are bounded here, because each takes memory.
-    pub(crate) fn judge(&mut self, now: Instant, newcomer: Newcomer, kept: usize, unseen: usize) -> Verdict {
+    /// `has_room`: so says the memory budget.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        newcomer: Newcomer,
+        kept: usize,
+        unseen: usize,
+        has_room: bool,
+    ) -> Verdict {
         let most = self.max_connections;
         let most_kept = most.saturating_mul(2).saturating_add(self.limits.half_open);
         let is_validated = newcomer.is_validated;
         if self.figures.open >= most || unseen >= most || kept >= most_kept {
             self.figures.refused_capacity += 1;
+            return Verdict::Refuse;
+        }
+        if !has_room && self.half_open.is_empty() {
+            self.figures.refused_memory += 1;
             return Verdict::Refuse;
         }
         let address = self.addresses.get(&newcomer.prefix);
@@ -276,7 +288,7 @@ impl Newcomers {
             }
         }
         let present = self.figures.open + self.half_open.len();
-        let is_full = self.half_open.len() >= self.limits.half_open || present >= most;
+        let is_full = !has_room || self.half_open.len() >= self.limits.half_open || present >= most;
         if !is_validated
             && (is_full || self.unvalidated >= self.limits.unvalidated || present >= self.limits.retry_from)
         {
@@ -294,7 +306,8 @@ impl Newcomers {
         match self.half_open.iter().find(|(_, one)| self.gives_way(one.newcomer, own)) {
             Some((id, _)) => Verdict::Displace(*id),
             None => {
-                self.figures.refused_capacity += 1;
+                let figures = &mut self.figures;
+                *if has_room { &mut figures.refused_capacity } else { &mut figures.refused_memory } += 1;
                 Verdict::Refuse
             }
         }
@@ -418,10 +431,6 @@ impl Newcomers {
         self.figures.displaced += 1;
     }
 
-    pub(crate) fn note_memory(&mut self) {
-        self.figures.refused_memory += 1;
-    }
-
     pub(crate) fn note_closing(&mut self) {
         self.figures.refused_closing += 1;
     }
@@ -457,17 +466,18 @@ mod tests {
         now: Instant,
         standings: BTreeMap<u64, Standing>,
         next: u64,
+        has_room: bool,
     }
 
     impl Crowd {
         fn new(limits: NewcomerLimits, max_connections: usize) -> Self {
             let newcomers = Newcomers::new(limits, max_connections);
-            Self { newcomers, now: Instant::now(), standings: BTreeMap::new(), next: 0 }
+            Self { newcomers, now: Instant::now(), standings: BTreeMap::new(), next: 0, has_room: true }
         }
 
         fn come(&mut self, prefix: Prefix, is_validated: bool) -> Verdict {
             let newcomer = Newcomer { prefix, is_validated };
-            let verdict = self.newcomers.judge(self.now, newcomer, self.standings.len(), 0);
+            let verdict = self.newcomers.judge(self.now, newcomer, self.standings.len(), 0, self.has_room);
             if let Verdict::Displace(id) = verdict {
                 self.end(id);
             }
@@ -504,6 +514,22 @@ mod tests {
         assert_ne!(prefix("2001:db8:1:2::"), prefix("2001:db8:1:3::"));
         assert_eq!(prefix("192.0.2.7").to_string(), "192.0.2.7");
         assert_eq!(prefix("2001:db8:1:2:3::4").to_string(), "2001:db8:1:2::/64");
+    }
+
+    #[test]
+    fn without_memory_newcomers_take_the_place_of_half_open_ones() {
+        let mut crowd = Crowd::new(LIMITS, 100);
+        assert_eq!(crowd.come(v4(1), true), Verdict::Accept);
+        crowd.open(0);
+        crowd.has_room = false;
+        assert_eq!((crowd.come(v4(2), false), crowd.come(v4(2), true)), (Verdict::Refuse, Verdict::Refuse));
+        crowd.has_room = true;
+        assert_eq!(crowd.come(v4(3), false), Verdict::Accept);
+        crowd.has_room = false;
+        assert_eq!((crowd.come(v4(4), false), crowd.come(v4(4), true)), (Verdict::Retry, Verdict::Displace(1)));
+        assert_eq!(crowd.come(v4(5), true), Verdict::Refuse, "the other one showed its address, too");
+        let figures = crowd.newcomers.figures();
+        assert_eq!((figures.refused_memory, figures.refused_capacity, figures.open), (3, 0, 1));
     }
 
     #[test]
