@@ -750,6 +750,15 @@ class Connection:
         """Drop what came and was not read, of a connection that is over: the server needs the memory."""
     def export_keying_material(self, label: bytes, context: bytes, length: int) -> bytes | None:
         """None when the TLS session gives none: it is over, or not there yet."""
+    @property
+    def has_qlog(self) -> bool:
+        """Whether a qlog of the connection is written."""
+    def note(self, name: str, data: str) -> None:
+        """Write an event into the qlog, if there is one: its name, and its data as a JSON object."""
+    def start_qlog(self, path: str) -> bool:
+        """Begin a qlog without the core's events. False if there is one already; OSError if the system refuses."""
+    def stop_qlog(self) -> bool:
+        """End a qlog that ``start_qlog`` has begun. False if there is none."""
     def stats(self) -> ConnectionStats:
         """All 0 once the engine has forgotten the connection."""
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from wtio._arguments import check_bool, check_choice, check_instance, check_integer, sealed
 from wtio._connection_ids import ConnectionIds, connection_ids
+from wtio._qlog_directory import qlog_directory
 from wtio.config import LARGEST_LIMIT, LARGEST_SLOT, Limits, Timeouts
 from wtio.protocol.settings import LocalTerms
 from wtio.secret import Secret
@@ -72,6 +73,8 @@ class EndpointOptions:
     """What connection IDs begin with, and how long they are."""
     local_terms: LocalTerms = field(init=False, repr=False, compare=False)
     """What HTTP/3 announces to peers and demands of them."""
+    qlog_directory: str | None = field(init=False, repr=False, compare=False)
+    """Where each new connection gets a qlog; None for none. From the environment (``QLOGDIR``)."""
 
     def __post_init__(self) -> None:
         check_instance("limits", self.limits, Limits, "such as wtio.Limits(read_all=None)")
@@ -96,6 +99,7 @@ class EndpointOptions:
         object.__setattr__(self, "keep_alive", _keep_alive(self.timeouts))
         credit = _session_credit(self.limits)
         object.__setattr__(self, "session_credit", credit)
+        object.__setattr__(self, "qlog_directory", qlog_directory())
         # Rounded up, so that a server with room for one connection does not ask its first client.
         retry_from = -(-self.limits.connections * self.limits.retry_percentage // 100)
         object.__setattr__(self, "retry_from", retry_from)

@@ -38,6 +38,7 @@ from wtio._http_service import HttpHook  # noqa: TC001 - for typing.get_type_hin
 from wtio._key_log import warn_of_key_log
 from wtio._memory import MemoryBudget, ServerMemory
 from wtio._options import EndpointOptions
+from wtio._qlog_directory import warn_of_qlogs
 from wtio._request import SessionHandler, SessionRequest
 from wtio._running import running
 from wtio._service import ANY_ORIGIN, Service
@@ -250,6 +251,7 @@ class Server:
         if (program := running.get()) is not None:
             program.servers.add(self)
         warn_of_key_log()
+        warn_of_qlogs(is_client=False)
         self._certificates.start(self._loop, self._adopt)
         return self
 

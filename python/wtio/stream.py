@@ -15,13 +15,23 @@ checks this. Properties and ``diagnostics`` can be read from any thread.
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from wtio._arguments import check_bool, check_code, check_function, check_handler, check_integer, check_text, sealed
+from wtio._arguments import (
+    check_bool,
+    check_code,
+    check_function,
+    check_handler,
+    check_integer,
+    check_path,
+    check_text,
+    sealed,
+)
 from wtio._buffer import Buffer, contiguous_bytes
 from wtio._core import ReadAnswer
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
@@ -35,6 +45,7 @@ from wtio._waiting import Waiter
 from wtio.errors import (
     BusyError,
     DatagramTooLargeError,
+    LocalProtocolError,
     ReadLimitError,
     StreamClosedError,
     StreamResetError,
@@ -995,6 +1006,8 @@ class Link(Protocol):
     def drain_session(self, session: SessionState) -> None: ...
     def report(self, session: SessionState, trace: Trace | None) -> ConnectionReport: ...
     def failure_log(self) -> FailureLog: ...
+    def start_qlog(self, path: str) -> bool: ...
+    def stop_qlog(self) -> None: ...
     def forget_session(self, session: WebTransportSession) -> None: ...
     async def wait_session_over(self, session: SessionState) -> None: ...
 
@@ -1481,6 +1494,39 @@ class WebTransportSession:
             unidirectional_stream_credit=credit.unidirectional_stream_credit,
             loop_late_total=self._link.loop_late_total,
         )
+
+    def start_qlog(self, path: str | os.PathLike[str]) -> None:
+        """Write a qlog of the session's connection from now on, to see what a live session does.
+
+        It has what wtio's own layer sees: streams, datagrams, sessions, changes of round-trip time and window, and the
+        end; of all sessions of the connection, and nothing of the time before. Packets are only in the qlogs of
+        new connections (``QLOGDIR``), and the file says so. No payload, query or header is in it. It ends with the
+        connection, with ``stop_qlog``, or with an event that says so at 16 MiB. A full disk ends the file and nothing
+        else. Writing holds the event loop while the disk takes it. Never waits, so cancelling cannot interrupt it.
+
+        Args:
+            path: Of a file that is not there yet, such as ``session.sqlog``. Only its owner can read it (mode 0600).
+
+        Raises:
+            OSError: The file cannot be made, for instance FileExistsError.
+            LocalProtocolError: A qlog of this connection is being written.
+            SessionClosed: The session has ended.
+            TypeError: ``path`` is neither a str nor a path object.
+            ValueError: ``path`` has a null character.
+
+        Source: draft-ietf-quic-qlog-main-schema-13.
+        """
+        check_path("path", path)
+        self._core.check_loop()
+        if self._state.close_info is not None:
+            raise self._state.closed_error()
+        if not self._link.start_qlog(os.fspath(path)):
+            raise LocalProtocolError("a qlog of this connection is being written; stop_qlog ends one of start_qlog")
+
+    def stop_qlog(self) -> None:
+        """End the file of ``start_qlog``. Does nothing if there is none, or if the session has ended."""
+        self._core.check_loop()
+        self._link.stop_qlog()
 
     def export_keying_material(self, label: bytes, context: bytes = b"", *, length: int) -> bytes:
         """Derive secret bytes that only the two sides of this session can derive.

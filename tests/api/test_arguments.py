@@ -249,6 +249,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
         "limit": (*COUNT, True, 0, -1),
     },
     "wtio.WebTransportSession.send_datagram": {"data": BUFFER},
+    "wtio.WebTransportSession.start_qlog": {"path": (5, None, b"file", "a\0b")},
     "wtio.WebTransportSession.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
     "wtio.WebTransportSession.export_keying_material": {
         "label": (*BUFFER, bytes(256)),

@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -124,6 +125,11 @@ impl Engine {
             was_short: false,
             has_drained: false,
         })
+    }
+
+    /// Have each new connection write what happens into a file of its own in a directory (qlog).
+    pub fn write_qlogs(&mut self, directory: PathBuf) {
+        self.endpoint.write_qlogs(directory, self.options.clone());
     }
 
     // ---------------------------------------------------------------- in and out

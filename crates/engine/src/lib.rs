@@ -31,6 +31,7 @@ pub mod memory;
 pub mod newcomers;
 mod pace;
 mod peer_credit;
+mod qlog;
 mod quic;
 mod rate;
 pub mod receiving;

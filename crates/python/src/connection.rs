@@ -11,6 +11,7 @@ use crate::{
     figures::{ConnectionFacts, ConnectionStats, Credit, DatagramStats},
     home::Closed,
     options::EndpointOptions,
+    os_error::raise_os,
     shared::Shared,
     stream::Stream,
     waiters::Wait,
@@ -206,6 +207,27 @@ impl Connection {
         self.look(|connection| connection.export_keying_material(label, context, length))
             .flatten()
             .map(|material| PyBytes::new(py, &material))
+    }
+
+    #[getter]
+    fn has_qlog(&self) -> bool {
+        self.look(|connection| connection.has_qlog()).unwrap_or(false)
+    }
+
+    fn note(&self, name: &str, data: &str) {
+        self.look(|connection| connection.note(name, data));
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "what is extracted from an argument is owned")]
+    fn start_qlog(&self, path: std::path::PathBuf) -> PyResult<bool> {
+        self.look(|connection| connection.start_qlog(&path))
+            .transpose()
+            .map_err(raise_os)
+            .map(Option::unwrap_or_default)
+    }
+
+    fn stop_qlog(&self) -> bool {
+        self.look(|connection| connection.stop_qlog()).unwrap_or(false)
     }
 
     fn stats(&self) -> ConnectionStats {

@@ -16,6 +16,7 @@ use crate::{
     event::EngineEvent,
     figures::{EndpointStats, EndpointTotals, MemoryStats, SocketBuffers},
     options::EndpointOptions,
+    os_error::raise_os,
     shared::{Shared, note_child},
     states::ForkStage,
     tls::{ClientTls, ServerTls, raise},
@@ -42,19 +43,6 @@ pub(crate) fn note_fork(stage: ForkStage) {
     }
 }
 
-/// An OSError with its `errno`, which pyo3's own conversion leaves out.
-#[expect(clippy::needless_pass_by_value, reason = "used as map_err(raise_os)")]
-fn raise_os(error: std::io::Error) -> PyErr {
-    let text = error.to_string();
-    match error.raw_os_error() {
-        Some(code) => {
-            let words = text.split(" (os error").next().unwrap_or_default().to_owned();
-            PyOSError::new_err((code, words))
-        }
-        None => PyOSError::new_err(text),
-    }
-}
-
 #[pyclass(frozen, module = "wtio._core")]
 pub(crate) struct Endpoint {
     shared: Arc<Shared>,
@@ -74,6 +62,9 @@ impl Endpoint {
         let mut engine = Engine::new(of_engine, server_tls.map(|tls| &tls.0)).map_err(raise)?;
         if server_tls.is_some() {
             engine.limit_newcomers(options.for_newcomers()?);
+        }
+        if let Some(directory) = options.qlog_directory()? {
+            engine.write_qlogs(directory);
         }
         Ok(Self { shared: Arc::new(Shared::new(wtio_net::Endpoint::new(engine, io).map_err(raise_os)?)) })
     }

@@ -13,6 +13,7 @@ mod event;
 mod figures;
 mod home;
 mod options;
+mod os_error;
 mod shared;
 mod states;
 mod stream;

@@ -2,7 +2,7 @@
 //!
 //! This module only reads. Defaults, ranges and what follows from them are Python's (`config.py`, `_options.py`).
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use pyo3::{exceptions::PyValueError, intern, prelude::*};
 use wtio_engine::{Memory, NewcomerLimits, Options, Secret, session::SessionLimits};
@@ -61,6 +61,11 @@ impl EndpointOptions<'_> {
             handshakes_per_address: read(&limits, "handshakes_per_address")?,
             handshake_timeout: seconds(read(&timeouts, "handshake")?)?,
         })
+    }
+
+    /// Where each new connection gets a qlog.
+    pub(crate) fn qlog_directory(&self) -> PyResult<Option<PathBuf>> {
+        read(&self.0, "qlog_directory")
     }
 
     /// Who receives.

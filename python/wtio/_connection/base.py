@@ -32,6 +32,7 @@ from wtio._connection.watched import WatchedStreams
 from wtio._core import CloseCause, EngineEvent
 from wtio._facts import CloseInfo
 from wtio._log import PROTOCOL, ConnectionLog, PacedLines, SessionLog, connection_numbers
+from wtio._qlog import ConnectionQlog
 from wtio._reporting import Snapshot, session_report
 from wtio._session_state import SessionState
 from wtio._waiting import Flag
@@ -91,6 +92,7 @@ class Connection:
         "_log",
         "_log_number",
         "_lost",
+        "_qlog",
         "_raw",
         "core",
         "driver",
@@ -138,8 +140,15 @@ class Connection:
             self._log = ConnectionLog(lines or PacedLines(self.logger), self._log_number, driver.loop.time())
         self._raw: RawStreams
         streams = options.limits.unidirectional_streams
-        if PROTOCOL.isEnabledFor(logging.DEBUG):
-            self._raw = WatchedStreams(core, driver.loop, self.h3, streams, self._log_number)
+        # Describes HTTP/3 and sessions in the connection's qlog; None without one, which is nearly always.
+        self._qlog: ConnectionQlog | None = None
+        if options.qlog_directory is not None and core.has_qlog:
+            self._qlog = ConnectionQlog(core, self._log_number)
+        is_logged = PROTOCOL.isEnabledFor(logging.DEBUG)
+        if is_logged or self._qlog is not None:
+            self._raw = WatchedStreams(
+                core, driver.loop, self.h3, streams, self._log_number, is_logged=is_logged, qlog=self._qlog
+            )
         else:
             self._raw = RawStreams(core, driver.loop, self.h3, streams)
         # Made with the first of them; most connections never have one.
@@ -218,6 +227,26 @@ class Connection:
     def report(self, session: SessionState, trace: Trace | None) -> ConnectionReport:
         """Put a session's report together."""
         return session_report(self.snapshot(), session.session_id, session.facts, session.close_info, trace)
+
+    # -- qlog
+
+    def start_qlog(self, path: str) -> bool:
+        """Write a qlog from now on, from our own layer; False if there is one already.
+
+        Raises:
+            OSError: The file cannot be made.
+        """
+        if not self.core.start_qlog(path):
+            return False
+        self._qlog = ConnectionQlog(self.core, self._log_number)
+        for session in self.sessions.states():
+            self._qlog.session_opened(session, is_earlier=True)
+        return True
+
+    def stop_qlog(self) -> None:
+        """End what ``start_qlog`` has begun, if it has."""
+        if self.core.stop_qlog():
+            self._qlog = None
 
     # -- events of the engine
 
@@ -381,7 +410,11 @@ class Connection:
         parameters = self.core.peer_parameters()
         if parameters is not None:
             self.h3.peer_transport = read_peer_transport(parameters)
+            if self._qlog is not None:
+                self._qlog.parameters(parameters)
         self.h3.start()
+        if self._qlog is not None:
+            self._qlog.own_settings(self.h3)
 
     def _send_close(self, code: int, reason: str) -> None:
         """Send what is queued, then CONNECTION_CLOSE; the engine reports the end."""
@@ -440,6 +473,8 @@ class Connection:
                 state.take_stream(stream)
         if self.logger.isEnabledFor(logging.INFO):
             state.log = SessionLog(self.logger, self._log_number, state, self.loop.time())
+        if self._qlog is not None:
+            self._qlog.session_opened(state)
         return session
 
     def close_session(self, session: SessionState, code: int, reason: str) -> None:
@@ -489,12 +524,16 @@ class Connection:
 
     def _session_finished(self, session: SessionState) -> None:
         if self.sessions.finish(session):
+            if self._qlog is not None:
+                self._qlog.session_closed(session)
             self.session_over(session)
 
     def note_rejected(self, status: int, path: str | None) -> None:
         """Write that a request was refused with a status; ``path`` is None if that is not known."""
         if self._log is not None:
             self._log.rejected(self.loop.time(), self.core.remote_address, status, path)
+        if self._qlog is not None:
+            self._qlog.session_rejected(status, path)
 
     def forget_request(self, session_id: int) -> None:
         """A session that will never be: its early streams and datagrams go."""

@@ -7,6 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from wtio._driver import Address
+from wtio._qlog_directory import warn_of_qlogs
 from wtio._waiting import check_loop
 from wtio.errors import ConnectError
 
@@ -29,6 +30,7 @@ class Sockets:
         is_shared: bool = False,
         local: Address | None = None,
     ) -> None:
+        warn_of_qlogs(is_client=True)
         self.transport = transport
         """Looks up hosts and opens sockets: the system's, or a simulated network's."""
         self.options = options

@@ -1,4 +1,4 @@
-"""Raw streams whose HTTP/3 frames and capsules are written to the log ``wtio.protocol``, at DEBUG.
+"""Raw streams whose HTTP/3 frames and capsules are written to the log ``wtio.protocol``, at DEBUG, or into a qlog.
 
 They take the place of ``RawStreams`` in connections that begin while that is wanted; other connections pay nothing for
 it. A second reader cuts the same bytes, and the HTTP/3 layer knows nothing of it. Types and sizes are written, and no
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from enum import IntEnum
 
     from wtio import _core
+    from wtio._qlog import ConnectionQlog
     from wtio.protocol.connection import H3Connection
     from wtio.protocol.exchanges import Exchanges
 
@@ -92,15 +93,28 @@ class _Flow:
 class _Watch:
     """Reads along on all raw streams of one connection. Stands in for the HTTP/3 layer where bytes arrive."""
 
-    __slots__ = ("_flows", "_h3", "_lines", "_loop", "_number")
+    __slots__ = ("_flows", "_h3", "_lines", "_loop", "_number", "_qlog", "control_id")
 
-    def __init__(self, h3: H3Connection, loop: asyncio.AbstractEventLoop, number: int) -> None:
+    def __init__(
+        self,
+        h3: H3Connection,
+        loop: asyncio.AbstractEventLoop,
+        number: int,
+        *,
+        is_logged: bool,
+        qlog: ConnectionQlog | None,
+    ) -> None:
         self._h3 = h3
         self._loop = loop
         # Of the connection in the log.
         self._number = number
-        # Shared by nobody: a peer that sends many frames leaves out those of its own connection.
-        self._lines = PacedLines(PROTOCOL)
+        # Shared by nobody: a peer that sends many frames leaves out those of its own connection. None if the log does
+        # not want them.
+        self._lines = PacedLines(PROTOCOL) if is_logged else None
+        # Of the connection; None without one.
+        self._qlog = qlog
+        # Of our control stream; ``WatchedStreams`` sets it when it is open.
+        self.control_id = 0
         # By stream and by whether it is sent: those that the HTTP/3 layer has not freed. None once the connection is
         # lost.
         self._flows: dict[tuple[int | Role, bool], _Flow] | None = {}
@@ -117,6 +131,8 @@ class _Watch:
         # A session may begin and end with these bytes.
         was_session = h3.session_state(stream_id) is not None
         h3.receive_data(stream_id, data, end)
+        if self._qlog is not None:
+            self._qlog.note_settings(h3)
         # What this leads to is sent later.
         if not is_over:
             self._feed(stream_id, data, sent=False, is_session=was_session or h3.session_state(stream_id) is not None)
@@ -153,7 +169,12 @@ class _Watch:
         flow.feed(data, is_session=is_session)
 
     def write(self, kind: str, name: str, number: int, size: int | None, stream_id: int | None, *, sent: bool) -> None:
-        """Write a line about a frame, a capsule, or the type of a stream (``size`` is None)."""
+        """Write about a frame, a capsule, or the type of a stream (``size`` is None)."""
+        if self._qlog is not None:
+            place = self.control_id if stream_id is None else stream_id
+            self._qlog.note_frame(self._h3, kind, number, size, place, sent=sent)
+        if self._lines is None:
+            return
         self._lines.write(
             self._loop.time(),
             kind,
@@ -175,7 +196,7 @@ class _Watch:
 
 
 class WatchedStreams(RawStreams):
-    """The raw streams of a connection of which the log shall have every frame."""
+    """The raw streams of a connection of which the log or a qlog shall have every frame."""
 
     __slots__ = ("_watch",)
 
@@ -186,14 +207,19 @@ class WatchedStreams(RawStreams):
         h3: H3Connection,
         unidirectional_streams: int,
         number: int,
+        *,
+        is_logged: bool,
+        qlog: ConnectionQlog | None,
     ) -> None:
-        # ``number`` is that of the connection in the log.
-        self._watch = _Watch(h3, loop, number)
+        # ``number`` is that of the connection in the log, which wants frames if ``is_logged``.
+        self._watch = _Watch(h3, loop, number, is_logged=is_logged, qlog=qlog)
         super().__init__(core, loop, self._watch, unidirectional_streams)
 
     def send(self, target: int | Role, data: bytes, end: bool) -> bool:
         # What waits until our control stream is open comes here once more.
         if not isinstance(target, Role) or self._control is not None:
+            if self._control is not None:
+                self._watch.control_id = self._control.id
             self._watch.note_sent(target, data)
         return super().send(target, data, end)
 

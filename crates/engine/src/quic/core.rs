@@ -17,6 +17,8 @@
 //! An ordered pipe answers `promise` with nothing and `reset` always with true, because in it no reset overtakes the header
 //! of its stream. Packets and timers, which only the [`Engine`](crate::Engine) deals with, are not among the questions.
 
+mod log;
+
 use std::{
     net::SocketAddr,
     sync::Arc,
@@ -35,6 +37,7 @@ use super::{
     ecn::Marking,
     handshake::{self, TapHandle},
     last_packet::Pass,
+    qlog::{ConnectionLog, Half},
     tap::{STOP_UNSEEN, Tap},
 };
 use crate::{
@@ -166,6 +169,8 @@ pub(crate) struct Core {
     given: u64,
     /// Bytes of those that will never be acknowledged, because their streams were forgotten first.
     forgotten: u64,
+    /// The file that events are written to, if somebody wants one. Boxed, because hardly anybody does.
+    log: Option<Box<ConnectionLog>>,
 }
 
 /// A code or size as the core wants it; what is too large for a varint becomes the largest.
@@ -239,6 +244,7 @@ impl Core {
             taken: 0,
             given: 0,
             forgotten: 0,
+            log: None,
         }
     }
 
@@ -267,6 +273,10 @@ impl Core {
             allowance.receive(remote, size);
         }
         self.inner.handle_event(event);
+        if let Some(log) = &mut self.log {
+            log.set_now(now);
+            log.note(&self.inner.stats().path);
+        }
         if let Some(allowance) = &mut self.allowance {
             allowance.review(now, &mut self.inner, &self.tap);
         }
@@ -353,6 +363,11 @@ impl Core {
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &[u8]) {
+        if let Some(log) = &self.log
+            && !self.inner.is_closed()
+        {
+            log.closing(code);
+        }
         self.inner.close(now, wire(code), Bytes::copy_from_slice(reason));
     }
 
@@ -374,17 +389,28 @@ impl Core {
         loop {
             return Some(match self.inner.poll()? {
                 Event::HandshakeDataReady => Report::HandshakeDataReady,
-                Event::Connected => Report::Connected,
+                Event::Connected => {
+                    if let Some(log) = &self.log {
+                        log.connected(self.tap_handle().and_then(|handle| handle.alpn).as_deref());
+                    }
+                    Report::Connected
+                }
                 Event::ConnectionLost { reason } => {
                     use quinn_proto::ConnectionError::{ApplicationClosed, ConnectionClosed};
                     let is_by_peer = matches!(reason, ConnectionClosed(_) | ApplicationClosed(_));
                     let (cause, code, reason) = describe(reason);
+                    if let Some(log) = &self.log {
+                        log.lost(cause, code, is_by_peer);
+                    }
                     Report::Lost { cause, code, reason, is_by_peer }
                 }
                 Event::Stream(StreamEvent::Opened { .. }) => Report::Opened,
                 Event::Stream(StreamEvent::Readable { id }) => Report::Readable(id.into()),
                 Event::Stream(StreamEvent::Writable { id }) => Report::Writable(id.into()),
-                Event::Stream(StreamEvent::Finished { id }) => Report::Finished(id.into()),
+                Event::Stream(StreamEvent::Finished { id }) => {
+                    self.note_stream(id.into(), Half::Sending, "data_received", false);
+                    Report::Finished(id.into())
+                }
                 Event::Stream(StreamEvent::Stopped { id, error_code }) => Report::Stopped(id.into(), error_code.into()),
                 Event::Stream(StreamEvent::Available { dir }) => {
                     Report::StreamsAvailable { bidirectional: dir == Dir::Bi }
@@ -404,6 +430,7 @@ impl Core {
         if bidirectional {
             self.tap.register_receiving(stream_id);
         }
+        self.note_stream(stream_id, Half::Sending, "open", true);
         Some(stream_id)
     }
 
@@ -414,6 +441,7 @@ impl Core {
             self.tap.register(stream_id);
         }
         self.tap.register_receiving(stream_id);
+        self.note_stream(stream_id, Half::Receiving, "open", false);
         Some(stream_id)
     }
 
@@ -471,6 +499,11 @@ impl Core {
         self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked) | self.is_scarce;
         self.has_drained |= self.is_scarce & (left > 0);
         self.taken += (want - left) as u64;
+        match end {
+            ReadEnd::Ended => self.note_stream(stream_id, Half::Receiving, "data_read", true),
+            ReadEnd::Reset(_) => self.note_stream(stream_id, Half::Receiving, "reset_read", true),
+            ReadEnd::Blocked | ReadEnd::Gone => {}
+        }
         end
     }
 
@@ -541,6 +574,7 @@ impl Core {
     #[inline]
     pub(crate) fn finish(&mut self, stream_id: u64) {
         let _ = self.inner.send_stream(stream(stream_id)).finish();
+        self.note_stream(stream_id, Half::Sending, "data_sent", true);
     }
 
     /// Reset a stream, if the peer is sure to get its header. With RESET_STREAM_AT, the header must have been given to the
@@ -566,12 +600,14 @@ impl Core {
             // The core has let go of the stream, and will send no reset.
             self.tap.cancel_reset(stream_id);
         }
+        self.note_stream(stream_id, Half::Sending, "reset_sent", true);
         true
     }
 
     /// Reset a stream of which the peer need not know anything.
     pub(crate) fn reset_at_once(&mut self, stream_id: u64, code: u64) {
         let _ = self.inner.send_stream(stream(stream_id)).reset(wire(code));
+        self.note_stream(stream_id, Half::Sending, "reset_sent", true);
     }
 
     /// Streams with a higher priority go first.
@@ -700,7 +736,11 @@ impl Core {
     /// The next datagram that arrived, as its frame holds it.
     #[inline]
     pub(crate) fn receive_datagram(&mut self) -> Option<Bytes> {
-        self.inner.datagrams().recv()
+        let data = self.inner.datagrams().recv()?;
+        if let Some(log) = &self.log {
+            log.datagram("http3:datagram_parsed", &data);
+        }
+        Some(data)
     }
 
     /// Largest datagram that can be sent, in bytes of its frame's data. Room that resets in flight claim is counted in: it is
@@ -716,8 +756,14 @@ impl Core {
             // It fits again when the resets in flight are acknowledged.
             return Offer::Full(data);
         }
+        let noted = self.log.is_some().then(|| data.clone());
         match self.inner.datagrams().send(data, false) {
-            Ok(()) => Offer::Taken,
+            Ok(()) => {
+                if let (Some(log), Some(data)) = (&self.log, noted) {
+                    log.datagram("http3:datagram_created", &data);
+                }
+                Offer::Taken
+            }
             Err(SendDatagramError::Blocked(data)) => Offer::Full(data),
             // The path's limit shrank below this datagram since it was accepted.
             Err(_) => Offer::Refused,

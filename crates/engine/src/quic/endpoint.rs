@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,12 +25,14 @@ use super::{
     handshake::{ClientCrypto, ServerCrypto},
     ids::ConnectionIds,
     last_packet::LastPacketConfig,
+    qlog,
     resets::Budget,
     tokens::UsedTokens,
 };
 use crate::{
     config::Options,
     error::SetupError,
+    qlog::Qlog,
     secret::Secret,
     tls::{ClientTls, ServerTls},
 };
@@ -158,6 +161,8 @@ pub(crate) struct Endpoint {
     tokens: Arc<TokenMemoryCache>,
     /// How many stateless resets may be sent.
     resets: Budget,
+    /// Where each new connection gets a qlog, and with which options the core is to write on it.
+    logs: Option<Box<(PathBuf, Options)>>,
 }
 
 impl Endpoint {
@@ -196,7 +201,23 @@ impl Endpoint {
             reset_stream_at: options.reset_stream_at,
             tokens: Arc::default(),
             resets: Budget::new(options.max_connections),
+            logs: None,
         })
+    }
+
+    /// Have each new connection write a qlog into a directory.
+    pub(crate) fn write_qlogs(&mut self, directory: PathBuf, options: Options) {
+        self.logs = Some(Box::new((directory, options)));
+    }
+
+    /// Begin the qlog of a new connection, if there shall be one, with limits and timers that name it.
+    #[cold]
+    fn begin_qlog(&self, now: Instant, is_client: bool) -> Option<(Qlog, Arc<TransportConfig>)> {
+        let (directory, options) = &**self.logs.as_ref()?;
+        let mut transport = transport(options).ok()?;
+        let qlog = Qlog::in_directory(directory, now, is_client)?;
+        transport.qlog_stream(qlog::stream(&qlog));
+        Some((qlog, Arc::new(transport)))
     }
 
     /// Give each client a token that validates its address when it comes again.
@@ -271,14 +292,28 @@ impl Endpoint {
         buffer: &mut Vec<u8>,
     ) -> Result<Core, Option<Burst>> {
         let is_validated = incoming.is_validated();
-        match self.inner.accept(incoming.inner, now, buffer, None) {
+        let mut logged = if self.logs.is_some() { self.begin_qlog(now, false) } else { None };
+        let server = logged.as_ref().and_then(|(_, transport)| {
+            let mut server = self.server.as_deref()?.clone();
+            server.transport_config(transport.clone());
+            Some(Arc::new(server))
+        });
+        match self.inner.accept(incoming.inner, now, buffer, server) {
             Ok((handle, inner)) => {
                 self.ids.insert(handle, id);
                 let mut core = Core::new(handle, inner);
+                if let Some((qlog, _)) = logged.take() {
+                    core.begin_log(qlog);
+                }
                 core.limit(incoming.size, is_validated);
                 Ok(core)
             }
-            Err(error) => Err(error.response.map(|transmit| Burst::unmarked(&transmit))),
+            Err(error) => {
+                if let Some((qlog, _)) = logged {
+                    qlog.discard();
+                }
+                Err(error.response.map(|transmit| Burst::unmarked(&transmit)))
+            }
         }
     }
 
@@ -311,11 +346,17 @@ impl Endpoint {
         tls: &ClientTls,
     ) -> Result<Core, SetupError> {
         let mut config = ClientConfig::new(Arc::new(ClientCrypto::new(tls, self.reset_stream_at)?));
-        config.transport_config(self.transport.clone()).token_store(self.tokens.clone());
+        let logged = if self.logs.is_some() { self.begin_qlog(now, true) } else { None };
+        let transport = logged.as_ref().map_or(&self.transport, |(_, transport)| transport);
+        config.transport_config(transport.clone()).token_store(self.tokens.clone());
         let (handle, inner) =
             self.inner.connect(now, config, remote, server_name).map_err(|e| SetupError::Destination(e.to_string()))?;
         self.ids.insert(handle, id);
-        Ok(Core::new(handle, inner))
+        let mut core = Core::new(handle, inner);
+        if let Some((qlog, _)) = logged {
+            core.begin_log(qlog);
+        }
+        Ok(core)
     }
 
     /// Pass on what the core's connection and endpoint have to tell each other.

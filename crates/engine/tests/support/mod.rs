@@ -163,6 +163,11 @@ impl Pair {
     }
 
     pub fn unconnected(seed: u8, link: Link, change: impl Fn(&mut Options)) -> Self {
+        Self::prepared(seed, link, change, |_| ())
+    }
+
+    /// As `unconnected`; `prepare` gets both engines before anything happens.
+    pub fn prepared(seed: u8, link: Link, change: impl Fn(&mut Options), prepare: impl Fn(&mut Engine)) -> Self {
         let now = Instant::now();
         let day = 86_400;
         let (certificate, key, der) =
@@ -172,11 +177,13 @@ impl Pair {
         let client_tls = ClientTls::new(Trust::Insecure, None).unwrap();
         let mut settings = options(seed);
         change(&mut settings);
-        let server = Engine::new(settings.clone(), Some(&server_tls)).unwrap();
+        let mut server = Engine::new(settings.clone(), Some(&server_tls)).unwrap();
         settings.seed = Some([seed.wrapping_add(1); 32]);
         // A budget is a server's.
         settings.memory = None;
         let mut client = Engine::new(settings, None).unwrap();
+        prepare(&mut server);
+        prepare(&mut client);
         let addresses = ["10.0.0.1:1000".parse().unwrap(), "10.0.0.2:443".parse().unwrap()];
         let id = client.connect(now, addresses[SERVER], "localhost", &client_tls).unwrap();
         Self {
