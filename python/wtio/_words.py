@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from wtio._core import CloseCause
-from wtio.protocol.codes import describe
+from wtio.protocol.codes import ErrorCodes, describe
 
 __all__ = [
     "ALERTS",
@@ -284,6 +284,12 @@ def loss_in_words(loss: Loss, *, idle: float) -> str:
     match loss.cause:
         case CloseCause.APPLICATION:
             return f"the peer closed the connection with {describe(code)}{said}"
+        case CloseCause.TRANSPORT if code == ErrorCodes.APPLICATION_ERROR:
+            # RFC 9000, section 10.2.3: the application's own code and reason must not show in packets of the handshake.
+            return (
+                "the peer closed the connection before the handshake was complete (APPLICATION_ERROR, 0xc), and does "
+                "not say why; a server does so when a handshake takes too long, or when it has no room or is closing"
+            )
         case CloseCause.TRANSPORT:
             return f"the peer's QUIC stack closed the connection with {_transport_error(code)}{said}"
         case CloseCause.PROTOCOL:

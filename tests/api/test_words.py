@@ -42,6 +42,12 @@ def test_a_transport_error_that_is_an_alert_has_its_name() -> None:
     assert words == "the peer's QUIC stack closed the connection with certificate_expired (TLS alert 45)"
 
 
+def test_an_end_before_the_handshake_was_complete_names_the_usual_causes() -> None:
+    words = _words.loss_in_words(_words.Loss(CloseCause.TRANSPORT, 0xC, ""), idle=30)
+    assert "before the handshake was complete" in words
+    assert "takes too long" in words
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [

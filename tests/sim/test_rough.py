@@ -44,7 +44,7 @@ LIMITS = wtio.Limits(
     connection_send_buffer=64 * 1024,
 )
 # No run of bad luck lasts as long, so a connection that ends has an end that somebody gave it.
-TIMEOUTS = wtio.Timeouts(connect=1000, idle=1000, close=100)
+TIMEOUTS = wtio.Timeouts(connect=1000, handshake=1000, idle=1000, close=100)
 
 
 def seeds() -> list[int]:
