@@ -92,6 +92,69 @@ async def test_one_process_serves_tcp_sessions_and_http3_with_the_same_state(
         assert not [secret for secret in SECRETS if secret in server.output]
 
 
+# What the page shows, with Starlette alone.
+STARLETTE = """
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+import wtio
+import wtio.asgi
+
+PORT, CERTIFICATE = {port}, {certificate!r}
+router = wtio.Router()
+
+@asynccontextmanager
+async def lifespan(app):
+    tls = wtio.ServerTLS(certfile=CERTIFICATE)
+    async with wtio.serve(router, "127.0.0.1", port=PORT, tls=tls):
+        yield {{"members": members}}
+
+members = []
+
+async def index(request):
+    return JSONResponse([len(request.state.members)])
+
+@router.session("/rooms/{{room}}")
+async def enter(session, room):
+    members.append(session)
+    await session.serve_streams(echo)
+    members.remove(session)
+
+async def echo(stream):
+    await stream.write(data=await stream.read_all(), end_stream=True)
+
+app = Starlette(routes=[Route("/members", index)], lifespan=lifespan)
+router.mount("/", wtio.asgi.Application(app, lifespan="off", state={{"members": members}}))
+"""
+
+
+@pytest.mark.timeout(60)
+async def test_starlette_alone_is_served_likewise(tmp_path: Path, certificate: wtio.DevCertificate) -> None:
+    configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=ssl.CERT_NONE)
+    port = free_port()
+    (tmp_path / "app.py").write_text(STARLETTE.format(port=port, certificate=str(certificate.certfile)))
+    async with asyncio.timeout(50), uvicorn(tmp_path, port, certificate) as server:
+        await server.until("Uvicorn running")
+        url = f"https://127.0.0.1:{port}/rooms/blue"
+        async with wtio.connect(url, tls=certificate.client_tls()) as session:
+            stream = await session.create_bidirectional_stream()
+            await stream.write(data=b"hello", end_stream=True)
+            assert await stream.read_all() == b"hello"
+            assert json.loads((await over_tcp(port, "/members"))[2]) == [1]
+            async with quic_connect(
+                "127.0.0.1", port, configuration=configuration, create_protocol=HttpClient
+            ) as client:
+                assert isinstance(client, HttpClient)
+                answer = await client.get("/members")
+                assert (answer.status, answer.size) == ("200", len("[1]"))
+            server.process.terminate()
+            assert (await session.wait_closed()).code == 0
+        assert await server.finish() in (0, -15)
+
+
 async def test_uvicorn_does_not_start_if_the_port_is_taken(tmp_path: Path, certificate: wtio.DevCertificate) -> None:
     async with wtio.serve(None, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         port = server.addresses[0][1]
