@@ -43,6 +43,7 @@ class Service:
 
     __slots__ = (
         "_admissions",
+        "_drain_end",
         "_failures",
         "_few_sessions",
         "_handler",
@@ -111,6 +112,8 @@ class Service:
         # While the server drains: set when no more sessions are left than ``_spared``.
         self._few_sessions: Flag | None = None
         self._spared = 0
+        # When that ends at the latest; None while it does not.
+        self._drain_end: asyncio.Timeout | None = None
         # Answers ordinary HTTP/3 requests.
         self.http = HttpService(http, limits=limits, failures=self._failures)
 
@@ -287,13 +290,21 @@ class Service:
         if self.session_count <= self._spared:
             self._few_sessions.set()
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(patience) as self._drain_end:
                 while tasks := self.running - {closer}:
                     await asyncio.wait(tasks)
                 # Without a handler, nobody else knows when the application is done with a session.
                 await self._few_sessions.wait()
         except TimeoutError:
             return
+        finally:
+            self._drain_end = None
+
+    def shorten_drain(self, patience: float) -> None:
+        """End draining after so many seconds from now, if it is going on and would take longer."""
+        clock = self._drain_end
+        if clock is not None and not clock.expired() and (end := clock.when()) is not None:
+            clock.reschedule(min(end, asyncio.get_running_loop().time() + patience))
 
     async def end_handlers(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
         """Wait until the handlers have returned, whose sessions have ended, and ordinary requests are answered.

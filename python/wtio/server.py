@@ -26,6 +26,7 @@ from wtio._arguments import (
     check_hook,
     check_instance,
     check_integer,
+    check_number,
     check_text,
     strings,
 )
@@ -47,7 +48,7 @@ from wtio._sockets import given_sockets
 from wtio._stats import ServerStats, server_stats
 from wtio._waiting import check_loop
 from wtio._words import BIND_HINTS, PORT_IS_TAKEN
-from wtio.config import Limits, Timeouts
+from wtio.config import LONGEST_TIMEOUT, Limits, Timeouts
 from wtio.errors import LocalProtocolError
 from wtio.protocol.host import parse_host
 from wtio.protocol.origin import check_origin
@@ -351,7 +352,7 @@ class Server:
         for driver in self._drivers:
             driver.endpoint.set_server_tls(tls)
 
-    async def close(self, code: int = 0, reason: str = "server is closing") -> None:
+    async def close(self, code: int = 0, reason: str = "server is closing", *, drain: float | None = None) -> None:
         """Shut down: refuse new clients, close all sessions, release the ports. Idempotent; takes bounded time.
 
         Clients get GOAWAY first, and requests that wait for ``admit`` or an iterator status 503. Handlers, answers to
@@ -365,23 +366,32 @@ class Server:
         Args:
             code: Application close code for all sessions, 0 … 2^32-1. Default 0.
             reason: Reason for all sessions, cut to 1024 bytes of UTF-8. Default "server is closing".
+            drain: Seconds in the place of ``Timeouts.drain``. If the server drains already, they count from now, and
+                can end that sooner but not later. None (default) means ``Timeouts.drain``, and leaves a server that
+                drains alone.
 
         Raises:
-            ValueError: ``code`` is outside 32 bits.
-            TypeError: ``code`` is not an int, or ``reason`` is not a str.
+            ValueError: ``code`` is outside 32 bits, or ``drain`` is negative or not finite.
+            TypeError: ``code`` is not an int, ``reason`` is not a str, or ``drain`` is not a number.
         """
         check_code("code", code, "close code")
         check_text("reason", reason)
+        if drain is not None:
+            check_number("drain", drain, 0, LONGEST_TIMEOUT, " of seconds")
+            self._service.shorten_drain(drain)
         self._check_loop()
-        await asyncio.shield(self._begin_closing(code, reason, asyncio.current_task()))
+        drain = self.timeouts.drain if drain is None else drain
+        await asyncio.shield(self._begin_closing(code, reason, asyncio.current_task(), drain))
 
-    def _begin_closing(self, code: int, reason: str, closer: asyncio.Task[Any] | None) -> asyncio.Task[None]:
+    def _begin_closing(
+        self, code: int, reason: str, closer: asyncio.Task[Any] | None, drain: float
+    ) -> asyncio.Task[None]:
         """Shut down in the background, unless that was begun before."""
         if self._closing is None:
             # A handler may close its own server: it cannot be waited for, and must not be cancelled.
             self._closer = closer
             self._service.stop()
-            self._closing = asyncio.get_running_loop().create_task(self._shut_down(code, reason))
+            self._closing = asyncio.get_running_loop().create_task(self._shut_down(code, reason, drain))
         return self._closing
 
     async def wait_closed(self) -> None:
@@ -404,7 +414,7 @@ class Server:
         self._check_loop()
         if self._closed.is_set():
             return
-        self._begin_closing(0, "", asyncio.current_task())
+        self._begin_closing(0, "", asyncio.current_task(), self.timeouts.drain)
         for connection in list(self._service.connections):
             connection.close_at_once(reason="the server is closing at once")
         for task in self._service.running - {asyncio.current_task()}:
@@ -415,7 +425,7 @@ class Server:
     def _fail(self, error: Exception) -> None:
         """Close the server, because the engine of a socket is gone: no client can reach it there any more."""
         self._failure = error
-        self._begin_closing(0, "internal error", None)
+        self._begin_closing(0, "internal error", None, self.timeouts.drain)
 
     def _note_awaited(self) -> None:
         """Somebody waits for the end of the server, and need not be told of it."""
@@ -426,7 +436,7 @@ class Server:
         if self._failure is not None:
             raise RuntimeError(f"the server closed itself: {self._failure}") from self._failure
 
-    async def _shut_down(self, code: int, reason: str) -> None:
+    async def _shut_down(self, code: int, reason: str, drain: float) -> None:
         try:
             self._certificates.close()
             for driver in self._drivers:
@@ -434,8 +444,8 @@ class Server:
             for connection in list(self._service.connections):
                 connection.send_goaway()
             self._service.refuse_waiting()
-            if self.timeouts.drain:
-                await self._service.drain(self.timeouts.drain, self._closer)
+            if drain:
+                await self._service.drain(drain, self._closer)
             sessions = [session for c in self._service.connections for session in c.sessions]
             await asyncio.gather(*(session.close(code, reason) for session in sessions))
             for connection in list(self._service.connections):
