@@ -65,6 +65,7 @@ PUBLIC_MODULES = (
     "stream",
     "testing",
     "tls",
+    "workers",
 )
 
 
@@ -220,7 +221,16 @@ def test_limits_and_timeouts_are_immutable_and_keyword_only() -> None:
 
 
 def test_import_of_the_library_imports_nothing_heavy() -> None:
-    heavy: tuple[str, ...] = ("uvloop", "aioquic", "cryptography", "typing_extensions", "wtio.hub", "redis", "nats")
+    heavy: tuple[str, ...] = (
+        "uvloop",
+        "aioquic",
+        "cryptography",
+        "typing_extensions",
+        "wtio.hub",
+        "wtio.workers",
+        "redis",
+        "nats",
+    )
     heavy += ("prometheus_client", "opentelemetry")
     source = f"import sys, wtio; print(*[name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)

@@ -23,6 +23,7 @@ PUBLIC = {
     "client.py: connect",
     "client.py: Client.__init__",
     "server.py: serve",
+    "workers/_supervisor.py: Supervisor.__init__",
     "testing.py: Network.serve",
     "testing.py: Network.connect",
     "testing.py: Network.client",

@@ -197,6 +197,7 @@ class _Program(Generic[_Result]):
     async def _close(self, program: asyncio.Task[_Result]) -> None:
         """Close all servers. A coroutine that waits for none of them is cancelled then."""
         name = signal.Signals(self._signals[0]).name
+        self._running.leaving.set()
         while waiting := [server for server in self._running.servers if not server.is_closing]:
             await asyncio.gather(*(self._close_server(server, name) for server in waiting))
         # Those that were being closed already.

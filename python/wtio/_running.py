@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Protocol
 from weakref import WeakSet
@@ -26,13 +27,15 @@ class Stoppable(Protocol):
 class Running:
     """The servers that a program has started."""
 
-    __slots__ = ("is_awaited", "servers")
+    __slots__ = ("is_awaited", "leaving", "servers")
 
     def __init__(self) -> None:
         # Those that were started, also while they close. Weak, because a program may start and drop any number.
         self.servers: WeakSet[Stoppable] = WeakSet()
         # Whether anybody has waited for one of them to be closed: the program then notices the end by itself.
         self.is_awaited = False
+        # Set when it is told to end, so that balancers send newcomers elsewhere. Never reset.
+        self.leaving = asyncio.Event()
 
 
 running: Final[ContextVar[Running | None]] = ContextVar("wtio.run", default=None)

@@ -110,7 +110,7 @@ def _checks(cls: type) -> _Checks:
     return _Checks(read, tuple(one.default for one in fields(cls)), tuple(of_fields))
 
 
-def _check(values: Limits | Timeouts | HubLimits, checks: _Checks) -> None:
+def _check(values: Limits | Timeouts | HubLimits | WorkerLimits, checks: _Checks) -> None:
     """Raise TypeError or ValueError for the first field whose value is outside its range.
 
     Most fields have their defaults, which were checked when the module was imported.
@@ -372,6 +372,54 @@ class HubLimits:
             )
 
 
+@sealed
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerLimits:
+    """Counts and durations of a ``wtio.workers.Supervisor``. Durations are seconds.
+
+    Raises:
+        TypeError: A value is not a number (or None if None has a meaning).
+        ValueError: A value is out of its range.
+    """
+
+    slots: int | None = _limit(None, least=1, most=LARGEST_SLOT + 1)
+    """Sockets at each address, of which each worker has one. New code begins on those that are free, so a further
+    deployment waits for old workers while there are not enough. None means twice as many as workers. Default None."""
+    start: float = _duration(60.0)
+    """How long new workers may take until they serve, imports and lifespan included. Default 60 s."""
+    settle: float = _duration(1.0, may_be_zero=True)
+    """How long old workers still serve as before once newcomers go to new ones, so that handshakes and requests that
+    are under way come to their end. While handshakes are not complete it takes longer, at most ``Timeouts.handshake``.
+    Default 1 s."""
+    drain: float = _duration(3600.0, may_be_zero=True)
+    """How long sessions with old workers may go on after a deployment, once their clients are told to wind down.
+    Default one hour. ``Timeouts.drain`` applies if the supervisor itself is stopped."""
+    restart: float = _duration(0.5)
+    """First wait before a worker is started again that died although it had just been started; doubled each time.
+    One that has lived for longer than ``restart_longest`` is started again at once. Default 0.5 s."""
+    restart_longest: float = _duration(30.0)
+    """Longest of these waits. Default 30 s."""
+    report: float = _duration(5.0)
+    """How often workers report their figures, and so what may be missing in the totals when one is killed. Default
+    5 s."""
+    silence: float | None = _duration(60.0)
+    """How long a worker may report nothing, because its event loop is blocked or it is stopped, before it is killed and
+    started again. None lets it. Default 60 s."""
+
+    def __post_init__(self) -> None:
+        _check(self, _WORKER_LIMITS)
+        if self.restart > self.restart_longest:
+            raise ValueError(
+                f"WorkerLimits.restart ({self.restart}) exceeds WorkerLimits.restart_longest ({self.restart_longest})"
+            )
+        if self.silence is not None and self.silence < 2 * self.report:
+            raise ValueError(
+                f"WorkerLimits.silence ({self.silence}) is less than twice WorkerLimits.report ({self.report}), so "
+                "that workers would be killed between two reports"
+            )
+
+
 _LIMITS: Final = _checks(Limits)
 _TIMEOUTS: Final = _checks(Timeouts)
 _HUB_LIMITS: Final = _checks(HubLimits)
+_WORKER_LIMITS: Final = _checks(WorkerLimits)

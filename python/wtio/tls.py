@@ -433,6 +433,12 @@ def renew(tls: ServerTLS) -> None:
         dev_certificate(renewal.names, directory=renewal.directory)
 
 
+def development_names(tls: ServerTLS) -> tuple[str, ...] | None:
+    """Return the names of a certificate for development, which a server renews; None for any other."""
+    renewal = tls._renewal  # noqa: SLF001 - of this module's own class
+    return None if renewal is None else renewal.names
+
+
 def _replaced_at(not_after: int) -> int:
     """When a certificate for development that expires then is replaced by its successor, in Unix seconds."""
     return not_after - _RENEW_BEFORE

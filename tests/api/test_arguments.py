@@ -19,6 +19,7 @@ import wtio.hub
 import wtio.opentelemetry
 import wtio.prometheus
 import wtio.testing
+import wtio.workers
 from wtio.testing import Network, VirtualTimeLoop
 
 if TYPE_CHECKING:
@@ -239,7 +240,11 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.Router.get": {"path": ROUTE},
     "wtio.Router.mount": {"path": (*ROUTE, "/{a}"), "site": (5, None, Wrong(), Asynchronous())},
     "wtio.Server.reload": {"tls": SERVER["tls"]},
-    "wtio.Server.close": {"code": (*CODE, None), "reason": (*TEXT, None, "\ud800")},
+    "wtio.Server.close": {
+        "code": (*CODE, None),
+        "reason": (*TEXT, None, "\ud800"),
+        "drain": ("1", -1, float("nan"), True),
+    },
     "wtio.WebTransportSession.create_bidirectional_stream": STREAM,
     "wtio.WebTransportSession.create_unidirectional_stream": STREAM,
     "wtio.WebTransportSession.serve_streams": {
@@ -297,6 +302,35 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.opentelemetry.traced": {"handler": (*HANDLER, None), "tracer_provider": (5, Wrong())},
     "wtio.prometheus.ServerCollector": {"servers": (5, None, Wrong(), {"a": Wrong()}, {5: None})},
     "wtio.prometheus.register": {"servers": (5, None, Wrong(), {"a": None}), "registry": (5, None, Wrong())},
+    "wtio.workers.Supervisor": {
+        **{name: SERVER[name] for name in ("host", "port", "protocols", "origins", "timeouts", "limits", "congestion")},
+        **IO,
+        "app": (*TEXT, None, "", "shop", "shop:", ":app", "shop.py:app", "a b:c"),
+        "tls": (*SERVER["tls"], None),
+        "workers": (*COUNT, None, 0, 129),
+        "factory": (*FLAG, None),
+        "directory": (*PATH, None),
+        "worker_limits": (5, wtio.Limits(), Wrong(), False, 0),
+        "secret": SERVER["secret"],
+        "server_id": SERVER["server_id"],
+        "sock": (5, "localhost", b"x", True, Wrong(), [5], [None]),
+        "loop": (5, None, "trio"),
+        "log_level": (5, "loud", Wrong()),
+        "code": (*CODE, None),
+        "reason": (*TEXT, None, "\ud800"),
+        "pid_file": PATH,
+        "health": (5, "localhost", ("localhost",), ("localhost", "80"), (5, 80), ("localhost", -1), ["localhost", 80]),
+        "watch": (*FLAG, None),
+    },
+    "wtio.workers.WorkerLimits": {
+        "slots": (*COUNT, 0, 257),
+        **dict.fromkeys(("start", "settle", "drain", "report"), (*DELAY, None)),
+        "silence": ("1", True, -1, float("inf"), float("nan"), 1),
+        "restart": (*DELAY, None, 100),
+        "restart_longest": (*DELAY, None, 0.1),
+    },
+    "wtio.workers.health": {"request": (5, None, Wrong())},
+    "wtio.workers.run": {"app": (None, "shop"), "host": HOST, "port": PORT},
     "wtio.testing.run": {"main": (5, None, plain, Asynchronous().method), "debug": FLAG},
     "wtio.testing.session_pair": {
         "network": (5, Wrong(), "localhost"),
@@ -316,7 +350,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 
 
-MODULES: tuple[Any, ...] = (wtio, wtio.hub, wtio.opentelemetry, wtio.prometheus, wtio.testing)
+MODULES: tuple[Any, ...] = (wtio, wtio.hub, wtio.opentelemetry, wtio.prometheus, wtio.testing, wtio.workers)
 
 
 def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
@@ -376,6 +410,8 @@ class Lab:
             "wtio.testing.Network.blackout": {"seconds": 1},
             "wtio.testing.Network.after": {"seconds": 1, "call": print},
             "wtio.testing.run": {"main": None},
+            "wtio.workers.Supervisor": {"app": "shop:app", "tls": certificate.server_tls()},
+            "wtio.workers.run": {"app": "shop:app", "tls": certificate.server_tls()},
             "wtio.run": {"main": None},
             "wtio.WebTransportSession.export_keying_material": {"label": b"x", "length": 10},
             "wtio.WebTransportReceiveStream.readuntil": {"separator": b"x"},

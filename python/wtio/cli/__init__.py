@@ -1,4 +1,4 @@
-"""The command line: ``python -m wtio connect | doctor | serve | cert | demo``.
+"""The command line: ``python -m wtio connect | doctor | serve | run | cert | demo``.
 
 Each command is a module of this package, with ``add_parser`` and a function that runs the command and returns the exit
 status. Errors that a user can act on are one line on standard error; anything else is a traceback.
@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import wtio
-from wtio.cli import cert, connect, demo, doctor, serve
+from wtio.cli import cert, connect, demo, doctor, run, serve
 from wtio.cli._words import in_options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m wtio", description="WebTransport from the command line.")
     parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (connect, doctor, serve, cert, demo):
+    for command in (connect, doctor, serve, run, cert, demo):
         command.add_parser(commands)
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
