@@ -21,7 +21,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
+.PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
 .PHONY: profile clean browsers valgrind wheels test-wheels release audit
 
 help: ## List the commands
@@ -33,6 +33,9 @@ build: .venv/built.stamp ## Build the extension (release) and install wtio into 
 
 demo: build ## Show what it does: streams, datagrams and 64 MiB each way between two processes
 	@$(BIN)/python -m wtio demo $(ARGS)
+
+demo-cluster: .venv/dev.stamp build ## A chat and a board on two workers through NATS, with a page that has buttons to deploy and to kill
+	@$(BIN)/python examples/cluster.py $(ARGS)
 
 serve: build ## Echo server, with a page for the browser to try it from
 	@$(BIN)/python -m wtio serve $(ARGS)

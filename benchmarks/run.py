@@ -3,6 +3,7 @@
     python benchmarks/run.py            five rounds, about ten minutes
     python benchmarks/run.py --quick    three short rounds, about two minutes
     python benchmarks/run.py --scaling  how wtio's cost grows with streams, sessions and sizes; nothing else
+    python benchmarks/run.py --workers  what a session costs with 1, 2 and 4 workers, and how evenly they are chosen
     python benchmarks/run.py --paths    congestion control over simulated paths, alone and beside CUBIC; nothing else
 
 Client and server are two processes on loopback. The libraries take turns within each round, so that whatever else the
@@ -477,6 +478,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three rounds of smaller sizes; README stays as it is")
     parser.add_argument("--rounds", type=int, help="rounds (default 5, with --quick 3)")
     parser.add_argument("--libraries", default="", help=f"of {', '.join(LIBRARIES)}")
+    parser.add_argument("--workers", action="store_true", help="only what a session costs with workers")
     parser.add_argument("--scaling", action="store_true", help="only the series over streams, sessions and sizes")
     parser.add_argument("--paths", action="store_true", help="only congestion control over simulated paths, minutes")
     parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
@@ -488,6 +490,11 @@ def main() -> None:
         paths()
         return
     options.rounds = options.rounds or (3 if options.quick else 5)
+    if options.workers:
+        from benchmarks import workers
+
+        workers.run(quick=options.quick)
+        return
     if options.scaling:
         options.libraries = "wtio"
     names = [library.name for library in LIBRARIES.values() if library.loop == "asyncio" or not options.quick]
