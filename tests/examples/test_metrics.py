@@ -180,7 +180,7 @@ def test_every_query_of_the_dashboard_names_figures() -> None:
     # Nothing but the version is left out.
     assert named == set(figures()) - {"wtio_build_info"}
     for variable in DASHBOARD["templating"]["list"][1:]:
-        (query, label) = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
+        (query, label) = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"]).groups()  # type: ignore[union-attr]
         check_queries([query])
         assert label == variable["name"]
 

@@ -8,6 +8,7 @@
 mod credit;
 mod datagrams;
 mod holding;
+mod log;
 mod totals;
 
 use std::{collections::VecDeque, time::Instant};
@@ -153,17 +154,8 @@ impl Drop for ConnectionMut<'_> {
     }
 }
 
-/// Write into the connection's qlog, if there is one, which session a stream belongs to.
-#[inline]
-fn note_stream(core: &Core, stream_id: u64, session_id: u64, is_local: bool) {
-    let initiator = if is_local { "local" } else { "remote" };
-    core.note(
-        "webtransport:stream_opened",
-        format_args!("{{\"session_id\":{session_id},\"stream_id\":{stream_id},\"initiator\":\"{initiator}\"}}"),
-    );
-}
-
 impl<'a> ConnectionMut<'a> {
+    #[inline]
     pub(crate) fn new(
         connection: &'a mut Connection,
         now: Instant,
@@ -336,7 +328,7 @@ impl<'a> ConnectionMut<'a> {
                 }
                 let Some(mut half) = self.receiving(stream_id) else { return };
                 half.join(session_id);
-                note_stream(&self.connection.core, stream_id, session_id, false);
+                self.connection.core.note_session_stream(stream_id, session_id, false);
                 self.events.push(Event::Stream { connection, stream: stream_id, session: session_id });
             }
         }
@@ -561,7 +553,7 @@ impl<'a> ConnectionMut<'a> {
         let Stream { life, sending, .. } = &mut *stream;
         life.session_id = session;
         if let Some(session_id) = session {
-            note_stream(&connection.core, stream_id, session_id, true);
+            connection.core.note_session_stream(stream_id, session_id, true);
             life.place = connection.sessions.members_mut().add(session_id, stream_id);
         }
         life.has_handle = true;
@@ -625,33 +617,6 @@ impl<'a> ConnectionMut<'a> {
         let core = &self.connection.core;
         let stream = self.connection.streams.get(&stream_id)?;
         Some(stream.stats(self.now, core.received(stream_id), core.progress(stream_id)))
-    }
-
-    // ---------------------------------------------------------------- qlog
-
-    /// Whether there is a qlog of the connection.
-    #[must_use]
-    pub fn has_qlog(&self) -> bool {
-        self.connection.core.has_log()
-    }
-
-    /// Write an event into the qlog, if there is one: its name, and its data as a JSON object.
-    pub fn note(&mut self, name: &str, data: &str) {
-        self.connection.core.note(name, format_args!("{data}"));
-        self.connection.core.flush_log();
-    }
-
-    /// Begin a qlog from our own layer. False: there is one already.
-    ///
-    /// # Errors
-    /// When the file cannot be made.
-    pub fn start_qlog(&mut self, path: &std::path::Path) -> std::io::Result<bool> {
-        self.connection.core.start_log(path, self.now)
-    }
-
-    /// End what [`ConnectionMut::start_qlog`] has begun. False: there is nothing to end.
-    pub fn stop_qlog(&mut self) -> bool {
-        self.connection.core.stop_log()
     }
 
     // ---------------------------------------------------------------- flushing

@@ -273,9 +273,8 @@ impl Core {
             allowance.receive(remote, size);
         }
         self.inner.handle_event(event);
-        if let Some(log) = &mut self.log {
-            log.set_now(now);
-            log.note(&self.inner.stats().path);
+        if self.log.is_some() {
+            self.log_packet(now);
         }
         if let Some(allowance) = &mut self.allowance {
             allowance.review(now, &mut self.inner, &self.tap);
@@ -390,9 +389,7 @@ impl Core {
             return Some(match self.inner.poll()? {
                 Event::HandshakeDataReady => Report::HandshakeDataReady,
                 Event::Connected => {
-                    if let Some(log) = &self.log {
-                        log.connected(self.tap_handle().and_then(|handle| handle.alpn).as_deref());
-                    }
+                    self.log_connected();
                     Report::Connected
                 }
                 Event::ConnectionLost { reason } => {
@@ -737,8 +734,8 @@ impl Core {
     #[inline]
     pub(crate) fn receive_datagram(&mut self) -> Option<Bytes> {
         let data = self.inner.datagrams().recv()?;
-        if let Some(log) = &self.log {
-            log.datagram("http3:datagram_parsed", &data);
+        if self.log.is_some() {
+            self.log_datagram("http3:datagram_parsed", &data);
         }
         Some(data)
     }
@@ -756,14 +753,16 @@ impl Core {
             // It fits again when the resets in flight are acknowledged.
             return Offer::Full(data);
         }
-        let noted = self.log.is_some().then(|| data.clone());
+        if self.log.is_some() {
+            return self.send_logged(data);
+        }
+        self.send_to_core(data)
+    }
+
+    #[inline]
+    fn send_to_core(&mut self, data: Bytes) -> Offer {
         match self.inner.datagrams().send(data, false) {
-            Ok(()) => {
-                if let (Some(log), Some(data)) = (&self.log, noted) {
-                    log.datagram("http3:datagram_created", &data);
-                }
-                Offer::Taken
-            }
+            Ok(()) => Offer::Taken,
             Err(SendDatagramError::Blocked(data)) => Offer::Full(data),
             // The path's limit shrank below this datagram since it was accepted.
             Err(_) => Offer::Refused,

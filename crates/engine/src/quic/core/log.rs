@@ -2,8 +2,11 @@
 
 use std::{io, path::Path, time::Instant};
 
+use bytes::Bytes;
+
 use super::Core;
 use crate::{
+    datagrams::Offer,
     qlog::Qlog,
     quic::qlog::{ConnectionLog, Half},
 };
@@ -38,6 +41,14 @@ impl Core {
     /// What happens from now on happens at this moment.
     #[inline]
     pub(crate) fn set_now(&self, now: Instant) {
+        if self.log.is_some() {
+            self.log_now(now);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn log_now(&self, now: Instant) {
         if let Some(log) = &self.log {
             log.set_now(now);
         }
@@ -60,8 +71,75 @@ impl Core {
 
     #[inline]
     pub(super) fn note_stream(&self, stream_id: u64, half: Half, state: &str, is_local: bool) {
+        if self.log.is_some() {
+            self.log_stream(stream_id, half, state, is_local);
+        }
+    }
+
+    /// Note to which session a stream belongs that was opened.
+    #[inline]
+    pub(crate) fn note_session_stream(&self, stream_id: u64, session_id: u64, is_local: bool) {
+        if self.log.is_some() {
+            self.log_session_stream(stream_id, session_id, is_local);
+        }
+    }
+
+    // What follows is out of the way of those who want no log.
+
+    #[cold]
+    #[inline(never)]
+    fn log_stream(&self, stream_id: u64, half: Half, state: &str, is_local: bool) {
         if let Some(log) = &self.log {
             log.stream(stream_id, half, state, is_local);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn log_session_stream(&self, stream_id: u64, session_id: u64, is_local: bool) {
+        let initiator = if is_local { "local" } else { "remote" };
+        self.note(
+            "webtransport:stream_opened",
+            format_args!("{{\"session_id\":{session_id},\"stream_id\":{stream_id},\"initiator\":\"{initiator}\"}}"),
+        );
+    }
+
+    /// A packet came.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_packet(&mut self, now: Instant) {
+        if let Some(log) = &mut self.log {
+            log.set_now(now);
+            log.note(&self.inner.stats().path);
+        }
+    }
+
+    /// The handshake is complete.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_connected(&self) {
+        if let Some(log) = &self.log {
+            log.connected(self.tap_handle().and_then(|handle| handle.alpn).as_deref());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_datagram(&self, name: &str, data: &[u8]) {
+        if let Some(log) = &self.log {
+            log.datagram(name, data);
+        }
+    }
+
+    /// Give the core a datagram, and note it if it is taken.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_logged(&mut self, data: Bytes) -> Offer {
+        let noted = data.clone();
+        let offer = self.send_to_core(data);
+        if matches!(offer, Offer::Taken) {
+            self.log_datagram("http3:datagram_created", &noted);
+        }
+        offer
     }
 }
