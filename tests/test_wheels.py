@@ -38,6 +38,16 @@ def test_each_licence_is_there_once_with_all_to_which_it_applies(tmp_path: Path)
     assert "ours" not in text
 
 
+def test_a_licence_at_the_head_of_a_crates_source_counts_if_there_is_no_file(tmp_path: Path) -> None:
+    found = [crate(tmp_path, "one", files={"LICENSE": APACHE}), crate(tmp_path, "headed", "BSD-2-Clause")]
+    (found[1].directory / "src").mkdir()
+    source = "// Copyright Headed.\n//\n// Redistribution and use are permitted.\n\n//! What it does\n"
+    (found[1].directory / "src" / "lib.rs").write_text(source, encoding="utf-8")
+    text = crates.licence_texts(found, extra={})
+    assert "Copyright Headed.\n\nRedistribution and use are permitted." in text
+    assert "What it does" not in text
+
+
 def test_a_crate_without_the_text_of_its_licence_is_an_error(tmp_path: Path) -> None:
     found = [crate(tmp_path, "one", files={"LICENSE": APACHE}), crate(tmp_path, "bare", "ISC")]
     with pytest.raises(LookupError, match=r"bare 1\.0\.0 \(ISC\)"):

@@ -6,6 +6,7 @@ Both come from `cargo metadata`, for one platform, and are the same for the same
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -122,7 +123,19 @@ def licence_texts(crates: list[Crate], *, extra: dict[str, str]) -> str:
 def _texts(crate: Crate) -> list[str]:
     files = [path for path in sorted(crate.directory.iterdir()) if path.is_file() and _LICENCE_FILES.match(path.name)]
     files = [path for path in files if path.suffix not in {".rs", ".toml", ".json"}]
+    if not files:
+        return _text_in_source(crate)
     return [path.read_text(encoding="utf-8", errors="replace").strip() for path in files]
+
+
+def _text_in_source(crate: Crate) -> list[str]:
+    """The licence at the head of a crate's source, for those that have it there and nowhere else."""
+    source = crate.directory / "src" / "lib.rs"
+    if not source.is_file():
+        return []
+    head = itertools.takewhile(lambda line: line.startswith("//"), source.read_text(encoding="utf-8").splitlines())
+    text = "\n".join(line.removeprefix("//").removeprefix(" ") for line in head).strip()
+    return [text] if "redistribution and use" in text.lower() else []
 
 
 def _add(owners: dict[str, list[str]], shown: dict[str, str], owner: str, text: str) -> None:
