@@ -58,6 +58,7 @@ from wtio.stream import (
     WebTransportReceiveStream,
     WebTransportSendStream,
     WebTransportStream,
+    broadcast,
 )
 from wtio.tls import ClientTLS, DevCertificate, ServerTLS, dev_certificate
 
@@ -125,6 +126,7 @@ __all__ = [
     "WebTransportSendStream",
     "WebTransportSession",
     "WebTransportStream",
+    "broadcast",
     "connect",
     "dev_certificate",
     "run",

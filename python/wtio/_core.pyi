@@ -531,6 +531,12 @@ def certificate_facts(der: bytes) -> CertificateFacts:
     """Read a certificate in DER; TlsError if it is none."""
 
 def sha256(data: bytes) -> bytes: ...
+def send_datagrams(targets: Sequence[tuple[Connection, int]], data: Buffer) -> list[int]:
+    """``Connection.send_datagram`` for many sessions, each with its ID; neighbours of one endpoint cost one lock.
+
+    RuntimeError on another loop than that of one of them, before anything is sent.
+    """
+
 def note_fork(stage: ForkStage) -> None:
     """To be called around each fork. Endpoints made before it raise RuntimeError in the child."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable  # noqa: TC003 - for typing.get_type_hints
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -33,7 +34,7 @@ from wtio._arguments import (
     sealed,
 )
 from wtio._buffer import Buffer, contiguous_bytes
-from wtio._core import ReadAnswer
+from wtio._core import ReadAnswer, send_datagrams
 from wtio._facts import CloseInfo, SessionFacts, SessionStats
 from wtio._headers import Headers, parse_cookies
 from wtio._incoming import IncomingDatagrams, IncomingStreams
@@ -77,6 +78,7 @@ __all__ = [
     "WebTransportReceiveStream",
     "WebTransportSendStream",
     "WebTransportStream",
+    "broadcast",
 ]
 
 BODY_RAISED_CODE: Final = int(ErrorCodes.H3_INTERNAL_ERROR)
@@ -1578,3 +1580,33 @@ class WebTransportSession:
                 limit=limit,
             )
         return self._state.closed_error()
+
+
+def broadcast(sessions: Iterable[WebTransportSession], data: Buffer) -> int:
+    """Send the same datagram to many sessions: as ``send_datagram`` of each, for less. Never waits.
+
+    Passed over are sessions that have ended, and those whose path does not allow a datagram of this size now. A session
+    gets it as often as it is in ``sessions``. Where a queue is full (``Limits.datagram_send_buffer``), the oldest
+    datagrams are dropped, and the session's ``stats`` counts them.
+
+    Args:
+        sessions: Sessions of this event loop, possibly none. Those of one server should be neighbours: they cost one
+            lock.
+        data: Bytes-like and contiguous, possibly empty. Copied.
+
+    Returns:
+        How many sessions took it, or rather how often one did.
+
+    Raises:
+        RuntimeError: A session belongs to another event loop or thread. Nobody gets anything then.
+        TypeError: ``sessions`` has something else in it, or ``data`` is text, not a buffer, or not contiguous.
+
+    Source: RFC 9221; draft-ietf-webtrans-http3-16, section 4.5.
+    """
+    if not isinstance(data, bytes):
+        data = contiguous_bytes(data)
+    try:
+        targets = [(session._core, session._id) for session in sessions]  # noqa: SLF001 - its own module, for speed
+    except (TypeError, AttributeError) as error:
+        raise TypeError(f"sessions must be an iterable of WebTransportSession: {error}") from None
+    return send_datagrams(targets, data).count(0)

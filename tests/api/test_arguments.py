@@ -276,6 +276,7 @@ TABLE: dict[str, dict[str, tuple[Any, ...]]] = {
     "wtio.WebTransportSendStream.reset": {"error_code": (*CODE, None)},
     "wtio.WebTransportSendStream.close": {"error_code": CODE},
     "wtio.WebTransportStream.close": {"error_code": CODE},
+    "wtio.broadcast": {"sessions": (5, None, [5], [None], Wrong()), "data": BUFFER},
     "wtio.hub.Hub": {"bus": (5, "redis://localhost", Wrong()), "limits": (5, wtio.Limits(), Wrong(), False, 0)},
     "wtio.hub.Hub.publish": {"topic": TOPIC, "data": BUFFER, "key": (*TEXT, None, "a\n", "ä" * 128)},
     "wtio.hub.Hub.subscribe": {
@@ -418,6 +419,7 @@ class Lab:
             "wtio.WebTransportSendStream.write": {"data": b"x"},
             "wtio.WebTransportSendStream.write_all": {"data": b"x"},
             "wtio.HttpResponse": {"status": 200},
+            "wtio.broadcast": {"sessions": [], "data": b"x"},
             "wtio.hub.Hub.publish": {"topic": "topic", "data": b"x"},
             "wtio.hub.NatsBus": {"url": "nats://localhost"},
             "wtio.hub.RedisBus": {"url": "redis://localhost"},

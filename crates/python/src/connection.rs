@@ -52,6 +52,31 @@ impl Connection {
     }
 }
 
+/// Send the same datagram on many sessions, with one lock for neighbours of one endpoint. A result of -1: it is over.
+#[pyfunction]
+pub(crate) fn send_datagrams(
+    py: Python<'_>,
+    targets: Vec<(Bound<'_, Connection>, u64)>,
+    data: &Bound<'_, PyAny>,
+) -> PyResult<Vec<i64>> {
+    let targets: Vec<_> = targets.iter().map(|(connection, session_id)| (connection.get(), *session_id)).collect();
+    let neighbours = || targets.chunk_by(|one, other| Arc::ptr_eq(&one.0.shared, &other.0.shared));
+    for group in neighbours() {
+        group[0].0.shared.check(py, Closed::Refused)?;
+    }
+    with_bytes(data, |bytes| {
+        let mut results = Vec::with_capacity(targets.len());
+        for group in neighbours() {
+            group[0].0.shared.act(py, |engine, now| {
+                results.extend(group.iter().map(|(connection, session_id)| {
+                    engine.connection(now, connection.id).map_or(-1, |mut one| one.datagrams(*session_id).send(bytes))
+                }));
+            });
+        }
+        results
+    })
+}
+
 #[pymethods]
 impl Connection {
     #[getter]

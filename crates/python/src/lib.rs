@@ -31,7 +31,7 @@ mod _core {
 
     #[pymodule_export]
     use super::{
-        connection::Connection,
+        connection::{Connection, send_datagrams},
         endpoint::{Endpoint, note_fork, shut_down},
         event::EngineEvent,
         figures::{
