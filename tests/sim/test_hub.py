@@ -336,6 +336,45 @@ def test_a_viewer_at_a_tenth_of_the_rate_sees_the_newest_with_latest() -> None:
     run(main())
 
 
+def test_memory_stays_flat_behind_a_viewer_at_a_tenth_of_the_rate() -> None:
+    interval, delay = 0.1, 0.05
+
+    async def main() -> None:
+        hub, network = fan.Hub(), Network(latency=delay)
+        async with (
+            hub,
+            network.serve(handler_of(hub), limits=wtio.Limits(server_memory=2**30)) as server,
+            viewer(network, "latest") as session,
+        ):
+            loop = asyncio.get_running_loop()
+
+            async def publish() -> None:
+                while True:
+                    await hub.publish("topic", (b"%f" % loop.time()).ljust(5000), key="board")
+                    await asyncio.sleep(interval)
+
+            publishing = asyncio.ensure_future(publish())
+            ages: list[float] = []
+            used: list[int] = []
+            streams = session.incoming_unidirectional_streams()
+            while len(ages) < 60:
+                async for message in fan.MessageReader(await anext(streams)):
+                    ages.append(loop.time() - float(message.data))
+                    assert server.memory is not None
+                    used.append(server.memory.used)
+                    await asyncio.sleep(10 * interval)
+                    break
+            publishing.cancel()
+            assert max(ages) <= interval + 2 * delay
+            # 3 MB were published.
+            assert max(used[10:]) <= max(used[:10])
+            assert max(used) < min(used) + 4 * 5000
+            assert hub.stats().published > 550
+            assert len(asyncio.all_tasks()) < 20
+
+    run(main())
+
+
 def test_a_viewer_that_stopped_reading_sees_the_newest_when_it_goes_on() -> None:
     async def main() -> None:
         hub, network = fan.Hub(), Network(latency=0.05)
@@ -470,6 +509,26 @@ def test_datagrams_that_are_too_large_are_counted() -> None:
             await hub.publish("topic", b"small")
             assert await received(session, "datagram", 1) == [b"small"]
             assert hub.stats().too_large == 1
+
+    run(main())
+
+
+def test_datagrams_of_a_topic_go_to_all_at_once_past_those_that_cannot_take_them() -> None:
+    async def main() -> None:
+        hub, network = fan.Hub(), Network()
+        async with hub, network.serve(handler_of(hub)), contextlib.AsyncExitStack() as stack:
+            sessions = [await stack.enter_async_context(viewer(network, "datagram")) for _ in range(3)]
+            await hub.publish("topic", b"1")
+            await hub.publish("topic", bytes(5000))
+            assert hub.stats().too_large == 3
+            closing = asyncio.ensure_future(sessions[1].close())
+            for number in b"2345":
+                await hub.publish("topic", bytes([number]))
+                await asyncio.sleep(0.01)
+            await closing
+            for session in (sessions[0], sessions[2]):
+                assert await received(session, "datagram", 5) == [b"1", b"2", b"3", b"4", b"5"]
+            assert hub.stats().too_large == 3
 
     run(main())
 

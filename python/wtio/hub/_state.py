@@ -11,13 +11,14 @@ from wtio.errors import LocalProtocolError
 from wtio.hub._counts import Counts, HubStats
 from wtio.hub._link import Link
 from wtio.hub._messages import Encoded, key_of
+from wtio.hub._topic import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from wtio.config import HubLimits
     from wtio.hub._bus import Bus
-    from wtio.hub._subscribers import Subscriber
+    from wtio.hub._subscribers import StreamSubscriber, Subscriber
 
 __all__ = ["HubState"]
 
@@ -34,8 +35,8 @@ class HubState:
         self.counts = Counts()
         # Whether ``close`` was called; nothing begins any more then.
         self.is_closed = False
-        # Who subscribes to which topic, in the order in which they came. A topic without subscribers is not here.
-        self._topics: dict[str, dict[Subscriber, None]] = {}
+        # By name. A topic without subscribers is not here.
+        self._topics: dict[str, Topic] = {}
         # None without a bus.
         self._link = None if bus is None else Link(bus, limits, self.counts, self._take)
         # The loop that used the hub first; None before.
@@ -77,20 +78,19 @@ class HubState:
 
     def add(self, topic: str, subscriber: Subscriber) -> None:
         """Begin to offer messages to a subscriber."""
-        subscribers = self._topics.get(topic)
-        if subscribers is None:
-            subscribers = self._topics[topic] = {}
+        if topic not in self._topics:
+            self._topics[topic] = Topic()
             if self._link is not None:
                 self._link.want(topic)
-        subscribers[subscriber] = None
+        self._topics[topic].add(subscriber)
 
     def remove(self, topic: str, subscriber: Subscriber) -> None:
         """Offer nothing more to a subscriber. Idempotent."""
-        subscribers = self._topics.get(topic)
-        if subscribers is None or subscriber not in subscribers:
+        found = self._topics.get(topic)
+        if found is None:
             return
-        del subscribers[subscriber]
-        if not subscribers:
+        found.remove(subscriber)
+        if not found:
             del self._topics[topic]
             if self._link is not None:
                 self._link.unwant(topic)
@@ -100,7 +100,7 @@ class HubState:
         if self._link is not None:
             await self._link.confirmed(topic)
 
-    def publish(self, topic: str, message: Encoded) -> list[Subscriber]:
+    def publish(self, topic: str, message: Encoded) -> list[StreamSubscriber]:
         """Offer a message to everybody here, and hand it to the bus. Return the subscribers that are full."""
         self.counts.published += 1
         full = self._offer(topic, message)
@@ -108,17 +108,9 @@ class HubState:
             self._link.send(topic, message.data)
         return full
 
-    def _offer(self, topic: str, message: Encoded) -> list[Subscriber]:
-        subscribers = self._topics.get(topic)
-        if not subscribers:
-            return []
-        full = []
-        # A copy, because those whose sessions are over leave.
-        for subscriber in list(subscribers):
-            subscriber.offer(message)
-            if subscriber.is_full:
-                full.append(subscriber)
-        return full
+    def _offer(self, topic: str, message: Encoded) -> list[StreamSubscriber]:
+        found = self._topics.get(topic)
+        return [] if found is None else found.offer(message)
 
     def _take(self, topic: str, data: bytes) -> None:
         """Deliver a message of another process. There is nobody who could wait for those that are full."""
@@ -135,8 +127,8 @@ class HubState:
         """End all subscriptions, and everything that runs."""
         check_loop(self._loop, "this hub")
         self.is_closed = True
-        for subscribers in list(self._topics.values()):
-            for subscriber in list(subscribers):
+        for topic in list(self._topics.values()):
+            for subscriber in topic.subscribers():
                 subscriber.give_up()
         for task in self._tasks:
             task.cancel()

@@ -1,7 +1,8 @@
 """The policies at work: what becomes of a message that is offered to one subscriber.
 
-A subscriber never makes its topic wait: ``offer`` takes a message or counts it. With ``everything``, whoever publishes
-may then ask for room. What a subscriber cannot send at once is bounded by ``HubLimits``.
+A subscriber never makes its topic wait: ``offer`` takes a message or counts it. With ``everything``, whoever
+publishes may then ask for room. What a subscriber cannot send at once is bounded by ``HubLimits``. The topic itself
+sends datagrams, to all that want them with one call.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
-from wtio.errors import DatagramTooLargeError, SessionClosed, StreamError
+from wtio.errors import SessionClosed, StreamError
 from wtio.hub._messages import EXPIRED_CODE, REPLACED_CODE, TOO_SLOW_CODE
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from wtio.hub._policies import Policy
     from wtio.stream import WebTransportSendStream, WebTransportSession
 
-__all__ = ["Place", "Subscriber", "make_subscriber"]
+__all__ = ["DatagramSubscriber", "Place", "StreamSubscriber", "Subscriber", "make_subscriber"]
 
 _log: Final = logging.getLogger("wtio.hub")
 
@@ -58,26 +59,13 @@ class Place:
         self.leave = leave
 
 
-class Subscriber(ABC):
+class Subscriber:
     """One subscription, as its topic sees it."""
 
     __slots__ = ("_place",)
 
     def __init__(self, place: Place) -> None:
         self._place = place
-
-    @abstractmethod
-    def offer(self, message: Encoded) -> None:
-        """Take a message. Never waits and never raises."""
-
-    @property
-    def is_full(self) -> bool:
-        """Whether whoever publishes should wait for ``room``."""
-        return False
-
-    async def room(self, deadline: float) -> None:
-        """Wait for room until the loop's clock shows ``deadline``. Then the subscriber is too slow."""
-        return
 
     async def finish(self) -> None:
         """Send what was taken, for ``HubLimits.patience`` at most. Cancelling gives the rest up."""
@@ -93,7 +81,26 @@ class Subscriber(ABC):
         self.stop()
 
 
-class _Everything(Subscriber):
+class StreamSubscriber(Subscriber, ABC):
+    """One that gets its messages on streams."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def offer(self, message: Encoded) -> None:
+        """Take a message. Never waits and never raises."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether whoever publishes should wait for ``room``."""
+        return False
+
+    async def room(self, deadline: float) -> None:
+        """Wait for room until the loop's clock shows ``deadline``. Then the subscriber is too slow."""
+        return
+
+
+class _Everything(StreamSubscriber):
     """All messages on one stream, written by one task."""
 
     __slots__ = ("_has_room", "_has_work", "_is_last", "_queue", "_size", "_task")
@@ -205,7 +212,7 @@ class _Feed:
         self.is_running = False
 
 
-class _Latest(Subscriber):
+class _Latest(StreamSubscriber):
     """The newest message of each key, on a stream that is reset when there is a newer one."""
 
     __slots__ = ("_feeds", "_key", "_tasks")
@@ -316,7 +323,7 @@ class _Latest(Subscriber):
         await stream.reset(error_code=REPLACED_CODE)
 
 
-class _Within(Subscriber):
+class _Within(StreamSubscriber):
     """Each message on a stream of its own, for a limited time."""
 
     __slots__ = ("_seconds", "_tasks")
@@ -371,18 +378,23 @@ class _Within(Subscriber):
                 await stream.reset(error_code=EXPIRED_CODE)
 
 
-class _Datagram(Subscriber):
-    """Each message as a datagram."""
+class DatagramSubscriber(Subscriber):
+    """One that gets each message as a datagram, together with the others of its topic."""
 
     __slots__ = ()
 
-    def offer(self, message: Encoded) -> None:
-        try:
-            self._place.session.send_datagram(message.data)
-        except DatagramTooLargeError:
-            self._place.counts.too_large += 1
-        except SessionClosed:
+    @property
+    def session(self) -> WebTransportSession:
+        """Who gets the datagrams."""
+        return self._place.session
+
+    def note_missed(self, message: Encoded) -> None:
+        """A message did not reach everybody: see whether this is why, and leave if the session is over."""
+        session = self._place.session
+        if session.is_closed:
             self._place.leave()
+        elif len(message.data) > session.max_datagram_size:
+            self._place.counts.too_large += 1
 
 
 def make_subscriber(policy: Policy, place: Place) -> Subscriber:
@@ -391,4 +403,4 @@ def make_subscriber(policy: Policy, place: Place) -> Subscriber:
         return _Latest(place, policy.key)
     if policy.seconds is not None:
         return _Within(place, policy.seconds)
-    return _Datagram(place) if policy.name == "datagram" else _Everything(place)
+    return DatagramSubscriber(place) if policy.name == "datagram" else _Everything(place)
