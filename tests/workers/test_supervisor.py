@@ -310,6 +310,32 @@ async def test_health_over_tcp_says_503_before_clients_are_refused(site: Site) -
         await closing
 
 
+@pytest.mark.parametrize("options", [{"io": "thread"}, {"loop": "uvloop"}], ids=["thread", "uvloop"])
+async def test_workers_serve_on_every_loop_and_with_threads(site: Site, options: dict[str, str]) -> None:
+    async with site.served(**options) as supervisor, clients(site, supervisor, 6) as sessions:
+        owners = [await ask(session) for session in sessions]
+        site.write("second")
+        assert await supervisor.deploy()
+        assert [await ask(session, bytes(50_000)) for session in sessions] == owners
+
+
+async def test_an_end_in_the_middle_of_a_deployment_is_an_end_in_good_order(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with site.served() as supervisor, site.connect(supervisor) as session:
+        await ask(session)
+        site.write("second", "import time; time.sleep(1)")
+        deploying = asyncio.ensure_future(supervisor.deploy())
+        await until(lambda: len(supervisor.pids) == 4, "new workers")
+        async with asyncio.timeout(SECONDS):
+            await supervisor.close()
+            info = await session.wait_closed()
+            assert not await deploying
+        assert (info.code, info.reason) == (0, "server is closing")
+        assert supervisor.pids == []
+    assert errors(caplog) == []
+
+
 async def test_an_abort_ends_what_drains(site: Site) -> None:
     timeouts = wtio.Timeouts(drain=SECONDS * 10, close=0.5, lifespan=5)
     async with site.served(timeouts=timeouts) as supervisor, site.connect(supervisor) as session:

@@ -146,8 +146,11 @@ class Crew:
             try:
                 fresh = await self._start_generation(slots)
             except CannotStart as error:
-                _logger.error("the new code does not start, the old code serves on: %s", error)
+                if not self._is_closing:
+                    _logger.error("the new code does not start, the old code serves on: %s", error)
                 return False
+            if self._is_closing:
+                return False  # it was told to end, too
             old, self._current = self._current, fresh
             self._steer_newcomers()
             _logger.info("deployment %d serves", fresh.number)
@@ -231,7 +234,7 @@ class Crew:
 
     def _steer_newcomers(self) -> None:
         """Send newcomers to the current workers that serve."""
-        if self._current is not None:
+        if self._current is not None and not self._is_closing:
             ready = {worker.slot for worker in self._current_workers() if worker.is_ready}
             self._slots.steer(self._current.slots, [slot for slot in self._current.slots if slot not in ready])
 

@@ -105,7 +105,7 @@ class HealthServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with self._room, asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_PATIENCE), self._room:
                 head = await reader.readuntil(b"\r\n\r\n")
                 method, _, rest = head.partition(b" ")
                 status, body = await self._body(rest.split(b" ", 1)[0].split(b"?", 1)[0])
