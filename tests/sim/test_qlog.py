@@ -140,6 +140,26 @@ def test_the_events_tell_what_happened(directory: Path) -> None:
         assert [one["stream_id"] for one in resets if one["stream_id"] in streams] == streams[2:]
 
 
+@pytest.mark.unaudited("no session comes about")
+def test_a_handshake_that_fails_has_a_file_too(directory: Path) -> None:
+    async def program(network: Network) -> None:
+        async with network.serve(echo):
+            with pytest.raises(wtio.CertificateError):
+                await network.connect(URL, tls=wtio.ClientTLS(certificate_hashes=["00" * 32]))
+            await asyncio.sleep(10)
+
+    run(program)
+    ends: dict[str, dict[str, Any]] = {}
+    for path in directory.iterdir():
+        head, events = read_qlog(path)
+        assert "webtransport:session_opened" not in names(events)
+        ends.setdefault(head["trace"]["vantage_point"]["type"], of(events, "quic:connection_closed")[0])
+    assert ends["client"]["initiator"] == "local"
+    assert ends["server"]["initiator"] == "remote"
+    # The alert certificate_unknown (RFC 8446, section 6).
+    assert {one["connection_error"] for one in ends.values()} == {"crypto_error_0x12e"}
+
+
 def test_no_file_has_a_secret(directory: Path, tmp_path: Path) -> None:
     run(visit, seed=3, loss=0.05)
     live = tmp_path / "live.sqlog"
