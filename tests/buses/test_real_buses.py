@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +19,6 @@ from wtio import hub as fan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 
 class BusServer:
@@ -82,9 +84,16 @@ def make_bus(kind: str, bus_server: BusServer) -> Callable[[], fan.Bus]:
 class Place:
     """One server with its hub, and its subscribers."""
 
-    def __init__(self, bus: fan.Bus, certificate: wtio.DevCertificate) -> None:
-        self.hub = fan.Hub(bus)
+    def __init__(
+        self,
+        bus: fan.Bus,
+        certificate: wtio.DevCertificate,
+        hub_limits: fan.HubLimits | None = None,
+        limits: wtio.Limits | None = None,
+    ) -> None:
+        self.hub = fan.Hub(bus, limits=hub_limits)
         self.certificate = certificate
+        self.limits = limits
         # Data that each subscriber has received, and what was raised in a handler.
         self.received: list[list[bytes]] = []
         self.raised: list[BaseException] = []
@@ -122,7 +131,7 @@ class Place:
     async def __aenter__(self) -> Place:
         self.stack = contextlib.AsyncExitStack()
         await self.stack.enter_async_context(self.hub)
-        server = wtio.serve(self.handler, "127.0.0.1", 0, tls=self.certificate.server_tls())
+        server = wtio.serve(self.handler, "127.0.0.1", 0, tls=self.certificate.server_tls(), limits=self.limits)
         await self.stack.enter_async_context(server)
         self.port = server.addresses[0][1]
         return self
@@ -220,6 +229,121 @@ async def test_a_bus_that_is_stopped_ten_times_is_whole_again_within_a_second(
     took = await goes_and_comes(bus_server, make_bus, certificate, times=10, crowd=20)
     print(f"{kind}: whole again after {', '.join(f'{seconds:.2f}' for seconds in took)} s")
     assert max(took) < 1
+
+
+class Crowd:
+    """Subscribers in a process of their own (tests/buses/crowd.py)."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def hear(self) -> bytes:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(120):
+            return await self.process.stdout.readline()
+
+    async def have(self, number: int) -> list[dict[str, Any]]:
+        """Wait until everybody has a message; what each of them has received."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"%d\n" % number)
+        found: list[dict[str, Any]] = json.loads(await self.hear())
+        assert [one for one in found if number not in one["numbers"]] == []
+        return found
+
+
+@contextlib.asynccontextmanager
+async def crowd_of(ports: list[int], count: int, certificate: wtio.DevCertificate) -> AsyncIterator[Crowd]:
+    command = [sys.executable, "-m", "tests.buses.crowd", ",".join(map(str, ports)), str(count), certificate.sha256_hex]
+    pipe = asyncio.subprocess.PIPE
+    root = Path(__file__).parents[2]
+    # What it has received is one line.
+    process = await asyncio.create_subprocess_exec(*command, cwd=root, stdin=pipe, stdout=pipe, limit=2**24)
+    try:
+        crowd = Crowd(process)
+        assert await crowd.hear() == b"ready\n"
+        yield crowd
+        assert process.stdin is not None
+        process.stdin.close()
+        assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def serves_a_crowd(
+    bus_server: BusServer, make_bus: Callable[[], fan.Bus], certificate: wtio.DevCertificate, crowd_size: int
+) -> str:
+    """Two servers whose clients are elsewhere, one of which never reads; the bus is killed in the middle."""
+    # The queue of one that does not read is full after some messages.
+    hub_limits = fan.HubLimits(subscriber_queue=10_000)
+    limits = wtio.Limits(stream_send_buffer=10_000)
+    number, times = 0, []
+    loop = asyncio.get_running_loop()
+    async with (
+        Place(make_bus(), certificate, hub_limits, limits) as near,
+        Place(make_bus(), certificate, hub_limits, limits) as far,
+        crowd_of([near.port, far.port], crowd_size, certificate) as crowd,
+    ):
+        await until(lambda: near.hub.stats().is_bus_connected and far.hub.stats().is_bus_connected)
+
+        async def publish() -> None:
+            nonlocal number
+            number += 1
+            await near.hub.publish("chat/room 1.2", b"%d %f " % (number, loop.time()) + b"." * 1000)
+
+        async def rounds(count: int) -> None:
+            for _ in range(count):
+                await publish()
+                await publish()
+                await crowd.have(number)
+
+        await rounds(5)
+        assert near.hub.stats().unsent == far.hub.stats().missed == 0
+        bus_server.stop()
+        await until(lambda: not near.hub.stats().is_bus_connected and not far.hub.stats().is_bus_connected)
+        for _ in range(5):
+            await publish()
+        assert near.hub.stats().unsent == 5
+        await bus_server.start()
+        begin, before = loop.time(), far.hub.stats().from_bus
+        while far.hub.stats().from_bus == before:
+            await publish()
+            await asyncio.sleep(0.02)
+            assert loop.time() - begin < 30
+        back = loop.time() - begin
+        await rounds(30)
+        found = await crowd.have(number)
+        missed, everything = far.hub.stats().missed, list(range(1, number + 1))
+        for one in found:
+            if one["port"] == near.port:
+                assert one["numbers"] == everything
+            else:
+                assert one["numbers"] == sorted(set(one["numbers"]))
+                assert len(one["numbers"]) + missed == number
+            times.append(one["slowest"])
+        # The one that never read, and nobody else.
+        assert near.hub.stats().closed_as_too_slow == 1
+        assert far.hub.stats().closed_as_too_slow == near.hub.stats().missed == 0
+        assert near.hub.stats().subscriptions == far.hub.stats().subscriptions == crowd_size
+        assert near.raised == far.raised == []
+    return (
+        f"{number} messages, {missed} lost with the bus, which took {back:.2f} s; the slowest took {max(times):.2f} s"
+    )
+
+
+async def test_a_crowd_elsewhere_misses_what_is_counted_and_nothing_else(
+    bus_server: BusServer, make_bus: Callable[[], fan.Bus], certificate: wtio.DevCertificate
+) -> None:
+    await serves_a_crowd(bus_server, make_bus, certificate, 3)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+async def test_two_hundred_subscribers_on_each_of_two_servers(
+    bus_server: BusServer, make_bus: Callable[[], fan.Bus], certificate: wtio.DevCertificate, kind: str
+) -> None:
+    print(f"{kind}: {await serves_a_crowd(bus_server, make_bus, certificate, 200)}")
 
 
 async def test_what_is_left_is_unsubscribed_and_large_messages_cross(
