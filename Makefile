@@ -96,7 +96,7 @@ fmt: .venv/dev.stamp ## Format Python and Rust
 gate: .venv/dev.stamp build valgrind ## Count instructions of echo, bulk, ...; ARGS=--renew accepts, ARGS="--against COMMIT" compares
 	@$(BIN)/python -m benchmarks.gate $(ARGS)
 
-bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling, --paths: other
+bench: .venv/dev.stamp build ## Benchmarks against other libraries, table and chart (tens of minutes); ARGS=--scaling, --paths, --fan-out: other
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 bench-quick: .venv/dev.stamp build ## The same with less data, in about two minutes

@@ -5,6 +5,7 @@
     python benchmarks/run.py --scaling  how wtio's cost grows with streams, sessions and sizes; nothing else
     python benchmarks/run.py --workers  what a session costs with 1, 2 and 4 workers, and how evenly they are chosen
     python benchmarks/run.py --paths    congestion control over simulated paths, alone and beside CUBIC; nothing else
+    python benchmarks/run.py --fan-out  one message to a thousand sessions, beside websockets; nothing else
 
 Client and server are two processes on loopback. The libraries take turns within each round, so that whatever else the
 machine does meets all of them; the table shows medians over the rounds. Only the ratios mean something on another
@@ -52,6 +53,7 @@ from benchmarks.environments import (  # noqa: E402
     find_python,
     python_version,
 )
+from benchmarks.fan_out import main as fan_out  # noqa: E402
 from benchmarks.workloads import PROFILES, SERIES, WORKLOADS, Workload  # noqa: E402
 
 README = ROOT / "benchmarks" / "README.md"
@@ -481,6 +483,7 @@ def main() -> None:
     parser.add_argument("--workers", action="store_true", help="only what a session costs with workers")
     parser.add_argument("--scaling", action="store_true", help="only the series over streams, sessions and sizes")
     parser.add_argument("--paths", action="store_true", help="only congestion control over simulated paths, minutes")
+    parser.add_argument("--fan-out", action="store_true", help="only one message to many sessions, about two minutes")
     parser.add_argument("--workloads", default="", help="comma-separated names, all by default")
     parser.add_argument("--cache", type=Path, default=CACHE, help="virtual environments, logs")
     parser.add_argument("--seconds", type=float, default=240.0, help="hard limit of a library's turn")
@@ -488,6 +491,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.paths:
         paths()
+        return
+    if options.fan_out:
+        fan_out([])
         return
     options.rounds = options.rounds or (3 if options.quick else 5)
     if options.workers:
