@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from typing import TYPE_CHECKING, Final
 
 from wtio._driver.loop import GivenSockets
 from wtio._options import EndpointOptions
 from wtio.config import Limits, Timeouts
 
 if TYPE_CHECKING:
-    import socket
-
     from wtio.secret import Secret
     from wtio.steering import ServerId
 
 __all__ = ["ResetResponder"]
+
+# linux/in.h and in6.h, IP_RECVERR and IPV6_RECVERR. Python has no names for them before 3.14.
+_OF_IPV4: Final = (socket.IPPROTO_IP, 11)
+_OF_IPV6: Final = (socket.IPPROTO_IPV6, 25)
+# A socket of IPv6 may serve IPv4, too.
+_ERRORS: Final = {socket.AF_INET: (_OF_IPV4,), socket.AF_INET6: (_OF_IPV6, _OF_IPV4)}
 
 
 class ResetResponder:
@@ -56,6 +61,7 @@ class ResetResponder:
             slot=slot,
             server_id=server_id,
         )
+        self._sock = sock
         ip, port = sock.getsockname()[:2]
         # An endpoint that accepts nobody and connects to nobody: it knows no connection.
         self._driver = GivenSockets([sock]).open(options, ip=ip, port=port, dual_stack=False, server_tls=None)
@@ -63,3 +69,9 @@ class ResetResponder:
     def close(self) -> None:
         """Stop answering, at once. Idempotent; nothing is waited for."""
         self._driver.close()
+        if self._sock.fileno() < 0:
+            return
+        # Whoever has the socket next has the same options. As an endpoint that is no server, the one here has asked for
+        # the network's errors, which a server does not read: packets to other clients would fail in their place.
+        for level, option in _ERRORS[self._sock.family]:
+            self._sock.setsockopt(level, option, 0)

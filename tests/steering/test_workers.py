@@ -266,3 +266,19 @@ async def test_a_client_hello_of_two_packets_with_the_switch_between_them_gets_t
             transport.sendto(datagram)
         transport.close()
     print("handshakes with the switch in the middle took", ", ".join(f"{one:.2f} s" for one in took))
+
+
+@pytest.mark.parametrize(("ip", "options"), [("127.0.0.1", [(0, 11)]), ("::1", [(41, 25), (0, 11)])])
+async def test_whoever_answered_for_a_process_leaves_its_socket_as_a_server_needs_it(
+    ip: str, options: list[tuple[int, int]]
+) -> None:
+    # A server does not read the network's errors (IP_RECVERR). They would fail its packets to others.
+    (sock,) = open_slots(Address(ip, 0, is_ipv6=":" in ip), 1)
+    with sock:
+        for _ in range(2):
+            responder = ResetResponder(sock, secret=wtio.Secret(SECRET.encode()), slot=0)
+            assert any(sock.getsockopt(*option) for option in options)
+            responder.close()
+            assert not any(sock.getsockopt(*option) for option in options)
+        responder.close()
+    responder.close()
