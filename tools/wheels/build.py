@@ -109,15 +109,16 @@ class Build:
 
     def _environment(self) -> dict[str, str]:
         # Settings of whoever builds would be in the bytes.
-        outside = {
+        outside = (
             "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_ENCODED_",
+            "CARGO_PROFILE_",
+            "CARGO_BUILD_",
             "CFLAGS",
             "VIRTUAL_ENV",
-            "CARGO_BUILD_TARGET",
             "CONDA_PREFIX",
-        }
-        environment = {key: value for key, value in os.environ.items() if key not in outside}
+        )
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
         return environment | {
             "PATH": f"{kit.tools()}{os.pathsep}{os.environ['PATH']}",
             "CARGO_TARGET_DIR": str(self.work / "cargo"),

@@ -17,7 +17,7 @@ class Target:
     name: str
     # What rustc calls it.
     triple: str
-    # The platform tags in the file's name, oldest last.
+    # The platform tags in the file's name, as maturin writes them.
     platform: str
     # What maturin is told to be compatible with; None where the tag says it already.
     compatibility: str | None
@@ -31,14 +31,14 @@ TARGETS = {
         Target(
             name="linux-x86_64",
             triple="x86_64-unknown-linux-gnu",
-            platform="manylinux_2_17_x86_64.manylinux2014_x86_64",
+            platform="manylinux2014_x86_64.manylinux_2_17_x86_64",
             compatibility="manylinux2014",
             linker="zig",
         ),
         Target(
             name="linux-aarch64",
             triple="aarch64-unknown-linux-gnu",
-            platform="manylinux_2_17_aarch64.manylinux2014_aarch64",
+            platform="manylinux2014_aarch64.manylinux_2_17_aarch64",
             compatibility="manylinux2014",
             linker="zig",
         ),
