@@ -111,7 +111,7 @@ def try_wheel(interpreter: Interpreter) -> None:
             # pip runs from its own wheel.
             site = folder / "site"
             pip = [str(interpreter.program), f"{pip_wheel()}/pip", "--disable-pip-version-check", "install", "--quiet"]
-            options = ["--no-index", "--no-compile", "--target", str(site), str(wheel)]
+            options = ["--no-index", "--no-compile", "--root-user-action=ignore", "--target", str(site), str(wheel)]
             run([*pip, *options], folder, interpreter.environment)
             paths = f"Z:{site}" if interpreter.part.startswith("windows") else str(site)
             environment = interpreter.environment | {"PYTHONPATH": paths}
