@@ -53,7 +53,6 @@ from benchmarks.environments import (  # noqa: E402
     find_python,
     python_version,
 )
-from benchmarks.fan_out import main as fan_out  # noqa: E402
 from benchmarks.workloads import PROFILES, SERIES, WORKLOADS, Workload  # noqa: E402
 
 README = ROOT / "benchmarks" / "README.md"
@@ -493,8 +492,8 @@ def main() -> None:
         paths()
         return
     if options.fan_out:
-        fan_out([])
-        return
+        # It needs wtio in this interpreter, and the rest of this file does not.
+        raise SystemExit(subprocess.run([sys.executable, "-m", "benchmarks.fan_out"], cwd=ROOT).returncode)
     options.rounds = options.rounds or (3 if options.quick else 5)
     if options.workers:
         from benchmarks import workers
