@@ -287,7 +287,7 @@ impl<'a> ConnectionMut<'a> {
             self.settle_resets();
             self.note_arrived();
         }
-        if self.connection.sessions.waiting.is_some() || !self.connection.sessions.full.is_empty() {
+        if self.connection.sessions.waiting.is_some() {
             self.note_paces();
         }
         if self.connection.peer_credit.is_owed() && !self.connection.is_closed {

@@ -65,8 +65,8 @@ const ENTRY_COST: usize = 64;
 /// What became of an outgoing datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// The core has it: so many bytes of payload.
-    Sent(u64),
+    /// The core has so many, with so many bytes of payload.
+    Sent { count: u64, bytes: u64 },
     /// It made room for newer ones, or the path's limit shrank below it.
     Dropped,
     /// It waited for too long.
@@ -206,23 +206,40 @@ impl Outgoing {
         mut offer: impl FnMut(Bytes) -> Offer,
         mut note: impl FnMut(u64, Fate),
     ) {
+        // Several of one session that leave in a row are noted at once.
+        let (mut sender, mut sent, mut bytes) = (0, 0, 0);
         while let Some(lane) = self.lanes.get_mut(self.turn) {
-            let Some(Waiting { since, data }) = lane.queue.pop_front() else { return };
+            let Some(Waiting { since, data }) = lane.queue.pop_front() else { break };
             let (session_id, length) = (lane.session_id, data.len());
             let fate = if self.age.is_some_and(|age| now.saturating_duration_since(since) > age) {
                 Fate::Expired
             } else {
                 match offer(data) {
-                    Offer::Taken => Fate::Sent((length - varint::length(session_id / 4)) as u64),
+                    Offer::Taken => {
+                        if session_id != sender && sent > 0 {
+                            note(
+                                sender,
+                                Fate::Sent { count: std::mem::take(&mut sent), bytes: std::mem::take(&mut bytes) },
+                            );
+                        }
+                        sender = session_id;
+                        sent += 1;
+                        bytes += (length - varint::length(session_id / 4)) as u64;
+                        self.leave(self.turn, length, true);
+                        continue;
+                    }
                     Offer::Refused => Fate::Dropped,
                     Offer::Full(data) => {
                         lane.queue.push_front(Waiting { since, data });
-                        return;
+                        break;
                     }
                 }
             };
             self.leave(self.turn, length, true);
             note(session_id, fate);
+        }
+        if sent > 0 {
+            note(sender, Fate::Sent { count: sent, bytes });
         }
     }
 
@@ -320,6 +337,7 @@ impl Received {
     }
 
     /// Keep a received datagram, dropping the oldest beyond the bounds.
+    #[inline]
     pub(crate) fn push(&mut self, data: Bytes) {
         self.stats.received += 1;
         self.stats.bytes_received += data.len() as u64;
@@ -348,6 +366,7 @@ impl Received {
     }
 
     /// Memory that the queue takes.
+    #[inline]
     pub(crate) fn memory(&self) -> usize {
         self.bytes + self.queue.len() * ENTRY_COST
     }
@@ -361,9 +380,10 @@ impl Received {
     /// Count what became of an outgoing datagram.
     pub(crate) fn note(&mut self, fate: Fate) {
         let counter = match fate {
-            Fate::Sent(bytes) => {
+            Fate::Sent { count, bytes } => {
+                self.stats.sent += count;
                 self.stats.bytes_sent += bytes;
-                &mut self.stats.sent
+                return;
             }
             Fate::Dropped => &mut self.stats.dropped_outgoing,
             Fate::Expired => &mut self.stats.expired_outgoing,
@@ -420,7 +440,7 @@ mod tests {
             |id, fate| fates.push((id, fate)),
         );
         assert_eq!(taken, [4, 8]);
-        assert_eq!(fates[1..], [(4, Fate::Sent(3)), (8, Fate::Sent(3))]);
+        assert_eq!(fates[1..], [(4, Fate::Sent { count: 1, bytes: 3 }), (8, Fate::Sent { count: 1, bytes: 3 })]);
         assert!(outgoing.is_empty());
         assert_eq!(outgoing.bytes, 0);
     }

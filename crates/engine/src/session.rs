@@ -110,7 +110,7 @@ pub(crate) struct Session {
     is_exceeded: bool,
     /// How fast its streams are read. Boxed, for few have one.
     pub(crate) pace: Option<Box<Pace>>,
-    /// Payload bytes of the peer's datagrams.
+    /// Payload bytes of the peer's datagrams, counted if there is a limit.
     datagrams_arrived: u64,
     /// The peer has sent more than it may in all; it was reported.
     is_full: bool,
@@ -300,7 +300,7 @@ pub(crate) struct Sessions {
     datagram_memory: usize,
     /// Sessions whose peer has sent too much in datagrams; empty between calls.
     pub(crate) full: Vec<u64>,
-    /// `None` as long as no session has had a rate.
+    /// `None` as long as no session has had a rate, or a limit of bytes: then `full` is empty, too.
     pub(crate) waiting: Option<Box<Waiting>>,
 }
 
@@ -377,9 +377,11 @@ impl Sessions {
     pub(crate) fn keep_datagram(&mut self, session_id: u64, data: Bytes) -> Result<bool, Bytes> {
         let Some(session) = self.registered.get_mut(&session_id) else { return Err(data) };
         let before = session.datagrams.memory();
-        session.datagrams_arrived += data.len() as u64;
-        if session.has_too_much() {
-            self.full.push(session_id);
+        if session.limits.receive_bytes.is_some() {
+            session.datagrams_arrived += data.len() as u64;
+            if session.has_too_much() {
+                self.full.push(session_id);
+            }
         }
         session.datagrams.push(data);
         self.datagram_memory = self.datagram_memory + session.datagrams.memory() - before;
@@ -415,7 +417,7 @@ impl Sessions {
         unacked: usize,
     ) -> Registration {
         let mut session = Box::new(Session::new(limits));
-        if limits.receive_rate.is_some() {
+        if limits.receive_rate.is_some() || limits.receive_bytes.is_some() {
             self.waiting.get_or_insert_default();
         }
         let early = self.unregistered.as_mut().and_then(|others| others.early.remove(&session_id)).unwrap_or_default();

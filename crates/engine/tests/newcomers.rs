@@ -3,7 +3,7 @@
 mod support;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -46,6 +46,9 @@ struct Server {
     events: Vec<Event>,
     /// Bytes from each address to the server, and back.
     bytes: HashMap<SocketAddr, [usize; 2]>,
+    /// Addresses that got a Retry, and those of them that sent again.
+    retried: HashSet<SocketAddr>,
+    shown: HashSet<SocketAddr>,
 }
 
 impl Server {
@@ -57,7 +60,14 @@ impl Server {
         let tls = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
         let mut engine = Engine::new(options, Some(&tls)).unwrap();
         engine.limit_newcomers(limits);
-        Self { engine, now: Instant::now(), events: Vec::new(), bytes: HashMap::new() }
+        Self {
+            engine,
+            now: Instant::now(),
+            events: Vec::new(),
+            bytes: HashMap::new(),
+            retried: HashSet::new(),
+            shown: HashSet::new(),
+        }
     }
 
     fn figures(&self) -> NewcomerFigures {
@@ -68,11 +78,17 @@ impl Server {
     fn send(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<Vec<u8>> {
         self.engine.receive(self.now, from, None, 0, datagram.into());
         self.bytes.entry(from).or_default()[0] += datagram.len();
+        if self.retried.contains(&from) {
+            self.shown.insert(from);
+        }
         let mut answers = Vec::new();
         for (to, data) in self.process() {
             if to == from {
                 answers.push(data);
             }
+        }
+        if answers.iter().any(|answer| is_retry(answer)) {
+            self.retried.insert(from);
         }
         answers
     }
@@ -100,9 +116,11 @@ impl Server {
         self.process();
     }
 
-    /// By how much an address got more than three times its bytes, at the most.
+    /// By how much an address got more than three times its bytes, at the most. Those that were shown by a token have no
+    /// limit (RFC 9000, section 8.1).
     fn excess(&self) -> usize {
-        self.bytes.values().map(|[sent, received]| received.saturating_sub(3 * sent)).max().unwrap_or(0)
+        let others = self.bytes.iter().filter(|(address, _)| !self.shown.contains(address));
+        others.map(|(_, [sent, received])| received.saturating_sub(3 * sent)).max().unwrap_or(0)
     }
 }
 

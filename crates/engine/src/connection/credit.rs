@@ -58,9 +58,9 @@ impl ConnectionMut<'_> {
         if *is_closed {
             return timer;
         }
-        let paced = sessions.waiting.as_ref().and_then(|waiting| waiting.next());
-        match peer_credit.next_relief().into_iter().chain(paced).min() {
-            Some(own) => Some(timer.map_or(own, |timer| timer.min(own))),
+        let timer = earlier(timer, peer_credit.next_relief());
+        match &sessions.waiting {
+            Some(waiting) => earlier(timer, waiting.next()),
             None => timer,
         }
     }
@@ -78,5 +78,13 @@ impl ConnectionMut<'_> {
                 let _ = half.readable();
             }
         }
+    }
+}
+
+#[inline]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match other {
+        Some(other) => Some(one.map_or(other, |one| one.min(other))),
+        None => one,
     }
 }

@@ -169,6 +169,8 @@ pub(crate) struct Core {
     given: u64,
     /// Bytes of those that will never be acknowledged, because their streams were forgotten first.
     forgotten: u64,
+    /// When what happens now happens: for the log, and kept also without one, because that costs less than to ask.
+    now: Instant,
     /// The file that events are written to, if somebody wants one. Boxed, because hardly anybody does.
     log: Option<Box<ConnectionLog>>,
 }
@@ -222,7 +224,7 @@ fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
 }
 
 impl Core {
-    pub(super) fn new(handle: ConnectionHandle, inner: quinn_proto::Connection) -> Self {
+    pub(super) fn new(handle: ConnectionHandle, inner: quinn_proto::Connection, now: Instant) -> Self {
         let tap = inner
             .crypto_session()
             .handshake_data()
@@ -244,6 +246,7 @@ impl Core {
             taken: 0,
             given: 0,
             forgotten: 0,
+            now,
             log: None,
         }
     }
@@ -362,7 +365,8 @@ impl Core {
     }
 
     pub(crate) fn close(&mut self, now: Instant, code: u64, reason: &[u8]) {
-        if let Some(log) = &self.log
+        self.now = now;
+        if let Some(log) = self.log()
             && !self.inner.is_closed()
         {
             log.closing(code);
@@ -396,7 +400,7 @@ impl Core {
                     use quinn_proto::ConnectionError::{ApplicationClosed, ConnectionClosed};
                     let is_by_peer = matches!(reason, ConnectionClosed(_) | ApplicationClosed(_));
                     let (cause, code, reason) = describe(reason);
-                    if let Some(log) = &self.log {
+                    if let Some(log) = self.log() {
                         log.lost(cause, code, is_by_peer);
                     }
                     Report::Lost { cause, code, reason, is_by_peer }

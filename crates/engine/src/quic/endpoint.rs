@@ -301,7 +301,7 @@ impl Endpoint {
         match self.inner.accept(incoming.inner, now, buffer, server) {
             Ok((handle, inner)) => {
                 self.ids.insert(handle, id);
-                let mut core = Core::new(handle, inner);
+                let mut core = Core::new(handle, inner, now);
                 if let Some((qlog, _)) = logged.take() {
                     core.begin_log(qlog);
                 }
@@ -352,7 +352,7 @@ impl Endpoint {
         let (handle, inner) =
             self.inner.connect(now, config, remote, server_name).map_err(|e| SetupError::Destination(e.to_string()))?;
         self.ids.insert(handle, id);
-        let mut core = Core::new(handle, inner);
+        let mut core = Core::new(handle, inner, now);
         if let Some((qlog, _)) = logged {
             core.begin_log(qlog);
         }

@@ -40,24 +40,19 @@ impl Core {
 
     /// What happens from now on happens at this moment.
     #[inline]
-    pub(crate) fn set_now(&self, now: Instant) {
-        if self.log.is_some() {
-            self.log_now(now);
-        }
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = now;
     }
 
-    #[cold]
-    #[inline(never)]
-    fn log_now(&self, now: Instant) {
-        if let Some(log) = &self.log {
-            log.set_now(now);
-        }
+    /// The log, with the time set.
+    pub(super) fn log(&self) -> Option<&ConnectionLog> {
+        self.log.as_deref().inspect(|log| log.set_now(self.now))
     }
 
     /// Write an event of the engine, or of the layers above.
     #[inline]
     pub(crate) fn note(&self, name: &str, data: std::fmt::Arguments<'_>) {
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log() {
             log.event(name, data);
         }
     }
@@ -89,7 +84,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn log_stream(&self, stream_id: u64, half: Half, state: &str, is_local: bool) {
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log() {
             log.stream(stream_id, half, state, is_local);
         }
     }
@@ -108,6 +103,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn log_packet(&mut self, now: Instant) {
+        self.now = now;
         if let Some(log) = &mut self.log {
             log.set_now(now);
             log.note(&self.inner.stats().path);
@@ -118,7 +114,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn log_connected(&self) {
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log() {
             log.connected(self.tap_handle().and_then(|handle| handle.alpn).as_deref());
         }
     }
@@ -126,7 +122,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     pub(super) fn log_datagram(&self, name: &str, data: &[u8]) {
-        if let Some(log) = &self.log {
+        if let Some(log) = self.log() {
             log.datagram(name, data);
         }
     }
