@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROUNDS: Final = 9
-SESSIONS: Final = 64
+SESSIONS: Final = 400
 ECHOES: Final = 40
 SIZE: Final = 1000
 AT_ONCE: Final = 16
@@ -103,7 +103,7 @@ async def cost(directory: Path, workers: int, tls: wtio.ClientTLS) -> float:
     async with served(directory, workers) as (port, pids):
         room = asyncio.Semaphore(AT_ONCE)
         # What is only done once, in each worker.
-        await asyncio.gather(*(use(port, tls, room) for _ in range(4 * len(pids))))
+        await asyncio.gather(*(use(port, tls, room) for _ in range(24 * len(pids))))
         before = processor_time(pids)
         await asyncio.gather(*(use(port, tls, room) for _ in range(SESSIONS)))
         return (processor_time(pids) - before) / SESSIONS
