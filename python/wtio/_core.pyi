@@ -47,6 +47,7 @@ __all__ = [
     "generate_certificate",
     "note_fork",
     "run_woken",
+    "send_datagrams",
     "sha256",
     "shut_down",
 ]

@@ -49,12 +49,14 @@ impl PacketKey for HandshakeKey {
 pub(crate) struct TapKey {
     /// The key that TLS has made.
     inner: Box<dyn PacketKey>,
+    /// How many bytes that adds to a packet. The core asks often.
+    tag: usize,
     tap: Arc<Tap>,
 }
 
 impl TapKey {
     pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
-        Self { inner, tap }
+        Self { tag: inner.tag_len(), inner, tap }
     }
 }
 
@@ -68,7 +70,7 @@ impl PacketKey for TapKey {
             reserve -= cut;
         }
         let buf = &mut buf[..size];
-        if let Some(end) = size.checked_sub(self.inner.tag_len())
+        if let Some(end) = size.checked_sub(self.tag)
             && let Some(payload) = buf.get_mut(header_len..end)
         {
             self.tap.packet_leaves(packet, payload, reserve);
@@ -84,7 +86,7 @@ impl PacketKey for TapKey {
 
     /// The core keeps this many bytes free at the end of a packet; see [`Tap::reserve`].
     fn tag_len(&self) -> usize {
-        self.inner.tag_len() + self.tap.reserve()
+        self.tag + self.tap.reserve()
     }
 
     fn confidentiality_limit(&self) -> u64 {
