@@ -416,12 +416,14 @@ impl Receiving<'_> {
         let Some(ledger) = self.sessions.get_mut(session) else { return };
         let arrived = extent.end.saturating_sub(self.half.header_length);
         let more = arrived.saturating_sub(self.half.arrived);
-        self.half.arrived += more;
-        if ledger.count_arrived(more) {
-            self.events.push(Event::CreditExceeded { connection, session });
-        }
-        if ledger.has_too_much() {
-            self.events.push(Event::BytesExceeded { connection, session });
+        if more > 0 {
+            self.half.arrived += more;
+            if ledger.count_arrived(more) {
+                self.events.push(Event::CreditExceeded { connection, session });
+            }
+            if ledger.has_too_much() {
+                self.events.push(Event::BytesExceeded { connection, session });
+            }
         }
         let limit = ledger.count_consumed(self.half.take_consumed());
         // If the one announces all there is, the other has nothing.

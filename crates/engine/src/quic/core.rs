@@ -500,10 +500,8 @@ impl Core {
         self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked) | self.is_scarce;
         self.has_drained |= self.is_scarce & (left > 0);
         self.taken += (want - left) as u64;
-        match end {
-            ReadEnd::Ended => self.note_stream(stream_id, Half::Receiving, "data_read", true),
-            ReadEnd::Reset(_) => self.note_stream(stream_id, Half::Receiving, "reset_read", true),
-            ReadEnd::Blocked | ReadEnd::Gone => {}
+        if self.log.is_some() {
+            self.log_read(stream_id, end);
         }
         end
     }

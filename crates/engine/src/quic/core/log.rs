@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Instant};
 
 use bytes::Bytes;
 
-use super::Core;
+use super::{Core, ReadEnd};
 use crate::{
     datagrams::Offer,
     qlog::Qlog,
@@ -86,6 +86,17 @@ impl Core {
     fn log_stream(&self, stream_id: u64, half: Half, state: &str, is_local: bool) {
         if let Some(log) = self.log() {
             log.stream(stream_id, half, state, is_local);
+        }
+    }
+
+    /// What a read found at the end of what it took.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn log_read(&self, stream_id: u64, end: ReadEnd) {
+        match end {
+            ReadEnd::Ended => self.log_stream(stream_id, Half::Receiving, "data_read", true),
+            ReadEnd::Reset(_) => self.log_stream(stream_id, Half::Receiving, "reset_read", true),
+            ReadEnd::Blocked | ReadEnd::Gone => {}
         }
     }
 
