@@ -80,6 +80,8 @@ REFUSED: dict[tuple[type, str], Use] = {
     (wtio.WebTransportSession, "receive_datagram"): lambda world: world.session.receive_datagram(),
     (wtio.WebTransportSession, "send_datagram"): lambda world: world.session.send_datagram(b"x"),
     (wtio.WebTransportSession, "serve_streams"): lambda world: world.session.serve_streams(datagrams=print),
+    (wtio.WebTransportSession, "start_qlog"): lambda world: world.session.start_qlog("elsewhere.sqlog"),
+    (wtio.WebTransportSession, "stop_qlog"): lambda world: world.session.stop_qlog(),
     (wtio.WebTransportSession, "wait_closed"): lambda world: world.session.wait_closed(),
     (wtio.WebTransportSession, "wait_draining"): lambda world: world.session.wait_draining(),
     (IncomingStreams, "__anext__"): lambda world: next_of(world.session.incoming_bidirectional_streams()),
