@@ -74,11 +74,11 @@ def test_a_token_is_good_in_every_place() -> None:
 def test_a_client_that_shows_its_address_to_another_server_than_the_one_that_asked_gets_in() -> None:
     async def main() -> None:
         # Too short for the client to try again by itself.
-        network = Network(latency=0.3)
+        network = Network(latency=0.1)
         limits = wtio.Limits(retry_percentage=0)
         first = await network.serve(wait, secret=SECRET, limits=limits, slot=0)
         connecting = asyncio.ensure_future(network.connect("https://127.0.0.1/"))
-        await asyncio.sleep(0.45)
+        await asyncio.sleep(0.15)
         assert first.stats().retries_total == 1
         kill(first)
         async with network.serve(wait, secret=SECRET, limits=limits, slot=1) as second:
