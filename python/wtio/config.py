@@ -360,8 +360,8 @@ class HubLimits:
     bus_reconnect: float = _duration(0.05)
     """First wait before the bus is connected to again; doubled after each attempt that fails, and varied by chance.
     Default 0.05 s."""
-    bus_reconnect_longest: float = _duration(0.5)
-    """Longest of these waits. Default 0.5 s."""
+    bus_reconnect_longest: float = _duration(0.25)
+    """Longest of these waits. Default 0.25 s."""
 
     def __post_init__(self) -> None:
         _check(self, _HUB_LIMITS)

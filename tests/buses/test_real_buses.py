@@ -273,8 +273,11 @@ async def crowd_of(ports: list[int], count: int, certificate: wtio.DevCertificat
 
 async def serves_a_crowd(
     bus_server: BusServer, make_bus: Callable[[], fan.Bus], certificate: wtio.DevCertificate, crowd_size: int
-) -> str:
-    """Two servers whose clients are elsewhere, one of which never reads; the bus is killed in the middle."""
+) -> tuple[float, str]:
+    """Two servers whose clients are elsewhere, one of which never reads; the bus is killed in the middle.
+
+    Return how many seconds it took after the bus's return until messages crossed it again, and what there is to print.
+    """
     # The queue of one that does not read is full after some messages.
     hub_limits = fan.HubLimits(subscriber_queue=10_000)
     limits = wtio.Limits(stream_send_buffer=10_000)
@@ -307,11 +310,14 @@ async def serves_a_crowd(
         assert near.hub.stats().unsent == 5
         await bus_server.start()
         begin, before = loop.time(), far.hub.stats().from_bus
+        # Nobody waits here for the subscriber that never reads: that has nothing to do with the bus.
+        publishing = []
         while far.hub.stats().from_bus == before:
-            await publish()
+            publishing.append(asyncio.ensure_future(publish()))
             await asyncio.sleep(0.02)
             assert loop.time() - begin < 30
         back = loop.time() - begin
+        await asyncio.gather(*publishing)
         await rounds(30)
         found = await crowd.have(number)
         missed, everything = far.hub.stats().missed, list(range(1, number + 1))
@@ -327,8 +333,9 @@ async def serves_a_crowd(
         assert far.hub.stats().closed_as_too_slow == near.hub.stats().missed == 0
         assert near.hub.stats().subscriptions == far.hub.stats().subscriptions == crowd_size
         assert near.raised == far.raised == []
-    return (
-        f"{number} messages, {missed} lost with the bus, which took {back:.2f} s; the slowest took {max(times):.2f} s"
+    return back, (
+        f"{number} messages, {missed} lost with the bus, whole again after {back:.2f} s; the slowest took "
+        f"{max(times):.2f} s"
     )
 
 
@@ -343,7 +350,9 @@ async def test_a_crowd_elsewhere_misses_what_is_counted_and_nothing_else(
 async def test_two_hundred_subscribers_on_each_of_two_servers(
     bus_server: BusServer, make_bus: Callable[[], fan.Bus], certificate: wtio.DevCertificate, kind: str
 ) -> None:
-    print(f"{kind}: {await serves_a_crowd(bus_server, make_bus, certificate, 200)}")
+    back, words = await serves_a_crowd(bus_server, make_bus, certificate, 200)
+    print(f"{kind}: {words}")
+    assert back < 1
 
 
 async def test_what_is_left_is_unsubscribed_and_large_messages_cross(

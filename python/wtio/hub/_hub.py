@@ -29,7 +29,7 @@ class Hub:
     """Delivers what is published on a topic to all sessions that subscribe to it.
 
     Subscribers in this process get a message first, without the bus. While the bus is down, they still do: nothing
-    raises, one line in the log (``wtio.hub``) says so, and the hub connects again, at most half a second after the bus
+    raises, one line in the log (``wtio.hub``) says so, and the hub connects again, at most 0.25 s after the bus
     has returned. Messages that were published meanwhile do not reach other processes later; ``stats`` counts them on
     both sides.
 
