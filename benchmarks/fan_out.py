@@ -3,10 +3,14 @@
     python benchmarks/run.py --fan-out      (or `python -m benchmarks.fan_out`); exit status 1 if a bar is missed
 
 One process serves, another has all clients, new ones for each line, with the same interpreter and event loop. Every
-tick, the server sends a message of 64 bytes to each session, which carries its time. Shown are the server's processor
-time per message and session, with everything that comes back, and the share of messages that clients had before the
-next tick. The clients of both libraries do as little as they can. If they have too little of a processor, messages
-are late because of them.
+tick, the server sends a message of 64 bytes to each session, which carries its time. Shown are the processor time of
+the server's process per message and session (all its threads, and everything that comes back), how it is divided
+between program and kernel, and the share of messages that clients had before the next tick. What the kernel does on
+loopback for the sockets of clients counts as the server's. The clients of both libraries do as little as they can. If
+they have too little of a processor, messages are late because of them.
+
+A line counts only if what was asked for took place. If the server sent more slowly or lost sessions, or clients
+received fewer messages, the run ends with an error instead of a figure.
 
 datagram   `wtio.broadcast`
 one by one `send_datagram` of each session
@@ -22,6 +26,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import ssl
 import struct
 import subprocess
@@ -35,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import wtio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 64
@@ -45,6 +50,9 @@ WARM_UP = 2.0
 # The server's processor time against that of websockets, and the share that is delivered within the tick.
 BAR, DELIVERED = 0.6, 0.99
 KINDS = ("datagram", "one by one", "stream", "websockets")
+# Shares of what was asked for, below which a line is no measurement: of the rate at which the server sends, and of the
+# messages that clients receive. Some datagrams may be lost.
+PACE, RECEIVED = 0.98, 0.98
 # Opened at a time, so that no handshake takes long.
 AT_ONCE = 20
 STARTING = 120.0
@@ -53,21 +61,29 @@ STARTING = 120.0
 # -- the server
 
 
+def processor_time() -> tuple[float, float]:
+    """Seconds that all threads of this process took so far, in the program and in the kernel."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime, usage.ru_stime
+
+
 async def tick(seconds: float, send: Callable[[bytes], Awaitable[None]]) -> dict[str, float]:
-    """Send a message to all sessions, again and again; the processor time of this process, and what was sent."""
+    """Send a message to all sessions, again and again; the processor time of this process, and how fast that went."""
     begin = time.monotonic()
     warm_up, ticks = int(WARM_UP * RATE), int((WARM_UP + seconds) * RATE)
-    before = time.process_time()
+    before = processor_time()
     for number in range(ticks):
         if number == warm_up:
-            before = time.process_time()
+            before = processor_time()
         await asyncio.sleep(max(0.0, begin + number / RATE - time.monotonic()))
         # Messages of the warm-up carry no time.
         sent = time.monotonic() if number >= warm_up else 0.0
         await send(struct.pack("<d", sent).ljust(SIZE, b"."))
     # The acknowledgements of the last one are part of its price.
     await asyncio.sleep(1 / RATE)
-    return {"processor": time.process_time() - before, "ticks": ticks - warm_up}
+    user, system = (now - then for now, then in zip(processor_time(), before, strict=True))
+    pace = (ticks / RATE) / (time.monotonic() - begin)
+    return {"user": user, "system": system, "ticks": ticks - warm_up, "pace": pace}
 
 
 async def serve_wtio(kind: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
@@ -98,11 +114,12 @@ async def serve_wtio(kind: str, directory: Path, count: int, ready: Callable[[in
     async with wtio.serve(handler, "127.0.0.1", 0, tls=tls) as server:
         await ready(server.addresses[0][1])
         await everybody.wait()
-        yield send
+        yield send, lambda: sum(not session.is_closed for session in sessions)
 
 
 async def serve_websockets(directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
     from websockets.asyncio.server import ServerConnection, broadcast, serve
+    from websockets.protocol import State
 
     connections: set[ServerConnection] = set()
     everybody = asyncio.Event()
@@ -121,7 +138,7 @@ async def serve_websockets(directory: Path, count: int, ready: Callable[[int], A
     async with serve(handler, "127.0.0.1", 0, ssl=context, compression=None, backlog=count) as server:
         await ready(next(iter(server.sockets)).getsockname()[1])
         await everybody.wait()
-        yield send
+        yield send, lambda: sum(connection.state is State.OPEN for connection in connections)
 
 
 async def server_main(kind: str, directory: Path, count: int, seconds: float) -> None:
@@ -132,10 +149,11 @@ async def server_main(kind: str, directory: Path, count: int, seconds: float) ->
         serve_websockets(directory, count, ready) if kind == "websockets" else serve_wtio(kind, directory, count, ready)
     )
     async with contextlib.aclosing(serving):
-        async for send in serving:
+        async for send, count_open in serving:
             # The clients are ready when they say so.
             await asyncio.to_thread(sys.stdin.readline)
-            print(json.dumps(await tick(seconds, send)), flush=True)
+            result = await tick(seconds, send)
+            print(json.dumps({**result, "sessions": count_open()}), flush=True)
             # The clients end first.
             await asyncio.to_thread(sys.stdin.readline)
 
@@ -277,8 +295,11 @@ def hear(process: subprocess.Popen[str]) -> str:
 
 
 def run(kind: str, directory: Path, options: argparse.Namespace) -> dict[str, float]:
-    """One server and one client process: processor time per message and session, share in time, median latency."""
-    sizes = ["--kind", kind, "--directory", str(directory), "--sessions", str(options.sessions)]
+    """One server and one client process: processor time per message and session, share in time, median latency.
+
+    SystemExit if something else took place than what was asked for.
+    """
+    sizes = ["--kind", kind, "--loop", options.loop, "--directory", str(directory), "--sessions", str(options.sessions)]
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(start("server", *sizes, "--seconds", str(options.seconds)))
         stack.callback(server.terminate)
@@ -296,10 +317,19 @@ def run(kind: str, directory: Path, options: argparse.Namespace) -> dict[str, fl
         client.wait()
         server.wait()
     messages = sent["ticks"] * options.sessions
+    received = got["received"] / messages
+    if sent["sessions"] < options.sessions or sent["pace"] < PACE or received < RECEIVED:
+        raise SystemExit(
+            f"{kind}: no measurement. In the end, {sent['sessions']} of {options.sessions} sessions were open; the "
+            f"server kept {sent['pace']:.1%} of the pace (at least {PACE:.0%}), and clients received {received:.1%} of "
+            f"the messages (at least {RECEIVED:.0%}). Try fewer --sessions, or a machine with less to do."
+        )
     return {
-        "processor": sent["processor"] / messages,
+        "user": sent["user"] / messages,
+        "system": sent["system"] / messages,
+        "processor": (sent["user"] + sent["system"]) / messages,
         "in time": got["in time"] / messages,
-        "received": got["received"] / messages,
+        "received": received,
         "p50": got["p50"],
     }
 
@@ -314,6 +344,15 @@ def profiled(pid: int, kind: str, options: argparse.Namespace) -> subprocess.Pop
     return subprocess.Popen([*command, "--", "sleep", str(WARM_UP + options.seconds)])
 
 
+def run_loop(loop: str, main: Coroutine[Any, Any, None]) -> None:
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -323,16 +362,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line (default 10)")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of both processes")
     parser.add_argument("--perf", type=Path, metavar="DIRECTORY", help="also record profiles of the servers there")
     options = parser.parse_args(arguments)
     if options.role == "server":
-        asyncio.run(server_main(options.kind, options.directory, options.sessions, options.seconds))
+        run_loop(options.loop, server_main(options.kind, options.directory, options.sessions, options.seconds))
         return
     if options.role == "client":
-        asyncio.run(client_main(options.kind, options.port, options.directory, options.sessions))
+        run_loop(options.loop, client_main(options.kind, options.port, options.directory, options.sessions))
         return
     load = os.getloadavg()[0]
-    print(f"{SIZE} bytes to {options.sessions} sessions, {RATE} times a second; load average before: {load:.1f}")
+    print(
+        f"{SIZE} bytes to {options.sessions} sessions, {RATE} times a second, {options.loop}; "
+        f"load average before: {load:.1f}"
+    )
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
@@ -340,7 +383,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for kind in options.kind.split(","):
             found[kind] = one = run(kind, directory, options)
             print(
-                f"{kind:<12} {one['processor'] * 1e6:6.2f} µs a message; in time {one['in time']:.2%}, received "
+                f"{kind:<12} {one['processor'] * 1e6:6.2f} µs a message: program {one['user'] * 1e6:.2f}, kernel "
+                f"{one['system'] * 1e6:.2f} ({one['system'] / one['processor']:.0%}); "
+                f"in time {one['in time']:.2%}, received "
                 f"{one['received']:.2%}, median {one['p50'] * 1e3:.1f} ms",
                 flush=True,
             )
