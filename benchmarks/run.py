@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # This file also runs as a plain script.
+from benchmarks import start  # noqa: E402
 from benchmarks.charts import Plot, bars, lines  # noqa: E402
 from benchmarks.environments import (  # noqa: E402
     AIOPQUIC,
@@ -532,8 +533,8 @@ def main() -> None:
         return
     for number in range(options.rounds):
         # Each round starts with another library: none always meets a machine that is still cool.
-        start = number % len(contestants)
-        for contestant in contestants[start:] + contestants[:start]:
+        first = number % len(contestants)
+        for contestant in contestants[first:] + contestants[:first]:
             began = time.monotonic()
             try:
                 run_round(contestant, options, cache)
@@ -543,7 +544,7 @@ def main() -> None:
             print(f"round {number + 1}/{options.rounds}: {contestant.library.name} {took:.1f} s", flush=True)
 
     text = report(contestants, missing, options)
-    print(f"\n{text}\n\n{time.monotonic() - started:.0f} s")
+    print(f"\n{text}\n\n{start.report(start.measure())}\n\n{time.monotonic() - started:.0f} s")
     complete = not options.quick and not options.workloads
     path = options.results or (RESULTS if complete else cache / "results.json")
     path.write_text(json.dumps(_results(contestants, missing, options), indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
 import importlib
@@ -81,19 +82,28 @@ def test_stream_names_are_in_both_places(name: str) -> None:
     assert name in wtio.stream.__all__
 
 
-# Made by ``wtio.__getattr__`` when they are asked for.
-LOADED_LATER = {"Router"}
-
-
 def test_all_is_complete_sorted_and_without_doubles() -> None:
     assert len(set(wtio.__all__)) == len(wtio.__all__)
     assert sorted(wtio.__all__) == sorted(set(wtio.__all__))
+    for name in wtio.__all__:
+        assert getattr(wtio, name) is not None  # loads it, if nothing has yet
     public = {
         name
         for name, value in vars(wtio).items()
         if not name.startswith("_") and not isinstance(value, types.ModuleType)
     }
-    assert public | LOADED_LATER == set(wtio.__all__)
+    assert public == set(wtio.__all__)
+    assert set(wtio.__all__) <= set(dir(wtio))
+
+
+def test_type_checkers_and_programs_find_names_in_the_same_places() -> None:
+    tree = ast.parse(inspect.getsource(wtio))
+    (told,) = (
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "typing.TYPE_CHECKING"
+    )
+    imports = [node for node in told.body if isinstance(node, ast.ImportFrom) and node.module != "wtio"]
+    assert {alias.name: node.module for node in imports for alias in node.names} == wtio._HOMES
+    assert set(wtio._HOMES) == set(wtio.__all__)
 
 
 def test_star_import_gives_exactly_all() -> None:
@@ -235,3 +245,41 @@ def test_import_of_the_library_imports_nothing_heavy() -> None:
     source = f"import sys, wtio; print(*[name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def _in_a_new_interpreter(source: str) -> str:
+    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_import_loads_the_extension_and_no_module_of_commands_or_tests() -> None:
+    loaded = "print(*sorted(name for name in sys.modules if name.startswith('wtio')))"
+    assert _in_a_new_interpreter(f"import sys, wtio; {loaded}") == "wtio wtio._core"
+    everything = _in_a_new_interpreter(f"import sys; from wtio import *; {loaded}").split()
+    assert "wtio.server" in everything
+    tools = ("wtio.cli.", "wtio.testing", "wtio._driver.simulated")
+    assert not [name for name in everything if name.startswith(tools)]
+
+
+def test_who_only_connects_loads_no_server_and_who_only_serves_no_connector() -> None:
+    loaded = "print(*[name for name in sys.modules if name in ('wtio.server', 'wtio.client', 'wtio._service')])"
+    assert "wtio.client" not in _in_a_new_interpreter(f"import sys, wtio; wtio.serve; {loaded}").split()
+    assert _in_a_new_interpreter(f"import sys, wtio; wtio.connect; {loaded}").split() == ["wtio.client"]
+
+
+def test_modules_can_be_named_after_import_wtio_alone() -> None:
+    for name in ("errors", "config", "tls", "testing"):
+        assert _in_a_new_interpreter(f"import wtio; print(wtio.{name}.__name__)") == f"wtio.{name}"
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'conect'"):
+        wtio.conect  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'conect'"):
+        exec("from wtio import conect")
+
+
+def test_an_extension_that_is_missing_or_broken_shows_at_import() -> None:
+    source = "import sys; sys.modules['wtio._core'] = None; import wtio"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "import of wtio._core halted" in done.stderr
