@@ -12,7 +12,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 
 BIN := .venv/bin
 SECONDS_EACH ?= 60
-# What builds the extension for `types`; nothing in `make check`, which has built it already.
+# What builds the extension for `types` and `docs`; nothing in `make check`, which has built it already.
 EXTENSION := build
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 # The border crate has no tests of its own: linking it outside of Python needs a libpython.
@@ -22,7 +22,7 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
 .PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
-.PHONY: profile clean browsers valgrind wheels test-wheels release audit
+.PHONY: docs profile clean browsers valgrind wheels test-wheels release audit
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,8 +45,8 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
-test: ## Everything: set-up, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test setup lint types test-rust fuzz gate coverage
+test: ## Everything: set-up, lint, types, documentation, Rust tests, fuzzing, costs, Python tests with their coverage
+	@tools/test setup lint types docs test-rust fuzz gate coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
@@ -85,6 +85,10 @@ types: .venv/dev.stamp $(EXTENSION) ## mypy (strict), and stubtest for the exten
 	$(BIN)/mypy
 	$(BIN)/stubtest wtio._core --mypy-config-file pyproject.toml
 
+docs: .venv/dev.stamp $(EXTENSION) ## The documentation, with a search and the reference, into docs/_build/html; warnings are errors
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --doctree-dir docs/_build/doctrees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 fmt: .venv/dev.stamp ## Format Python and Rust
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
@@ -121,7 +125,7 @@ release: .venv/dev.stamp build ## Make a release ready: build, check and try eve
 	@tools/release
 
 clean: ## Remove what was built and installed here
-	rm -rf .venv target fuzz/target fuzz/findings dist .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
+	rm -rf .venv target fuzz/target fuzz/findings dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis python/wtio/_core*.so
 	rm -f .coverage .coverage.*
 	find python tests examples benchmarks fuzz -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,0 +1,150 @@
+"""How Sphinx makes the pages: `make docs` builds them into docs/_build/html.
+
+The sources read well without Sphinx, too. What only Sphinx needs is made here: the contents from the lists of
+README.md, and addresses for links that leave this directory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+HERE = Path(__file__).parent
+TOP = HERE.parent
+sys.path.insert(0, str(TOP / "python"))
+
+PACKAGE = tomllib.loads((TOP / "Cargo.toml").read_text(encoding="utf-8"))["workspace"]["package"]
+
+project = "wtio"
+author = "The authors of wtio"
+copyright = author
+version = release = PACKAGE["version"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+root_doc = "index"
+# README.md is for those who read the directory; index.md shows its lists.
+exclude_patterns = ["_build", "README.md"]
+
+myst_enable_extensions = ["attrs_inline", "colon_fence"]
+myst_heading_anchors = 3
+# A block without a language is output or a command.
+highlight_language = "none"
+
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_class_signature = "separated"
+autodoc_default_options = {"members": True, "show-inheritance": True}
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+toc_object_entries_show_parents = "hide"
+
+html_theme = "furo"
+html_title = f"wtio {release}"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
+html_show_sphinx = False
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
+    "dark_css_variables": {"color-brand-primary": "#5fd3a5", "color-brand-content": "#5fd3a5"},
+}
+
+# Only what is typed after a prompt is copied.
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+
+_CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(!\[[^\]]*)?\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
+_INCLUDE = re.compile(
+    r'^```\{include\} (\S+)\n(?::start-after: "?(.+?)"?\n)?(?::end-before: "?(.+?)"?\n)?```$', re.MULTILINE
+)
+
+
+def _included() -> dict[Path, str]:
+    """The pages that are files from elsewhere, by file."""
+    return {
+        (page.parent / match[1]).resolve(): page.relative_to(HERE).as_posix()
+        for page in (HERE / "project").glob("*.md")
+        if (match := _INCLUDE.search(page.read_text(encoding="utf-8")))
+    }
+
+
+def _with_links(text: str, directory: Path, page: Path) -> str:
+    """Lead links to other files to the page that has them, or else to the repository.
+
+    Args:
+        text: Text of a page.
+        directory: From where its links lead.
+        page: The page.
+    """
+    pages = _included() | {TOP / "README.md": "index.md", HERE / "README.md": "index.md"}
+
+    def link(match: re.Match[str]) -> str:
+        image, path, anchor = match[1], (directory / match[2]).resolve(), match[3] or ""
+        if image:
+            return f"{image}]({os.path.relpath(path, page.parent)})"
+        if path in pages:
+            return f"](/{pages[path]}{anchor})"
+        if path.is_relative_to(HERE) and path.suffix == ".md":
+            return f"](/{path.relative_to(HERE).as_posix()}{anchor})"
+        kind = "tree" if path.is_dir() else "blob"
+        return f"]({PACKAGE['repository']}/{kind}/main/{path.relative_to(TOP).as_posix()}{anchor})"
+
+    parts = _CODE.split(text)
+    parts[::2] = [_LINK.sub(link, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _contents() -> str:
+    """A tree of contents for each list of README.md, under its heading."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    trees = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        caption = section.splitlines()[0]
+        pages = [
+            f"/{_included().get((HERE / target).resolve(), target)}"
+            for target in re.findall(r"^- \[[^\]]+\]\(([^)#]+)\)", section, re.MULTILINE)
+        ]
+        trees.append("\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""]))
+    return "\n".join(trees)
+
+
+def _read(app: Sphinx, name: str, source: list[str]) -> None:
+    page = Path(app.env.doc2path(name))
+
+    def include(match: re.Match[str]) -> str:
+        file, (start, end) = (page.parent / match[1]).resolve(), match.groups()[1:]
+        # Its own text may have changed although the page did not.
+        app.env.note_dependency(str(file))
+        text = file.read_text(encoding="utf-8")
+        if start:
+            text = text[text.index(start) + len(start) :]
+        if end:
+            text = text[: text.index(end)]
+        return _with_links(text, file.parent, page)
+
+    # What is included has links of its own, so the text around it is dealt with first.
+    text = _INCLUDE.sub(include, _with_links(source[0], page.parent, page))
+    if name == root_doc:
+        app.env.note_dependency(str(HERE / "README.md"))
+        text = text.replace("<!-- contents -->", _contents())
+    source[0] = text
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what makes the pages."""
+    app.connect("source-read", _read)

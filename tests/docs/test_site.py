@@ -1,0 +1,85 @@
+"""The site that `make docs` makes: the search finds, no page is wider than a phone, and it can be dark."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.browser import chromium
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Page
+
+TOP = Path(__file__).parents[2]
+SITE = TOP / "docs" / "_build" / "html"
+# One for each kind of page: the first, prose with code, wide tables, a list of classes, text from elsewhere.
+PAGES = ("index", "tutorial", "interop", "errors-and-limits", "project/changelog")
+
+pytestmark = [pytest.mark.skipif(chromium.missing() is not None, reason=chromium.missing() or "")]
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The site, brought up to date as `make docs` does it; a warning of Sphinx is a failure."""
+
+    async def build() -> tuple[int | None, str]:
+        arguments = ("--fail-on-warning", "--keep-going", "--quiet", "--doctree-dir", SITE.parent / "doctrees")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "sphinx", *map(str, arguments), str(TOP / "docs"), str(SITE)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        return process.returncode, output.decode()
+
+    status, output = asyncio.run(build())
+    assert status == 0, output
+    return SITE
+
+
+@pytest.fixture
+async def desk(site: Path) -> AsyncIterator[Page]:
+    async with chromium.launch() as browser:
+        page = await browser.new_page(viewport={"width": 1280, "height": 800})
+        page.set_default_timeout(30_000)
+        yield page
+
+
+async def test_the_search_finds_what_is_typed_and_a_click_leads_there(desk: Page) -> None:
+    await desk.goto((SITE / "index.html").as_uri())
+    await desk.get_by_placeholder("Search").fill("ReadLimitError")
+    await desk.keyboard.press("Enter")
+    await desk.locator("ul.search li a").first.click()
+    await desk.wait_for_load_state()
+    assert "ReadLimitError" in await desk.inner_text("article")
+
+
+async def test_the_first_screen_says_what_it_is_how_fast_and_how_to_install_it(desk: Page) -> None:
+    await desk.goto((SITE / "index.html").as_uri())
+    for words in ("WebTransport for Python", "requests a second", "pip install wtio"):
+        box = await desk.get_by_text(words).first.bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= 800, words
+
+
+async def test_no_page_is_wider_than_a_phone(desk: Page) -> None:
+    await desk.set_viewport_size({"width": 390, "height": 844})
+    for name in PAGES:
+        await desk.goto((SITE / f"{name}.html").as_uri())
+        assert await desk.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+async def test_it_is_dark_where_the_reader_has_it_dark(desk: Page) -> None:
+    await desk.emulate_media(color_scheme="dark")
+    await desk.goto((SITE / "index.html").as_uri())
+    style = "getComputedStyle(document.body)"
+    background, text = [
+        max(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")))
+        for colour in await desk.evaluate(f"[{style}.backgroundColor, {style}.color]")
+    ]
+    assert background < 64 < 160 < text
