@@ -458,3 +458,50 @@ fn what_went_to_an_address_that_is_given_up_is_sent_again_to_the_one_before() {
     }
     assert!(events.iter().any(|event| matches!(event, Event::Stream { .. })), "{events:?}");
 }
+
+#[test]
+fn a_client_that_moves_on_and_on_with_its_smallest_packets_is_answered_each_time_within_three_times() {
+    for mtu in [1200, 1452] {
+        let (mut stranger, mut client, [id, connection]) = acquainted(mtu);
+        for number in 2..30 {
+            let elsewhere = SocketAddr::from(([10, 0, 0, 1], number));
+            // What it is asked there is lost, several times before the server goes back.
+            for _ in 0..3 {
+                let before = stranger.received(elsewhere);
+                stranger.send_from(&mut client, id, 1, elsewhere);
+                stranger.wait(Duration::from_millis(30));
+                assert!(stranger.received(elsewhere) > before, "it is asked with each of its packets");
+            }
+            assert_eq!(stranger.excess, 0, "{mtu} bytes, port {number}");
+            stranger.answers.clear();
+            client.send_datagram(stranger.now, id, SESSION, b"x");
+            stranger.talk(&mut client, elsewhere);
+            assert_eq!(stranger.excess, 0, "{mtu} bytes, port {number}");
+            stranger.validated.push(elsewhere);
+            let before = stranger.received(elsewhere);
+            stranger.write(connection, 20_000);
+            for _ in 0..20 {
+                stranger.wait(Duration::from_millis(30));
+                stranger.talk(&mut client, elsewhere);
+            }
+            assert!(stranger.received(elsewhere) - before > 20_000, "it has been found there");
+        }
+    }
+}
+
+#[test]
+fn what_the_core_is_told_has_come_is_not_in_the_counts() {
+    let (mut stranger, mut client, [id, connection]) = acquainted(1452);
+    let before = stranger.server.connection_stats(connection).unwrap();
+    let mut sent = 0;
+    for _ in 0..10 {
+        client.send_datagram(stranger.now, id, SESSION, b"x");
+        for packet in packets(&mut client, stranger.now) {
+            sent += packet.len() as u64;
+            stranger.send(address(2), &packet);
+        }
+    }
+    let after = stranger.server.connection_stats(connection).unwrap();
+    assert_eq!(after.packets_received - before.packets_received, 10);
+    assert_eq!(after.bytes_received - before.bytes_received, sent);
+}

@@ -2,8 +2,8 @@
 //! section 8). Without this limit, packets with forged addresses could make a server flood somebody else.
 //!
 //! The core counts too, but too generously. It sends a whole datagram as long as a single byte is left, and probes for a
-//! larger MTU beyond that; in a handshake it counts datagrams from any address as its client's; and its answer to a
-//! PATH_CHALLENGE has 1200 bytes, however small the datagram was that asked for it.
+//! larger MTU beyond that; in a handshake it counts datagrams from any address as its client's; and its PATH_CHALLENGE, and
+//! its answer to one, have 1200 bytes, however small the datagram was that asked for it.
 
 use std::{
     net::SocketAddr,
@@ -14,10 +14,14 @@ use quinn_proto::Connection;
 
 use super::{SMALLEST_MTU, tap::Tap};
 
-/// Least time between two PATH_CHALLENGE datagrams that exceed the limit. The core fills them up to 1200 bytes or more,
-/// however few bytes came from the new address; RFC 9000, section 8.2.1, would have them smaller then. Without one, the core
-/// never follows its peer to that address.
+/// Bytes by which PATH_CHALLENGE datagrams may exceed the limit in [`FREE_INTERVAL`]. Hardly any does, because they are
+/// shortened to what is left. Those with much data in them cannot be, and without one, the core never follows its peer.
+const FREE_BYTES: usize = SMALLEST_MTU;
 const FREE_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes that the core is told have come, with each packet from an address that is not validated: three times as many are
+/// more than it counts for what it sends in return, which is shortened afterwards. With its own account it would answer one
+/// packet of a client that sends little, and then none until it gives up the address.
+pub(super) const CREDIT: usize = SMALLEST_MTU / 2;
 
 /// UDP payload that came from an address, and that was sent there.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,11 +51,11 @@ pub(crate) struct Allowance {
     has_moved: bool,
     /// PATH_RESPONSE frames that had come when the path changed; the next one validates it.
     responses: u64,
-    /// When the core is asked for one PATH_CHALLENGE datagram beyond the limit; `None` if none is due. Set when the path
-    /// changes, and when such a datagram was discarded because it came too early.
+    /// When the core is asked for one PATH_CHALLENGE datagram, although there is no room for its largest; `None` if none is
+    /// due. Set when the path changes or something comes from it, and when such a datagram was discarded.
     asks_at: Option<Instant>,
-    /// When the next of these datagrams may leave; `None` before the first.
-    next_free: Option<Instant>,
+    /// When the next interval begins, and how many of its bytes are left in this one.
+    free: Option<(Instant, usize)>,
     /// The last address other than `path` from which something came: perhaps the peer is about to move there.
     elsewhere: Option<(SocketAddr, Bytes)>,
 }
@@ -67,16 +71,18 @@ impl Allowance {
             has_moved: false,
             responses: 0,
             asks_at: None,
-            next_free: None,
+            free: None,
             elsewhere: None,
         }
     }
 
     /// Count a datagram that the core is about to get.
-    pub(crate) fn receive(&mut self, from: SocketAddr, size: usize) {
+    pub(crate) fn receive(&mut self, now: Instant, from: SocketAddr, size: usize) {
         if from == self.path {
             if let Some(bytes) = &mut self.limit {
                 bytes.received += size;
+                // What was asked may be lost.
+                self.asks_at.get_or_insert(now);
             }
             return;
         }
@@ -89,7 +95,7 @@ impl Allowance {
 
     /// See what the core has made of it: the peer may have moved, and its address may be validated now.
     pub(crate) fn review(&mut self, now: Instant, core: &mut Connection, tap: &Tap) {
-        self.follow(now, core, tap);
+        self.follow(now, core);
         if self.limit.is_some()
             && match self.home {
                 // RFC 9000, section 8.1.
@@ -99,12 +105,11 @@ impl Allowance {
         {
             self.limit = None;
             self.home = Some(self.path);
-            tap.set_spare(0);
         }
     }
 
     /// Note that the core sends somewhere else: the peer has moved, or has not answered at its new address.
-    fn follow(&mut self, now: Instant, core: &mut Connection, tap: &Tap) {
+    fn follow(&mut self, now: Instant, core: &mut Connection) {
         let path = core.remote_address();
         if path == self.path {
             return;
@@ -116,7 +121,6 @@ impl Allowance {
         self.responses = core.stats().frame_rx.path_response;
         self.asks_at = Some(now);
         if self.limit.is_none() {
-            tap.set_spare(0);
             // Back at a validated address. What the core has sent to the other one is lost, and only a timer tells it so.
             // The timer that runs belongs to the other address and does nothing; sending the PING starts another one.
             core.ping();
@@ -136,7 +140,7 @@ impl Allowance {
         if self.limit.is_none() {
             return most;
         }
-        self.follow(now, core, tap);
+        self.follow(now, core);
         self.has_moved = false;
         let Some(bytes) = self.limit else { return most };
         if self.home.is_none() {
@@ -144,20 +148,27 @@ impl Allowance {
             // initial MTU may be set to more than three times the client's datagram.
             return most.min(bytes.left() / usize::from(core.current_mtu())).max(usize::from(bytes.sent == 0));
         }
-        // The core fills its PATH_CHALLENGE datagram up to the MTU of the old path. If the new path takes less, no such
-        // datagram would arrive, and the core would go back each time to an address that the peer has left.
-        tap.set_spare(usize::from(core.current_mtu()).saturating_sub(SMALLEST_MTU));
-        match bytes.left() / largest {
-            0 => usize::from(self.asks_at.is_some_and(|at| at <= now)),
-            // The tap can shorten the last datagram of a burst only.
-            _ => 1,
+        let left = bytes.left();
+        if left < largest && self.asks_at.is_none_or(|at| at > now) {
+            return 0;
         }
+        // The core fills its PATH_CHALLENGE datagram up to the MTU of the old path. If the new path takes less, no such
+        // datagram would arrive, and the core would go back each time to an address that the peer has left. The limit may
+        // be lower still.
+        tap.begin_asking(usize::from(core.current_mtu()), left);
+        // The tap can shorten the last datagram of a burst only.
+        1
     }
 
     /// Whether the core has to send something on its new path before its timers run, once after each move. Its timer for
     /// losses still belongs to the old path until then; sending sets it anew.
     pub(crate) fn take_move(&mut self) -> bool {
         std::mem::take(&mut self.has_moved)
+    }
+
+    /// Whether the peer seems to have moved to this address, and is asked for there.
+    pub(crate) fn is_asking(&self, at: SocketAddr) -> bool {
+        self.limit.is_some() && self.home.is_some() && at == self.path
     }
 
     /// Whether what is sent is counted.
@@ -169,14 +180,19 @@ impl Allowance {
     pub(crate) fn send(&mut self, now: Instant, to: SocketAddr, size: usize) -> bool {
         if to == self.path {
             if let Some(bytes) = &mut self.limit {
-                if bytes.left() < size {
-                    // A PATH_CHALLENGE datagram. One that comes too early is discarded, and the core asked for another one
-                    // later. It had to be made, because the core goes on only when it believes that it has sent one.
-                    self.asks_at = self.next_free.filter(|at| *at > now);
-                    if self.asks_at.is_some() {
+                self.asks_at = None;
+                let excess = size.saturating_sub(bytes.left());
+                if excess > 0 && self.home.is_some() {
+                    // A PATH_CHALLENGE datagram with data. One that comes too early is discarded, and the core asked for
+                    // another one later. It had to be made, because the core goes on only when it believes that it has
+                    // sent one.
+                    let (until, free) =
+                        self.free.filter(|(until, _)| *until > now).unwrap_or((now + FREE_INTERVAL, FREE_BYTES));
+                    if free < excess {
+                        self.asks_at = Some(until);
                         return false;
                     }
-                    self.next_free = Some(now + FREE_INTERVAL);
+                    self.free = Some((until, free - excess));
                 }
                 bytes.sent += size;
             }

@@ -33,7 +33,7 @@ use quinn_proto::{
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    allowance::Allowance,
+    allowance::{Allowance, CREDIT},
     ecn::Marking,
     handshake::{self, TapHandle},
     last_packet::Pass,
@@ -149,6 +149,8 @@ pub(crate) struct Core {
     marking: Marking,
     /// A server's: bounds what is sent to addresses that are not validated. Boxed, because clients have none.
     allowance: Option<Box<Allowance>>,
+    /// Datagrams of [`CREDIT`] bytes that the core has counted, and that never came.
+    credits: u64,
     /// The core's endpoint has forgotten the connection.
     is_settled: bool,
     /// [`Core::cut_short`] had the endpoint forget it early.
@@ -237,6 +239,7 @@ impl Core {
             tap,
             marking,
             allowance: None,
+            credits: 0,
             is_settled: false,
             is_cut_short: false,
             wants_transmit: false,
@@ -273,7 +276,7 @@ impl Core {
         event: quinn_proto::ConnectionEvent,
     ) {
         if let Some(allowance) = &mut self.allowance {
-            allowance.receive(remote, size);
+            allowance.receive(now, remote, size);
         }
         self.inner.handle_event(event);
         if self.log.is_some() {
@@ -282,6 +285,18 @@ impl Core {
         if let Some(allowance) = &mut self.allowance {
             allowance.review(now, &mut self.inner, &self.tap);
         }
+    }
+
+    /// Whether the core is to be told that [`CREDIT`] bytes more came from an address than did.
+    #[inline]
+    pub(super) fn wants_credit(&self, from: SocketAddr) -> bool {
+        self.allowance.as_ref().is_some_and(|allowance| allowance.is_asking(from))
+    }
+
+    /// Take a datagram of [`CREDIT`] bytes that never came.
+    pub(super) fn take_credit(&mut self, event: quinn_proto::ConnectionEvent) {
+        self.credits += 1;
+        self.inner.handle_event(event);
     }
 
     /// Pass on what connection and endpoint of the core have to tell each other.
@@ -312,11 +327,13 @@ impl Core {
             0 => None,
             _ => self.inner.poll_transmit(now, segments, buffer),
         };
+        let cut = match &self.allowance {
+            Some(allowance) if allowance.is_limited() => self.tap.end_asking(),
+            _ => 0,
+        };
         let Some(mut transmit) = transmit else { return Transmit::Nothing };
         if let Some(allowance) = &mut self.allowance {
-            if allowance.is_limited() {
-                transmit.size -= self.tap.take_cut();
-            }
+            transmit.size -= cut;
             if !allowance.send(now, transmit.destination, transmit.size) {
                 return Transmit::Discarded;
             }
@@ -784,7 +801,7 @@ impl Core {
 
     /// UDP datagrams that came.
     pub(crate) fn datagrams_received(&self) -> u64 {
-        self.inner.stats().udp_rx.datagrams
+        self.inner.stats().udp_rx.datagrams - self.credits
     }
 
     fn tap_handle(&self) -> Option<Box<TapHandle>> {
@@ -836,7 +853,7 @@ impl Core {
             max_datagram: self.inner.datagrams().max_size(),
             mtu: stats.path.current_mtu,
             datagrams_sent: stats.udp_tx.datagrams,
-            datagrams_received: stats.udp_rx.datagrams,
+            datagrams_received: stats.udp_rx.datagrams - self.credits,
         }
     }
 
@@ -849,9 +866,9 @@ impl Core {
             congestion_events: stats.path.congestion_events,
             mtu: stats.path.current_mtu,
             bytes_sent: stats.udp_tx.bytes,
-            bytes_received: stats.udp_rx.bytes,
+            bytes_received: stats.udp_rx.bytes - self.credits * CREDIT as u64,
             packets_sent: stats.path.sent_packets,
-            packets_received: stats.udp_rx.datagrams,
+            packets_received: stats.udp_rx.datagrams - self.credits,
             acks_received: stats.frame_rx.acks,
             packets_lost: stats.path.lost_packets,
             bytes_lost: stats.path.lost_bytes,

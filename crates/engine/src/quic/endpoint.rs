@@ -20,6 +20,7 @@ use ring::{
 use rustc_hash::FxHashMap;
 
 use super::{
+    allowance::CREDIT,
     congestion::TolerantConfig,
     core::{Burst, Core},
     handshake::{ClientCrypto, ServerCrypto},
@@ -41,6 +42,8 @@ use crate::{
 const QUIC_VERSION: u32 = 1;
 /// RFC 9000, section 17.2.
 const LONG_HEADER: u8 = 0x80;
+/// Bytes of a short header with the longest connection ID.
+const LONGEST_HEAD: usize = 21;
 /// Bytes of datagrams inside the core: a few bursts. The rest waits in the engine, where a datagram can still expire.
 const CORE_DATAGRAM_BUFFER: usize = 24 * 1024;
 /// For how long a client's address counts as validated after a connection from there (NEW_TOKEN).
@@ -259,12 +262,26 @@ impl Endpoint {
     ) -> Received {
         let size = data.len();
         let is_long = data.first().is_some_and(|first| first & LONG_HEADER != 0);
+        let head = data.first_chunk::<LONGEST_HEAD>().copied();
         match self.inner.handle(now, remote, local, EcnCodepoint::from_bits(ecn & 0b11), data, buffer) {
             None => Received::Nothing,
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let Some(&id) = self.ids.get(&handle) else { return Received::Nothing };
                 let Some(core) = core(id) else { return Received::Nothing };
                 core.receive(now, remote, size, event);
+                if !is_long
+                    && core.wants_credit(remote)
+                    && let Some(head) = head
+                {
+                    // To the core this is a packet of the same connection that cannot be opened.
+                    let mut blank = BytesMut::zeroed(CREDIT);
+                    blank[..LONGEST_HEAD].copy_from_slice(&head);
+                    if let Some(DatagramEvent::ConnectionEvent(_, event)) =
+                        self.inner.handle(now, remote, local, None, blank, buffer)
+                    {
+                        core.take_credit(event);
+                    }
+                }
                 Received::Packet(id)
             }
             Some(DatagramEvent::NewConnection(inner)) => Received::New(Box::new(Incoming { inner, size })),

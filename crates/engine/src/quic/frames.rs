@@ -101,18 +101,23 @@ pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
     }
 }
 
-/// Whether there is a PATH_CHALLENGE in a packet.
-pub(crate) fn has_challenge(payload: &[u8]) -> bool {
+/// Where the frames of a packet end behind which there is only PADDING, if there is a PATH_CHALLENGE among them.
+pub(crate) fn end_with_challenge(payload: &[u8]) -> Option<usize> {
     let mut reader = Reader(payload);
+    let mut has_challenge = false;
+    let mut end = 0;
     while let Some(kind) = reader.varint() {
-        if kind == PATH_CHALLENGE {
-            return true;
-        }
+        has_challenge |= kind == PATH_CHALLENGE;
         if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
+            // What cannot be read is left as it is.
+            end = payload.len();
             break;
         }
+        if kind != u64::from(PADDING) {
+            end = payload.len() - reader.0.len();
+        }
     }
-    false
+    has_challenge.then_some(end)
 }
 
 /// Copy `payload` into `out`, with each reset replaced by what `replace` writes. If `replace` answers false, having written
@@ -307,15 +312,22 @@ mod tests {
     }
 
     #[test]
-    fn a_challenge_is_found_behind_other_frames_and_not_inside_them() {
-        let challenge: &[u8] = &[0x1a, 1, 2, 3, 4, 5, 6, 7, 8];
-        assert!(has_challenge(challenge));
-        assert!(has_challenge(&[&[PING, PADDING], RELIABLE, challenge, PLAIN].concat()));
+    fn a_challenge_is_found_behind_other_frames_and_not_inside_them_and_padding_does_not_count() {
+        let challenge: &[u8] = &[0x1a, 1, 2, 3, 4, 5, 6, 7, 0];
+        assert_eq!(end_with_challenge(challenge), Some(9));
+        let among = [&[PING, PADDING], RELIABLE, challenge, PLAIN].concat();
+        assert_eq!(end_with_challenge(&[&among[..], &[PADDING; 9]].concat()), Some(among.len()));
+        // A STREAM frame with a length, and one without, which has all that follows.
+        let with_length = [challenge, &[0x0a, 0x04, 2, 0, 0]].concat();
+        assert_eq!(end_with_challenge(&[&with_length[..], &[PADDING; 9]].concat()), Some(with_length.len()));
+        assert_eq!(end_with_challenge(&[challenge, &[0x08, 0x04], &[0; 9]].concat()), Some(20));
+        // An unknown frame type may have all that follows.
+        assert_eq!(end_with_challenge(&[challenge, &[0x3f], &[0; 9]].concat()), Some(19));
         // A response, and a STREAM frame without a length.
-        assert!(!has_challenge(&[0x1b, 0x1a, 0, 0, 0, 0, 0, 0, 0]));
-        assert!(!has_challenge(&[&[0x08, 0x04], challenge].concat()));
-        assert!(!has_challenge(&[&[0x3f], challenge].concat()));
-        assert!(!has_challenge(&[PING, PADDING, PADDING]));
+        assert_eq!(end_with_challenge(&[0x1b, 0x1a, 0, 0, 0, 0, 0, 0, 0]), None);
+        assert_eq!(end_with_challenge(&[&[0x08, 0x04], challenge].concat()), None);
+        assert_eq!(end_with_challenge(&[&[0x3f], challenge].concat()), None);
+        assert_eq!(end_with_challenge(&[PING, PADDING, PADDING]), None);
     }
 
     #[test]

@@ -65,9 +65,8 @@ impl PacketKey for TapKey {
         let mut reserve = self.tap.reserve();
         let mut size = buf.len();
         if reserve > 0 {
-            let cut = self.tap.cut(size, buf.get(header_len..).unwrap_or_default());
-            size -= cut;
-            reserve -= cut;
+            let payload = size.checked_sub(self.tag).and_then(|end| buf.get(header_len..end));
+            (size, reserve) = self.tap.shorten(size, payload.unwrap_or_default(), reserve);
         }
         let buf = &mut buf[..size];
         if let Some(end) = size.checked_sub(self.tag)

@@ -16,8 +16,9 @@
 //!   is kept free in each packet while a reset is in flight, by claiming a longer authentication tag ([`Tap::reserve`]);
 //!   what is not needed becomes PADDING at the front.
 //! - STOP_SENDING is moved in front of the resets of its packet, because Chromium forgets the code of one that follows.
-//! - A packet that asks a client for an answer from its new address is shortened to 1200 bytes ([`Tap::set_spare`]). The
-//!   room is claimed in the same way, and left out when the packet is sealed.
+//! - A packet that asks a client for an answer from its new address is shortened to what may be sent there
+//!   ([`Tap::begin_asking`]). Room is claimed in the same way, so that it has few frames, and is left out with the core's
+//!   PADDING when the packet is sealed.
 //!
 //! In packets that arrive:
 //!
@@ -64,9 +65,9 @@ const GROWN: u8 = 4;
 const RELEASED: u8 = 8;
 /// Bytes of each packet that resets in flight may claim; further resets wait.
 const RESERVE_LIMIT: usize = 256;
-/// Bytes by which packets may be shortened, enough for the largest packets of Ethernet. Packets of 1200 bytes have to keep
-/// as much free, although they are not shortened; what is left is still enough for frames.
-const SPARE_LIMIT: usize = 300;
+/// Bytes of each packet that resets and `spare` may claim together. The core makes packets of 1200 bytes on any path, which
+/// need room for their header, an ACK and a PATH_CHALLENGE.
+const CLAIM_LIMIT: usize = SMALLEST_MTU - 116;
 
 /// The code with which the engine stops, in the core, a stream that the peer has reset. The tap makes such a frame a PING.
 /// HTTP/3 neither uses nor reserves this code, and WebTransport does not map to it, so no other stop has it.
@@ -165,9 +166,11 @@ pub(crate) struct Tap {
     /// Bytes that are kept free in each packet: what resets claim, and `spare`. Constant while the core makes a packet. It
     /// only changes when the engine gives a reset or sets `spare`, and when a packet arrives.
     reserve: AtomicUsize,
-    /// Bytes by which packets with a PATH_CHALLENGE are shortened.
+    /// Bytes that are kept free for packets with a PATH_CHALLENGE to be short; 0 unless the core is asked for one.
     spare: AtomicUsize,
-    /// By how much the last packet was, until the engine takes that.
+    /// Bytes to which packets with a PATH_CHALLENGE are shortened, if there are no more frames; 0: they are not.
+    target: AtomicUsize,
+    /// By how much the last packet was shortened, until the engine takes that.
     cut: AtomicUsize,
     /// The handshake is complete, and the core takes packets with application data. Never reset.
     is_established: AtomicBool,
@@ -210,6 +213,7 @@ impl Tap {
             peer: OnceLock::new(),
             reserve: AtomicUsize::new(0),
             spare: AtomicUsize::new(0),
+            target: AtomicUsize::new(0),
             cut: AtomicUsize::new(0),
             is_established: AtomicBool::new(false),
             has_unseen_stops: AtomicBool::new(false),
@@ -436,29 +440,40 @@ impl Tap {
         self.reserve.load(Ordering::Relaxed)
     }
 
-    /// Shorten packets with a PATH_CHALLENGE by this much, but not below 1200 bytes.
-    pub(crate) fn set_spare(&self, bytes: usize) {
-        let bytes = bytes.min(SPARE_LIMIT);
-        let before = self.spare.swap(bytes, Ordering::Relaxed);
-        self.reserve.fetch_add(bytes, Ordering::Relaxed);
-        self.reserve.fetch_sub(before, Ordering::Relaxed);
+    /// Have the core make packets that can be shortened to this many bytes, at most 1200, if they have a PATH_CHALLENGE. `mtu`
+    /// is the size of the largest. Until [`Tap::end_asking`], the engine asks for nothing else.
+    pub(crate) fn begin_asking(&self, mtu: usize, bytes: usize) {
+        let target = bytes.min(SMALLEST_MTU);
+        let claimed = self.reserve.load(Ordering::Relaxed);
+        let spare = mtu.saturating_sub(target).min(CLAIM_LIMIT.saturating_sub(claimed));
+        self.spare.store(spare, Ordering::Relaxed);
+        self.reserve.fetch_add(spare, Ordering::Relaxed);
+        self.target.store(target, Ordering::Relaxed);
     }
 
-    /// How many bytes at the end of a packet of `size` bytes are to be left out. `payload` begins with its frames.
-    pub(super) fn cut(&self, size: usize, payload: &[u8]) -> usize {
-        let spare = self.spare.load(Ordering::Relaxed);
-        // Only packets with a PATH_CHALLENGE are shortened; one that probes for an MTU has to keep its size.
-        if spare == 0 || !frames::has_challenge(payload) {
-            return 0;
-        }
-        let cut = spare.min(size.saturating_sub(SMALLEST_MTU));
-        self.cut.store(cut, Ordering::Relaxed);
-        cut
-    }
-
-    /// By how much the packet that was just made is shorter than the core knows.
-    pub(crate) fn take_cut(&self) -> usize {
+    /// Keep no more room free. Returns by how much the packet that was made is shorter than the core knows.
+    pub(crate) fn end_asking(&self) -> usize {
+        self.reserve.fetch_sub(self.spare.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.target.store(0, Ordering::Relaxed);
         self.cut.swap(0, Ordering::Relaxed)
+    }
+
+    /// To how many bytes a packet of `size` bytes is to be shortened, and how many of them are free then. `payload` has its
+    /// frames, and ends with `reserve` free bytes.
+    pub(super) fn shorten(&self, size: usize, payload: &[u8], reserve: usize) -> (usize, usize) {
+        let target = self.target.load(Ordering::Relaxed);
+        let room = payload.len().saturating_sub(reserve);
+        // Only packets with a PATH_CHALLENGE are shortened; one that probes for an MTU has to keep its size.
+        if target == 0 || size <= target {
+            return (size, reserve);
+        }
+        let Some(end) = frames::end_with_challenge(&payload[..room]) else { return (size, reserve) };
+        // Resets may still need what they have claimed.
+        let claimed = reserve - self.spare.load(Ordering::Relaxed);
+        let cut = (size - target).min(payload.len() - end - claimed);
+        self.cut.store(cut, Ordering::Relaxed);
+        let rest = payload.len() - cut;
+        (size - cut, rest - room.min(rest - claimed))
     }
 
     /// Streams with a reliable reset that the engine has not acted on.
