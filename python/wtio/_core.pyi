@@ -390,6 +390,8 @@ class EndpointStats:
     """Half-open connections that made room for another client."""
     handshake_timeouts: Final[int]
     """Handshakes that took longer than ``Timeouts.handshake``."""
+    packets_astray: Final[int]
+    """Packets for another server with the same address."""
 
 @final
 class EndpointTotals:

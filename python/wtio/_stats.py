@@ -106,6 +106,9 @@ class ServerStats:
     """UDP datagrams received on all connections."""
     packets_lost_total: int
     """QUIC packets declared lost, whose contents were sent again."""
+    packets_astray_total: int
+    """Packets that came here although their connection ID has another ``slot`` (or another server ID, if this server
+    has no slot). They are dropped, and lost for their connection."""
     loop_late_total: int
     """How often the event loop was late; see ``SessionStats.loop_late_total``."""
     memory_limit_bytes: int | None
@@ -201,6 +204,7 @@ def server_stats(
         packets_sent_total=sum(one.packets_sent for one in totals),
         packets_received_total=sum(one.packets_received for one in totals),
         packets_lost_total=sum(one.packets_lost for one in totals),
+        packets_astray_total=sum(one.packets_astray for one in stats),
         loop_late_total=sum(driver.endpoint.loop_late_total for driver in drivers),
         memory_limit_bytes=None if memory is None else memory.limit,
         memory_used_bytes=None if memory is None else memory.used,

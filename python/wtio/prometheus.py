@@ -67,6 +67,7 @@ _HELP: Final = {
     "packets_sent_total": "QUIC packets sent.",
     "packets_received_total": "UDP datagrams received on connections.",
     "packets_lost_total": "QUIC packets declared lost.",
+    "packets_astray_total": "Packets of connections of other processes at the same address.",
     "loop_late_total": "How often the event loop was late.",
     "memory_limit_bytes": "The memory budget of the server.",
     "memory_used_bytes": "What the memory budget is charged for.",

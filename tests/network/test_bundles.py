@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,24 @@ async def main(bundles):
 
 asyncio.run(main(sys.argv[1] == "bundles"))
 """
+# A supervisor of two workers, which says how many packets went astray whenever it reads a line.
+SUPERVISE = """
+import asyncio, json, os, socket, sys, wtio
+from wtio.workers import Supervisor
+
+async def main(directory):
+    with open(os.path.join(directory, "bundled_app.py"), "w") as file:
+        file.write("async def handle(session): await session.wait_closed()")
+    tls = wtio.dev_certificate(directory=directory).server_tls()
+    async with Supervisor(
+        "bundled_app:handle", "10.6.0.2", 4433, tls=tls, directory=directory, workers=2
+    ) as supervisor:
+        print(json.dumps("ready"), flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps((await supervisor.stats()).packets_astray_total), flush=True)
+
+asyncio.run(main(sys.argv[1]))
+"""
 SEND = """
 import socket, sys
 from tests.steering.packets import id_of, short
@@ -117,3 +136,35 @@ def test_connections_of_one_client_at_several_sockets_get_their_own_packets() ->
             pytest.skip("this kernel does not bundle packets between namespaces")
         print(f"with bundles {astray} of {right + astray} packets go astray")
         assert received(names, "as it is") == [PACKETS, 0]
+
+
+@pytest.mark.timeout(150)
+def test_workers_get_bundles_until_packets_go_astray_in_them(tmp_path: Path) -> None:
+    with pair() as names:
+        command = ["ip", "netns", "exec", names[1], sys.executable, "-c", SUPERVISE, str(tmp_path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=TOP) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline()) == "ready"
+
+            def astray() -> int:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                return int(json.loads(process.stdout.readline()))
+
+            try:
+                execute(names[0], "-c", SEND, str(PACKETS))
+                # The packets may still be on their way. Asking for figures is also what tells the supervisor of them.
+                deadline = time.monotonic() + 30
+                while not (first := astray()) and time.monotonic() < deadline:
+                    time.sleep(0.1)
+                if not first:
+                    pytest.skip("this kernel does not bundle packets between namespaces")
+                print(f"{first} of {PACKETS} packets went astray before bundles were turned off")
+                first = astray()
+                execute(names[0], "-c", SEND, str(PACKETS))
+                assert astray() == first
+            finally:
+                process.stdin.close()

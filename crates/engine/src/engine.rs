@@ -86,6 +86,8 @@ pub struct Engine {
     newcomers: Newcomers,
     /// Of connections that are forgotten.
     totals: Totals,
+    /// Packets for another server with the same address.
+    astray: u64,
     is_server: bool,
     /// New connections are refused, because the server is closing.
     is_refusing: bool,
@@ -99,6 +101,15 @@ impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine").field("connections", &self.connections.len()).finish_non_exhaustive()
     }
+}
+
+/// Whether the connection ID of a packet differs from `prefix`, which those of ours have, in the last byte of it only: that is
+/// the slot, if there is one.
+#[inline]
+fn is_astray(packet: &[u8], prefix: &[u8]) -> bool {
+    let Some((slot, before)) = prefix.split_last() else { return false };
+    packet.first().is_some_and(|first| first & 0x80 == 0)
+        && packet.get(1..=prefix.len()).is_some_and(|id| id[..before.len()] == *before && id[before.len()] != *slot)
 }
 
 impl Engine {
@@ -120,6 +131,7 @@ impl Engine {
             scratch: Scratch::default(),
             events: Untaken::default(),
             totals: Totals::default(),
+            astray: 0,
             is_server: server.is_some(),
             is_refusing: false,
             was_short: false,
@@ -138,6 +150,7 @@ impl Engine {
     pub fn receive(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>, ecn: u8, data: BytesMut) {
         self.buffer.clear();
         self.events.bound();
+        self.astray += u64::from(is_astray(&data, &self.options.id_prefix));
         let received = self.endpoint.receive(now, remote, local, ecn, data, &mut self.buffer, |id| {
             self.connections.get_mut(&id).map(|connection| &mut connection.core)
         });
@@ -533,6 +546,12 @@ impl Engine {
     #[must_use]
     pub fn newcomers(&self) -> NewcomerFigures {
         self.newcomers.figures()
+    }
+
+    /// Packets that came here although their connection ID is that of another server with the same address.
+    #[must_use]
+    pub fn packets_astray(&self) -> u64 {
+        self.astray
     }
 
     /// How all connections so far have ended, and what they have moved. Looks at all that there are.

@@ -236,8 +236,8 @@ impl Endpoint {
     }
 
     fn stats(&self) -> EndpointStats {
-        let newcomers = self.shared.look(|engine| engine.newcomers());
-        EndpointStats::new(self.connections(), self.shared.endpoint.segments(), &newcomers)
+        let (newcomers, astray) = self.shared.look(|engine| (engine.newcomers(), engine.packets_astray()));
+        EndpointStats::new(self.connections(), self.shared.endpoint.segments(), &newcomers, astray)
     }
 
     fn totals(&self, py: Python<'_>) -> PyResult<EndpointTotals> {

@@ -221,10 +221,16 @@ pub(crate) struct EndpointStats {
     refused_closing: u64,
     displaced: u64,
     handshake_timeouts: u64,
+    packets_astray: u64,
 }
 
 impl EndpointStats {
-    pub(crate) fn new(connections: usize, gso_segments: usize, newcomers: &wtio_engine::NewcomerFigures) -> Self {
+    pub(crate) fn new(
+        connections: usize,
+        gso_segments: usize,
+        newcomers: &wtio_engine::NewcomerFigures,
+        packets_astray: u64,
+    ) -> Self {
         Self {
             connections,
             gso_segments,
@@ -241,6 +247,7 @@ impl EndpointStats {
             refused_closing: newcomers.refused_closing,
             displaced: newcomers.displaced,
             handshake_timeouts: newcomers.handshake_timeouts,
+            packets_astray,
         }
     }
 }

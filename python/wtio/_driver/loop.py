@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # A timer that has to come forward by less than this stays as it is; loops round to a millisecond anyway.
 _TIMER_SLACK: Final = 0.0005
 # linux/udp.h. Python has no name for it.
-_UDP_GRO: Final = 104
+UDP_GRO: Final = 104
 
 
 # The guardian (crates/net/src/guardian.rs) is a thread of the process: it ends before the interpreter does, and a
@@ -275,7 +275,7 @@ def _refuse_bundles(endpoint: _core.Endpoint) -> None:
     belong to several connections of one client, each at another one of the sockets that share the address.
     """
     with duplicate(endpoint.fileno()) as sock:
-        sock.setsockopt(socket.SOL_UDP, _UDP_GRO, 0)
+        sock.setsockopt(socket.SOL_UDP, UDP_GRO, 0)
 
 
 def _drive(

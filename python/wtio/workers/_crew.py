@@ -209,7 +209,12 @@ class Crew:
     async def _start_worker(self, generation: _Generation, slot: int) -> Worker:
         try:
             worker = await start_worker(
-                slot, self._slots.descriptors(slot), self._settings, self._slots.leave, self._note_figures
+                slot,
+                self._slots.descriptors(slot),
+                self._settings,
+                self._slots.leave,
+                self._slots.allow_bundles,
+                self._note_figures,
             )
         except OSError as error:
             raise CannotStart(f"there can be no further process: {error}") from error
@@ -220,6 +225,8 @@ class Crew:
     def _note_figures(self, worker: Worker, stats: ServerStats) -> None:
         if not worker.gone.done():
             self.totals.note(worker, stats)
+        if stats.packets_astray_total:
+            self._slots.refuse_bundles()
 
     def _note_end(self, generation: _Generation, worker: Worker) -> None:
         """A process is over, for whatever reason."""

@@ -49,6 +49,7 @@ class Worker:
         process: asyncio.subprocess.Process,
         writer: asyncio.StreamWriter,
         clear: Callable[[int], None],
+        settle: Callable[[], None],
         note: Callable[[Worker, ServerStats], None],
     ) -> None:
         # Which sockets it has.
@@ -58,6 +59,8 @@ class Worker:
         self._writer = writer
         # Leaves the sockets of a slot to it: called when it is about to use them.
         self._clear = clear
+        # Called when it uses them.
+        self._settle = settle
         # Takes what it reports of its server.
         self._note = note
         # When it began to serve, and when it last reported anything, on the loop's clock; None before that.
@@ -176,6 +179,7 @@ class Worker:
             self.tell("serve")
         elif kind == "ready":
             self.ready_at = self.heard_at
+            self._settle()
             if not self._ready.done():
                 self._ready.set_result(None)
         elif kind == "failed":
@@ -212,6 +216,7 @@ async def start_worker(
     descriptors: Sequence[int],
     settings: Settings,
     clear: Callable[[int], None],
+    settle: Callable[[], None],
     note: Callable[[Worker, ServerStats], None],
 ) -> Worker:
     """Start a process for a slot. It is a new interpreter, not a fork: threads of this one would be missing there.
@@ -232,7 +237,7 @@ async def start_worker(
     except BaseException:
         ours.close()
         raise
-    worker = Worker(slot, process, writer, clear, note)
+    worker = Worker(slot, process, writer, clear, settle, note)
     worker.gone = asyncio.create_task(worker.follow(reader), name=f"wtio worker {process.pid}")
     worker.tell("settings", slot=slot, descriptors=list(descriptors), **settings.to_message())
     return worker

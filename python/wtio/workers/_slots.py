@@ -10,10 +10,11 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import sys
 from typing import TYPE_CHECKING, Final
 
 from wtio._driver import Address
-from wtio._driver.loop import LoopTransport
+from wtio._driver.loop import UDP_GRO, LoopTransport
 from wtio._resets import ResetResponder
 from wtio._steering import open_slots, places, steer
 from wtio._words import BIND_HINTS
@@ -51,6 +52,8 @@ class Slots:
         self._sockets = sockets
         self._secret = secret
         self._server_id = server_id
+        # Whether the kernel may hand in packets in bundles; never again once some went astray in them.
+        self._may_bundle = sys.platform == "linux"
         # By slot: who answers for a worker that is gone.
         self._responders: dict[int, list[ResetResponder]] = {}
 
@@ -76,6 +79,33 @@ class Slots:
         server_id = b"" if self._server_id is None else self._server_id.value
         for sock in self._sockets[0]:
             steer(sock, slots=self.count, newcomers=newcomers, server_id=server_id)
+
+    def allow_bundles(self) -> None:
+        """Have the kernel hand in packets of the same addresses and length in bundles (GRO), unless some went astray.
+
+        A server that is given a socket refuses them, so this is for whenever one serves. Which socket the kernel asks
+        whether it makes bundles depends on the client's addresses, so all allow them, also those that nobody has.
+        """
+        if self._may_bundle:
+            self._set_bundles(1)
+
+    def refuse_bundles(self) -> None:
+        """Have the kernel hand in each packet as it came, at all sockets and for good.
+
+        A bundle goes where its first packet goes, but a client may have connections at several slots from one port.
+        """
+        if self._may_bundle:
+            self._may_bundle = False
+            self._set_bundles(0)
+            _logger.info(
+                "a client has connections at several workers, whose packets came in bundles (GRO), so that some went "
+                "astray; from now on they come one by one"
+            )
+
+    def _set_bundles(self, value: int) -> None:
+        for of_slot in self._sockets:
+            for sock in of_slot:
+                sock.setsockopt(socket.SOL_UDP, UDP_GRO, value)
 
     def answer(self, slot: int) -> None:
         """Tell the clients of a slot that their connections are gone, until ``leave``."""

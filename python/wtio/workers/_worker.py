@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from wtio._running import Running, running
 from wtio.server import serve
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from wtio.server import Server
 
 _logger = logging.getLogger("wtio.workers")
+
+# Seconds between two looks at packets that went astray.
+_ASTRAY: Final = 1.0
 
 
 def main(descriptor: int) -> int:
@@ -140,9 +143,17 @@ class _Service:
             self._say("figures", stats=to_message(self._server.stats()))
 
     async def _report_always(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._settings.report
+        astray = 0
         while True:
-            await asyncio.sleep(self._settings.report)
-            self._report()
+            await asyncio.sleep(min(_ASTRAY, max(due - loop.time(), 0)))
+            # The supervisor can have the rest of these come here no more.
+            now_astray = self._server.stats().packets_astray_total
+            if now_astray > astray or loop.time() >= due:
+                due = loop.time() + self._settings.report
+                self._report()
+            astray = now_astray
 
     # -- what is to be done
 

@@ -643,3 +643,19 @@ fn a_final_size_that_changes_is_named_so_whatever_the_peer_may_still_open() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+#[test]
+fn packets_for_another_slot_are_astray_and_no_others() {
+    let ours = [0xf1, 7, 3];
+    for (packet, is_astray) in [
+        (&[0x40, 0xf1, 7, 4, 1, 2][..], true),
+        (&[0x40, 0xf1, 7, 3, 1, 2], false),
+        (&[0x40, 0xf1, 8, 4, 1, 2], false),
+        (&[0xc0, 0xf1, 7, 4, 1, 2], false),
+        (&[0x40, 0xf1, 7], false),
+        (&[], false),
+    ] {
+        assert_eq!(super::is_astray(packet, &ours), is_astray, "{packet:?}");
+        assert!(!super::is_astray(packet, &[]));
+    }
+}
