@@ -263,6 +263,13 @@ impl Endpoint {
         self.lock().socket.as_ref().map_or(SIMULATED, UdpEndpoint::segments)
     }
 
+    /// Whether there may be packets to send, or the socket was too full for some.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        let state = self.lock();
+        state.engine.has_output() || state.socket.as_ref().is_some_and(UdpEndpoint::has_output)
+    }
+
     /// What the system keeps for the socket; `None` in simulations, and before there is one.
     #[must_use]
     pub fn kernel_buffers(&self) -> Option<KernelBuffers> {
@@ -397,7 +404,12 @@ impl Endpoint {
         let Some(socket) = &state.socket else { return Look::Closed };
         let timer = state.engine.next_timer();
         let is_due = timer.is_some_and(|at| at + grace < now);
-        if is_due || state.is_sabotaged || state.engine.has_output() || is_readable(socket.socket()) {
+        if is_due
+            || state.is_sabotaged
+            || state.engine.has_output()
+            || socket.has_output()
+            || is_readable(socket.socket())
+        {
             return Look::Waiting;
         }
         match &mut state.watch {
@@ -577,9 +589,10 @@ impl State {
                 }
                 let segments = socket.segments().min(SEGMENTS);
                 let all = self.engine.process(now, segments, BURSTS_PER_DRIVE, |outgoing| {
-                    is_blocked = !socket.send(outgoing);
+                    is_blocked = !socket.post(outgoing);
                     !is_blocked
                 });
+                is_blocked |= !socket.flush();
                 has_more = !all && !is_blocked;
                 if socket.has_troubles() {
                     let troubles = socket.take_troubles();

@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod batch;
 mod endpoint;
 mod guardian;
 mod handoff;

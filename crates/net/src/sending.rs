@@ -97,7 +97,7 @@ impl Sending {
     }
 
     /// Whether one packet left. `None`: the socket is full.
-    fn send_one(
+    pub(crate) fn send_one(
         &mut self,
         outgoing: &OutgoingDatagram<'_>,
         packet: &[u8],

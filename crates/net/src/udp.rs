@@ -2,6 +2,7 @@
 //! per call, a batch is several calls.
 
 use std::{
+    cell::RefCell,
     hint::black_box,
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -14,6 +15,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use wtio_engine::OutgoingDatagram;
 
 use crate::{
+    batch::{self, Batch},
     packets::Packets,
     pipe::Descriptor,
     poller::Poller,
@@ -83,6 +85,8 @@ pub struct UdpEndpoint {
     buffer: Box<[u8]>,
     packets: Packets,
     sending: Sending,
+    /// Packets that [`UdpEndpoint::post`] was given, and that have not left.
+    batch: Batch,
     kernel_buffers: KernelBuffers,
 }
 
@@ -166,6 +170,7 @@ impl UdpEndpoint {
             buffer: vec![0; BATCH * BUNDLE].into_boxed_slice(),
             packets: Packets::default(),
             sending: Sending::default(),
+            batch: Batch::default(),
             kernel_buffers,
         })
     }
@@ -304,6 +309,41 @@ impl UdpEndpoint {
     pub fn send(&mut self, outgoing: &OutgoingDatagram<'_>) -> bool {
         self.sending.send(outgoing, |transmit| self.socket.send(transmit))
     }
+
+    /// Send one datagram or burst at the next [`UdpEndpoint::flush`] at the latest. False: the socket is full, and the same
+    /// has to come next.
+    pub(crate) fn post(&mut self, outgoing: &OutgoingDatagram<'_>) -> bool {
+        let suits = self.batch.suits(outgoing);
+        if (!suits || self.batch.is_full()) && !self.flush() {
+            return false;
+        }
+        if !suits {
+            return self.send(outgoing);
+        }
+        self.batch.push(outgoing);
+        true
+    }
+
+    /// Send what was posted. False: the socket is full, and some of it waits on.
+    pub(crate) fn flush(&mut self) -> bool {
+        let Self { socket, sending, batch, .. } = self;
+        // Both need the socket, one after the other.
+        let socket = RefCell::new(socket);
+        batch.is_empty()
+            || batch.flush(
+                |packets| socket.borrow_mut().send_together(packets),
+                |packet| {
+                    sending.send_one(packet, packet.contents, &mut |transmit: &Transmit<'_>| {
+                        socket.borrow_mut().send(transmit)
+                    })
+                },
+            )
+    }
+
+    /// Whether something that was posted waits for room.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.batch.is_empty()
+    }
 }
 
 impl Drop for UdpEndpoint {
@@ -319,6 +359,16 @@ impl Plug {
             return result;
         }
         self.amend(transmit, result)
+    }
+
+    /// Send packets with one call; how many left, the first ones.
+    fn send_together(&mut self, packets: &[OutgoingDatagram<'_>]) -> io::Result<usize> {
+        let result = batch::send(&self.socket, packets);
+        if result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock) && self.read_errors() {
+            // The error was about an earlier packet; these have not been tried.
+            return batch::send(&self.socket, packets);
+        }
+        result
     }
 
     /// Handle a packet that was not sent.
@@ -486,6 +536,79 @@ mod tests {
             assert!(send(&mut from, to.local_address().unwrap(), &[0; 3 * PACKET]));
             assert_eq!(received(&mut to), [(2, PACKET); 3], "{ip}");
         }
+    }
+
+    #[test]
+    fn posted_packets_leave_together_in_order_each_to_its_destination() {
+        // An IPv6 socket may send to IPv4, too.
+        for (source, destination) in [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")] {
+            let at = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
+            let Ok(mut from) = UdpEndpoint::bind(at(source), source == "::", false) else { continue };
+            let mut to = [0, 1].map(|_| UdpEndpoint::bind(at(destination), false, false).unwrap());
+            let mut destinations = to.each_ref().map(|one| one.local_address().unwrap());
+            let named: IpAddr = destination.parse().unwrap();
+            for (destination, own) in destinations.iter_mut().zip(&to) {
+                let port = own.local_address().unwrap().port();
+                if let (IpAddr::V4(ip), "::") = (named, source) {
+                    *destination = SocketAddr::new(ip.to_ipv6_mapped().into(), port);
+                }
+            }
+            for number in 0..40u8 {
+                let ecn = number % 3;
+                // Half of them with the address that they shall come from.
+                let source = (number % 4 < 2).then_some(named);
+                let destination = destinations[usize::from(number % 2)];
+                let contents = &[number; 50][..usize::from(number) + 1];
+                let outgoing = OutgoingDatagram { destination, source, ecn, segment_size: None, contents };
+                assert!(from.post(&outgoing));
+            }
+            assert_eq!(from.has_output(), cfg!(target_os = "linux"));
+            assert!(from.flush());
+            assert!(!from.has_output());
+            for (parity, to) in to.iter_mut().enumerate() {
+                let mut all = Vec::new();
+                for _ in 0..20 {
+                    to.receive(|meta, datagram| all.push((meta.ecn, datagram[0], datagram.len())));
+                }
+                let expected =
+                    (0..40u8).filter(|n| usize::from(n % 2) == parity).map(|n| (n % 3, n, usize::from(n) + 1));
+                assert_eq!(all, expected.collect::<Vec<_>>(), "{source} to {destination}");
+            }
+            assert!(from.failures().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_posted_packet_that_fails_takes_no_other_with_it() {
+        let (mut from, mut to) = (endpoint(true), endpoint(false));
+        let destination = to.local_address().unwrap();
+        let nowhere = SocketAddr::new(destination.ip(), 0);
+        let closed = endpoint(false).local_address().unwrap();
+        for round in 1..=2 {
+            for at in [closed, destination, nowhere, destination, nowhere, destination] {
+                let outgoing =
+                    OutgoingDatagram { destination: at, source: None, ecn: 0, segment_size: None, contents: &[0; 9] };
+                assert!(from.post(&outgoing));
+            }
+            assert!(from.flush());
+            assert_eq!(received(&mut to), [(0, 9); 3]);
+            // What the network says of the port that is closed is no failure to send.
+            assert_eq!(from.failures(), [(libc::EINVAL, 2 * round)]);
+            let troubles = from.take_troubles();
+            assert!(troubles.iter().any(|trouble| (trouble.destination, trouble.is_remote) == (closed, true)));
+        }
+    }
+
+    #[test]
+    fn a_bundle_leaves_behind_what_was_posted_before() {
+        let (mut from, mut to) = (endpoint(false), endpoint(false));
+        let destination = to.local_address().unwrap();
+        for (size, segment_size) in [(9, None), (2 * PACKET, Some(PACKET)), (8, None)] {
+            let contents = &vec![0; size];
+            assert!(from.post(&OutgoingDatagram { destination, source: None, ecn: 0, segment_size, contents }));
+        }
+        assert!(from.flush());
+        assert_eq!(received(&mut to), [(0, 9), (0, PACKET), (0, PACKET), (0, 8)]);
     }
 
     #[test]

@@ -227,7 +227,7 @@ impl Endpoint {
 
     #[getter]
     fn has_output(&self) -> bool {
-        self.shared.look(|engine| engine.has_output())
+        self.shared.endpoint.has_output()
     }
 
     #[getter]
