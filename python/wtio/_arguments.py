@@ -10,6 +10,7 @@ import os
 from dataclasses import FrozenInstanceError
 from typing import Any, TypeVar
 
+from wtio._field_texts import with_texts
 from wtio.protocol.codes import MAX_APPLICATION_CODE
 
 __all__ = [
@@ -210,7 +211,7 @@ def is_coroutine_function(value: object) -> bool:
 
 
 def sealed(cls: _Class) -> _Class:
-    """Make a frozen dataclass with slots say that it is frozen when any attribute is set.
+    """Make a frozen dataclass with slots say that it is frozen when any attribute is set, and ``help`` show its fields.
 
     Before Python 3.14, the method that ``dataclass`` makes fails with an obscure error for names that are not fields.
     """
@@ -222,7 +223,7 @@ def sealed(cls: _Class) -> _Class:
 
     cls.__setattr__ = refuse  # type: ignore[method-assign]
     cls.__delattr__ = refuse  # type: ignore[assignment,method-assign]
-    return cls
+    return with_texts(cls)
 
 
 def _kind(value: Any) -> str:

@@ -51,6 +51,10 @@ class _Range(NamedTuple):
     beyond: str
     """What to do instead of choosing a larger value, in words."""
 
+    def __str__(self) -> str:
+        most = f"2^{self.most.bit_length() - 1}" if self.most > 2**24 and self.most.bit_count() == 1 else str(self.most)
+        return f"{self.least} to {most}"
+
     def check(self, name: str, value: object, optional: bool) -> None:
         if not isinstance(value, int) or isinstance(value, bool):
             words = "an int or None" if optional else "an int"
@@ -64,6 +68,9 @@ class _Duration(NamedTuple):
     """The range of a number of seconds."""
 
     may_be_zero: bool
+
+    def __str__(self) -> str:
+        return f"{'0' if self.may_be_zero else 'more than 0'} to {LONGEST_TIMEOUT:g} seconds"
 
     def check(self, name: str, value: object, optional: bool) -> None:
         if not isinstance(value, (int, float)) or isinstance(value, bool):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from wtio import _core
 from wtio._driver import Address, Driver
+from wtio._field_texts import with_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -263,6 +264,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual.is_asked = bool(self._asking)
 
 
+@with_texts
 @dataclass(slots=True)
 class Conditions:
     """What the network does to packets. It can be changed at any time; packets in flight are not affected.
@@ -351,6 +353,7 @@ def _check_condition(name: str, value: object) -> None:
             raise ValueError(f"{name} is {value}; it must be finite and {what}")
 
 
+@with_texts
 @dataclass(slots=True)
 class WireCounts:
     """What has happened to packets so far."""
