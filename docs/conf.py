@@ -6,7 +6,9 @@ README.md, and addresses for links that leave this directory.
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import pydoc
 import re
 import sys
 import tomllib
@@ -45,7 +47,6 @@ highlight_language = "none"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
@@ -145,6 +146,35 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = text
 
 
+_NAME = re.compile(r"``([A-Z_a-z][\w.]*)(\(\))?``")
+
+
+def _document(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Say the range of a field, and make references of names of ours."""
+    import wtio
+
+    owner, _, field = name.rpartition(".")
+    if kind == "attribute" and (cls := pydoc.locate(owner)) and dataclasses.is_dataclass(cls):
+        its_range = {one.name: one.metadata.get("range") for one in dataclasses.fields(cls)}.get(field)
+        if its_range is not None:
+            lines += ["", f"Range: {its_range}.", ""]
+
+    def reference(match: re.Match[str]) -> str:
+        first, _, rest = match[1].removeprefix("wtio.").partition(".")
+        if first not in wtio.__all__ or (rest and not hasattr(getattr(wtio, first), rest)):
+            return match[0]
+        return f":py:obj:`{match[1]}{match[2] or ''} <wtio.{match[1].removeprefix('wtio.')}>`"
+
+    lines[:] = [_NAME.sub(reference, line) for line in lines]
+
+
+def _sign(app: Sphinx, kind: str, name: str, thing: object, options: object, *signature: str) -> tuple[str, str] | None:
+    """Leave out what the constructor of a dataclass takes: its fields, which follow with their texts."""
+    return ("", "") if kind == "class" and dataclasses.is_dataclass(thing) else None
+
+
 def setup(app: Sphinx) -> None:
     """Connect what makes the pages."""
     app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _document)
+    app.connect("autodoc-process-signature", _sign)
