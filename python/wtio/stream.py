@@ -85,7 +85,6 @@ BODY_RAISED_CODE: Final = int(ErrorCodes.H3_INTERNAL_ERROR)
 """Application error code 0x102 (258). A stream is reset and stopped with it if the body of its ``async with`` raised; a
 session is closed with it if the body of its ``async with`` or its server's handler raised."""
 
-_WIRE_BODY_RAISED: Final = to_wire(BODY_RAISED_CODE)
 # The most that QUIC can carry on one stream (RFC 9000, section 4.5).
 _MOST_BYTES: Final = 2**62 - 1
 # Seconds. Only a peer that ends its session resets streams with a code that has no meaning for applications. These
@@ -173,6 +172,7 @@ class _Stream:
 
     __slots__ = (
         "__weakref__",
+        "_body_raised_code",
         "_core",
         "_last_write_accepted",
         "_reading",
@@ -198,6 +198,8 @@ class _Stream:
         self._reset_seen: float | None = None
         self._stop_seen: float | None = None
         self._last_write_accepted = 0
+        # The application error code for the peer if the body of ``async with`` raises; the application may choose it.
+        self._body_raised_code = BODY_RAISED_CODE
 
     @property
     def last_write_accepted(self) -> int:
@@ -217,6 +219,20 @@ class _Stream:
     def session(self) -> WebTransportSession:
         """The session that this stream belongs to."""
         return self._session
+
+    @property
+    def body_raised_code(self) -> int:
+        """Application error code with which the stream is reset and stopped if the body of ``async with`` raises.
+
+        Default ``BODY_RAISED_CODE`` (0x102); can be set, 0 … 2^32-1, also inside the body. It applies to handlers of
+        ``serve_streams``, too. Setting a number outside 32 bits raises ValueError, anything but an int TypeError.
+        """
+        return self._body_raised_code
+
+    @body_raised_code.setter
+    def body_raised_code(self, value: int) -> None:
+        check_code("body_raised_code", value, "application error code")
+        self._body_raised_code = value
 
     @property
     def direction(self) -> StreamDirection:
@@ -294,8 +310,9 @@ class _Stream:
             self._core.finish()
             self._core.stop(WIRE_ZERO)
         else:
-            self._core.reset(_WIRE_BODY_RAISED)
-            self._core.stop(_WIRE_BODY_RAISED)
+            wire = to_wire(self._body_raised_code)
+            self._core.reset(wire)
+            self._core.stop(wire)
 
     def __repr__(self) -> str:
         core = self._core
@@ -676,7 +693,7 @@ class WebTransportSendStream(_Stream):
     """Manage the writable side of a WebTransport stream.
 
     One task may write at a time; a second one gets a BusyError. ``async with`` ends the stream normally, or with
-    ``reset`` and the code ``BODY_RAISED_CODE`` (0x102) if the body raised.
+    ``reset`` and ``body_raised_code`` if the body raised.
 
     A stop with a code that has no meaning for applications may be the first sign of the session's end. The call that
     meets one waits for that end, up to 0.5 seconds, and then raises SessionClosed with the session's code and reason.
@@ -1413,7 +1430,7 @@ class WebTransportSession:
         """End the session at once, without a close code: the CONNECT stream is reset.
 
         If the connection carries no other session, it is closed too. Data in flight is given up. Does nothing on a
-        session that has ended. Never waits, so cancelling cannot interrupt it.
+        session that has ended. Never suspends, so cancelling cannot interrupt it.
 
         Source: draft-ietf-webtrans-http3-16, section 6.
         """
@@ -1424,7 +1441,7 @@ class WebTransportSession:
     async def drain(self) -> None:
         """Ask the peer to wind the session down (WT_DRAIN_SESSION). Everything still works afterwards.
 
-        Does nothing on a session that has ended. Never waits, so cancelling cannot interrupt it.
+        Does nothing on a session that has ended. Never suspends, so cancelling cannot interrupt it.
 
         Source: draft-ietf-webtrans-http3-16, section 4.7.
         """
@@ -1504,7 +1521,7 @@ class WebTransportSession:
         end; of all sessions of the connection, and nothing of the time before. Packets are only in the qlogs of
         new connections (``QLOGDIR``), and the file says so. No payload, query or header is in it. It ends with the
         connection, with ``stop_qlog``, or with an event that says so at 16 MiB. A full disk ends the file and nothing
-        else. Writing holds the event loop while the disk takes it. Never waits, so cancelling cannot interrupt it.
+        else. Writing holds the event loop while the disk takes it. Never suspends, so cancelling cannot interrupt it.
 
         Args:
             path: Of a file that is not there yet, such as ``session.sqlog``. Only its owner can read it (mode 0600).

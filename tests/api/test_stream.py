@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import inspect
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -287,6 +287,23 @@ async def test_context_manager_stops_when_the_body_raises(channel: Channel) -> N
     with pytest.raises(wtio.StreamStoppedError) as caught:
         await channel.writer.write_all(data=bytes(64 * 1024 * 1024))
     assert caught.value.error_code == wtio.BODY_RAISED_CODE
+
+
+async def test_the_code_of_a_body_that_raises_can_be_chosen(channel: Channel) -> None:
+    channel.writer.body_raised_code = 7
+    with pytest.raises(BodyError):
+        async with channel.writer:
+            raise BodyError
+    with pytest.raises(wtio.StreamResetError) as caught:
+        await channel.reader.read_all()
+    assert caught.value.error_code == 7
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.5, None, -1, 2**32])
+async def test_a_wrong_code_for_bodies_that_raise_is_refused_when_it_is_set(channel: Channel, wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="body_raised_code"):
+        channel.writer.body_raised_code = wrong
+    assert channel.writer.body_raised_code == wtio.BODY_RAISED_CODE
 
 
 async def test_context_manager_never_masks_the_exception_of_its_body(pair: Pair, channel_kind: str) -> None:
