@@ -1,0 +1,66 @@
+"""The files of docs/first-session.md: what a reader copies does what the page says, in Chromium and as a program."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.browser import chromium
+
+from .programs import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .programs import Start
+
+PAGE = (ROOT / "docs" / "first-session.md").read_text(encoding="utf-8")
+
+
+def free_port(kind: socket.SocketKind) -> str:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with the files of the page; each block begins with its file's name."""
+    ports = {"4433": free_port(socket.SOCK_DGRAM), "8080": free_port(socket.SOCK_STREAM)}
+    for code in re.findall(r"^```(?:python|html)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        name = re.search(r"[\w.]+", code)
+        assert name is not None
+        text = re.sub("4433|8080", lambda match: ports[match[0]], code)
+        # Programs run in the directory of the repository; a reader runs them where the files are.
+        (tmp_path / name[0]).write_text(text.replace('"page.html"', f'"{tmp_path / "page.html"}"'))
+    return tmp_path
+
+
+async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Start, files: Path) -> None:
+    if (reason := chromium.missing()) is not None:
+        pytest.fail(reason)
+    problems: list[str] = []
+    async with start(files / "server.py") as server, chromium.launch() as browser:
+        address = (await server.until("open http")).split()[-1]
+        page = await browser.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        await page.goto(address)
+        await page.locator("#state", has_text="open").wait_for()
+        await page.locator("#echo", has_text="An echo takes").wait_for()
+        await page.get_by_label("Text").fill("good morning")
+        await page.get_by_role("button").click()
+        await page.locator("#answer", has_text="GOOD MORNING").wait_for()
+        assert not problems
+        await page.close()
+        await server.until("goodbye")
+
+
+async def test_the_client_of_the_first_session_gets_both_answers(start: Start, files: Path) -> None:
+    async with start(files / "server.py") as server:
+        await server.until("open http")
+        async with start(files / "client.py") as client:
+            assert await client.finish() == 0, client.output
+        assert client.output == "b'HELLO'\nb'and back'\n"
