@@ -164,6 +164,11 @@ impl Engine {
 
     /// A client wants a connection.
     fn meet(&mut self, now: Instant, incoming: Box<Incoming>) {
+        let hello = incoming.hello();
+        if self.newcomers.is_answered(now, hello) {
+            self.endpoint.ignore(incoming);
+            return;
+        }
         let newcomer =
             Newcomer { prefix: Prefix::of(incoming.remote_address()), is_validated: incoming.is_validated() };
         let verdict = if self.is_refusing {
@@ -177,11 +182,13 @@ impl Engine {
             Verdict::Accept => self.accept(now, newcomer, incoming, None),
             Verdict::Displace(id) => self.accept(now, newcomer, incoming, Some(id)),
             Verdict::Retry => {
+                self.newcomers.note_answer(now, hello);
                 if let Some(burst) = self.endpoint.retry(incoming, &mut self.buffer) {
                     self.answer(burst);
                 }
             }
             Verdict::Refuse => {
+                self.newcomers.note_answer(now, hello);
                 let burst = self.endpoint.refuse(incoming, &mut self.buffer);
                 self.answer(burst);
             }

@@ -30,6 +30,11 @@ const RATES_KEPT: usize = 4096;
 /// Half-open connections that are over and wait for packets that come late (RFC 9000, section 10.2). Beyond that the oldest is
 /// forgotten at once: each has the memory of a handshake, and a flood would hold that for as long as the wait takes.
 const ENDED_KEPT: usize = 256;
+/// A hello that takes two packets is answered once: nothing is remembered of who was sent a Retry or refused but this, for so
+/// long and of so many. The client would count on the first answer, and whoever reads the figures on newcomers, not packets.
+/// Clients say their hello again later than that, and are answered again.
+const HELLO_SPREAD: Duration = Duration::from_millis(50);
+const ANSWERS_KEPT: usize = 64;
 /// The time for which [`NewcomerLimits::handshakes_per_address`] counts.
 const PERIOD: Duration = Duration::from_secs(1);
 
@@ -225,6 +230,8 @@ pub(crate) struct Newcomers {
     addresses: HashMap<Prefix, Address>,
     /// Half-open connections that are over, the oldest first; some are forgotten already. Bounded by [`ENDED_KEPT`].
     ended: VecDeque<u64>,
+    /// When a hello was answered with a Retry or a refusal, and which. Bounded by [`ANSWERS_KEPT`].
+    answers: VecDeque<(Instant, u64)>,
     /// Counts since the engine was made, and the number of open connections. What `half_open` and `addresses` know is filled
     /// in when somebody asks.
     figures: NewcomerFigures,
@@ -240,6 +247,7 @@ impl Newcomers {
             half_open_addresses: 0,
             addresses: HashMap::new(),
             ended: VecDeque::new(),
+            answers: VecDeque::new(),
             figures: NewcomerFigures::default(),
         }
     }
@@ -250,6 +258,22 @@ impl Newcomers {
 
     pub(crate) fn figures(&self) -> NewcomerFigures {
         NewcomerFigures { half_open: self.half_open.len(), addresses: self.addresses.len(), ..self.figures }
+    }
+
+    /// Whether a hello was answered just now: this is its other packet, or a copy.
+    pub(crate) fn is_answered(&mut self, now: Instant, hello: u64) -> bool {
+        while self.answers.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > HELLO_SPREAD) {
+            self.answers.pop_front();
+        }
+        self.answers.iter().any(|(_, answered)| *answered == hello)
+    }
+
+    /// A hello is answered with a Retry or a refusal.
+    pub(crate) fn note_answer(&mut self, now: Instant, hello: u64) {
+        if self.answers.len() == ANSWERS_KEPT {
+            self.answers.pop_front();
+        }
+        self.answers.push_back((now, hello));
     }
 
     /// Decide about a newcomer. `kept` is how many connections the engine remembers, those that are over included; `unseen`
@@ -633,6 +657,22 @@ mod tests {
             assert!(crowd.newcomers.figures().addresses <= RATES_KEPT + 1);
             assert!(crowd.newcomers.superfluous().is_none() || number >= 256);
         }
+    }
+
+    #[test]
+    fn a_hello_is_answered_once_and_again_when_it_is_said_again() {
+        let mut crowd = Crowd::new(LIMITS, 100);
+        assert!(!crowd.newcomers.is_answered(crowd.now, 1));
+        crowd.newcomers.note_answer(crowd.now, 1);
+        crowd.now += HELLO_SPREAD;
+        assert!(crowd.newcomers.is_answered(crowd.now, 1) && !crowd.newcomers.is_answered(crowd.now, 2));
+        crowd.now += Duration::from_millis(1);
+        assert!(!crowd.newcomers.is_answered(crowd.now, 1));
+        for hello in 0..100_000 {
+            crowd.newcomers.note_answer(crowd.now, hello);
+            assert!(crowd.newcomers.answers.len() <= ANSWERS_KEPT);
+        }
+        assert!(crowd.newcomers.is_answered(crowd.now, 99_999));
     }
 
     #[test]

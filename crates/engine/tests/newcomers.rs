@@ -189,8 +189,9 @@ impl Client {
         let mut client = Self::new(at, server.now);
         let mut answers = Vec::new();
         for _ in 0..2 {
+            answers.clear();
             for packet in client.packets(server.now) {
-                answers = server.send(at, &packet);
+                answers.append(&mut server.send(at, &packet));
             }
             if !answers.first().is_some_and(|answer| is_retry(answer)) {
                 break;

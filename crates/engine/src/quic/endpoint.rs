@@ -1,6 +1,7 @@
 //! The QUIC core's endpoint: which connection a datagram is for, new connections, configuration.
 
 use std::{
+    hash::{Hash as _, Hasher as _},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -17,7 +18,7 @@ use ring::{
     hkdf, hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHasher};
 
 use super::{
     allowance::CREDIT,
@@ -142,6 +143,14 @@ pub(crate) struct Incoming {
 impl Incoming {
     pub(crate) fn remote_address(&self) -> SocketAddr {
         self.inner.remote_address()
+    }
+
+    /// What the packets of one hello have in common, as a hash: the client's address, its choice of an ID, and whether it brings
+    /// a token. Nobody else's has the same, unless he knows that ID.
+    pub(crate) fn hello(&self) -> u64 {
+        let mut hasher = FxHasher::default();
+        (self.inner.remote_address(), &self.inner.orig_dst_cid()[..], self.is_validated()).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Whether the client has shown that it receives at its address: it brings a token from a Retry or an earlier connection.
@@ -337,6 +346,11 @@ impl Endpoint {
     /// Turn a client away; the answer is in the buffer.
     pub(crate) fn refuse(&mut self, incoming: Box<Incoming>, buffer: &mut Vec<u8>) -> Burst {
         Burst::unmarked(&self.inner.refuse(incoming.inner, buffer))
+    }
+
+    /// Do nothing about a client's packet.
+    pub(crate) fn ignore(&mut self, incoming: Box<Incoming>) {
+        self.inner.ignore(incoming.inner);
     }
 
     /// Send a Retry: the client has to validate its address. The answer is in the buffer; `None` if it had one already.
