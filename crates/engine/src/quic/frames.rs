@@ -101,6 +101,27 @@ pub(crate) fn walk(payload: &[u8], mut see: impl FnMut(Range<usize>, Frame)) {
     }
 }
 
+/// How long a packet is without the PADDING at its end. One frame of it stays if there is nothing else: a packet without
+/// frames is a violation. Anything that cannot be read, and what follows it, stays.
+#[inline]
+pub(crate) fn unpadded(payload: &[u8]) -> usize {
+    // Most packets have none. A few zeros may also be what a frame ends with.
+    if payload.last_chunk::<8>().is_none_or(|end| *end != [PADDING; 8]) {
+        return payload.len();
+    }
+    let mut reader = Reader(payload);
+    let mut end = 0;
+    while let Some(kind) = reader.varint() {
+        if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
+            return payload.len();
+        }
+        if kind != u64::from(PADDING) {
+            end = payload.len() - reader.0.len();
+        }
+    }
+    if reader.0.is_empty() { end.max(1) } else { payload.len() }
+}
+
 /// Where the frames of a packet end behind which there is only PADDING, if there is a PATH_CHALLENGE among them.
 pub(crate) fn end_with_challenge(payload: &[u8]) -> Option<usize> {
     let mut reader = Reader(payload);
@@ -187,8 +208,10 @@ impl Reader<'_> {
     /// shown to `see` at once: an ACK may contain many.
     fn frame(&mut self, kind: u64, placed: &mut Option<Frame>, see: &mut impl FnMut(Frame)) -> Option<()> {
         match kind {
-            // PADDING, PING, HANDSHAKE_DONE, IMMEDIATE_ACK
-            0x00 | 0x01 | 0x1e | 0x1f => Some(()),
+            // PADDING, of which there are many at once
+            0x00 => self.skip(self.0.iter().take_while(|byte| **byte == PADDING).count() as u64),
+            // PING, HANDSHAKE_DONE, IMMEDIATE_ACK
+            0x01 | 0x1e | 0x1f => Some(()),
             // ACK, without and with counts of ECN marks
             0x02 | 0x03 => self.ack(kind == 0x03, see),
             // STREAM
@@ -331,6 +354,28 @@ mod tests {
     }
 
     #[test]
+    fn padding_at_the_end_is_found_and_no_zeros_of_frames() {
+        let padding = [PADDING; 1000];
+        // CRYPTO with zeros in it, STREAM with and without a length.
+        let crypto: &[u8] = &[&[0x06, 0x00, 0x09][..], &[0; 9]].concat();
+        let stream: &[u8] = &[&[0x0a, 0x04, 0x09][..], &[0; 9]].concat();
+        let to_the_end: &[u8] = &[0x08, 0x04];
+        for frames in [&[PING][..], crypto, stream, PLAIN, &[&[PADDING, PADDING], crypto, &[PADDING], stream].concat()]
+        {
+            assert_eq!(unpadded(frames), frames.len());
+            assert_eq!(unpadded(&[frames, &padding].concat()), frames.len());
+        }
+        let whole = [to_the_end, &padding].concat();
+        assert_eq!(unpadded(&whole), whole.len());
+        let unreadable = [&[PING, 0x3f], &padding[..]].concat();
+        assert_eq!(unpadded(&unreadable), unreadable.len());
+        // A CRYPTO frame that is cut off.
+        let cut_off = [&[0x06, 0x00, 0x7f, 0xff], &padding[..]].concat();
+        assert_eq!(unpadded(&cut_off), cut_off.len());
+        assert_eq!((unpadded(&padding), unpadded(&[])), (1, 0));
+    }
+
+    #[test]
     fn what_follows_an_unreadable_frame_is_left_alone() {
         // An unknown frame type, then what looks like a reset.
         let payload = [&[0x3f], RELIABLE].concat();
@@ -403,6 +448,7 @@ mod tests {
             let mut out = Vec::new();
             replace_resets(&bytes, &mut out, |_, _| false);
             assert_eq!(out, bytes);
+            assert!(unpadded(&bytes) <= bytes.len());
             stops_before_resets(&mut out);
             let count = |payload: &[u8]| frames(payload).len();
             assert_eq!(count(&out), count(&bytes));

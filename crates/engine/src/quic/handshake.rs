@@ -22,7 +22,7 @@ use rustls::{
 };
 
 use super::{
-    keys::{HandshakeKey, TapKey},
+    keys::{HandshakeKey, InitialKey, TapKey},
     tap::Tap,
 };
 use crate::{
@@ -111,7 +111,9 @@ fn untapped(keys: rustls::quic::Keys) -> Keys {
 
 impl crypto::Session for TlsSession {
     fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
-        initial_keys(&self.suite, self.version, *dst_cid, side)
+        let mut keys = initial_keys(&self.suite, self.version, *dst_cid, side);
+        keys.packet.remote = Box::new(InitialKey(keys.packet.remote));
+        keys
     }
 
     fn handshake_data(&self) -> Option<Box<dyn Any>> {
@@ -331,6 +333,8 @@ impl ServerCrypto {
 
 impl crypto::ServerConfig for ServerCrypto {
     fn initial_keys(&self, number: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
+        // They open the packet that begins a connection. The core counts its length for what may be sent to an address that is
+        // not validated, so its PADDING stays.
         Ok(initial_keys(&self.suite, version(number)?, *dst_cid, Side::Server))
     }
 

@@ -1,11 +1,41 @@
 //! Packet keys that tell the [tap](super::tap) what they seal and open. The core uses them as if they were TLS's own.
+//!
+//! The core reads PADDING byte by byte, and that costs more than a key exchange where a packet is filled up: the first ones of a
+//! connection, and those that probe for a larger MTU. So what these keys open has no PADDING at its end.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use quinn_proto::crypto::{CryptoError, PacketKey};
 
-use super::tap::Tap;
+use super::{frames, tap::Tap};
+
+/// A key for the peer's first packets.
+pub(crate) struct InitialKey(pub(crate) Box<dyn PacketKey>);
+
+impl PacketKey for InitialKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        self.0.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.0.decrypt(packet, header, payload)?;
+        payload.truncate(frames::unpadded(payload));
+        Ok(())
+    }
+
+    fn tag_len(&self) -> usize {
+        self.0.tag_len()
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        self.0.confidentiality_limit()
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        self.0.integrity_limit()
+    }
+}
 
 /// A server's key for the client's packets of the handshake. Only a client that received the server's first packets can
 /// have it, so the first packet that it opens validates the client's address (RFC 9000, section 8.1).
@@ -79,6 +109,7 @@ impl PacketKey for TapKey {
 
     fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
         self.inner.decrypt(packet, header, payload)?;
+        payload.truncate(frames::unpadded(payload));
         self.tap.packet_arrives(packet, payload);
         Ok(())
     }
