@@ -652,6 +652,9 @@ class ConnectionFacts:
     def cipher(self) -> str | None:
         """Name of the cipher suite that TLS agreed on, such as ``TLS13_AES_128_GCM_SHA256``."""
     @property
+    def key_exchange(self) -> str | None:
+        """Name of the group of the key exchange that TLS agreed on, such as ``X25519MLKEM768``."""
+    @property
     def peer_parameters(self) -> list[tuple[int, bytes]] | None:
         """As Connection.peer_parameters."""
     @property

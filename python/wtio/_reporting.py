@@ -318,6 +318,7 @@ def _tls(connection: Snapshot | None, trace: Trace | None) -> TLSReport | None:
         version="1.3",
         alpn=None if facts.alpn is None else facts.alpn.decode("ascii", "backslashreplace"),
         cipher=facts.cipher,
+        key_exchange=facts.key_exchange,
         server_name=facts.server_name if trace is None else trace.host,
         trust=None if trace is None else _trust(trace.tls),
         expected_hashes=expected,

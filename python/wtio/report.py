@@ -122,6 +122,9 @@ class TLSReport:
     """The negotiated application protocol: ``"h3"``; None if the handshake did not get that far."""
     cipher: str | None
     """The negotiated cipher suite, such as ``TLS13_AES_128_GCM_SHA256``; None if the handshake did not get that far."""
+    key_exchange: str | None = None
+    """The negotiated group of the key exchange: ``X25519MLKEM768``, which a quantum computer does not break either, or
+    ``X25519`` or another with peers that lack that; None if the handshake did not get that far."""
     server_name: str | None
     """Host name that the client asked for (SNI); on a client the host of the URL."""
     trust: Trust | None
@@ -361,6 +364,8 @@ def _tls(tls: TLSReport) -> str:
     parts = [tls.version, f"ALPN {tls.alpn}" if tls.alpn is not None else "no ALPN agreed on"]
     if tls.cipher:
         parts.append(tls.cipher)
+    if tls.key_exchange:
+        parts.append(tls.key_exchange)
     if tls.server_name:
         parts.append(f"asked for {tls.server_name}")
     return ", ".join(parts)

@@ -114,6 +114,8 @@ async def test_both_sides_of_an_open_session_agree(pair: Pair, certificate: wtio
     assert client.transport_parameter(0x02) == "", "the reset token is a secret"
     assert client.tls.cipher == server.tls.cipher
     assert client.tls.cipher == "TLS13_AES_128_GCM_SHA256"
+    assert client.tls.key_exchange == server.tls.key_exchange == "X25519MLKEM768"
+    assert "TLS13_AES_128_GCM_SHA256, X25519MLKEM768" in str(client)
     spans = (client.times.lookup, client.times.handshake, client.times.settings, client.times.request)
     assert client.times.total == pytest.approx(sum(span for span in spans if span is not None))
     assert None not in spans

@@ -1,4 +1,4 @@
-"""Which draft browsers and our server agree on with default settings, and with a switch of Chromium's."""
+"""Draft and key exchange that browsers and our server agree on, with default settings and a switch of Chromium's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
-async def dialect(page: Page, serving: Serving) -> str:
-    """Let the page echo something, and say what was spoken."""
-    spoken: asyncio.Queue[str] = asyncio.Queue()
+async def spoken(page: Page, serving: Serving) -> wtio.ConnectionReport:
+    """Let the page echo something, and say what was agreed on."""
+    reports: asyncio.Queue[wtio.ConnectionReport] = asyncio.Queue()
 
     async def echo(session: wtio.WebTransportSession) -> None:
         stream = await anext(session.incoming_bidirectional_streams())
         await stream.write(data=await stream.read_all(), end_stream=True)
-        spoken.put_nowait(session.dialect)
+        reports.put_nowait(session.report)
         await session.wait_closed()
 
     async with serving(echo) as target:
@@ -41,12 +41,12 @@ async def dialect(page: Page, serving: Serving) -> str:
             target.at(),
         )
         assert answer == "hello"
-        return await spoken.get()
+        return await reports.get()
 
 
 @pytest.mark.trap("H3")
 async def test_browsers_speak_draft_02_with_our_server(page: Page, serving: Serving) -> None:
-    assert await dialect(page, serving) == "draft02"
+    assert (await spoken(page, serving)).dialect == "draft02"
 
 
 @pytest.mark.trap("H2")
@@ -56,4 +56,10 @@ async def test_chromium_speaks_draft_07_with_our_server_if_it_has_to(page_url: s
     async with chromium.launch("--enable-features=EnableWebTransportDraft07") as browser:
         page = await browser.new_page()
         await page.goto(page_url)
-        assert await dialect(page, serving) == "draft07"
+        assert (await spoken(page, serving)).dialect == "draft07"
+
+
+async def test_browsers_exchange_keys_with_ml_kem_with_our_server(page: Page, serving: Serving) -> None:
+    tls = (await spoken(page, serving)).tls
+    assert tls is not None
+    assert tls.key_exchange == "X25519MLKEM768"

@@ -275,6 +275,23 @@ async def test_our_client_exchanges_bidirectional_streams_with_aioquic(certifica
             await writing
 
 
+async def test_keys_are_exchanged_without_ml_kem_with_aioquic_which_has_none(certificate: wtio.DevCertificate) -> None:
+    seen: asyncio.Queue[wtio.ConnectionReport] = asyncio.Queue()
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        seen.put_nowait(session.report)
+
+    async with wtio_to_aioquic(certificate) as ours:
+        seen.put_nowait(ours.report)
+    async with aioquic_to_wtio(certificate, handler):
+        pass
+    # The second is that of a client that puts it first.
+    for key_exchange in ("X25519", "secp256r1"):
+        report = await seen.get()
+        assert report.tls is not None
+        assert report.tls.key_exchange == key_exchange
+
+
 async def test_our_client_exchanges_unidirectional_streams_with_aioquic(certificate: wtio.DevCertificate) -> None:
     async with wtio_to_aioquic(certificate) as session:
         for data in (b"hello", BULK):

@@ -39,6 +39,8 @@ pub struct ConnectionFacts {
     pub alpn: Option<Vec<u8>>,
     /// Name of the cipher suite that TLS agreed on.
     pub cipher: Option<&'static str>,
+    /// Name of the group of the key exchange that TLS agreed on.
+    pub key_exchange: Option<&'static str>,
     /// SNI name the client sent (server only).
     pub server_name: Option<String>,
     /// The chain that a server shows, in DER, leaf first (server only).

@@ -25,6 +25,7 @@ pub mod event;
 mod fuzzing;
 mod header;
 mod identities;
+mod key_exchange;
 mod key_log;
 mod members;
 pub mod memory;

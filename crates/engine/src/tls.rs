@@ -21,6 +21,7 @@ use x509_parser::{
 
 use crate::{
     identities::{Identities, Identity},
+    key_exchange::X25519MLKEM768,
     key_log::KeyFile,
 };
 
@@ -65,6 +66,7 @@ fn provider() -> Arc<CryptoProvider> {
     let mut provider = rustls::crypto::ring::default_provider();
     // rustls puts AES-256 first; AES-128 is what browsers prefer, what QUIC starts with, and a quarter faster.
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider.kx_groups.insert(0, X25519MLKEM768);
     Arc::new(provider)
 }
 
@@ -149,7 +151,19 @@ impl ClientTls {
     /// # Errors
     /// Names what cannot be used: no certificate in the PEM, no roots on the system, key and certificate apart.
     pub fn new(trust: Trust, own: Option<(&[u8], &[u8])>) -> Result<Self, TlsError> {
-        let provider = provider();
+        Self::build(trust, own, provider())
+    }
+
+    /// One that trusts anybody and does not know X25519MLKEM768, so that its hello fits into one packet: what an attacker
+    /// would rather send. For tests.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn with_a_small_hello() -> Result<Self, TlsError> {
+        Self::build(Trust::Insecure, None, Arc::new(rustls::crypto::ring::default_provider()))
+    }
+
+    fn build(trust: Trust, own: Option<(&[u8], &[u8])>, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let verifier: Arc<dyn ServerCertVerifier> = match trust {
             Trust::System => Arc::new(
                 rustls_platform_verifier::Verifier::new(provider.clone())

@@ -27,6 +27,11 @@ impl ConnectionFacts {
     }
 
     #[getter]
+    fn key_exchange(&self) -> Option<&'static str> {
+        self.0.key_exchange
+    }
+
+    #[getter]
     fn peer_parameters<'py>(&self, py: Python<'py>) -> Option<Vec<(u64, Bound<'py, PyBytes>)>> {
         let parameters = self.0.parameters.as_ref()?;
         Some(parameters.iter().map(|(id, value)| (*id, PyBytes::new(py, value))).collect())

@@ -836,14 +836,17 @@ impl Core {
 
     /// What is known by now, for people. What only the engine knows of the end is left out.
     pub(crate) fn facts(&mut self) -> ConnectionFacts {
-        let (alpn, cipher, server_name, own_chain) = self.tap_handle().map_or((None, None, None, None), |handle| {
-            (handle.alpn, handle.cipher, handle.server_name, handle.own_chain)
-        });
+        let handle = self.tap_handle();
+        let cipher = handle.as_ref().and_then(|handle| handle.cipher);
+        let key_exchange = handle.as_ref().and_then(|handle| handle.key_exchange);
+        let (alpn, server_name, own_chain) =
+            handle.map_or((None, None, None), |handle| (handle.alpn, handle.server_name, handle.own_chain));
         let stats = self.inner.stats();
         ConnectionFacts {
             remote: self.inner.remote_address(),
             alpn,
             cipher,
+            key_exchange,
             server_name,
             own_chain,
             parameters: self.peer_parameters(),

@@ -54,6 +54,8 @@ pub(crate) struct TapHandle {
     pub(crate) alpn: Option<Vec<u8>>,
     /// Name of the cipher suite.
     pub(crate) cipher: Option<&'static str>,
+    /// Name of the group of the key exchange.
+    pub(crate) key_exchange: Option<&'static str>,
     /// The chain that a server shows, leaf first.
     pub(crate) own_chain: Option<Arc<[Vec<u8>]>>,
 }
@@ -125,6 +127,7 @@ impl crypto::Session for TlsSession {
             server_name,
             alpn: self.inner.alpn_protocol().map(<[u8]>::to_vec),
             cipher: self.inner.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()),
+            key_exchange: self.inner.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
         }))
     }
 
@@ -360,7 +363,109 @@ impl crypto::ServerConfig for ServerCrypto {
 
 #[cfg(test)]
 mod tests {
+    use rustls::{
+        HandshakeKind, NamedGroup,
+        crypto::{CryptoProvider, SupportedKxGroup, ring as ring_provider, ring::kx_group},
+        pki_types::{PrivateKeyDer, pem::PemObject},
+    };
+
     use super::*;
+    use crate::tls::{Trust, generate_certificate};
+
+    /// Let both say what they have to say. Returns the group that they agree on, and how often the server had to ask again.
+    fn shaken(client: Arc<rustls::ClientConfig>, server: Arc<rustls::ServerConfig>) -> (NamedGroup, bool) {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = ClientConnection::new(client, Version::V1, name, Vec::new()).unwrap();
+        let mut server = ServerConnection::new(server, Version::V1, Vec::new()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            // What one says is read piece by piece, each with the keys of its own.
+            loop {
+                let mut said = Vec::new();
+                let keys = client.write_hs(&mut said);
+                server.read_hs(&said).unwrap();
+                if keys.is_none() {
+                    break;
+                }
+            }
+            loop {
+                let mut said = Vec::new();
+                let keys = server.write_hs(&mut said);
+                client.read_hs(&said).unwrap();
+                if keys.is_none() {
+                    break;
+                }
+            }
+        }
+        let group = |one: Option<&dyn SupportedKxGroup>| one.unwrap().name();
+        assert_eq!(group(client.negotiated_key_exchange_group()), group(server.negotiated_key_exchange_group()));
+        let is_asked_again = client.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+        (group(client.negotiated_key_exchange_group()), is_asked_again)
+    }
+
+    #[test]
+    fn peers_without_ml_kem_cost_no_round_trip() {
+        let (certificate, key, _) = generate_certificate(&["localhost".into()], 1_700_000_000, 2_500_000_000).unwrap();
+        let client = || ClientTls::new(Trust::Insecure, None).unwrap().0;
+        let server = || ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap().config;
+        let provider = |groups: &[&'static dyn SupportedKxGroup]| {
+            Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..ring_provider::default_provider() })
+        };
+        let other_server = |groups: &[&'static dyn SupportedKxGroup]| {
+            let mut config = rustls::ServerConfig::builder_with_provider(provider(groups))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_no_client_auth()
+                .with_single_cert(
+                    vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+                )
+                .unwrap();
+            config.alpn_protocols = vec![b"h3".to_vec()];
+            Arc::new(config)
+        };
+        let other_client = |groups: &[&'static dyn SupportedKxGroup]| {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()).unwrap();
+            let mut config = rustls::ClientConfig::builder_with_provider(provider(groups))
+                .with_protocol_versions(&[&rustls::version::TLS13])
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            config.alpn_protocols = vec![b"h3".to_vec()];
+            Arc::new(config)
+        };
+        let classical = [kx_group::X25519, kx_group::SECP256R1];
+        assert_eq!(shaken(client(), server()), (NamedGroup::X25519MLKEM768, false));
+        assert_eq!(shaken(client(), other_server(&classical)), (NamedGroup::X25519, false));
+        assert_eq!(shaken(other_client(&classical), server()), (NamedGroup::X25519, false));
+        // Who knows no X25519 either is asked once more, as before.
+        assert_eq!(shaken(client(), other_server(&[kx_group::SECP256R1])), (NamedGroup::secp256r1, true));
+        assert_eq!(shaken(other_client(&[kx_group::SECP256R1]), server()), (NamedGroup::secp256r1, false));
+    }
+
+    #[test]
+    fn padding_is_cut_off_but_for_the_packet_that_begins_a_connection() {
+        use quinn_proto::crypto::{ClientConfig as _, ServerConfig as _};
+
+        let (certificate, key, _) = generate_certificate(&["localhost".into()], 1_700_000_000, 2_500_000_000).unwrap();
+        let server = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap();
+        let server = Arc::new(ServerCrypto::new(&server, true).unwrap());
+        let client = Arc::new(ClientCrypto::new(&ClientTls::new(Trust::Insecure, None).unwrap(), true).unwrap());
+        let parameters = TransportParameters::read(Side::Server, &mut Cursor::new(&[][..])).unwrap();
+        let client = client.start_session(1, "localhost", &parameters).unwrap();
+        let session = server.clone().start_session(1, &parameters);
+        let id = ConnectionId::new(&[7; 8]);
+        let (header, frame) = ([9; 20], [0x01]);
+        let mut packet = [&header[..], &frame, &[0; 1000], &[0; 16]].concat();
+        client.initial_keys(&id, Side::Client).packet.local.encrypt(1, &mut packet, header.len());
+        let opened = |keys: Keys| {
+            let mut payload = packet[header.len()..].into();
+            keys.packet.remote.decrypt(1, &header, &mut payload).unwrap();
+            payload.len()
+        };
+        assert_eq!(opened(server.initial_keys(1, &id).ok().unwrap()), 1001);
+        assert_eq!(opened(session.initial_keys(&id, Side::Server)), 1);
+    }
 
     #[test]
     fn retry_of_rfc_9001_is_valid() {
