@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # Debian's releases: that for other processors is the one that this project is built on, sid has the newest Pythons.
 _STABLE, _NEWEST = "bookworm", "sid"
-_MUSL_PYTHON = "3.13.5"
+# What Debian's release after that has the sources of.
+_BUILT_PYTHON = "3.13.5"
 # Pythons of Windows, from Maven: version, and the name of their own library.
 _WINDOWS = {"3.13.5-1.5.12": "python313"}
 
@@ -123,7 +124,7 @@ def _apt(release: str, architecture: str) -> tuple[str, ...]:
     }
     words = tuple(word for name, value in options.items() for word in ("--option", f"{name}={value}"))
     if not any((root / "lists").glob("*Packages*")):
-        print(f"fetching Debian's list of packages of {release}, {architecture}", flush=True)
+        print(f"fetching Debian's list of packages of {release}, {architecture}", flush=True, file=sys.stderr)
         subprocess.run(["apt-get", "--quiet", "--quiet", *words, "update"], check=True)
     return words
 
@@ -142,26 +143,17 @@ def musl() -> Interpreter:
     """Python built against musl, from Debian's sources, which takes minutes the first time."""
     compiler = kit.directory() / "musl"
     kit.unpack(("musl", "musl-dev", "musl-tools"), compiler, purpose="building Python against musl")
-    root = kit.directory() / "pythons" / f"musl-{_MUSL_PYTHON}"
+    root = kit.directory() / "pythons" / f"musl-{_BUILT_PYTHON}"
     program = root / "bin" / "python3.13"
     if not program.exists():
         _build_with_musl(compiler, root)
     loader = compiler / "usr/lib/x86_64-linux-musl/libc.so"
     script = _script(root, f'PYTHONHOME="{root}" exec "{loader}" "{program}" "$@"')
-    return Interpreter(f"{_MUSL_PYTHON}, musl", "musl-x86_64", script)
+    return Interpreter(f"{_BUILT_PYTHON}, musl", "musl-x86_64", script)
 
 
 def _build_with_musl(compiler: Path, root: Path) -> None:
-    print(f"building Python {_MUSL_PYTHON} against musl, which takes minutes", flush=True)
-    sources = root / "sources"
-    shutil.rmtree(root, ignore_errors=True)
-    sources.mkdir(parents=True)
-    apt = _apt("trixie", "amd64")
-    subprocess.run(
-        ["apt-get", "--quiet", "--quiet", *apt, "--download-only", "source", "python3.13"], cwd=sources, check=True
-    )
-    archive = next(sources.glob("*.orig.tar.*"))
-    subprocess.run(["tar", "--extract", "--strip-components=1", "--file", archive], cwd=sources, check=True)
+    sources = _sources(root, "against musl")
     wrapper = root / "cc"
     specs = root / "musl.specs"
     installed = (compiler / "usr/lib/x86_64-linux-musl/musl-gcc.specs").read_text(encoding="utf-8")
@@ -174,11 +166,40 @@ def _build_with_musl(compiler: Path, root: Path) -> None:
         encoding="utf-8",
     )
     wrapper.chmod(0o755)
-    options = [f"--prefix={root}", "--without-ensurepip", "--disable-test-modules"]
+    _build(root, sources, [], {"CC": str(wrapper)})
+
+
+def _sources(root: Path, purpose: str) -> Path:
+    """Python's own sources, in a directory below ``root``, where it will be installed."""
+    print(f"building Python {_BUILT_PYTHON} {purpose}, which takes minutes", flush=True, file=sys.stderr)
+    sources = root / "sources"
+    shutil.rmtree(root, ignore_errors=True)
+    sources.mkdir(parents=True)
+    apt = _apt("trixie", "amd64")
+    command = ["apt-get", "--quiet", "--quiet", *apt, "--download-only", "source", "python3.13"]
+    subprocess.run(command, cwd=sources, check=True, stdout=sys.stderr)
+    archive = next(sources.glob("*.orig.tar.xz"))
+    subprocess.run(["tar", "--extract", "--strip-components=1", "--file", archive], cwd=sources, check=True)
+    return sources
+
+
+def _build(root: Path, sources: Path, options: list[str], environment: dict[str, str]) -> None:
+    options = [f"--prefix={root}", "--without-ensurepip", "--disable-test-modules", *options]
     with (root / "build.log").open("wb") as log:
         for command in (["./configure", *options], ["make", "-j2"], ["make", "install"]):
-            environment = os.environ | {"CC": str(wrapper)}
-            subprocess.run(command, cwd=sources, env=environment, stdout=log, stderr=log, check=True)
+            subprocess.run(command, cwd=sources, env=os.environ | environment, stdout=log, stderr=log, check=True)
+
+
+# -- without a GIL
+
+
+def free_threaded() -> Interpreter:
+    """Python 3.13t, from Debian's sources, which takes minutes the first time."""
+    root = kit.directory() / "pythons" / f"free-threaded-{_BUILT_PYTHON}"
+    program = root / "bin" / "python3.13t"
+    if not program.exists():
+        _build(root, _sources(root, "without a GIL"), ["--disable-gil"], {})
+    return Interpreter(f"{_BUILT_PYTHON}t", "free-threaded", program)
 
 
 # -- Windows
@@ -241,3 +262,8 @@ def _add_what_wine_lacks(home: Path, library: str) -> None:
     # Python asks Windows' management interface for its version, which Wine never answers.
     site = next(path for path in (home / "lib" / "site-packages", home / "Lib" / "site-packages") if path.exists())
     (site / "sitecustomize.py").write_text('import sys\n\nsys.modules["_wmi"] = None\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    # For tools/free-threaded.
+    print(free_threaded().program)

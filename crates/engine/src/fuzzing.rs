@@ -8,7 +8,7 @@
 
 use crate::{
     header::{self, HEADER_LIMIT, Header},
-    quic::frames::{Frame, Reset, replace_resets, stops_before_resets, walk},
+    quic::frames::{Frame, Reset, replace_resets, stops_before_resets, unpadded, walk},
     varint,
 };
 
@@ -134,6 +134,12 @@ pub fn rewrite_frames(data: &[u8]) {
         let mut moved = payload.to_vec();
         stops_before_resets(&mut moved);
         assert_eq!(parted(&moved), parted(payload));
+    }
+    // PADDING goes, and no zeros of a frame.
+    for payload in [data, &packet] {
+        let (kept, cut) = payload.split_at(unpadded(payload));
+        assert!(cut.iter().all(|byte| *byte == 0) && kept.is_empty() == payload.is_empty());
+        assert_eq!(seen(kept), seen(payload));
     }
 }
 

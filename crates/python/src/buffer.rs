@@ -4,6 +4,7 @@ use pyo3::{
     buffer::PyBuffer,
     exceptions::PyBufferError,
     prelude::*,
+    sync::critical_section::with_critical_section,
     types::{PyByteArray, PyBytes},
 };
 
@@ -14,8 +15,9 @@ pub(crate) fn with_bytes<R>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) ->
         return Ok(look(bytes.as_bytes()));
     }
     if let Ok(array) = data.cast::<PyByteArray>() {
-        // SAFETY: the GIL is held and `look` runs no Python code, so nobody resizes or writes the array meanwhile.
-        return Ok(look(unsafe { array.as_bytes() }));
+        // SAFETY: the GIL is held, or without one the array's own lock, and `look` runs no Python code, so nobody resizes the
+        // array meanwhile.
+        return Ok(with_critical_section(array, || look(unsafe { array.as_bytes() })));
     }
     let buffer = PyBuffer::<u8>::get(data)?;
     if !buffer.is_c_contiguous() {
@@ -24,7 +26,8 @@ pub(crate) fn with_bytes<R>(data: &Bound<'_, PyAny>, look: impl FnOnce(&[u8]) ->
     if buffer.len_bytes() == 0 {
         return Ok(look(&[]));
     }
-    // SAFETY: the view is contiguous and stays exported while `buffer` lives; the GIL is held and `look` runs no
-    // Python code, so nobody writes to it meanwhile.
+    // SAFETY: the view is contiguous and stays exported while `buffer` lives, so that its memory stays where it is. The GIL is
+    // held and `look` runs no Python code, so nobody writes to it meanwhile. Without a GIL another thread might; Python's own
+    // `bytes(data)` would read it just so, and programs have to see to it themselves.
     Ok(look(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast(), buffer.len_bytes()) }))
 }

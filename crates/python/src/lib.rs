@@ -4,6 +4,10 @@
 //! object or calls into Python while it holds one, except for `bytes` that travel without a copy: letting them go runs no
 //! code, and without the GIL it is put off until somebody has it. Wakers are kept in [`waiters`] as Python objects.
 //! `Endpoint.drive` hands them back in batches, so that Python sets them on the loop's own thread.
+//!
+//! None of that needs the GIL to be there: a Python without one gets a module that says so. What several threads may reach is
+//! behind a lock or atomic, and a call from another thread than that of the loop is refused ([`home`]). Where no lock of ours
+//! helps, because Python's own objects may change meanwhile, [`buffer`] asks Python for theirs.
 
 mod address;
 mod buffer;
@@ -23,7 +27,7 @@ mod waiters;
 
 use pyo3::prelude::*;
 
-#[pymodule]
+#[pymodule(gil_used = false)]
 mod _core {
     /// The version of the whole project, which is written in Cargo.toml alone.
     #[pymodule_export]

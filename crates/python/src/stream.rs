@@ -145,7 +145,7 @@ impl Stream {
         match self.receiving(py, |half| half.prepare_read(room)).unwrap_or(ReadOutcome::Ended) {
             ReadOutcome::Ready(length) => {
                 // SAFETY: the view is writable, contiguous, at least `length` long and exported while `view` lives;
-                // the GIL is held, so no Python code touches it.
+                // the GIL is held, so no Python code touches it. Without a GIL, see `with_bytes`.
                 let out = unsafe { std::slice::from_raw_parts_mut(view.buf_ptr().cast::<u8>(), length) };
                 self.receiving(py, |half| half.take(out));
                 length.into_bound_py_any(py)
