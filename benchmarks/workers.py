@@ -3,8 +3,13 @@ newcomers are spread.
 
 ``python benchmarks/run.py --workers``, or ``make bench ARGS=--workers``. The ways take turns, and medians of ratios to
 the round's own base are printed, so that whatever else the machine does meets all of them. With clients on the same
-cores, more workers cannot show more throughput; what they show is that a session costs no more. Each worker has as many
-sessions at once, whatever their number: with fewer, it would be woken for fewer packets at a time.
+cores, more workers cannot show more throughput; what they show is that a session costs no more.
+
+There are two loads. With the *even* one each worker has as many new sessions a second, and as many echoes, whatever the
+number of workers: that compares what a session costs. With the *greedy* one each worker has as many sessions at once,
+each of which sends again as soon as it has its answer. One worker is never idle then, so many packets wait when it
+looks. Several have less to do, because the one process of clients can do no more, and are woken for fewer packets at a
+time; how often a session has its worker wait is printed, too.
 """
 
 from __future__ import annotations
@@ -12,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -27,14 +31,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROUNDS: Final = 9
-# For each worker, in all and at once.
-SESSIONS: Final = 400
-ECHOES: Final = 40
-SIZE: Final = 1000
+# For each worker: in all, at once, and of the even load new ones a second.
+SESSIONS: Final = 160
 AT_ONCE: Final = 16
+A_SECOND: Final = 16
+ECHOES: Final = 40
+# Seconds from one echo to the next, of the even load.
+BETWEEN: Final = 0.025
+SIZE: Final = 1000
 NEWCOMERS: Final = 1000
 SEEDS: Final = 3
-TICK: Final = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+WAYS: Final = (0, 1, 2, 4)
 
 APP = """
 import os, wtio
@@ -83,33 +90,69 @@ async def served(directory: Path, workers: int) -> AsyncIterator[tuple[int, list
 
 
 def processor_time(pids: list[int]) -> float:
-    """Seconds that processes have had, theirs and the kernel's for them."""
-    ticks = 0
+    """Seconds that processes have had, theirs and the kernel's for them, in threads that have not ended."""
+    files = (file for pid in pids for file in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(file.read_text().split()[0]) for file in files) / 1e9
+
+
+def waits(pids: list[int]) -> int:
+    """How often processes have waited for something to do."""
+    found = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / TICK
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "voluntary_ctxt_switches":
+                found += int(value)
+    return found
 
 
-async def use(port: int, tls: wtio.ClientTLS, room: asyncio.Semaphore) -> None:
+async def use(port: int, tls: wtio.ClientTLS, between: float = 0.0) -> None:
     """One session with its echoes."""
-    async with room, wtio.connect(f"https://127.0.0.1:{port}/", tls=tls) as session:
+    loop = asyncio.get_running_loop()
+    async with wtio.connect(f"https://127.0.0.1:{port}/", tls=tls) as session:
+        due = loop.time()
         for _ in range(ECHOES):
+            due += between
+            if between:
+                await asyncio.sleep(due - loop.time())
             stream = await session.create_bidirectional_stream()
             await stream.write(data=bytes(SIZE), end_stream=True)
             assert len(await stream.read_all()) == SIZE
 
 
-async def cost(directory: Path, workers: int, tls: wtio.ClientTLS) -> float:
-    """Seconds of all servers for each session."""
+async def greedy(port: int, tls: wtio.ClientTLS, workers: int, each: int) -> None:
+    """So many sessions for each worker, each as fast as it goes."""
+    room = asyncio.Semaphore(AT_ONCE * workers)
+
+    async def one() -> None:
+        async with room:
+            await use(port, tls)
+
+    await asyncio.gather(*(one() for _ in range(each * workers)))
+
+
+async def even(port: int, tls: wtio.ClientTLS, workers: int, each: int) -> None:
+    """So many sessions for each worker, each at its time."""
+
+    async def one(number: int) -> None:
+        await asyncio.sleep(number / (A_SECOND * workers))
+        await use(port, tls, BETWEEN)
+
+    await asyncio.gather(*(one(number) for number in range(each * workers)))
+
+
+LOADS: Final = {"even": even, "greedy": greedy}
+
+
+async def cost(directory: Path, workers: int, tls: wtio.ClientTLS, load: str) -> tuple[float, float]:
+    """Seconds of all servers for each session, and how often they waited for something to do."""
     async with served(directory, workers) as (port, pids):
-        room = asyncio.Semaphore(AT_ONCE * len(pids))
         # What is only done once, in each worker.
-        await asyncio.gather(*(use(port, tls, room) for _ in range(24 * len(pids))))
-        before = processor_time(pids)
+        await greedy(port, tls, len(pids), 24)
+        before, waited = processor_time(pids), waits(pids)
+        await LOADS[load](port, tls, len(pids), SESSIONS)
         sessions = SESSIONS * len(pids)
-        await asyncio.gather(*(use(port, tls, room) for _ in range(sessions)))
-        return (processor_time(pids) - before) / sessions
+        return (processor_time(pids) - before) / sessions, (waits(pids) - waited) / sessions
 
 
 async def spread(directory: Path, workers: int, tls: wtio.ClientTLS) -> tuple[list[int], float]:
@@ -140,25 +183,32 @@ def chance(square: float, freedom: int) -> float:
 
 
 async def compare(rounds: int) -> None:
-    """Print both tables."""
+    """Print all tables."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "workers_app.py").write_text(APP)
         tls = wtio.dev_certificate(directory=directory).client_tls()
-        ways = (0, 1, 2, 4)
-        costs: dict[int, list[float]] = {workers: [] for workers in ways}
+        costs: dict[tuple[str, int], list[tuple[float, float]]] = {(load, n): [] for load in LOADS for n in WAYS}
         for number in range(rounds):
-            # In another order each time.
-            for workers in ways[number % 4 :] + ways[: number % 4]:
-                costs[workers].append(await cost(directory, workers, tls))
-            print(f"round {number + 1}: " + ", ".join(f"{costs[one][-1] * 1000:.2f} ms" for one in ways), flush=True)
-        print(f"\nprocessor time of servers per session ({ECHOES} echoes of {SIZE} bytes), median of {rounds}:")
-        for workers in ways:
-            base = 0 if workers == 1 else 1
-            ratio = statistics.median(mine / theirs for mine, theirs in zip(costs[workers], costs[base], strict=True))
-            what = f"{workers} workers" if workers > 1 else "1 worker" if workers else "one process alone"
-            against = f", {ratio:.3f} of {'one process alone' if base == 0 else '1 worker'}" if workers else ""
-            print(f"  {what:18} {statistics.median(costs[workers]) * 1000:6.2f} ms{against}")
+            for load in LOADS:
+                # In another order each time.
+                for workers in WAYS[number % 4 :] + WAYS[: number % 4]:
+                    costs[load, workers].append(await cost(directory, workers, tls, load))
+                last = ", ".join(f"{costs[load, workers][-1][0] * 1000:.2f} ms" for workers in WAYS)
+                print(f"round {number + 1}, {load}: {last}", flush=True)
+        for load in LOADS:
+            print(
+                f"\n{load} load: processor time of servers per session ({ECHOES} echoes of {SIZE} bytes), "
+                f"median of {rounds}:"
+            )
+            for workers in WAYS:
+                base = 0 if workers == 1 else 1
+                pairs = zip(costs[load, workers], costs[load, base], strict=True)
+                ratio = statistics.median(mine / theirs for (mine, _), (theirs, _) in pairs)
+                what = f"{workers} workers" if workers > 1 else "1 worker" if workers else "one process alone"
+                against = f", {ratio:.3f} of {'one process alone' if base == 0 else '1 worker'}" if workers else ""
+                time, waited = (statistics.median(values) for values in zip(*costs[load, workers], strict=True))
+                print(f"  {what:18} {time * 1000:6.2f} ms, waits {waited:3.0f} times{against}")
         print(f"\nhow {NEWCOMERS} newcomers are spread:")
         for workers in (2, 4):
             for _ in range(SEEDS):

@@ -164,6 +164,7 @@ def test_connections_stay_with_their_host_although_the_balancer_remembers_none(t
         before, *after = json.loads(line_of(client))
         assert set(before) == set(SERVER_IDS)
         assert after == [before] * 20
+        print(f"{len(before)} sessions, {[before.count(one) for one in SERVER_IDS]} by host, stay over 20 rebindings")
         # One is killed and started again: its clients know, and the others notice nothing.
         with first:
             first.kill()

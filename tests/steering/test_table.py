@@ -77,7 +77,9 @@ def test_newcomers_are_spread_evenly_over_the_slots_that_take_them(seed: int, ne
     with opened() as sockets:
         steer(sockets[0], slots=SLOTS, newcomers=newcomers)
         ids = [one for length in (8, 18, 20) for one in client_ids(200, seed, length)]
-        assert is_even(owners(sockets, map(long, ids)), newcomers)
+        found = owners(sockets, map(long, ids))
+        print(f"{len(ids)} newcomers of seed {seed}, by slot: {[found.count(slot) for slot in newcomers]}")
+        assert is_even(found, newcomers)
 
 
 def test_ids_that_differ_in_few_places_are_spread_as_well() -> None:
@@ -142,6 +144,7 @@ def test_the_next_generation_takes_newcomers_at_once_and_connections_stay() -> N
                 assert [slot - 3 for slot in found] == places_before
             packets = [header(id_of(slot, seed=9)) for header in (long, short) for slot in range(SLOTS)]
             assert owners(sockets, packets) == [*range(SLOTS), *range(SLOTS)]
+            print(f"{len(ids)} newcomers for slots {generation}: {[found.count(slot) for slot in range(SLOTS)]}")
 
 
 @pytest.mark.parametrize("down", [{1}, {0, 2}, {3}])
