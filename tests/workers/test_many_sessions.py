@@ -134,6 +134,8 @@ async def no_session_is_lost(directory: Path, sessions: int, rebindings: int, de
             assert await many.ask("lost") == 0
             # One of those that have sessions: its own are lost, and no others.
             victim = first[0]
+            # What it has counted since its last report goes with it.
+            await supervisor.stats()
             os.kill(victim, signal.SIGKILL)
             kept = sessions - owners[str(victim)]
             deadline = time.monotonic() + 60
