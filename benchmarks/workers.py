@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 ROUNDS: Final = 9
-# For each worker: in all, at once, and of the even load new ones a second.
+# For each worker: in all and at once, of the greedy load.
 SESSIONS: Final = 160
 AT_ONCE: Final = 16
-A_SECOND: Final = 16
+# For each worker, of the even load: in all, new ones a second, and seconds from one echo to the next. So there are 16
+# at once, too, and even with four workers the machine is idle for most of the time.
+EVEN_SESSIONS: Final = 40
+A_SECOND: Final = 4
+BETWEEN: Final = 0.1
 ECHOES: Final = 40
-# Seconds from one echo to the next, of the even load.
-BETWEEN: Final = 0.025
 SIZE: Final = 1000
 NEWCOMERS: Final = 1000
 SEEDS: Final = 3
@@ -120,8 +122,8 @@ async def use(port: int, tls: wtio.ClientTLS, between: float = 0.0) -> None:
             assert len(await stream.read_all()) == SIZE
 
 
-async def greedy(port: int, tls: wtio.ClientTLS, workers: int, each: int) -> None:
-    """So many sessions for each worker, each as fast as it goes."""
+async def greedy(port: int, tls: wtio.ClientTLS, workers: int, each: int = SESSIONS) -> int:
+    """So many sessions for each worker, each as fast as it goes; how many there were."""
     room = asyncio.Semaphore(AT_ONCE * workers)
 
     async def one() -> None:
@@ -129,16 +131,18 @@ async def greedy(port: int, tls: wtio.ClientTLS, workers: int, each: int) -> Non
             await use(port, tls)
 
     await asyncio.gather(*(one() for _ in range(each * workers)))
+    return each * workers
 
 
-async def even(port: int, tls: wtio.ClientTLS, workers: int, each: int) -> None:
-    """So many sessions for each worker, each at its time."""
+async def even(port: int, tls: wtio.ClientTLS, workers: int) -> int:
+    """Sessions that come and send at their times; how many there were."""
 
     async def one(number: int) -> None:
         await asyncio.sleep(number / (A_SECOND * workers))
         await use(port, tls, BETWEEN)
 
-    await asyncio.gather(*(one(number) for number in range(each * workers)))
+    await asyncio.gather(*(one(number) for number in range(EVEN_SESSIONS * workers)))
+    return EVEN_SESSIONS * workers
 
 
 LOADS: Final = {"even": even, "greedy": greedy}
@@ -150,8 +154,7 @@ async def cost(directory: Path, workers: int, tls: wtio.ClientTLS, load: str) ->
         # What is only done once, in each worker.
         await greedy(port, tls, len(pids), 24)
         before, waited = processor_time(pids), waits(pids)
-        await LOADS[load](port, tls, len(pids), SESSIONS)
-        sessions = SESSIONS * len(pids)
+        sessions = await LOADS[load](port, tls, len(pids))
         return (processor_time(pids) - before) / sessions, (waits(pids) - waited) / sessions
 
 
