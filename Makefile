@@ -81,9 +81,10 @@ lint: .venv/dev.stamp ## ruff, rustfmt and clippy, all without changing anything
 	cargo clippy --workspace --all-targets --locked --quiet -- --deny warnings
 	cargo clippy --package wtio-net --all-targets --features portable --locked --quiet -- --deny warnings
 
-types: .venv/dev.stamp $(EXTENSION) ## mypy (strict), and stubtest for the extension's stub
+types: .venv/dev.stamp $(EXTENSION) ## mypy (strict), stubtest for the extension's stub, completeness of the public types
 	$(BIN)/mypy
 	$(BIN)/stubtest wtio._core --mypy-config-file pyproject.toml
+	@tools/complete-types
 
 docs: .venv/dev.stamp $(EXTENSION) ## The documentation, with a search and the reference, into docs/_build/html; warnings are errors
 	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --doctree-dir docs/_build/doctrees docs docs/_build/html

@@ -135,8 +135,8 @@ class Certificates:
 
     def __init__(self, tls: tuple[ServerTLS, ...]) -> None:
         # What is in force, the default first, and the same as one object of the engine. ``_put_in_force`` changes both.
-        self.tls = tls
-        self.engine = join(tls)
+        self.tls: tuple[ServerTLS, ...] = tls
+        self.engine: _core.ServerTls = join(tls)
         # By position in ``tls``: those whose files are watched, and what is to replace them, once all fit together.
         self._watched: dict[int, _Watched] = {}
         self._changed: dict[int, ServerTLS] = {}

@@ -156,7 +156,7 @@ class PacedLines:
 
     def __init__(self, logger: logging.Logger, most: int = _MOST_LINES) -> None:
         # Where they are written.
-        self.logger = logger
+        self.logger: logging.Logger = logger
         # Lines of a kind in ``_PERIOD``.
         self._most = most
         # By kind: when its minute is over, on the loop's clock; how many lines are left in it; how many were left out.

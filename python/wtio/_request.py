@@ -99,27 +99,27 @@ class RequestState:
 
     def __init__(self, connection: Asker, event: SessionRequested) -> None:
         self._connection = connection
-        self.core = connection.core
+        self.core: _core.Connection = connection.core
         # What limits per address count as the client's.
-        self.address = connection.address
+        self.address: str = connection.address
         # The stream ID of the CONNECT stream. A session that is accepted has the same ID.
-        self.session_id = event.stream_id
+        self.session_id: int = event.stream_id
         # What the client sent; see the properties of ``SessionRequest``.
-        self.authority = event.authority
-        self.path = event.path
-        self.origin = event.origin
+        self.authority: str = event.authority
+        self.path: str = event.path
+        self.origin: str | None = event.origin
         self.headers: Headers = tuple(event.headers)
-        self.protocols = event.protocols
-        self.protocol_token = event.protocol_token
+        self.protocols: tuple[str, ...] = event.protocols
+        self.protocol_token: str = event.protocol_token
         self.dialect: Dialect = event.dialect
         # The application's own attributes; None until it asks for them. ``adopt`` gives them to the session.
         self.namespace: SimpleNamespace | None = None
         # What is known of the session, once the request is accepted.
         self.session: SessionState | None = None
         # Whether it was accepted or rejected, by the application or by the server.
-        self.is_answered = False
+        self.is_answered: bool = False
         # Whether the client has withdrawn it, or its connection is lost.
-        self.is_gone = False
+        self.is_gone: bool = False
         # Rejects a request that waits in the server's queue for too long. None before that, and once it is settled.
         self._timer: asyncio.TimerHandle | None = None
 

@@ -73,7 +73,7 @@ class Pattern:
     def __init__(self, text: str) -> None:
         _check_path(text)
         parameters = _PARAMETER.findall(text)
-        self.text = text
+        self.text: str = text
         # By the names of the parameters.
         self._converters: dict[str, Callable[[str], object]] = {}
         for name, kind in parameters:

@@ -89,14 +89,14 @@ class SessionState:
         facts: SessionFacts,
     ) -> None:
         # The engine's connection. It stays usable after the session has ended.
-        self.core = core
-        self.loop = loop
-        self.limits = limits
+        self.core: _core.Connection = core
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.limits: Limits = limits
         # The stream ID of the CONNECT stream.
-        self.session_id = session_id
-        self.facts = facts
+        self.session_id: int = session_id
+        self.facts: SessionFacts = facts
         # Number of the session in the log, unique in the process.
-        self.log_id = next(session_numbers)
+        self.log_id: int = next(session_numbers)
         # Writes into the log how the session ends; None if nobody wants to know. The connection sets it.
         self.log: SessionLog | None = None
         # The application's own attributes (``WebTransportSession.state``); None until it asks for them.
@@ -131,7 +131,7 @@ class SessionState:
         self._over: Flag | None = None
         self._draining: Flag | None = None
         # Whether the peer asked to wind the session down.
-        self.drain_requested = False
+        self.drain_requested: bool = False
 
     @property
     def ended(self) -> Flag:

@@ -96,7 +96,7 @@ class Flag:
     __slots__ = ("_waiters", "is_set")
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.is_set: bool = False
         self._waiters: list[Waiter] | None = None
 
     def set(self) -> None:

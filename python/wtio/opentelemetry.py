@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 try:
     from opentelemetry import propagate, trace
-except ImportError as error:
-    raise ImportError("wtio.opentelemetry needs opentelemetry-api; install wtio[opentelemetry]") from error
+except ImportError as _error:
+    raise ImportError("wtio.opentelemetry needs opentelemetry-api; install wtio[opentelemetry]") from _error
 
 import wtio
 from wtio._arguments import check_instance, check_some_handler

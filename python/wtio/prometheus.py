@@ -14,8 +14,8 @@ try:
     from prometheus_client import REGISTRY, CollectorRegistry
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
     from prometheus_client.registry import Collector
-except ImportError as error:
-    raise ImportError("wtio.prometheus needs prometheus_client; install wtio[prometheus]") from error
+except ImportError as _error:
+    raise ImportError("wtio.prometheus needs prometheus_client; install wtio[prometheus]") from _error
 
 import wtio
 from wtio._arguments import check_instance

@@ -60,6 +60,7 @@ from wtio.protocol.transport_parameters import read_peer_transport
 from wtio.session import WebTransportSession
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from wtio import _core
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from wtio._failures import FailureLog
     from wtio._options import EndpointOptions
     from wtio._reporting import Trace
+    from wtio.config import Limits, Timeouts
     from wtio.errors import ClosedBy
     from wtio.report import ConnectionReport
 
@@ -115,23 +117,23 @@ class Connection:
         self, core: _core.Connection, driver: Driver, options: EndpointOptions, lines: PacedLines | None = None
     ) -> None:
         # The engine's connection. It stays usable after the end.
-        self.core = core
+        self.core: _core.Connection = core
         # Serves the endpoint that the connection belongs to, and the event loop that it runs on.
-        self.driver = driver
-        self.loop = driver.loop
+        self.driver: Driver = driver
+        self.loop: asyncio.AbstractEventLoop = driver.loop
         # The endpoint's options, and the two parts of them that are used all over.
-        self.options = options
-        self.limits = options.limits
-        self.timeouts = options.timeouts
+        self.options: EndpointOptions = options
+        self.limits: Limits = options.limits
+        self.timeouts: Timeouts = options.timeouts
         # Reads and writes HTTP/3. Its outputs and events are taken by ``_pump``.
-        self.h3 = H3Connection(
+        self.h3: H3Connection = H3Connection(
             is_client=self.is_client,
             local=options.local_terms,
             limits=_protocol_limits(options.limits.header_size),
             earnings=Earnings(core, driver.loop),
         )
         # Established sessions, until they are over on both sides.
-        self.sessions = Sessions(core, driver.loop)
+        self.sessions: Sessions = Sessions(core, driver.loop)
         # Of the connection in the log, unique in the process.
         self._log_number = next(connection_numbers)
         # What is written about the connection itself, to the ``lines`` of its server; None if nothing is.

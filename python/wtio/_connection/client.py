@@ -57,15 +57,15 @@ class PendingRequest:
         on_progress: Callable[[], None],
     ) -> None:
         # The connection that it was sent on.
-        self.connection = connection
+        self.connection: ClientConnection = connection
         # Of the CONNECT stream, and so the session ID.
-        self.stream_id = stream_id
+        self.stream_id: int = stream_id
         # What was requested. The session's own facts are made of it.
-        self.facts = facts
+        self.facts: SessionFacts = facts
         # Of the connect call, for the session's report.
-        self.trace = trace
+        self.trace: Trace = trace
         # Called when there is an answer, or the connection is lost.
-        self.on_progress = on_progress
+        self.on_progress: Callable[[], None] = on_progress
         # The answer: the session, or the event that says why there is none. Both are None until it arrives, and stay
         # None if the connection is lost.
         self.session: WebTransportSession | None = None
@@ -101,15 +101,15 @@ class ClientConnection(Connection):
         # The server's SETTINGS; None until they arrive.
         self.settings: SettingsReceived | None = None
         # Connect calls that have been given this connection and have no session yet. ``has_room`` includes them.
-        self.connector_count = 0
+        self.connector_count: int = 0
         # Set by a connect call: the server refused a session that its limits would have allowed. No further one is
         # requested here.
-        self.is_refusing = False
+        self.is_refusing: bool = False
         # Set when the network says that it cannot carry the packets of the handshake, which cannot be smaller.
-        self.is_too_large = False
+        self.is_too_large: bool = False
         # The server allows no further stream for a request now. While it is set, those in
         # ``waiting_for_streams`` wait.
-        self.is_full = False
+        self.is_full: bool = False
         # Called once when the server allows streams again, or the connection is lost. ``send_request`` adds who found
         # none; whoever waits no longer is removed. None while nobody waits.
         self.waiting_for_streams: set[Callable[[], None]] | None = None

@@ -54,16 +54,16 @@ class Dialer:
 
     def __init__(self, target: Target, *, tls: ClientTLS, sockets: Sockets, trace: Trace) -> None:
         # The server, and which certificates to trust.
-        self.target = target
-        self.tls = tls
+        self.target: Target = target
+        self.tls: ClientTLS = tls
         # Where connections get their sockets and options.
-        self.sockets = sockets
+        self.sockets: Sockets = sockets
         # Set whenever something has happened that the connect call may wait for.
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         # When each step began, and how each address fared; for reports.
-        self.trace = trace
+        self.trace: Trace = trace
         # What is being done, in words, for the error of a call that takes too long.
-        self.step = ""
+        self.step: str = ""
         # Connections of the race, or its winner. They are closed unless ``dial`` returns them.
         self._attempts: list[ClientConnection] = []
         # The one that ``on_ready`` of ``dial`` has used. It has won the race, unless it is lost.

@@ -34,7 +34,7 @@ class _Dial:
         # Every waiting call raises its failure. If none waits, asyncio must not log it as never retrieved.
         self.connection.add_done_callback(lambda future: future.cancelled() or future.exception())
         # Makes the connection. It is cancelled when no call waits any more, or the client is closed.
-        self.task = asyncio.ensure_future(dialer.dial())
+        self.task: asyncio.Task[ClientConnection] = asyncio.ensure_future(dialer.dial())
 
 
 class Pool:

@@ -37,7 +37,7 @@ class Sockets:
         """Of all sockets and connections that come from here."""
         self.is_shared = is_shared
         """Whether connections share one socket for each address family."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """No socket is opened any more."""
         self.event_loop: asyncio.AbstractEventLoop | None = None
         """The loop of shared sockets, once they are used."""

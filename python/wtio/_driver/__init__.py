@@ -73,7 +73,7 @@ class Driver(ABC):
         # Called when the server holds more than its memory budget. Set by the server.
         self.on_memory_short: Callable[[], None] | None = None
         # Set by ``close`` and never reset.
-        self.is_closed = False
+        self.is_closed: bool = False
         # By connection ID, until the connection's ``Closed``. Events of the endpoint itself have None, which is never
         # a key.
         self._handlers: dict[int | None, Handler] = {}

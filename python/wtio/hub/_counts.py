@@ -25,15 +25,15 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        self.published = 0
-        self.from_bus = 0
-        self.unsent = 0
-        self.missed = 0
-        self.bus_lost = 0
-        self.replaced = 0
-        self.expired = 0
-        self.too_large = 0
-        self.closed_as_too_slow = 0
+        self.published: int = 0
+        self.from_bus: int = 0
+        self.unsent: int = 0
+        self.missed: int = 0
+        self.bus_lost: int = 0
+        self.replaced: int = 0
+        self.expired: int = 0
+        self.too_large: int = 0
+        self.closed_as_too_slow: int = 0
 
 
 @sealed

@@ -31,10 +31,10 @@ class HubState:
     __slots__ = ("_link", "_loop", "_tasks", "_topics", "counts", "is_closed", "limits")
 
     def __init__(self, bus: Bus | None, limits: HubLimits) -> None:
-        self.limits = limits
-        self.counts = Counts()
+        self.limits: HubLimits = limits
+        self.counts: Counts = Counts()
         # Whether ``close`` was called; nothing begins any more then.
-        self.is_closed = False
+        self.is_closed: bool = False
         # By name. A topic without subscribers is not here.
         self._topics: dict[str, Topic] = {}
         # None without a bus.

@@ -49,14 +49,14 @@ class Place:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         leave: Callable[[], None],
     ) -> None:
-        self.session = session
-        self.topic = topic
-        self.limits = limits
-        self.counts = counts
+        self.session: WebTransportSession = session
+        self.topic: str = topic
+        self.limits: HubLimits = limits
+        self.counts: Counts = counts
         # Starts a task that the hub cancels when it closes, and whose failure it logs.
-        self.spawn = spawn
+        self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = spawn
         # Ends the subscription: nothing more is offered. Idempotent.
-        self.leave = leave
+        self.leave: Callable[[], None] = leave
 
 
 class Subscriber:

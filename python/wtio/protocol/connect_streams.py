@@ -66,8 +66,8 @@ class ConnectStreams:
         self._allowance = allowance
         self._outbox = outbox
         self._requests = requests
-        self.live = 0  # sessions that count against the limit: waiting for an answer or open
-        self.parked = 0  # requests that wait for the client's SETTINGS
+        self.live: int = 0  # sessions that count against the limit: waiting for an answer or open
+        self.parked: int = 0  # requests that wait for the client's SETTINGS
         self.goaway: int | None = None  # identifier in the peer's last GOAWAY; from then on it takes no requests
 
     def clear(self) -> None:

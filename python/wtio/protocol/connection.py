@@ -97,18 +97,18 @@ class H3Connection:
             limits: Bounds on what the peer can make us keep.
             earnings: What the peer has earned beyond the constants in ``limits``; ``None`` if it cannot earn any.
         """
-        self.is_client = is_client
-        self.closed = False
+        self.is_client: bool = is_client
+        self.closed: bool = False
         self.peer_transport: PeerTransport | None = None
         self._goaway_sent: int | None = None  # identifier in our GOAWAY: a server refuses requests from there on
         # Each part receives only the parts that it works with.
         self._terms = Terms(is_client, local, limits.max_field_section_size)
-        self.outbox = Outbox()
+        self.outbox: Outbox = Outbox()
         self._allowance = Allowance(limits, earnings)
         self._peer_streams = PeerStreams(is_client, limits, self._allowance, self.outbox)
         self._requests = Requests(is_client, limits, self._allowance, self.outbox)
         self._sessions = ConnectStreams(limits, self._terms, self._allowance, self.outbox, self._requests)
-        self.exchanges = Exchanges(self._terms, self._allowance, self.outbox, self._requests)
+        self.exchanges: Exchanges = Exchanges(self._terms, self._allowance, self.outbox, self._requests)
 
     # -- state
 

@@ -17,7 +17,7 @@ class ConnectionFault(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.code = int(code)
+        self.code: int = int(code)
         self.reason = reason
 
 
@@ -31,7 +31,7 @@ class StreamFault(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.code = int(code)
+        self.code: int = int(code)
         self.reason = reason
 
 

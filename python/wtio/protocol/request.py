@@ -53,7 +53,7 @@ class RequestStream:
     )
 
     def __init__(self, stream_id: int, is_client: bool, limits: ProtocolLimits, allowance: Allowance) -> None:
-        self.stream_id = stream_id
+        self.stream_id: int = stream_id
         self._is_client = is_client  # we are the client
         self._max_field_section_size = limits.max_field_section_size
         self._allowance = allowance  # of the connection
@@ -61,21 +61,21 @@ class RequestStream:
         # What is expected: the header section, then the body, then nothing after the trailers. Set to "body" by whoever
         # acts on the header section.
         self.phase: Literal["head", "body", "end"] = "head"
-        self.method = ""  # of the request; set with its header section
+        self.method: str = ""  # of the request; set with its header section
         self.session: Session | None = None  # set by ``ConnectStreams``, if the request asks for one
-        self.is_barren = False  # the current DATA frame is small, and has not completed a capsule so far
-        self.has_ended = False  # the peer has ended its side, but the request is not answered yet
-        self.is_discarding = False  # we have ended the session: what arrives is only counted, in ``discarded``
-        self.is_over = False  # freed; set by ``Requests.free``
-        self.discarded = 0  # bytes
-        self.counted = 0  # bytes of this stream in ``Requests.buffered``
-        self.is_ordinary = False  # it is a request for no session; set by ``Exchanges`` with its header section
+        self.is_barren: bool = False  # the current DATA frame is small, and has not completed a capsule so far
+        self.has_ended: bool = False  # the peer has ended its side, but the request is not answered yet
+        self.is_discarding: bool = False  # we have ended the session: what arrives is only counted, in ``discarded``
+        self.is_over: bool = False  # freed; set by ``Requests.free``
+        self.discarded: int = 0  # bytes
+        self.counted: int = 0  # bytes of this stream in ``Requests.buffered``
+        self.is_ordinary: bool = False  # it is a request for no session; set by ``Exchanges`` with its header section
         # Of an ordinary request: its content-length, and the bytes of its body so far.
         self._announced_body: int | None = None
         self._body = 0
         # Of its answer, set by ``Exchanges``: whether the header section was sent, and how many bytes of the announced
         # length are still to come; ``None`` if no length was announced.
-        self.is_answering = False
+        self.is_answering: bool = False
         self.answer_left: int | None = None
 
     @property
@@ -191,8 +191,8 @@ class Requests:
         self._outbox = outbox
         # Bounded by what the client may have open at once.
         self._streams: dict[int, RequestStream] = {}
-        self.buffered = 0  # bytes kept for all streams; updated by ``account`` and ``free``
-        self.next_id = 0  # above the ID of every request stream so far
+        self.buffered: int = 0  # bytes kept for all streams; updated by ``account`` and ``free``
+        self.next_id: int = 0  # above the ID of every request stream so far
 
     def open(self, stream_id: int) -> RequestStream:
         """Add a new stream."""

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Final
 
 from wtio.protocol.capsules import CapsuleType
 from wtio.protocol.codes import ErrorCodes
-from wtio.protocol.dialects import PROTOCOL_FIELDS
+from wtio.protocol.dialects import PROTOCOL_FIELDS, ProtocolFields
 from wtio.protocol.faults import SessionStateError, StreamFault
 
 if TYPE_CHECKING:
@@ -180,23 +180,23 @@ class Session:
     )
 
     def __init__(self, state: State) -> None:
-        self.state = state
-        self.can_send = True  # we have neither ended nor reset our direction of the stream
-        self.was_reset = False  # we have reset our direction
+        self.state: State = state
+        self.can_send: bool = True  # we have neither ended nor reset our direction of the stream
+        self.was_reset: bool = False  # we have reset our direction
         self.stop_code: int | None = None  # code of the peer's STOP_SENDING, if it has sent one
-        self.announced = False  # the application knows of the session: ``SessionFinished`` will be reported
-        self.is_draining = False  # a request to wind down was reported
-        self.has_sent_drain = False  # we have sent WT_DRAIN_SESSION
+        self.announced: bool = False  # the application knows of the session: ``SessionFinished`` will be reported
+        self.is_draining: bool = False  # a request to wind down was reported
+        self.has_sent_drain: bool = False  # we have sent WT_DRAIN_SESSION
 
         # The handshake.
         self.offered: tuple[str, ...] = ()  # subprotocols that the client offered
-        self.protocol_fields = PROTOCOL_FIELDS  # the header fields in which it offered them
+        self.protocol_fields: ProtocolFields = PROTOCOL_FIELDS  # the header fields in which it offered them
         self.request: Request | None = None  # server: kept until the session is accepted
-        self.interim = 0  # client: interim responses so far
+        self.interim: int = 0  # client: interim responses so far
 
         # Capsules.
         self.capsules: RecordReader | None = None  # made with the first byte of a capsule
-        self.saw_close = False  # WT_CLOSE_SESSION was read, so nothing may follow
+        self.saw_close: bool = False  # WT_CLOSE_SESSION was read, so nothing may follow
         # Server: capsules that arrived before the session was accepted, at most ``max_held_capsules``.
         self.held: list[tuple[int, bytes]] | None = None
         # The last value of each limit that the peer has raised, by capsule type. ``raise_limit`` replaces it.

@@ -194,10 +194,10 @@ class Terms:
     __slots__ = ("dialect", "flow_control", "is_client", "local", "ours", "problem", "theirs")
 
     def __init__(self, is_client: bool, local: LocalTerms, max_field_section_size: int) -> None:
-        self.is_client = is_client  # we are the client
-        self.local = local  # what we want
+        self.is_client: bool = is_client  # we are the client
+        self.local: LocalTerms = local  # what we want
         # Our settings, as they are sent.
-        self.ours = announce(is_client, local, max_field_section_size)
+        self.ours: Announcement = announce(is_client, local, max_field_section_size)
 
         # All of these are set by ``take``, when the peer's SETTINGS have arrived.
         self.theirs: Mapping[int, int] | None = None
@@ -206,7 +206,7 @@ class Terms:
         # Why WebTransport is impossible with this peer, in words.
         self.problem: str | None = None
         # Whether session flow control is on.
-        self.flow_control = False
+        self.flow_control: bool = False
 
     def take(self, settings: Mapping[int, int], transport: PeerTransport | None) -> None:
         """Take the peer's settings. ``transport`` are its transport parameters; None if they are not known."""
