@@ -47,7 +47,7 @@ highlight_language = "none"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 88
@@ -168,9 +168,18 @@ def _document(app: Sphinx, kind: str, name: str, thing: object, options: object,
     lines[:] = [_NAME.sub(reference, line) for line in lines]
 
 
+# Classes of which wtio makes the objects, so that nobody needs to know how.
+_MADE_BY_WTIO = {
+    *("WebTransportSession", "WebTransportStream", "WebTransportReceiveStream", "WebTransportSendStream", "Server"),
+    *("Connector", "SessionRequest", "HttpRequest", "IncomingStreams", "IncomingDatagrams", "Subscription"),
+    *("MessageReader", "BusConnection"),
+}
+
+
 def _sign(app: Sphinx, kind: str, name: str, thing: object, options: object, *signature: str) -> tuple[str, str] | None:
-    """Leave out what the constructor of a dataclass takes: its fields, which follow with their texts."""
-    return ("", "") if kind == "class" and dataclasses.is_dataclass(thing) else None
+    """Leave out constructors that are not for users, and what those of dataclasses take: the fields, which follow."""
+    is_hidden = dataclasses.is_dataclass(thing) or name.rpartition(".")[2] in _MADE_BY_WTIO
+    return ("", "") if kind == "class" and is_hidden else None
 
 
 def setup(app: Sphinx) -> None:
