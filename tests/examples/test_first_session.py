@@ -54,7 +54,7 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         await page.get_by_role("button").click()
         await page.locator("#answer", has_text="GOOD MORNING").wait_for()
         assert not problems
-        await page.close()
+        await page.goto("about:blank")
         await server.until("goodbye")
 
 
