@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 TOP = Path(__file__).parents[2]
 SITE = TOP / "docs" / "_build" / "html"
-# One for each kind of page: the first, prose with code, wide tables, a list of classes, text from elsewhere.
-PAGES = ("index", "tutorial", "interop", "errors-and-limits", "project/changelog")
+# Where a person finds pictures of the pages after a run, to look at.
+PICTURES = SITE.parent / "pictures"
+# One for each kind of page: the first, prose with code, wide tables, classes with fields, text from elsewhere.
+PAGES = ("index", "first-session", "interop", "reference/limits", "reference/sessions", "project/changelog")
 
 pytestmark = [pytest.mark.skipif(chromium.missing() is not None, reason=chromium.missing() or "")]
 
@@ -67,16 +69,29 @@ async def test_the_first_screen_says_what_it_is_how_fast_and_how_to_install_it(d
         assert box["y"] + box["height"] <= 800, words
 
 
+async def picture(page: Page, name: str, kind: str) -> None:
+    await page.goto((SITE / f"{name}.html").as_uri())
+    await page.screenshot(path=PICTURES / f"{name.replace('/', '-')}-{kind}.png")
+
+
 async def test_no_page_is_wider_than_a_phone(desk: Page) -> None:
     await desk.set_viewport_size({"width": 390, "height": 844})
     for name in PAGES:
-        await desk.goto((SITE / f"{name}.html").as_uri())
+        await picture(desk, name, "phone")
         assert await desk.evaluate("document.documentElement.scrollWidth") <= 390, name
+
+
+async def test_nothing_that_is_private_is_shown_as_a_name_of_ours(desk: Page) -> None:
+    for name in PAGES:
+        await picture(desk, name, "desk")
+        names = await desk.locator("dt.sig .sig-name").all_inner_texts()
+        assert not [one for one in names if one.startswith("_")]
 
 
 async def test_it_is_dark_where_the_reader_has_it_dark(desk: Page) -> None:
     await desk.emulate_media(color_scheme="dark")
-    await desk.goto((SITE / "index.html").as_uri())
+    for name in PAGES:
+        await picture(desk, name, "dark")
     style = "getComputedStyle(document.body)"
     background, text = [
         max(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")))
