@@ -22,7 +22,11 @@ PICTURES = SITE.parent / "pictures"
 # One for each kind of page: the first, prose with code, wide tables, classes with fields, text from elsewhere.
 PAGES = ("index", "first-session", "interop", "reference/limits", "reference/sessions", "project/changelog")
 
-pytestmark = [pytest.mark.skipif(chromium.missing() is not None, reason=chromium.missing() or "")]
+pytestmark = [
+    pytest.mark.skipif(chromium.missing() is not None, reason=chromium.missing() or ""),
+    # The first test waits for the site, which takes minutes on a busy machine if `make docs` has not run.
+    pytest.mark.timeout(600),
+]
 
 
 @pytest.fixture(scope="module")
