@@ -1,4 +1,4 @@
-"""``python -m wtio``: see ``wtio.cli``."""
+"""``python -m wtio``, as ``wtio``: see ``wtio.cli``."""
 
 import sys
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import wtio
+from wtio.cli import main
+from wtio.cli._status import MEANINGS, Status
 
 from .programs import url_of
 
@@ -48,15 +52,18 @@ async def test_connect_asks_once(start: Start) -> None:
 
 async def test_connect_sends_each_line(start: Start) -> None:
     async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
-        async with start("-m", "wtio", "connect", await url_of(server), "--dev") as client:
-            await client.until("connected in")
+        async with start("-m", "wtio", "connect", await url_of(server), "--dev", "--json") as client:
+            await client.until('"event": "connected"')
             await client.says("first")
-            await client.until("stream: first")
+            assert '"event": "answer"' in await client.until('"text": "first"')
             await client.says("/datagram second")
-            await client.until("datagram: second")
+            assert '"event": "datagram"' in await client.until('"text": "second"')
             await client.says("third")
             assert await client.finish() == 0
-        assert client.output.endswith("stream: third\n")
+        answer, closed = client.output.splitlines()[-2:]
+        assert '"event": "answer"' in answer
+        assert '"text": "third"' in answer
+        assert '"event": "closed"' in closed
 
 
 async def test_connect_tells_how_the_server_ended_it(start: Start) -> None:
@@ -88,7 +95,7 @@ async def test_connect_tells_how_the_server_ended_it(start: Start) -> None:
 )
 async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], words: str) -> None:
     status, text = await output_of(start, *arguments)
-    assert status == 1
+    assert status == Status.USAGE
     assert text.startswith("error: ")
     assert words in text
     assert text.count("\n") == 1
@@ -109,11 +116,11 @@ async def test_failures_name_options_and_show_no_query(start: Start) -> None:
         for command in (("connect", url, "--send", "a"), ("doctor", url)):
             for trust in ((), ("--hash", "00" * 32)):
                 status, text = await output_of(start, *command, *trust)
-                assert status == 1
+                assert status == Status.NOT_TRUSTED
                 assert "hash" in text
                 check_words(text)
         status, text = await output_of(start, "doctor", url, "--dev", "--origin", "https://evil.example")
-        assert status == 1
+        assert status == Status.REFUSED
         check_words(text)
         assert "--origin allows further origins" in await server.until("was refused")
         status, text = await output_of(start, "connect", url, "--dev", "--send", "a")
@@ -125,7 +132,7 @@ async def test_failures_name_options_and_show_no_query(start: Start) -> None:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/?token=hunter2"
         for command in (("connect", url, "--send", "a"), ("doctor", url)):
             status, text = await output_of(start, *command, "--dev", "--timeout", "0.1")
-            assert status == 1
+            assert status == Status.NO_CONNECTION
             check_words(text)
 
 
@@ -154,7 +161,7 @@ async def test_a_bad_certificate_is_explained(start: Start) -> None:
     async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
         url = await url_of(server)
         status, text = await output_of(start, "connect", url, "--hash", "00" * 32, "--send", "a")
-        assert (status, text.count("\n")) == (1, 1)
+        assert (status, text.count("\n")) == (Status.NOT_TRUSTED, 1)
         assert "which is not among the 1 pinned" in text
 
 
@@ -198,3 +205,16 @@ async def test_the_page_speaks_plain_http(start: Start) -> None:
         assert (await ask(b"\x16\x03\x01 nonsense\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
         assert await ask(b"GET / HTTP/1.1\r\n") == b""
         assert await ask(b"x" * 100_000 + b"\r\n\r\n") == b""
+
+
+def test_importing_the_library_loads_no_command() -> None:
+    code = "import sys, wtio; print([name for name in sys.modules if name.startswith('wtio.cli')])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_help_lists_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for status, meaning in MEANINGS.items():
+        assert f"{status.value:>3}  {meaning}" in text

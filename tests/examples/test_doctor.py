@@ -18,6 +18,7 @@ from tests.interop import aioquic_peer
 
 import wtio
 from wtio import _core
+from wtio.cli._status import Status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,7 +86,7 @@ async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Sta
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", "--dev")
-    assert status == 1
+    assert status == Status.NO_CONNECTION
     assert [address["outcome"] for address in report["addresses"]] == ["unreachable"]
     assert list(advice) == ["port_unreachable"]
     assert report["times"]["total"] < 9, "not the ten seconds of --timeout"
@@ -105,19 +106,19 @@ async def test_silence_and_strange_answers_are_distinguished(start: Start) -> No
         status, report, advice = await examine(start, url, "--dev", "--timeout", "0.2")
     finally:
         transport.close()
-    assert (status, [address["outcome"] for address in report["addresses"]]) == (1, ["not QUIC"])
+    assert (status, [address["outcome"] for address in report["addresses"]]) == (Status.NO_CONNECTION, ["not QUIC"])
     assert list(advice) == ["not_quic"]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/"
         status, report, advice = await examine(start, url, "--dev", "--timeout", "0.2")
-    assert (status, [address["outcome"] for address in report["addresses"]]) == (1, ["no answer"])
+    assert (status, [address["outcome"] for address in report["addresses"]]) == (Status.NO_CONNECTION, ["no answer"])
     assert list(advice) == ["no_answer"]
 
 
 async def test_wrong_hash(start: Start, server: wtio.Server, url: str, certificate: wtio.DevCertificate) -> None:
     status, report, advice = await examine(start, url, "--hash", "00" * 32)
-    assert (status, list(advice)) == (1, ["wrong_hash"])
+    assert (status, list(advice)) == (Status.NOT_TRUSTED, ["wrong_hash"])
     assert certificate.sha256_hex in advice["wrong_hash"]
     assert report["tls"]["certificate"]["sha256"] == certificate.sha256_hex
     assert report["tls"]["expected_hashes"] == ["00" * 32]
@@ -131,7 +132,7 @@ async def test_expired_certificate(start: Start, monkeypatch: pytest.MonkeyPatch
     monkeypatch.undo()
     async with wtio.serve(None, "127.0.0.1", 0, tls=tls) as server:
         status, _, advice = await examine(start, url_of(server), "--hash", _core.sha256(der).hex())
-    assert (status, list(advice)) == (1, ["expired"])
+    assert (status, list(advice)) == (Status.NOT_TRUSTED, ["expired"])
 
 
 async def test_wrong_name_and_unknown_authority(start: Start, tmp_path: Path) -> None:
@@ -144,11 +145,11 @@ async def test_wrong_name_and_unknown_authority(start: Start, tmp_path: Path) ->
     )
     async with wtio.serve(None, ["127.0.0.1", "127.0.0.2"], 0, tls=tls) as server:
         status, _, advice = await examine(start, url_of(server), "--cafile", str(tmp_path / "ca.pem"))
-        assert status == 1
+        assert status == Status.NOT_TRUSTED
         assert "for elsewhere.example, 127.0.0.2" in advice["wrong_name"]
         url = url_of(server).replace("127.0.0.1", "127.0.0.2")
         status, _, advice = await examine(start, url, "--cafile", str(tmp_path / "other.pem"))
-        assert status == 1
+        assert status == Status.NOT_TRUSTED
         assert "No trusted authority has signed" in advice["unknown_authority"]
 
 
@@ -159,7 +160,7 @@ async def test_rejections(
     examining = asyncio.ensure_future(examine(start, url, "--hash", certificate.sha256_hex))
     await (await anext(server)).reject(code)
     status, report, advice = await examining
-    assert (status, report["status"]) == (1, code)
+    assert (status, report["status"]) == (Status.REFUSED, code)
     assert f"({code})" in advice[rule]
 
 
@@ -169,7 +170,7 @@ async def test_a_forbidden_origin_is_named(start: Start, certificate: wtio.DevCe
     ) as server:
         trust = ("--hash", certificate.sha256_hex)
         status, _, advice = await examine(start, url_of(server), *trust, "--origin", "https://bad.example")
-        assert status == 1
+        assert status == Status.REFUSED
         assert "`https://bad.example` is not among the origins" in advice["forbidden"]
         status, _, advice = await examine(start, url_of(server), *trust, "--origin", "https://good.example")
         assert (status, "forbidden" in advice) == (0, False)
@@ -212,7 +213,7 @@ async def test_servers_of_something_else(
         status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", *trust, "--timeout", patience)
     finally:
         server.close()
-    assert (status, list(advice)) == (1, [rule])
+    assert (status, list(advice)) == (Status.NO_CONNECTION, [rule])
     assert report["status"] is None
 
 
@@ -237,7 +238,7 @@ async def test_a_server_that_ends_the_session_at_once(start: Start, certificate:
 )
 async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], words: str) -> None:
     status, text = await doctor(start, *arguments)
-    assert status == 1
+    assert status == Status.USAGE
     assert text.startswith("error: ")
     assert words in text
     assert text.count("\n") == 1

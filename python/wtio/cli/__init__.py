@@ -1,24 +1,45 @@
-"""The command line: ``python -m wtio connect | doctor | serve | run | cert | demo``.
+"""The command line: ``wtio connect | serve | doctor | bench | load | cert | run | baton | demo | completion``.
 
-Each command is a module of this package, with ``add_parser`` and a function that runs the command and returns the exit
-status. Errors that a user can act on are one line on standard error; anything else is a traceback.
+``python -m wtio`` is the same. Each command is a module of this package, with ``add_parser`` and a function that runs
+the command and returns the exit status (``_status``). Errors that a user can act on are one line on standard error;
+anything else is a traceback.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import wtio
 from wtio.cli import cert, connect, demo, doctor, run, serve
+from wtio.cli._parser import Commands, Parser
+from wtio.cli._status import MEANINGS, Status, status_of
+from wtio.cli._terminal import visible
 from wtio.cli._words import in_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
+
+
+def make_parser() -> tuple[Parser, Commands]:
+    """The parser of the command line, and its commands."""
+    statuses = "\n".join(f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items())
+    parser = Parser(
+        prog="wtio",
+        description="WebTransport from the command line.",
+        epilog=f"`wtio COMMAND --help` explains a command.\n\nexit statuses:\n{statuses}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
+    commands = Commands(parser)
+    for command in (connect, serve, doctor, cert, run, demo):
+        command.add_parser(commands)
+    return parser, commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,22 +49,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; None takes them from ``sys.argv``.
 
     Returns:
-        Exit status: 0 for success, 1 for an error, 130 after an interrupt from the keyboard.
+        The exit status; ``wtio --help`` lists them.
     """
-    parser = argparse.ArgumentParser(prog="python -m wtio", description="WebTransport from the command line.")
-    parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
-    commands = parser.add_subparsers(metavar="command", required=True)
-    for command in (connect, doctor, serve, run, cert, demo):
-        command.add_parser(commands)
-    options = parser.parse_args(arguments)
+    options = make_parser()[0].parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         # A peer's text may be in any script, and the terminal may not be able to show it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
-        return 130
+        return Status.INTERRUPTED
     except (wtio.WebTransportError, OSError, ValueError) as error:
-        print(f"error: {in_options(str(error))}", file=sys.stderr)
-        return 1
+        status = status_of(error)
+        if status is Status.BROKEN_PIPE:
+            _forget_output()
+        else:
+            print(f"error: {visible(in_options(str(error)))}", file=sys.stderr)
+        return status
+
+
+def _forget_output() -> None:
+    """Nobody reads standard output any more; what is in its buffer must not fail once more when Python exits."""
+    nowhere: Any = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Options of all commands that connect."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ import wtio
 if TYPE_CHECKING:
     import argparse
 
+__all__ = ["add_certificate_options", "add_connection_options", "connector", "header_pairs", "server_tls", "trust"]
+
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for trust and for the request."""
     trusted = parser.add_mutually_exclusive_group()
     trusted.add_argument("--dev", action="store_true", help="trust this machine's certificate for development")
     trusted.add_argument(
-        "--hash", action="append", help="trust the certificate with this SHA-256 (hex or base64); repeatable"
+        "--hash",
+        action="append",
+        metavar="SHA256",
+        help="trust the certificate with this SHA-256 (hex or base64); repeatable",
     )
-    trusted.add_argument("--cafile", help="trust the authorities in this PEM file")
+    trusted.add_argument("--cafile", metavar="FILE", help="trust the authorities in this PEM file")
     trusted.add_argument("--dangerously-trust-any-certificate", action="store_true", help="trust whoever answers")
     parser.add_argument(
         "--header", action="append", default=[], metavar="NAME:VALUE", help="header to send; repeatable"
     )
-    parser.add_argument("--protocol", action="append", default=[], help="subprotocol to offer; repeatable")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds to wait for a session (default: 10)")
+    parser.add_argument(
+        "--protocol", action="append", default=[], metavar="NAME", help="subprotocol to offer; repeatable"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="seconds to wait for a session and for an answer (default: 10)",
+    )
+    parser.add_argument("--origin", help="Origin header to send, as a page of that origin would")
 
 
 def trust(options: argparse.Namespace) -> wtio.ClientTLS:
@@ -37,6 +51,18 @@ def trust(options: argparse.Namespace) -> wtio.ClientTLS:
     )
 
 
+def connector(options: argparse.Namespace) -> wtio.Connector:
+    """Connect as the options ask for."""
+    return wtio.connect(
+        options.url,
+        tls=trust(options),
+        headers=header_pairs(options.header),
+        protocols=options.protocol,
+        origin=options.origin,
+        timeouts=wtio.Timeouts(connect=options.timeout),
+    )
+
+
 def header_pairs(pairs: list[str]) -> list[tuple[str, str]]:
     """Split `name: value`; ValueError if there is no colon."""
     headers = []
@@ -46,3 +72,24 @@ def header_pairs(pairs: list[str]) -> list[tuple[str, str]]:
             raise ValueError(f"header `{pair}` has no colon; write --header 'name: value'")
         headers.append((name.strip(), value.strip()))
     return headers
+
+
+def add_certificate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the certificate of a server and for the pages that may connect."""
+    parser.add_argument("--certfile", metavar="FILE", help="PEM file with the certificate (default: for development)")
+    parser.add_argument("--keyfile", metavar="FILE", help="PEM file with its private key (default: in --certfile)")
+    parser.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        help="origin of pages that may connect beside the server's own, such as https://example.org; repeatable",
+    )
+
+
+def server_tls(options: argparse.Namespace, development: wtio.DevCertificate | None = None) -> wtio.ServerTLS:
+    """The certificate that the options name, otherwise one for development; ValueError for a key alone."""
+    if options.keyfile and not options.certfile:
+        raise ValueError("--keyfile without --certfile")
+    if options.certfile:
+        return wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile, watch=True)
+    return (development or wtio.dev_certificate()).server_tls()

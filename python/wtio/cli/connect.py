@@ -1,24 +1,28 @@
-"""``python -m wtio connect``: send lines or datagrams to a server and print what comes back."""
+"""``wtio connect``: talk to a server, by lines, by single messages, or with a pipe."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import wtio
-from wtio.cli._options import add_connection_options, header_pairs, trust
-from wtio.cli._words import in_options
+from wtio.cli._conversation import Conversation
+from wtio.cli._files import LINE, FileError, answer_header, put
+from wtio.cli._options import add_connection_options, connector
+from wtio.cli._progress import progress
+from wtio.cli._screen import Screen
+from wtio.cli._standard import Aside, has_prompt, read_input, write_output
+from wtio.cli._status import Status
+from wtio.cli._terminal import decode, visible
 
 if TYPE_CHECKING:
     import argparse
 
     from wtio.cli._types import Subparsers
-
-# Seconds to wait for answers after the end of input.
-_PATIENCE: Final = 10.0
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -26,15 +30,26 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "connect",
         help="talk to a server",
-        description="Talk to a server. Each line of standard input goes out on a bidirectional stream of its own, "
-        "or as a datagram if it begins with `/datagram `; whatever the server sends is printed. The end of input "
-        "ends the session. With --send or --datagram nothing is read: the message is sent, its answer printed, and "
-        "that is all.",
+        description="Talk to a server. Each line that is typed goes out on a bidirectional stream of its own, and what "
+        "comes back is printed behind `< `. /uni TEXT sends a line on a unidirectional stream, /dgram TEXT as a "
+        "datagram; /stats shows figures, /close 7 bye ends the session with a code and a reason, /help lists the "
+        "rest. Ctrl-D ends the session, too. A line that begins with a slash is sent with two. If standard output is a "
+        "pipe or a file, it gets only what the server sends.",
     )
     parser.add_argument("url", help="such as https://localhost:4433/")
-    message = parser.add_mutually_exclusive_group()
-    message.add_argument("--send", metavar="TEXT", help="send this on a stream, print the answer and end")
-    message.add_argument("--datagram", metavar="TEXT", help="send this as a datagram, print the answer and end")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--send", metavar="TEXT", help="send this on a stream, print the answer and end")
+    way.add_argument("--datagram", metavar="TEXT", help="send this as a datagram, print the answer and end")
+    way.add_argument(
+        "--pipe",
+        action="store_true",
+        help="copy standard input to one bidirectional stream, and what comes back to standard output, byte for byte",
+    )
+    way.add_argument("--list", action="store_true", help="list the files of `wtio serve --dir`, at the path /files")
+    way.add_argument("--get", metavar="NAME", help="print a file of `wtio serve --dir`, or write it to --output")
+    way.add_argument("--put", metavar="FILE", help="store a file with `wtio serve --dir`, under its own name")
+    way.add_argument("--json", action="store_true", help="print one JSON object per line about all that happens")
+    parser.add_argument("--output", metavar="FILE", help="with --get: write to this file, which must not exist")
     add_connection_options(parser)
     parser.set_defaults(run=run)
 
@@ -44,138 +59,159 @@ def run(options: argparse.Namespace) -> int:
     return asyncio.run(_connect(options))
 
 
-async def _connect(options: argparse.Namespace) -> int:
+async def _connect(options: argparse.Namespace) -> Status:
     start = time.perf_counter()
-    async with wtio.connect(
-        options.url,
-        tls=trust(options),
-        headers=header_pairs(options.header),
-        protocols=options.protocol,
-        timeouts=wtio.Timeouts(connect=options.timeout),
-    ) as session:
+    async with connector(options) as session:
         if options.send is not None:
-            print(await _ask(session, options.send))
-        elif options.datagram is not None:
-            session.send_datagram(options.datagram.encode())
-            try:
-                async with asyncio.timeout(options.timeout):
-                    print(_text(await session.receive_datagram()))
-            except TimeoutError:
-                print(f"error: no datagram came back within {options.timeout:g} s", file=sys.stderr)
-                return 1
-        else:
-            protocol = f", subprotocol {session.protocol}" if session.protocol else ""
-            print(f"connected in {(time.perf_counter() - start) * 1000:.1f} ms, {session.dialect}{protocol}")
-            return await _converse(session)
-    return 0
+            return await _ask(session, options.send, options.timeout)
+        if options.datagram is not None:
+            return await _ask_by_datagram(session, options.datagram, options.timeout)
+        if options.pipe:
+            return await _pipe(session)
+        if options.list or options.get is not None or options.put is not None:
+            return await _use_files(session, options)
+        elapsed = time.perf_counter() - start
+        protocol = f", subprotocol {session.protocol}" if session.protocol else ""
+        screen = Screen(as_json=options.json, has_prompt=has_prompt() and not options.json)
+        screen.happened(
+            "connected",
+            f"connected in {elapsed * 1000:.1f} ms, {session.dialect}{protocol}",
+            seconds=elapsed,
+            draft=session.dialect,
+            protocol=session.protocol,
+            address=session.remote_address[0],
+            port=session.remote_address[1],
+        )
+        return await Conversation(session, screen).run()
 
 
-async def _ask(session: wtio.WebTransportSession, text: str) -> str:
-    async with await session.create_bidirectional_stream() as stream:
-        await stream.write(data=text.encode(), end_stream=True)
-        return _text(await stream.read_all())
-
-
-async def _converse(session: wtio.WebTransportSession) -> int:
-    """Send what is typed and print what arrives, until either side ends."""
-    lines = _standard_input()
-    listeners = [
-        asyncio.create_task(listener)
-        for listener in (_print_datagrams(session), _print_streams(session), _print_calls(session))
-    ]
-    ended = asyncio.create_task(session.wait_closed())
-    asked: set[asyncio.Task[None]] = set()
+async def _ask(session: wtio.WebTransportSession, text: str, patience: float) -> Status:
     try:
-        while True:
-            line = asyncio.create_task(lines.get())
-            await asyncio.wait((line, ended), return_when=asyncio.FIRST_COMPLETED)
-            if ended.done():
-                line.cancel()
-                break
-            text = line.result()
-            if text is None:
-                # Answers to what was sent may still arrive.
-                if asked:
-                    await asyncio.wait(asked, timeout=_PATIENCE)
-                break
-            if text.startswith("/datagram "):
-                _send_datagram(session, text.removeprefix("/datagram "))
-            elif text:
-                question = asyncio.create_task(_print_answer(session, text))
-                asked.add(question)
-                question.add_done_callback(asked.discard)
+        async with asyncio.timeout(patience), await session.create_bidirectional_stream() as stream:
+            await stream.write(data=text.encode(), end_stream=True)
+            answer = await stream.read_all()
+    except TimeoutError:
+        return _no_answer("answer", patience)
+    print(decode(answer, lines=True))
+    return Status.OK
+
+
+async def _ask_by_datagram(session: wtio.WebTransportSession, text: str, patience: float) -> Status:
+    session.send_datagram(text.encode())
+    try:
+        async with asyncio.timeout(patience):
+            answer = await session.receive_datagram()
+    except TimeoutError:
+        return _no_answer("datagram", patience)
+    print(decode(answer, lines=True))
+    return Status.OK
+
+
+def _no_answer(what: str, patience: float) -> Status:
+    print(f"error: no {what} came back within {patience:g} s (--timeout)", file=sys.stderr)
+    return Status.NO_ANSWER
+
+
+# -- pipes
+
+
+async def _pipe(session: wtio.WebTransportSession) -> Status:
+    """Copy standard input to a stream and back, until both directions have ended."""
+    stream = await session.create_bidirectional_stream()
+    sending = asyncio.create_task(_send_input(stream))
+    try:
+        received = await _write_output(stream)
+        await sending
     finally:
-        for task in (*listeners, *asked, ended):
-            task.cancel()
-        await asyncio.gather(*listeners, *asked, ended, return_exceptions=True)
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
     await session.close()
-    info = await session.wait_closed()
-    if info.closed_by == "local":
-        return 0
-    words = f" with code {info.code}" if info.code is not None else ""
-    print(f"the session was closed by the {info.closed_by}{words}{': ' + info.reason if info.reason else ''}")
-    return 0 if info.code == 0 else 1
+    return received
 
 
-def _standard_input() -> asyncio.Queue[str | None]:
-    """Lines of standard input, and None at its end. Files and terminals cannot be awaited, so a thread reads them."""
-    loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def put(line: str | None) -> None:
-        # The loop may be closed before the thread ends.
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(lines.put_nowait, line)
-
-    def read() -> None:
-        for line in sys.stdin:
-            put(line.rstrip("\r\n"))
-        put(None)
-
-    # A daemon thread: a read from a terminal cannot be interrupted, and the program need not wait for it.
-    threading.Thread(target=read, name="wtio standard input", daemon=True).start()
-    return lines
+async def _send_input(stream: wtio.WebTransportStream) -> None:
+    reader = Aside("standard input")
+    with progress("sent", _input_size()) as shown:
+        try:
+            while data := await reader.ask(read_input):
+                await stream.write(data=data)
+                shown.add(len(data))
+            await stream.write(data=b"", end_stream=True)
+            await stream.wait_acked()
+        except wtio.StreamStoppedError:
+            # The server has heard enough; what it answers is still wanted.
+            return
 
 
-def _send_datagram(session: wtio.WebTransportSession, text: str) -> None:
+async def _write_output(stream: wtio.WebTransportStream) -> Status:
+    writer = Aside("standard output")
+    is_terminal = sys.stdout.isatty()
+    async for data in stream:
+        # A terminal obeys control characters, whoever sent them.
+        await writer.ask(write_output, decode(data, lines=True).encode() if is_terminal else data)
+    return Status.OK
+
+
+def _input_size() -> int | None:
+    """How many bytes standard input still has, if it is a file."""
     try:
-        session.send_datagram(text.encode())
-    except wtio.DatagramTooLargeError as error:
-        print(f"error: {in_options(str(error))}", file=sys.stderr)
+        found = os.fstat(0)
+        return max(0, found.st_size - os.lseek(0, 0, os.SEEK_CUR)) if stat.S_ISREG(found.st_mode) else None
+    except OSError:
+        return None
 
 
-async def _print_answer(session: wtio.WebTransportSession, text: str) -> None:
+# -- files
+
+
+async def _use_files(session: wtio.WebTransportSession, options: argparse.Namespace) -> Status:
+    """List, get or put; what the server refuses is one line on standard error."""
+    stream = await session.create_bidirectional_stream()
     try:
-        print(f"stream: {await _ask(session, text)}")
-    except wtio.StreamError as error:
-        print(f"error: {in_options(str(error))}", file=sys.stderr)
-    except wtio.SessionClosed:
-        pass
+        if options.list:
+            await stream.write(data=b"LIST\n", end_stream=True)
+            await answer_header(stream)
+            print(decode(await stream.read_all(), lines=True), end="")
+        elif options.get is not None:
+            await _get(stream, options.get, options.output)
+        else:
+            file = os.open(options.put, os.O_RDONLY)
+            try:
+                with progress("sent", os.fstat(file).st_size) as shown:
+                    size = await put(stream, os.path.basename(options.put), file, shown.add)
+            finally:
+                os.close(file)
+            print(f"stored {size} bytes as {os.path.basename(options.put)}")
+    except FileError as error:
+        print(f"error: {visible(str(error))}", file=sys.stderr)
+        return Status.FAILED
+    await session.close()
+    return Status.OK
 
 
-async def _print_datagrams(session: wtio.WebTransportSession) -> None:
-    async for data in session.incoming_datagrams():
-        print(f"datagram: {_text(data)}")
-
-
-async def _print_streams(session: wtio.WebTransportSession) -> None:
-    async for stream in session.incoming_unidirectional_streams():
-        await _print_stream(stream)
-
-
-async def _print_calls(session: wtio.WebTransportSession) -> None:
-    async for stream in session.incoming_bidirectional_streams():
-        await _print_stream(stream)
-        await stream.close()
-
-
-async def _print_stream(stream: wtio.WebTransportReceiveStream) -> None:
+async def _get(stream: wtio.WebTransportStream, name: str, output: str | None) -> None:
+    if "\n" in name or len(name.encode()) >= LINE - 8:
+        raise ValueError("--get: a name has no line end, and is not that long")
+    await stream.write(data=f"GET {name}\n".encode(), end_stream=True)
+    size = left = await answer_header(stream)
+    is_terminal = output is None and sys.stdout.isatty()
+    writer = Aside("output")
+    # Under its own name only when it is complete.
+    unfinished = None if output is None else f"{output}.{os.getpid()}.part"
+    target = None if unfinished is None else os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        async for chunk in stream:
-            print(f"stream {stream.stream_id} from the server: {_text(chunk)}")
-    except wtio.StreamError as error:
-        print(f"error: {in_options(str(error))}", file=sys.stderr)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "backslashreplace")
+        with progress("received", size) as shown:
+            async for data in stream:
+                left -= len(data)
+                shown.add(len(data))
+                safe = decode(data, lines=True).encode() if is_terminal else data
+                await writer.ask(write_output, safe, 1 if target is None else target)
+        if left:
+            raise FileError(f"{size - left} bytes arrived of {size}")
+        if output is not None and unfinished is not None:
+            # Unlike a rename, this fails if there is such a file.
+            os.link(unfinished, output)
+    finally:
+        if target is not None and unfinished is not None:
+            os.close(target)
+            os.unlink(unfinished)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import os
 import shutil
 import sys
 import textwrap
@@ -17,6 +16,8 @@ from wtio._url import parse_url
 from wtio.cli._advice import advise
 from wtio.cli._options import add_connection_options, header_pairs, trust
 from wtio.cli._probe import ProbeResult, probe
+from wtio.cli._status import Status, status_of
+from wtio.cli._terminal import has_colour, visible
 from wtio.cli._words import in_options
 from wtio.report import HEADING_WIDTH, report_rows
 
@@ -53,11 +54,11 @@ def add_parser(commands: Subparsers) -> None:
         "doctor",
         help="find out why a connection fails, here or for others",
         description="Connect to a server, print all that is known of the connection, and give advice: why it fails, "
-        "which browsers and libraries would fail, and what to change. The exit status is 0 if a session came about.",
+        "which browsers and libraries would fail, and what to change. The exit status is 0 if a session came about, "
+        "and otherwise the one that `connect` would have.",
     )
     parser.add_argument("url", help="such as https://localhost:4433/")
     add_connection_options(parser)
-    parser.add_argument("--origin", help="Origin header to send, as a page of that origin would")
     parser.add_argument(
         "--echo", action="store_true", help="also send a stream and a datagram and expect them back, as `serve` does"
     )
@@ -67,7 +68,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine the server, print the result, and return 0 if there was a session."""
-    report, checks = asyncio.run(_examine(options))
+    report, checks, status = asyncio.run(_examine(options))
     advice = advise(report)
     if options.json:
         facts = {
@@ -78,13 +79,13 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=2))
     else:
         _print(report, checks, advice)
-    return 0 if report.is_established else 1
+    return status
 
 
 # -- examining
 
 
-async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check]]:
+async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check], Status]:
     target = parse_url(options.url)
     tls = trust(options)
     probes = await _probe_all(target.where, target.port)
@@ -98,6 +99,7 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         timeouts=wtio.Timeouts(connect=min(options.timeout, _HOPELESS) if hopeless else options.timeout),
     )
     checks: list[Check] = []
+    status = Status.OK
     try:
         async with connector as session:
             if options.echo:
@@ -109,9 +111,9 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
     except wtio.ConnectError as error:
         if error.report is None:
             raise
-        report = error.report
+        report, status = error.report, status_of(error)
     # The library's report leaves the query out. Here the user has typed it, so it is shown.
-    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks
+    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks, status
 
 
 async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
@@ -191,13 +193,13 @@ async def _try_datagram(session: wtio.WebTransportSession, patience: float) -> C
 
 def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) -> None:
     is_terminal = sys.stdout.isatty()
-    has_colour = is_terminal and "NO_COLOR" not in os.environ
-    width = max(shutil.get_terminal_size().columns, 60) if is_terminal else 0
+    in_colour = has_colour(sys.stdout)
+    width = max(shutil.get_terminal_size().columns, HEADING_WIDTH + 20) if is_terminal else 0
 
     def line(heading: str, text: str, colour: str) -> None:
-        for position, part in enumerate(_wrapped(in_options(text), width - HEADING_WIDTH)):
+        for position, part in enumerate(_wrapped(visible(in_options(text)), width - HEADING_WIDTH)):
             head = f"{'' if position else heading:<{HEADING_WIDTH}}"
-            print((f"\x1b[{colour}m{head}\x1b[0m" if has_colour and head.strip() else head) + part)
+            print((f"\x1b[{colour}m{head}\x1b[0m" if in_colour and head.strip() else head) + part)
 
     for heading, text in report_rows(report):
         line(heading, text, "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import wtio
+from wtio.cli._options import add_certificate_options, server_tls
 from wtio.workers import Supervisor, WorkerLimits
 from wtio.workers._log import LEVELS, configure
 
@@ -28,16 +29,9 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--host", help="name or address to listen on (default: all addresses)")
     parser.add_argument("--port", type=int, default=443, help="UDP port; 0 takes a free one (default: 443)")
     parser.add_argument("--systemd", action="store_true", help="use the sockets that systemd passes, not host and port")
-    parser.add_argument("--certfile", help="PEM file with the certificate (default: one for development)")
-    parser.add_argument("--keyfile", help="PEM file with its private key (default: in the certificate's file)")
+    add_certificate_options(parser)
     parser.add_argument("--secret", help="file with the secret that keys are derived from; see wtio.Secret")
     parser.add_argument("--server-id", action="store_true", help="take the server ID from AWS_LBC_QUIC_SERVER_ID")
-    parser.add_argument(
-        "--origin",
-        action="append",
-        default=[],
-        help="origin of pages that may connect beside the server's own, such as https://example.org; repeatable",
-    )
     parser.add_argument("--factory", action="store_true", help="call the attribute to get the application")
     parser.add_argument("--app-dir", default=".", help="where modules are looked for first (default: here)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="event loop of the workers")
@@ -59,13 +53,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
-    if options.keyfile and not options.certfile:
-        raise ValueError("--keyfile without --certfile")
+    tls = server_tls(options)
     configure(options.log_level)
-    if options.certfile:
-        tls = wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile, watch=True)
-    else:
-        tls = wtio.dev_certificate().server_tls()
     drain = options.deploy_drain
     if drain is None:
         drain = 0.0 if options.reload else WorkerLimits().drain

@@ -1,0 +1,272 @@
+"""A conversation with a server: what is typed goes out, what arrives is shown, until either side ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from wtio.cli._figures import amount, milliseconds
+from wtio.cli._standard import Lines, has_prompt
+from wtio.cli._status import Status, status_of_end
+from wtio.errors import DatagramTooLargeError, SessionClosed, StreamError, WebTransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from wtio.cli._screen import Screen
+    from wtio.session import WebTransportSession
+    from wtio.stream import WebTransportReceiveStream, WebTransportStream
+
+__all__ = ["COMMANDS", "Conversation"]
+
+COMMANDS: Final = {
+    "/uni": "TEXT: send it on a unidirectional stream",
+    "/dgram": "TEXT: send it as a datagram",
+    "/stats": "show figures of the connection",
+    "/close": "[CODE [REASON]]: close the session, by default with code 0",
+    "/help": "show this",
+    "//": "TEXT: send a line that begins with a slash",
+}
+_OTHER_NAMES: Final = {"/datagram": "/dgram", "/quit": "/close", "/exit": "/close", "/stat": "/stats"}
+# Seconds to wait for answers after the end of input.
+_PATIENCE: Final = 10.0
+# Seconds after which a line that has not ended is shown all the same, and bytes after which it is.
+_QUIET: Final = 0.3
+_LONGEST: Final = 64 * 1024
+# Seconds to wait for answers to datagrams and one-way streams, of which nobody knows whether there will be any.
+_LINGER: Final = 0.5
+# Most lines whose answers are awaited at once, and most streams of the server that are shown at once.
+_AT_ONCE: Final = 64
+_CODES: Final = 2**32
+
+
+class Conversation:
+    """One session, with somebody or something that gives lines."""
+
+    def __init__(self, session: WebTransportSession, screen: Screen) -> None:
+        # With whom, and where it is shown.
+        self._session = session
+        self._screen = screen
+        # Tasks that send a line and show its answer, and those that show what the server opened. Of either there are
+        # ``_AT_ONCE`` at most; further lines and streams wait.
+        self._asked: set[asyncio.Task[None]] = set()
+        self._shown: set[asyncio.Task[None]] = set()
+        # Tasks that may fail only because standard output is gone; the first failure ends the conversation.
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Whether every line could be sent, and whether something was that may or may not be answered.
+        self._all_sent = True
+        self._may_be_answered = False
+
+    async def run(self) -> Status:
+        """Talk until the input or the session ends."""
+        prompt = "> " if has_prompt() and not self._screen.as_json else None
+        lines = Lines(prompt, list(COMMANDS))
+        session = self._session
+        listeners = [
+            asyncio.create_task(self._watch(listener))
+            for listener in (self._show_datagrams(), self._show_streams(), self._show_calls())
+        ]
+        ended = asyncio.create_task(session.wait_closed())
+        with lines.editing():
+            try:
+                await self._read_lines(lines, ended, has_prompt=prompt is not None)
+            finally:
+                tasks = (*listeners, *self._asked, *self._shown, ended)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                # Nobody else asks for it if it came last.
+                if self._failure.done():
+                    self._failure.exception()
+                await session.close()
+        info = await session.wait_closed()
+        facts = {"closed_by": info.closed_by, "code": info.code, "reason": info.reason}
+        if info.closed_by == "local":
+            self._screen.happened("closed", "closed", **facts)
+            return Status.OK if self._all_sent else Status.FAILED
+        words = f" with code {info.code}" if info.code is not None else ""
+        reason = f": {info.reason}" if info.reason else ""
+        self._screen.happened("closed", f"the session was closed by the {info.closed_by}{words}{reason}", **facts)
+        return status_of_end(info.code)
+
+    async def _read_lines(self, lines: Lines, ended: asyncio.Task[object], *, has_prompt: bool) -> None:
+        while True:
+            # Somebody who types must still be able to close.
+            if not has_prompt:
+                await _room_in(self._asked)
+            line = asyncio.ensure_future(lines.next())
+            await asyncio.wait((line, ended, self._failure), return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                line.cancel()
+                self._failure.result()
+            if ended.done():
+                line.cancel()
+                return
+            text = line.result()
+            if text is None:
+                # Answers to what was sent may still arrive.
+                if self._asked:
+                    await asyncio.wait(self._asked, timeout=_PATIENCE)
+                if self._may_be_answered and not has_prompt:
+                    await asyncio.wait((ended, self._failure), timeout=_LINGER, return_when=asyncio.FIRST_COMPLETED)
+                return
+            if text and not await self._say(text):
+                return
+
+    async def _say(self, text: str) -> bool:
+        """Send a line or obey it; whether to go on."""
+        if not text.startswith("/"):
+            self._ask(self._ask_on_stream(text))
+            return True
+        if text.startswith("//"):
+            self._ask(self._ask_on_stream(text[1:]))
+            return True
+        word, _, rest = text.partition(" ")
+        match _OTHER_NAMES.get(word, word):
+            case "/uni":
+                self._ask(self._send_one_way(rest))
+            case "/dgram":
+                self._send_datagram(rest)
+            case "/stats":
+                self._show_stats()
+            case "/help":
+                self._screen.happened("help", "\n".join(f"{name:<7} {words}" for name, words in COMMANDS.items()))
+            case "/close":
+                return not await self._close(rest)
+            case _:
+                self._fail(f"there is no command `{word}`; /help shows them, // sends a line that begins with a slash")
+        return True
+
+    # -- sending
+
+    def _ask(self, question: Coroutine[Any, Any, None]) -> None:
+        if len(self._asked) >= _AT_ONCE:
+            question.close()
+            self._fail(f"not sent: {_AT_ONCE} lines have no answer yet")
+            return
+        _keep(asyncio.create_task(self._watch(question)), self._asked)
+
+    async def _watch(self, part: Coroutine[Any, Any, None]) -> None:
+        """Run a part; what a user can understand is shown, the end of the session is shown elsewhere."""
+        try:
+            await part
+        except SessionClosed:
+            pass
+        except WebTransportError as error:
+            self._fail(str(error))
+        except OSError as error:
+            if not self._failure.done():
+                self._failure.set_exception(error)
+
+    def _fail(self, text: str) -> None:
+        self._all_sent = False
+        self._screen.failed(text)
+
+    async def _ask_on_stream(self, text: str) -> None:
+        async with await self._session.create_bidirectional_stream() as stream:
+            await stream.write(data=text.encode(), end_stream=True)
+            await self._show(stream, "answer")
+
+    async def _send_one_way(self, text: str) -> None:
+        self._may_be_answered = True
+        stream = await self._session.create_unidirectional_stream()
+        await stream.write(data=text.encode(), end_stream=True)
+
+    def _send_datagram(self, text: str) -> None:
+        self._may_be_answered = True
+        try:
+            self._session.send_datagram(text.encode())
+        except DatagramTooLargeError as error:
+            self._fail(str(error))
+
+    async def _close(self, rest: str) -> bool:
+        code, _, reason = rest.strip().partition(" ")
+        if code and not (code.isascii() and code.isdigit() and int(code) < _CODES):
+            self._fail(f"the code is `{code}`; write /close CODE REASON with a code from 0 to {_CODES - 1}")
+            return False
+        with contextlib.suppress(SessionClosed):
+            await self._session.close(int(code or 0), reason)
+        return True
+
+    # -- showing
+
+    async def _show_datagrams(self) -> None:
+        async for data in self._session.incoming_datagrams():
+            self._screen.received("datagram", data)
+
+    async def _show_streams(self) -> None:
+        async for stream in self._session.incoming_unidirectional_streams():
+            await _room_in(self._shown)
+            _keep(asyncio.create_task(self._watch(self._show(stream, "stream"))), self._shown)
+
+    async def _show_calls(self) -> None:
+        async for stream in self._session.incoming_bidirectional_streams():
+            await _room_in(self._shown)
+            _keep(asyncio.create_task(self._watch(self._show_call(stream))), self._shown)
+
+    async def _show_call(self, stream: WebTransportStream) -> None:
+        async with stream:
+            await self._show(stream, "stream")
+
+    async def _show(self, stream: WebTransportReceiveStream, kind: str) -> None:
+        """Show a stream line by line; what has no end yet is shown when nothing follows for a moment."""
+        pending = bytearray()
+
+        def show(size: int) -> None:
+            if size:
+                self._screen.received(kind, bytes(pending[:size]).removesuffix(b"\n"), stream.stream_id)
+                del pending[:size]
+
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(_QUIET if pending else None):
+                        chunk = await stream.read()
+                except TimeoutError:
+                    show(len(pending))
+                    continue
+                if not chunk:
+                    break
+                pending += chunk
+                show(len(pending) if len(pending) > _LONGEST else pending.rfind(b"\n") + 1)
+        except StreamError as error:
+            self._fail(str(error))
+        show(len(pending))
+
+    def _show_stats(self) -> None:
+        stats = self._session.stats()
+        self._screen.happened(
+            "stats",
+            f"round trip {milliseconds(stats.rtt)} (least {milliseconds(stats.min_rtt)}), "
+            f"packets up to {stats.mtu} bytes, {amount(stats.congestion_window)} may be in flight\n"
+            f"sent {amount(stats.bytes_sent)} in {stats.packets_sent} packets, {stats.packets_lost} lost; "
+            f"received {amount(stats.bytes_received)} in {stats.packets_received}\n"
+            f"datagrams: {stats.datagrams_sent} sent, {stats.datagrams_received} received, "
+            f"up to {self._session.max_datagram_size} bytes; "
+            f"streams: {amount(stats.stream_bytes_sent)} sent, {amount(stats.stream_bytes_received)} received",
+            rtt=stats.rtt,
+            min_rtt=stats.min_rtt,
+            mtu=stats.mtu,
+            congestion_window=stats.congestion_window,
+            bytes_sent=stats.bytes_sent,
+            bytes_received=stats.bytes_received,
+            packets_sent=stats.packets_sent,
+            packets_received=stats.packets_received,
+            packets_lost=stats.packets_lost,
+            datagrams_sent=stats.datagrams_sent,
+            datagrams_received=stats.datagrams_received,
+            stream_bytes_sent=stats.stream_bytes_sent,
+            stream_bytes_received=stats.stream_bytes_received,
+        )
+
+
+def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+
+
+async def _room_in(tasks: set[asyncio.Task[None]]) -> None:
+    """Wait until another task may begin."""
+    while len(tasks) >= _AT_ONCE:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,264 @@
+"""`wtio connect`, as a person uses it: at a prompt, in pipes, and against servers that mean no good."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import wtio
+from wtio.cli._terminal import decode, visible
+
+from .programs import ROOT, SECONDS
+from .terminals import sitting_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+async def nasty(session: wtio.WebTransportSession) -> None:
+    """Answers with what would take a terminal over, or does what the line says."""
+
+    async def answer(stream: wtio.WebTransportStream) -> None:
+        text = (await stream.read_all()).decode()
+        if text == "nasty":
+            await stream.write(data=b"\x1b]0;owned\x07\x1b[2J\r< forged\nsecond \xe2\x80\xaeline \xff", end_stream=True)
+        elif text == "close":
+            await session.close(9, "because\x1b[31m")
+        elif text == "abort":
+            await session.abort()
+        elif text == "mute":
+            await session.wait_closed()
+        elif text == "slow":
+            await stream.write(data=b"begun")
+            await session.wait_closed()
+        else:
+            await stream.write(data=text.encode(), end_stream=True)
+
+    async def echo_one_way(incoming: wtio.WebTransportReceiveStream) -> None:
+        outgoing = await session.create_unidirectional_stream()
+        await outgoing.write(data=await incoming.read_all(), end_stream=True)
+
+    await session.serve_streams(answer, unidirectional=echo_one_way, datagrams=session.send_datagram)
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> AsyncIterator[str]:
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    async with wtio.serve(nasty, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        yield f"https://127.0.0.1:{server.addresses[0][1]}/"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    return {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | own
+
+
+async def connect(environment: dict[str, str], *arguments: str, stdin: bytes = b"") -> tuple[int | None, bytes, str]:
+    """Exit status, standard output and standard error, with this standard input."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "wtio", "connect", *arguments, "--dev"),
+        cwd=ROOT,
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(SECONDS):
+        output, errors = await process.communicate(stdin)
+    return process.returncode, output, errors.decode()
+
+
+async def test_at_a_prompt_lines_go_out_and_answers_stand_above_it(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("connected in")
+        await terminal.until("> ")
+        terminal.type("grüß dich\r")
+        await terminal.until("< grüß dich")
+        terminal.type("/uni one way\r")
+        assert "< stream " in await terminal.until(": one way")
+        terminal.type("/dgram tick\r")
+        await terminal.until("< datagram: tick")
+        terminal.type("/stats\r")
+        await terminal.until("round trip")
+        terminal.type("/close 7 bye\r")
+        assert await terminal.finish() == 0
+
+
+async def test_earlier_lines_come_back_also_in_the_next_session(
+    url: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    for keys in ("remember me\r", "\x1b[A\r"):
+        async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+            await terminal.until("> ")
+            terminal.type(keys)
+            await terminal.until("< remember me")
+            terminal.type("\x04")
+            assert await terminal.finish() == 0
+    history = tmp_path / "state" / "wtio" / "history"
+    assert history.read_text().splitlines()[-1] == "remember me"
+    assert history.stat().st_mode & 0o077 == 0
+
+
+async def test_tab_completes_commands(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        # As fingers do: key by key, which Python's readline needs for Tab.
+        terminal.type("/st")
+        await terminal.until("> /st")
+        terminal.type("\t")
+        await terminal.until("> /stats")
+        terminal.type("\r")
+        await terminal.until("round trip")
+        terminal.type("\x04")
+        assert await terminal.finish() == 0
+
+
+@pytest.mark.parametrize(("key", "status"), [("\x03", 130), ("\x04", 0)])
+async def test_ctrl_c_and_ctrl_d_close_the_session(
+    tmp_path: Path, environment: dict[str, str], key: str, status: int
+) -> None:
+    ends: asyncio.Queue[wtio.CloseInfo] = asyncio.Queue()
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        ends.put_nowait(await session.wait_closed())
+
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+            await terminal.until("> ")
+            terminal.type(key)
+            assert await terminal.finish() == status
+            assert "Traceback" not in terminal.text
+        async with asyncio.timeout(SECONDS):
+            assert (await ends.get()).closed_by == "peer"
+
+
+async def test_a_server_that_closes_ends_the_prompt_with_its_code(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        terminal.type("close\r")
+        await terminal.until(r"the session was closed by the peer with code 9: because\x1b[31m")
+        assert await terminal.finish() == 7
+
+
+async def test_what_a_server_sends_cannot_control_the_terminal(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        terminal.type("nasty\r")
+        # Each line is introduced as the server's.
+        await terminal.until("< second \\u202eline \\xff")
+        assert "\n< \\x1b]0;owned\\x07\\x1b[2J\\r< forged" in terminal.text
+        assert "\x1b]0;" not in terminal.output
+        assert "\x1b[2J" not in terminal.output
+
+
+async def test_no_color_and_narrow_terminals(url: str, environment: dict[str, str]) -> None:
+    for extra, has_colour in (({"NO_COLOR": "1"}, False), ({}, True)):
+        async with sitting_at(
+            "-m", "wtio", "connect", url, "--dev", environment=environment | extra, columns=20
+        ) as terminal:
+            await terminal.until("> ")
+            terminal.type("hi\r")
+            await terminal.until("< hi")
+            assert ("\x1b[32m" in terminal.output) == has_colour
+            terminal.type("\x04")
+            assert await terminal.finish() == 0
+
+
+async def test_a_dumb_terminal_gets_plain_lines(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at(
+        "-m", "wtio", "connect", url, "--dev", environment=environment | {"TERM": "dumb"}
+    ) as terminal:
+        await terminal.until("connected in")
+        terminal.type("hi\r")
+        await terminal.until("< hi")
+        terminal.type("\x04")
+        assert await terminal.finish() == 0
+        assert "\x1b" not in terminal.output
+
+
+async def test_a_pipe_gets_only_what_the_server_sends(url: str, environment: dict[str, str]) -> None:
+    status, output, errors = await connect(environment, url, stdin=b"one\n//two\n/dgram three\n/uni four\n")
+    assert status == 0
+    assert sorted(output.splitlines()) == [b"/two", b"four", b"one", b"three"]
+    assert "connected in" in errors
+    status, output, errors = await connect(environment, url, stdin=b"/nope\n")
+    assert (status, output) == (1, b"")
+    assert "there is no command `/nope`" in errors
+
+
+async def test_what_has_no_end_yet_is_shown(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        terminal.type("slow\r")
+        await terminal.until("< begun")
+        terminal.type("\x04")
+        assert await terminal.finish() in (0, 7)
+
+
+async def test_json_has_an_object_per_event(url: str, environment: dict[str, str]) -> None:
+    status, output, errors = await connect(environment, url, "--json", stdin=b"nasty\n/dgram tick\nclose\n")
+    events = [json.loads(line) for line in output.splitlines()]
+    by_name = {event["event"]: event for event in events}
+    assert (status, errors) == (7, "")
+    assert by_name["connected"]["draft"] == "draft15"
+    assert by_name["closed"] == {"event": "closed", "closed_by": "peer", "code": 9, "reason": "because\x1b[31m"}
+    assert {"base64", "stream"} < set(by_name["answer"])
+
+
+async def test_lost_sessions_and_missing_answers_have_their_status(url: str, environment: dict[str, str]) -> None:
+    status, _, _ = await connect(environment, url, stdin=b"abort\n")
+    assert status == 6
+    status, _, errors = await connect(environment, url, "--send", "mute", "--timeout", "0.5")
+    assert status == 8
+    assert "no answer came back within 0.5 s" in errors
+
+
+async def test_pipe_copies_bytes_both_ways(url: str, environment: dict[str, str]) -> None:
+    data = "\N{ESCAPE}[2J\0ü".encode() * 300_000
+    assert await connect(environment, url, "--pipe", stdin=data) == (0, data, "")
+
+
+async def test_head_may_take_what_it_wants(url: str, environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("a line\n" * 20_000)
+    for way in ("--pipe", "--timeout=10"):
+        shell = await asyncio.create_subprocess_shell(
+            f"{sys.executable} -m wtio connect {url} --dev {way} < {tmp_path}/lines | head -n 1;"
+            "echo ${PIPESTATUS[0]}",
+            cwd=ROOT,
+            env=environment,
+            executable="/bin/bash",
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(SECONDS):
+            output, errors = await shell.communicate()
+        assert output == b"a line\n141\n"
+        assert b"Traceback" not in errors
+        assert b"BrokenPipe" not in errors
+
+
+async def test_a_transfer_shows_how_far_it_is(url: str, environment: dict[str, str], tmp_path: Path) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        async with sitting_at(
+            *("-m", "wtio", "connect", url, "--dev", "--pipe"), environment=environment, stdout=output.fileno()
+        ) as terminal:
+            terminal.type("typed\n\x04")
+            assert await terminal.finish() == 0
+            await terminal.until("sent 6 B")
+    assert (tmp_path / "output").read_bytes() == b"typed\n"
+
+
+def test_text_is_made_visible() -> None:
+    assert visible("a\tb\nc\x1b\x9b\u2028") == r"a\tb\nc\x1b\x9b\u2028"
+    assert visible("a\tb\nc\r", lines=True) == "a\tb\nc\\r"
+    assert decode("grüß 👩‍🚀".encode() + b"\xff") == "grüß 👩‍🚀\\xff"
