@@ -152,6 +152,10 @@ def addresses(report: ConnectionReport, *outcomes: AddressOutcome) -> Connection
     return replace(report, addresses=tuple(found))
 
 
+def at(ip: str) -> ConnectionReport:
+    return replace(HEALTHY, addresses=(AddressReport(ip=ip, port=443, outcome="connected"),))
+
+
 def refused(report: ConnectionReport, /, **changes: object) -> ConnectionReport:
     return failed("tls", by="local", code=42, report=with_tls(report, refusal="no", **changes))
 
@@ -267,6 +271,9 @@ CASES: list[tuple[str, ConnectionReport, str]] = [
         with_certificate(replace(addresses(HEALTHY, "connected"), host="localhost"), names=("localhost",)),
         "write 127.0.0.1",
     ),
+    ("local_address", at("127.0.0.1"), "Pages from http://localhost need none"),
+    ("local_address", at("192.168.1.5"), "is an address of a local network: Chrome and Edge, from version 147 on"),
+    ("local_address", at("fe80::1%eth0"), "ask their user"),
     ("certificate_not_checked", with_tls(trust="anyone"), "was not checked"),
     ("no_origin", replace(HEALTHY, origin=None), "try --origin"),
     ("small_mtu", replace(HEALTHY, mtu=1200, max_datagram_size=1160), "up to 1160 bytes"),

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wtio
-from baton import (
+from wtio import testing
+from wtio.cli._baton import (
     MOST_BATONS,
     PATH,
     Arrival,
@@ -31,8 +32,8 @@ from baton import (
     encode_varint,
     parse_request,
 )
-from baton_server import answer
-from wtio import testing
+from wtio.cli._status import Status
+from wtio.cli.baton import answer
 
 from .programs import url_of
 
@@ -445,13 +446,13 @@ def test_expectations_are_per_stream_kind() -> None:
 
 
 async def test_client_and_server_over_loopback(start: Start) -> None:
-    async with start("examples/baton_server.py", "--port", "0") as server:
+    async with start("-m", "wtio", "baton", "--serve", "--port", "0") as server:
         url = await url_of(server)
-        async with start("examples/baton_client.py", url, "--baton", "250", "--count", "3") as client:
+        async with start("-m", "wtio", "baton", url, "--dev", "--baton", "250", "--count", "3") as client:
             assert await client.finish() == 0, client.output
         assert client.output.count("received 0 on a unidirectional stream") == 3
         assert client.output.endswith("ended by local with code 0\n")
         await server.until("ended by peer with code 0")
-        async with start("examples/baton_client.py", url, "--count", "1000") as client:
-            assert await client.finish() == 1
-        assert client.output == "the server refused with status 400\n"
+        async with start("-m", "wtio", "baton", url, "--dev", "--count", "1000") as client:
+            assert await client.finish() == Status.REFUSED
+        assert "with status 400" in client.output

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from playwright.async_api import async_playwright
@@ -76,6 +77,66 @@ async def test_the_buttons_of_the_page(start: Start, chromium: str) -> None:
         await page.get_by_role("button", name="Connect").click(trial=True)
         await browser.close()
     assert problems == []
+
+
+async def test_no_mouse_is_needed(start: Start, chromium: str) -> None:
+    async with start("-m", "wtio", "serve", "--port", "0", "--page-port", "0") as server, async_playwright() as tool:
+        url = (await server.until("page")).split()[-1]
+        browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = await browser.new_page()
+        page.set_default_timeout(20_000)
+        await page.goto(url)
+        press = page.keyboard.press
+        await press("Tab")  # the server's URL comes first
+        await press("Enter")
+        await page.get_by_text("Connected after").wait_for()
+        await page.keyboard.type(" by keyboard")  # the message has the focus now
+        await press("Enter")
+        await page.get_by_role("row").filter(has_text="received").filter(has_text="by keyboard").wait_for()
+        for _ in range(3):
+            await press("Tab")
+        await press("Space")
+        await page.get_by_role("cell", name="datagram", exact=True).first.wait_for()
+        reached = set()
+        for _ in range(20):
+            await press("Tab")
+            reached.add(await page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+        assert {"Measure with datagrams", "Fill a stream for 5 s", "Server in Python", "Copy"} <= reached
+        await browser.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [("serve-page", 1100, "light"), ("serve-page-dark", 1100, "dark"), ("serve-page-narrow", 360, "light")],
+)
+async def test_the_page_fits_and_follows_the_system(
+    start: Start, chromium: str, tmp_path: Path, name: str, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    # WTIO_PICTURES=docs/_static keeps the pictures for the documentation.
+    pictures = Path(os.environ.get("WTIO_PICTURES", tmp_path))
+    async with start("-m", "wtio", "serve", "--port", "0", "--page-port", "0") as server, async_playwright() as tool:
+        url = (await server.until("page")).split()[-1]
+        browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = await browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+        page.set_default_timeout(20_000)
+        await page.goto(url)
+        if scheme == "dark":
+            await page.get_by_label("Server").fill("https://127.0.0.1:9/")
+            await page.get_by_role("button", name="Connect").click()
+            await page.get_by_text("usually one of three").wait_for()
+        else:
+            await page.get_by_role("button", name="Connect").click()
+            await page.get_by_text("Connected after").wait_for()
+            await page.get_by_role("button", name="Send a datagram").click()
+            await page.get_by_role("button", name="Measure with datagrams").click()
+            await page.wait_for_function(
+                "document.querySelector('polyline').getAttribute('points')?.split(' ').length > 8"
+            )
+        await page.screenshot(path=pictures / f"{name}.png", full_page=True)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+        await browser.close()
 
 
 async def test_the_script_of_the_readme(start: Start, chromium: str) -> None:

@@ -57,6 +57,7 @@ SDIST_DIRECTORIES = (
     "crates/python/src/",
     "python/wtio/",
     "python/pytest_wtio/",
+    "wtio.data/",
 )
 SDIST_FILES = {
     "PKG-INFO", "README.md", "LICENSE-MIT", "LICENSE-APACHE", "pyproject.toml", "Cargo.toml", "Cargo.lock",
@@ -143,7 +144,8 @@ def check_wheel(path: Path, target: Target) -> None:
     }
     records = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "sboms/crates.cyclonedx.json"}
     licences = {"licenses/LICENSE-MIT", "licenses/LICENSE-APACHE", "licenses/LICENSE-CRATES"}
-    wanted = sources | {extension} | {f"{info}/{name}" for name in records | licences}
+    manual = f"wtio-{version()}.data/data/share/man/man1/wtio.1"
+    wanted = sources | {extension, manual} | {f"{info}/{name}" for name in records | licences}
     expect(not set(contents) - wanted, f"{path.name} has stray files: {', '.join(sorted(set(contents) - wanted))}")
     expect(not wanted - set(contents), f"{path.name} lacks {', '.join(sorted(wanted - set(contents)))}")
     if wanted - set(contents):

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import wtio
-from wtio.cli import cert, connect, demo, doctor, run, serve
+from wtio.cli import baton, bench, cert, completion, connect, demo, doctor, load, run, serve
 from wtio.cli._parser import Commands, Parser
 from wtio.cli._status import MEANINGS, Status, status_of
 from wtio.cli._terminal import visible
@@ -37,8 +37,9 @@ def make_parser() -> tuple[Parser, Commands]:
     )
     parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
     commands = Commands(parser)
-    for command in (connect, serve, doctor, cert, run, demo):
+    for command in (connect, serve, doctor, bench, load, cert, run, baton, demo):
         command.add_parser(commands)
+    completion.add_parser(commands).set_defaults(run=completion.make_run(commands))
     return parser, commands
 
 

@@ -38,6 +38,14 @@ _Rule: TypeAlias = Callable[[ConnectionReport], str | None]
 RULES: Final[dict[str, tuple[Kind, _Rule]]] = {}
 
 _HASH_DAYS: Final = 14
+# Which addresses are local (Local Network Access, a draft of WICG): loopback, private, link-local, carrier's NAT.
+_LOCAL_NETWORKS: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+)
 _SMALLEST_MTU: Final = 1200  # RFC 9000, section 14
 # Streams that HTTP/3 itself needs: control and two for QPACK (RFC 9114, section 6.2).
 _HTTP3_STREAMS: Final = 3
@@ -542,6 +550,23 @@ def localhost_without_ipv6(report: ConnectionReport) -> str | None:
 
 
 # -- notes
+
+
+@_rule("note")
+def local_address(report: ConnectionReport) -> str | None:
+    """Pages from elsewhere need their user's permission for addresses of this machine or a local network."""
+    connected = [address.ip for address in report.addresses if address.outcome == "connected"]
+    if not report.is_established or not connected:
+        return None
+    ip = ipaddress.ip_address(connected[0].partition("%")[0])
+    if not any(ip.version == network.version and ip in network for network in _LOCAL_NETWORKS):
+        return None
+    where, exempt = ("this machine", "http://localhost") if ip.is_loopback else ("a local network", "the same network")
+    return (
+        f"{ip} is an address of {where}: Chrome and Edge, from version 147 on, ask their user before a page of the "
+        "public web may connect to it. Without that permission, the page sees only a failed handshake. Pages from "
+        f"{exempt} need none."
+    )
 
 
 @_rule("note")

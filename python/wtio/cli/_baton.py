@@ -1,7 +1,7 @@
 """Devious baton (draft-frindell-webtrans-devious-baton-00), a game that uses every part of WebTransport.
 
 Numbers go back and forth, each on a stream of its own and one higher than the last, until one wraps around to 0. This
-module is what `baton_server.py` and `baton_client.py` share: messages, rules, and the player that both sides are.
+module has messages, rules, and the player that both sides are; ``baton`` has the command.
 """
 
 import asyncio

@@ -1,0 +1,262 @@
+"""``wtio load``: many sessions at once, and how a server bears them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+import wtio
+from wtio.cli._figures import Times
+from wtio.cli._options import add_connection_options, header_pairs, trust
+from wtio.cli._status import Status
+from wtio.cli._terminal import Board, visible
+from wtio.cli._words import in_options
+
+if TYPE_CHECKING:
+    import argparse
+
+    from wtio.cli._types import Subparsers
+
+_EACH: Final = 0.5  # seconds between two looks at the screen
+_MOST: Final = 100_000
+_MOST_REASONS: Final = 20
+# Handshakes under way at once: more of them only wait for each other, and then look slow.
+_CONNECTING: Final = 64
+# How long sessions may take to close at the end, in seconds.
+_CLOSING: Final = 10.0
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "load",
+        help="open thousands of sessions, and measure how a server bears them",
+        description="Open sessions at a server that returns what it gets, as `wtio serve` does, and send messages on "
+        "each. Their number rises evenly to --sessions within --ramp seconds and stays for --hold seconds; --stage "
+        "30:500, repeated, describes any other course: within 30 seconds to 500. The exit status is 1 if a session or "
+        "a message failed.",
+    )
+    parser.add_argument("url", help="such as https://localhost:4433/")
+    parser.add_argument("--sessions", type=int, default=100, help="how many sessions (default: 100)")
+    parser.add_argument("--ramp", type=float, default=5.0, metavar="SECONDS", help="until all are open (default: 5)")
+    parser.add_argument("--hold", type=float, default=10.0, metavar="SECONDS", help="how long they stay (default: 10)")
+    parser.add_argument(
+        "--stage",
+        action="append",
+        default=[],
+        metavar="SECONDS:SESSIONS",
+        help="a part of the course, in place of --sessions, --ramp and --hold; repeatable",
+    )
+    parser.add_argument("--rate", type=float, default=1.0, help="messages per second and session (default: 1)")
+    parser.add_argument("--size", type=int, default=64, metavar="BYTES", help="bytes of a message (default: 64)")
+    parser.add_argument("--datagrams", action="store_true", help="send messages as datagrams, not on streams")
+    parser.add_argument("--pool", action="store_true", help="let sessions share connections, if the server allows it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end; times are seconds")
+    add_connection_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Put load on the server, print the figures, and return 0 if nothing failed."""
+    stages = _stages(options)
+    if not 0 < options.rate <= 10_000:
+        raise ValueError(f"--rate is {options.rate:g}; it must be more than 0 and at most 10000")
+    if not 1 <= options.size <= 65536:
+        raise ValueError(f"--size is {options.size}; it must be 1 to 65536 bytes")
+    return asyncio.run(_Load(options, stages).run())
+
+
+def _stages(options: argparse.Namespace) -> list[tuple[float, int]]:
+    """The course: seconds, and the sessions at their end."""
+    stages = []
+    for text in options.stage:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)s?:(\d+)", text, re.ASCII)
+        if found is None:
+            raise ValueError(f"--stage is `{text}`; it must be SECONDS:SESSIONS, such as 30:500")
+        stages.append((float(found[1]), int(found[2])))
+    if not stages:
+        stages = [(options.ramp, options.sessions), (options.hold, options.sessions)]
+    for seconds, sessions in stages:
+        if not 0 <= seconds <= 24 * 3600:
+            raise ValueError(f"a stage takes {seconds:g} seconds; it must be 0 to 86400")
+        if not 0 <= sessions <= _MOST:
+            raise ValueError(f"{sessions} sessions are asked for; it must be 0 to {_MOST}")
+    return stages
+
+
+class _Load:
+    """Opens and closes sessions as the course demands, and counts."""
+
+    def __init__(self, options: argparse.Namespace, stages: list[tuple[float, int]]) -> None:
+        # What was asked for.
+        self._options = options
+        self._stages = stages
+        # Sessions that are being opened or are open, oldest first; and how many are open.
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open = 0
+        self._most_open = 0
+        # What is wrong with the options, as the first session has found out.
+        self._mistake: ValueError | None = None
+        # Sessions that are being opened, and whether there are none.
+        self._opening = 0
+        self._settled = asyncio.Event()
+        # Totals, and failures by what was said about them (the rest has no words of its own).
+        self._opened = 0
+        self._messages = 0
+        self._failures: Counter[str] = Counter()
+        self._lost = 0
+        self._connecting = asyncio.Semaphore(_CONNECTING)
+        self._connect_times = Times()
+        self._message_times = Times()
+        self._start = time.monotonic()
+        self._board = Board(sys.stderr if options.json else sys.stdout)
+
+    async def run(self) -> Status:
+        """Run the course to its end."""
+        options = self._options
+        timeouts = wtio.Timeouts(connect=options.timeout)
+        async with wtio.Client(tls=trust(options), timeouts=timeouts) as client:
+            try:
+                await self._follow(client)
+            finally:
+                await self._change(client, 0)
+        self._board.clear()
+        if options.json:
+            print(json.dumps(self._facts(), indent=2))
+        else:
+            print("\n".join(self._lines()))
+        return Status.FAILED if self._failures else Status.OK
+
+    async def _follow(self, client: wtio.Client) -> None:
+        begin, before = time.monotonic(), 0
+        shown = 0.0
+        for seconds, sessions in self._stages:
+            while (passed := time.monotonic() - begin) < seconds:
+                await self._change(client, before + round((sessions - before) * passed / seconds))
+                if time.monotonic() - shown > _EACH:
+                    shown = time.monotonic()
+                    self._board.show(self._lines())
+                await asyncio.sleep(0.02)
+            await self._change(client, sessions)
+            # The next part begins when these are open, so that a slow server is seen with as many as were asked for.
+            # The timeout of connecting ends this wait.
+            late = time.monotonic()
+            while self._opening:
+                self._settled.clear()
+                await self._settled.wait()
+            if self._mistake is not None:
+                raise self._mistake
+            begin, before = begin + seconds + (time.monotonic() - late), sessions
+
+    async def _change(self, client: wtio.Client, wanted: int) -> None:
+        """Open sessions, or close the oldest."""
+        while len(self._tasks) < wanted:
+            self._opening += 1
+            self._tasks.append(asyncio.create_task(self._use_session(client)))
+        surplus = self._tasks[: len(self._tasks) - wanted]
+        del self._tasks[: len(surplus)]
+        for task in surplus:
+            task.cancel()
+        if surplus:
+            await asyncio.wait(surplus, timeout=_CLOSING)
+
+    async def _use_session(self, client: wtio.Client) -> None:
+        try:
+            try:
+                session = await self._connect(client)
+            finally:
+                self._opening -= 1
+                if not self._opening:
+                    self._settled.set()
+            async with session:
+                self._opened += 1
+                self._open += 1
+                self._most_open = max(self._most_open, self._open)
+                try:
+                    await self._send(session)
+                finally:
+                    self._open -= 1
+        except (wtio.WebTransportError, OSError) as error:
+            self._fail(str(error))
+        except ValueError as error:
+            self._mistake = error
+
+    async def _connect(self, client: wtio.Client) -> wtio.WebTransportSession:
+        options = self._options
+        async with self._connecting:
+            start = time.perf_counter()
+            session = await client.connect(
+                options.url,
+                headers=header_pairs(options.header),
+                protocols=options.protocol,
+                origin=options.origin,
+                allow_pooling=options.pool,
+            )
+        self._connect_times.add(time.perf_counter() - start)
+        return session
+
+    async def _send(self, session: wtio.WebTransportSession) -> None:
+        options = self._options
+        message = bytes(options.size)
+        stream = None if options.datagrams else await session.create_bidirectional_stream()
+        due = time.perf_counter()
+        while True:
+            start = time.perf_counter()
+            try:
+                async with asyncio.timeout(options.timeout):
+                    if stream is None:
+                        session.send_datagram(message)
+                        await session.receive_datagram()
+                    else:
+                        await stream.write(data=message)
+                        await stream.readexactly(n=options.size)
+            except TimeoutError:
+                if stream is not None:
+                    self._fail(f"a message had no answer within {options.timeout:g} s")
+                    return
+                self._lost += 1
+            except asyncio.IncompleteReadError:
+                self._fail("the server ended a stream; it has to return what it gets, as `wtio serve` does")
+                return
+            else:
+                self._messages += 1
+                self._message_times.add(time.perf_counter() - start)
+            due += 1 / options.rate
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+
+    def _fail(self, words: str) -> None:
+        words = visible(in_options(words))
+        self._failures[words if words in self._failures or len(self._failures) < _MOST_REASONS else "others"] += 1
+
+    def _lines(self) -> list[str]:
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        what = "datagrams" if self._options.datagrams else "messages"
+        lines = [
+            f"time         {elapsed:.1f} s",
+            f"sessions     {self._open} open, {self._most_open} at most, {self._opened} in all",
+            f"connecting   {self._connect_times.words()}",
+            f"{what:<12} {self._messages} there and back, {self._messages / elapsed:.0f} per second",
+            f"             {self._message_times.words()}",
+        ]
+        if self._options.datagrams:
+            lines.append(f"lost         {self._lost}")
+        lines.append(f"failed       {self._failures.total()}")
+        lines += [f"  {count:>9}  {words}" for words, count in self._failures.most_common(_MOST_REASONS)]
+        return lines
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "seconds": time.monotonic() - self._start,
+            "sessions": {"opened": self._opened, "most": self._most_open},
+            "connect": self._connect_times.facts(),
+            "messages": self._messages,
+            "lost": self._lost,
+            "times": self._message_times.facts(),
+            "failed": self._failures.total(),
+            "failures": dict(self._failures),
+        }

@@ -1,0 +1,174 @@
+"""`wtio bench` and `wtio load`, as somebody runs them against `wtio serve`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import wtio
+from wtio.cli import main
+from wtio.cli._echo import echo
+from wtio.cli._figures import Times, amount, milliseconds
+from wtio.cli._status import Status
+
+from .terminals import sitting_at
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+async def answer(session: wtio.WebTransportSession) -> None:
+    """Echo, or do what the path says."""
+    match session.path:
+        case "/mute":
+            await session.wait_closed()
+        case "/lossy":
+            count = 0
+
+            async def datagram(data: bytes) -> None:
+                nonlocal count
+                count += 1
+                if count % 2:
+                    session.send_datagram(data)
+
+            async def stream(stream: wtio.WebTransportStream) -> None:
+                async for data in stream:
+                    await stream.write(data=data)
+
+            await session.serve_streams(stream, datagrams=datagram)
+        case "/close":
+            await session.close(9, "enough")
+        case _:
+            await echo(session)
+
+
+@pytest.fixture
+async def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    async with wtio.serve(answer, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        yield f"https://127.0.0.1:{server.addresses[0][1]}/"
+
+
+async def run(*arguments: str) -> int:
+    """Run a command in a thread of its own: it has an event loop of its own."""
+    return await asyncio.to_thread(main, arguments)
+
+
+async def test_bench_measures_all_that_comes_back(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("bench", url, "--dev", "--seconds", "0.2", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["stream"]["count"] > 0
+    assert facts["stream"]["min"] <= facts["stream"]["p50"] <= facts["stream"]["p99"] <= facts["stream"]["max"]
+    assert facts["throughput"]["bytes"] > 0
+    assert facts["datagrams"]["sent"] > 0
+    assert facts["datagrams"]["times"]["count"] == facts["datagrams"]["received"]
+    assert facts["draft"] == "draft15"
+
+
+async def test_bench_shows_what_is_lost(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("bench", f"{url}lossy", "--dev", "--seconds", "0.2", "--rate", "100") == 0
+    text = capsys.readouterr().out
+    assert "there and back" in text
+    lost = float(text.rpartition("lost (")[2].rpartition("%")[0])
+    assert lost >= 40
+
+
+async def test_bench_at_a_terminal_shows_figures_while_it_runs(url: str) -> None:
+    async with sitting_at(
+        *("-m", "wtio", "bench", url, "--dev", "--seconds", "0.5"), environment=dict(os.environ), columns=30
+    ) as terminal:
+        await terminal.until("throughput")
+        assert "datagrams" not in terminal.text, "that comes later"
+        assert await terminal.finish() == 0
+        await terminal.until("lost (")
+        assert "Traceback" not in terminal.text
+
+
+async def test_ctrl_c_ends_a_measurement(url: str) -> None:
+    for command in ("bench", "load"):
+        async with sitting_at("-m", "wtio", command, url, "--dev", environment=dict(os.environ)) as terminal:
+            await terminal.until("session")
+            terminal.type("\x03")
+            assert await terminal.finish() == Status.INTERRUPTED
+            assert "Traceback" not in terminal.text
+
+
+async def test_servers_that_return_nothing_are_said_to(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--dev", "--seconds", "0.1", "--timeout", "0.3")
+    assert await run("bench", f"{url}mute", *arguments) == Status.NO_ANSWER
+    assert "as `wtio serve` does" in capsys.readouterr().err
+
+
+async def test_load_opens_and_closes_as_the_course_says(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = ("--stage", "0.3:20", "--stage", "0.2:20", "--stage", "0.2:5", "--stage", "0.2:10")
+    assert await run("load", url, "--dev", *stages, "--rate", "20", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sessions"] == {"opened": facts["connect"]["count"], "most": 20}
+    assert facts["sessions"]["opened"] >= 20
+    assert facts["messages"] == facts["times"]["count"] > 0
+    assert (facts["failed"], facts["lost"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "way", [("--dev",), ("--dev", "--datagrams"), ("--pool", "--dangerously-trust-any-certificate")]
+)
+async def test_load_has_lines_for_people(url: str, capsys: pytest.CaptureFixture[str], way: tuple[str, ...]) -> None:
+    course = ("--sessions", "5", "--ramp", "0.1", "--hold", "0.5", "--rate", "10")
+    assert await run("load", url, *course, *way) == 0
+    text = capsys.readouterr().out
+    assert "5 at most, 5 in all" in text
+    assert "\nfailed       0\n" in text
+
+
+async def test_load_names_options_that_do_not_go_together(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("load", url, "--dev", "--pool", "--ramp", "0", "--hold", "0") == Status.USAGE
+    assert "error: " in capsys.readouterr().err
+
+
+async def test_load_counts_failures_by_their_reason(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    course = ("--sessions", "5", "--ramp", "0", "--hold", "0.5")
+    assert await run("load", f"{url}close", "--dev", *course, "--json") == Status.FAILED
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["failures"] == {"session closed by the peer with code 9: enough": 5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bench", "https://localhost:9/", "--seconds", "0"), "--seconds is 0"),
+        (("bench", "https://localhost:9/", "--size", "3"), "--size is 3"),
+        (("bench", "https://localhost:9/", "--rate", "0"), "--rate is 0"),
+        (("load", "https://localhost:9/", "--stage", "x"), "--stage is `x`; it must be SECONDS:SESSIONS"),
+        (("load", "https://localhost:9/", "--sessions", "-1"), "-1 sessions are asked for"),
+        (("load", "https://localhost:9/", "--hold", "-1"), "a stage takes -1 seconds"),
+        (("load", "https://localhost:9/", "--rate", "0"), "--rate is 0"),
+        (("load", "https://localhost:9/", "--size", "0"), "--size is 0"),
+    ],
+)
+def test_mistakes_are_named(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == Status.USAGE
+    assert words in capsys.readouterr().err
+
+
+def test_percentiles_are_right_within_one_per_cent() -> None:
+    times = Times()
+    assert math.isnan(times.percentile(0.5))
+    assert times.words() == "none"
+    for number in range(1, 10_001):
+        times.add(number / 1000)
+    for share in (0.01, 0.5, 0.9, 0.99, 1.0):
+        assert times.percentile(share) == pytest.approx(share * 10, rel=0.011)
+    assert (times.count, times.least, times.most) == (10_000, 0.001, 10.0)
+    assert times.facts()["mean"] == pytest.approx(5.0005)
+
+
+def test_sizes_and_times_for_people() -> None:
+    assert [amount(size) for size in (0, 999, 1000, 2.5e9)] == ["0 B", "999 B", "1.0 kB", "2.5 GB"]
+    assert [milliseconds(value) for value in (0.0001234, 0.01234, 1.234)] == ["0.123 ms", "12.34 ms", "1234 ms"]
