@@ -45,8 +45,8 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
-test: ## Everything: set-up, lint, types, documentation, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test setup + lint types docs test-rust fuzz gate + coverage
+test: ## Everything: set-up, documentation, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
+	@tools/test setup docs + lint types test-rust fuzz gate + coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
