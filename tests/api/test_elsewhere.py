@@ -131,16 +131,16 @@ ALLOWED: dict[type, tuple[str, ...]] = {
     IncomingStreams: ("__aiter__", "__len__"),
     IncomingDatagrams: ("__aiter__",),
     wtio.WebTransportReceiveStream: (
-        "can_read", "direction", "diagnostics", "is_closed", "is_peer_initiated", "last_write_accepted", "session",
-        "stream_id", "__aenter__", "__aiter__",
+        "body_raised_code", "can_read", "direction", "diagnostics", "is_closed", "is_peer_initiated",
+        "last_write_accepted", "session", "stream_id", "__aenter__", "__aiter__",
     ),
     wtio.WebTransportSendStream: (
-        "can_write", "direction", "diagnostics", "is_closed", "is_peer_initiated", "last_write_accepted", "session",
-        "stream_id", "__aenter__",
+        "body_raised_code", "can_write", "direction", "diagnostics", "is_closed", "is_peer_initiated",
+        "last_write_accepted", "session", "stream_id", "__aenter__",
     ),
     wtio.WebTransportStream: (
-        "can_read", "can_write", "direction", "diagnostics", "is_closed", "is_peer_initiated", "last_write_accepted",
-        "session", "stream_id", "__aenter__", "__aiter__",
+        "body_raised_code", "can_read", "can_write", "direction", "diagnostics", "is_closed", "is_peer_initiated",
+        "last_write_accepted", "session", "stream_id", "__aenter__", "__aiter__",
     ),
 }  # fmt: skip
 

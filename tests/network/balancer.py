@@ -48,8 +48,9 @@ def main(listen: str, *routes: str) -> None:
         for key, _ in selector.select():
             assert isinstance(key.fileobj, socket.socket)
             if key.data is not None:
-                # A server that is not there yet, or any more: the client tries again.
-                with contextlib.suppress(ConnectionRefusedError):
+                # A server that is not there yet, or any more: the client tries again. The next packet to it takes that
+                # error, and then there is nothing to receive.
+                with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
                     front.sendto(key.fileobj.recv(65_536), key.data)
                 continue
             packet, client = front.recvfrom(65_536)
@@ -57,8 +58,9 @@ def main(listen: str, *routes: str) -> None:
             if (client, server) not in behind:
                 behind[client, server] = made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 made.connect(server)
+                made.setblocking(False)
                 selector.register(made, selectors.EVENT_READ, client)
-            with contextlib.suppress(ConnectionRefusedError):
+            with contextlib.suppress(ConnectionRefusedError, BlockingIOError):
                 behind[client, server].send(packet)
 
 
