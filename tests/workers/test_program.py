@@ -156,7 +156,7 @@ async def test_workers_of_a_supervisor_that_was_killed_end_and_tell_their_client
 async def test_a_program_that_does_not_start_says_why_in_one_line(site: Site) -> None:
     site.write("first", "import no_such_module")
     async with run(site) as program:
-        assert await program.end() == 1
+        assert await program.end() == 2
     (line,) = program.log
     assert line.startswith("error: `site_app:router` does not start: ModuleNotFoundError")
 
@@ -205,7 +205,7 @@ async def test_systemd_passes_sockets_and_hears_of_everything(site: Site, tmp_pa
 
 async def test_too_few_sockets_of_systemd_are_named(site: Site) -> None:
     async with run(site, "--systemd", "--workers", "2", before=("-c", ACTIVATE, "3")) as program:
-        assert await program.end() == 1
+        assert await program.end() == 2
     assert program.has("sock has 3 sockets for each address; it must have 4")
 
 
@@ -219,7 +219,7 @@ async def test_too_few_sockets_of_systemd_are_named(site: Site) -> None:
 )
 async def test_wrong_options_are_named(site: Site, options: tuple[str, ...], words: str) -> None:
     async with run(site, *options) as program:
-        assert await program.end() == 1
+        assert await program.end() == 2
     assert words in program.log[-1]
 
 
