@@ -111,11 +111,14 @@ pub(crate) fn unpadded(payload: &[u8]) -> usize {
     }
     let mut reader = Reader(payload);
     let mut end = 0;
-    while let Some(kind) = reader.varint() {
+    while let Some(first) = reader.0.first().copied()
+        && let Some(kind) = reader.varint()
+    {
         if reader.frame(kind, &mut None, &mut |_| ()).is_none() {
             return payload.len();
         }
-        if kind != u64::from(PADDING) {
+        // A type of 0 in more than one byte is left to the core.
+        if first != PADDING {
             end = payload.len() - reader.0.len();
         }
     }
@@ -369,6 +372,8 @@ mod tests {
         assert_eq!(unpadded(&whole), whole.len());
         let unreadable = [&[PING, 0x3f], &padding[..]].concat();
         assert_eq!(unpadded(&unreadable), unreadable.len());
+        let long_type = [&[PING, 0x40, 0x00], &padding[..]].concat();
+        assert_eq!(unpadded(&long_type), long_type.len());
         // A CRYPTO frame that is cut off.
         let cut_off = [&[0x06, 0x00, 0x7f, 0xff], &padding[..]].concat();
         assert_eq!(unpadded(&cut_off), cut_off.len());
