@@ -223,6 +223,78 @@ async def test_lost_sessions_and_missing_answers_have_their_status(url: str, env
     assert "no answer came back within 0.5 s" in errors
 
 
+async def test_lines_without_an_answer_have_the_status_of_that(url: str, environment: dict[str, str]) -> None:
+    status, output, errors = await connect(environment, url, "--timeout", "0.5", stdin=b"mute\nheard\n")
+    assert (status, output) == (8, b"heard\n")
+    assert "the answers to 1 lines were not whole within 0.5 s (--timeout)" in errors
+    status, output, _ = await connect(environment, url, "--timeout", "0.5", "--json", stdin=b"mute\n")
+    assert status == 8
+    assert "error" in [json.loads(line)["event"] for line in output.splitlines()]
+
+
+async def test_a_long_line_comes_back_from_a_server_that_answers_while_it_reads(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    async def echo(stream: wtio.WebTransportStream) -> None:
+        async for data in stream:
+            await stream.write(data=data)
+
+    async def handle(session: wtio.WebTransportSession) -> None:
+        await session.serve_streams(echo)
+
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    # More than both windows and buffers hold.
+    line = b"h" * 12_000_000 + b"\n"
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        status, output, _ = await connect(environment, url, stdin=line)
+    assert status == 0
+    assert output.count(b"h") == 12_000_000
+
+
+async def test_bytes_that_are_no_utf_8_go_out_as_they_came(environment: dict[str, str], tmp_path: Path) -> None:
+    heard = []
+
+    async def take(stream: wtio.WebTransportStream) -> None:
+        heard.append(await stream.read_all())
+
+    async def handle(session: wtio.WebTransportSession) -> None:
+        await session.serve_streams(take)
+
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        status, _, errors = await connect(environment | {"PYTHONUTF8": "1"}, url, stdin=b"a\xff\xfe\n")
+    assert (status, heard) == (0, [b"a\xff\xfe"]), errors
+
+
+@pytest.mark.parametrize("words", ["<&-", "--pipe <&-", "--send hello >&-"])
+async def test_closed_streams_are_empty_ones(url: str, environment: dict[str, str], words: str) -> None:
+    shell = await asyncio.create_subprocess_shell(
+        f"{sys.executable} -m wtio connect {url} --dev {words}",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    output, errors = await asyncio.wait_for(shell.communicate(), SECONDS)
+    assert "Traceback" not in errors.decode()
+    assert (shell.returncode, output) == (0, b"")
+
+
+async def test_a_server_without_files_is_not_awaited_for_ever(environment: dict[str, str], tmp_path: Path) -> None:
+    async def handle(session: wtio.WebTransportSession) -> None:
+        await session.wait_closed()
+
+    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+        for way in (("--list",), ("--get", "name")):
+            status, _, errors = await connect(environment, url, *way, "--timeout", "0.5")
+            assert status == 8
+            assert "no answer came back within 0.5 s" in errors
+
+
 async def test_pipe_copies_bytes_both_ways(url: str, environment: dict[str, str]) -> None:
     data = "\N{ESCAPE}[2J\0ü".encode() * 300_000
     assert await connect(environment, url, "--pipe", stdin=data) == (0, data, "")

@@ -52,11 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; ``wtio --help`` lists them.
     """
+    _open_closed_streams()
     options = make_parser()[0].parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         # A peer's text may be in any script, and the terminal may not be able to show it.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are no UTF-8 go out as they came.
+        sys.stdin.reconfigure(errors="surrogateescape")
     try:
         status = int(options.run(options))
         sys.stdout.flush()
@@ -68,8 +72,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status is Status.BROKEN_PIPE:
             _forget_output()
         else:
-            print(f"error: {visible(in_options(str(error)))}", file=sys.stderr)
+            text = str(error)
+            if isinstance(error, OSError) and error.filename is not None:
+                text = f"{error.filename}: {error.strerror}"
+            print(f"error: {visible(in_options(text))}", file=sys.stderr)
         return status
+
+
+def _open_closed_streams() -> None:
+    """Whoever started this may have closed the standard streams, and the next file or socket would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode, flags = ("r", os.O_RDONLY) if name == "stdin" else ("w", os.O_WRONLY)
+            nowhere = os.open(os.devnull, flags)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
 
 
 def _forget_output() -> None:

@@ -29,8 +29,6 @@ COMMANDS: Final = {
     "//": "TEXT: send a line that begins with a slash",
 }
 _OTHER_NAMES: Final = {"/datagram": "/dgram", "/quit": "/close", "/exit": "/close", "/stat": "/stats"}
-# Seconds to wait for answers after the end of input.
-_PATIENCE: Final = 10.0
 # Seconds after which a line that has not ended is shown all the same, and bytes after which it is.
 _QUIET: Final = 0.3
 _LONGEST: Final = 64 * 1024
@@ -44,18 +42,21 @@ _CODES: Final = 2**32
 class Conversation:
     """One session, with somebody or something that gives lines."""
 
-    def __init__(self, session: WebTransportSession, screen: Screen) -> None:
-        # With whom, and where it is shown.
+    def __init__(self, session: WebTransportSession, screen: Screen, patience: float) -> None:
+        # With whom, where it is shown, and how many seconds to wait for answers after the end of input.
         self._session = session
         self._screen = screen
+        self._patience = patience
         # Tasks that send a line and show its answer, and those that show what the server opened. Of either there are
         # ``_AT_ONCE`` at most; further lines and streams wait.
         self._asked: set[asyncio.Task[None]] = set()
         self._shown: set[asyncio.Task[None]] = set()
         # Tasks that may fail only because standard output is gone; the first failure ends the conversation.
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Whether every line could be sent, and whether something was that may or may not be answered.
+        # Whether every line could be sent, whether each was answered that nobody typed, and whether something was sent
+        # that may or may not be answered.
         self._all_sent = True
+        self._all_answered = True
         self._may_be_answered = False
 
     async def run(self) -> Status:
@@ -84,7 +85,9 @@ class Conversation:
         facts = {"closed_by": info.closed_by, "code": info.code, "reason": info.reason}
         if info.closed_by == "local":
             self._screen.happened("closed", "closed", **facts)
-            return Status.OK if self._all_sent else Status.FAILED
+            if not self._all_sent:
+                return Status.FAILED
+            return Status.OK if self._all_answered else Status.NO_ANSWER
         words = f" with code {info.code}" if info.code is not None else ""
         reason = f": {info.reason}" if info.reason else ""
         self._screen.happened("closed", f"the session was closed by the {info.closed_by}{words}{reason}", **facts)
@@ -107,7 +110,12 @@ class Conversation:
             if text is None:
                 # Answers to what was sent may still arrive.
                 if self._asked:
-                    await asyncio.wait(self._asked, timeout=_PATIENCE)
+                    _, late = await asyncio.wait(self._asked, timeout=self._patience)
+                    if late and not has_prompt:
+                        self._all_answered = False
+                        self._screen.failed(
+                            f"the answers to {len(late)} lines were not whole within {self._patience:g} s (--timeout)"
+                        )
                 if self._may_be_answered and not has_prompt:
                     await asyncio.wait((ended, self._failure), timeout=_LINGER, return_when=asyncio.FIRST_COMPLETED)
                 return
@@ -165,18 +173,24 @@ class Conversation:
 
     async def _ask_on_stream(self, text: str) -> None:
         async with await self._session.create_bidirectional_stream() as stream:
-            await stream.write(data=text.encode(), end_stream=True)
-            await self._show(stream, "answer")
+            # At the same time: a server that answers while it reads stops reading when nobody takes its answer.
+            sending = asyncio.create_task(stream.write(data=_encoded(text), end_stream=True))
+            try:
+                await self._show(stream, "answer")
+                await sending
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
 
     async def _send_one_way(self, text: str) -> None:
         self._may_be_answered = True
         stream = await self._session.create_unidirectional_stream()
-        await stream.write(data=text.encode(), end_stream=True)
+        await stream.write(data=_encoded(text), end_stream=True)
 
     def _send_datagram(self, text: str) -> None:
         self._may_be_answered = True
         try:
-            self._session.send_datagram(text.encode())
+            self._session.send_datagram(_encoded(text))
         except DatagramTooLargeError as error:
             self._fail(str(error))
 
@@ -259,6 +273,11 @@ class Conversation:
             stream_bytes_sent=stats.stream_bytes_sent,
             stream_bytes_received=stats.stream_bytes_received,
         )
+
+
+def _encoded(text: str) -> bytes:
+    """The bytes that somebody typed or a program wrote, also if they are no UTF-8."""
+    return text.encode(errors="surrogateescape")
 
 
 def _keep(task: asyncio.Task[None], tasks: set[asyncio.Task[None]]) -> None:

@@ -60,6 +60,9 @@ def status_of(error: BaseException) -> Status:
             return Status.FAILED
         case BrokenPipeError():
             return Status.BROKEN_PIPE
+        case OSError() if error.filename is not None:
+            # A file that the command line names.
+            return Status.USAGE
         case ValueError():
             return Status.USAGE
     return Status.FAILED

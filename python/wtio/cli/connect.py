@@ -82,13 +82,13 @@ async def _connect(options: argparse.Namespace) -> Status:
             address=session.remote_address[0],
             port=session.remote_address[1],
         )
-        return await Conversation(session, screen).run()
+        return await Conversation(session, screen, options.timeout).run()
 
 
 async def _ask(session: wtio.WebTransportSession, text: str, patience: float) -> Status:
     try:
         async with asyncio.timeout(patience), await session.create_bidirectional_stream() as stream:
-            await stream.write(data=text.encode(), end_stream=True)
+            await stream.write(data=os.fsencode(text), end_stream=True)
             answer = await stream.read_all()
     except TimeoutError:
         return _no_answer("answer", patience)
@@ -97,7 +97,7 @@ async def _ask(session: wtio.WebTransportSession, text: str, patience: float) ->
 
 
 async def _ask_by_datagram(session: wtio.WebTransportSession, text: str, patience: float) -> Status:
-    session.send_datagram(text.encode())
+    session.send_datagram(os.fsencode(text))
     try:
         async with asyncio.timeout(patience):
             answer = await session.receive_datagram()
@@ -169,11 +169,13 @@ async def _use_files(session: wtio.WebTransportSession, options: argparse.Namesp
     stream = await session.create_bidirectional_stream()
     try:
         if options.list:
-            await stream.write(data=b"LIST\n", end_stream=True)
-            await answer_header(stream)
-            print(decode(await stream.read_all(), lines=True), end="")
+            async with asyncio.timeout(options.timeout):
+                await stream.write(data=b"LIST\n", end_stream=True)
+                await answer_header(stream)
+                names = await stream.read_all()
+            print(decode(names, lines=True), end="")
         elif options.get is not None:
-            await _get(stream, options.get, options.output)
+            await _get(stream, options.get, options.output, options.timeout)
         else:
             file = os.open(options.put, os.O_RDONLY)
             try:
@@ -185,15 +187,18 @@ async def _use_files(session: wtio.WebTransportSession, options: argparse.Namesp
     except FileError as error:
         print(f"error: {visible(str(error))}", file=sys.stderr)
         return Status.FAILED
+    except TimeoutError:
+        return _no_answer("answer", options.timeout)
     await session.close()
     return Status.OK
 
 
-async def _get(stream: wtio.WebTransportStream, name: str, output: str | None) -> None:
-    if "\n" in name or len(name.encode()) >= LINE - 8:
+async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, patience: float) -> None:
+    if "\n" in name or len(os.fsencode(name)) >= LINE - 8:
         raise ValueError("--get: a name has no line end, and is not that long")
-    await stream.write(data=f"GET {name}\n".encode(), end_stream=True)
-    size = left = await answer_header(stream)
+    async with asyncio.timeout(patience):
+        await stream.write(data=b"GET " + os.fsencode(name) + b"\n", end_stream=True)
+        size = left = await answer_header(stream)
     is_terminal = output is None and sys.stdout.isatty()
     writer = Aside("output")
     # Under its own name only when it is complete.
