@@ -22,11 +22,8 @@ PICTURES = SITE.parent / "pictures"
 # One for each kind of page: the first, prose with code, wide tables, classes with fields, text from elsewhere.
 PAGES = ("index", "first-session", "interop", "reference/limits", "reference/sessions", "project/changelog")
 
-pytestmark = [
-    pytest.mark.skipif(chromium.missing() is not None, reason=chromium.missing() or ""),
-    # The first test waits for the site, which takes minutes on a busy machine if `make docs` has not run.
-    pytest.mark.timeout(600),
-]
+# The first test waits for the site, which takes minutes on a busy machine if `make docs` has not run.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +47,8 @@ def site() -> Path:
 
 @pytest.fixture
 async def desk(site: Path) -> AsyncIterator[Page]:
+    if (reason := chromium.missing()) is not None:
+        pytest.skip(reason)
     async with chromium.launch() as browser:
         page = await browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(30_000)

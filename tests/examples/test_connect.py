@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +18,7 @@ from .programs import ROOT, SECONDS
 from .terminals import sitting_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 
@@ -47,11 +48,18 @@ async def nasty(session: wtio.WebTransportSession) -> None:
     await session.serve_streams(answer, unidirectional=echo_one_way, datagrams=session.send_datagram)
 
 
+@asynccontextmanager
+async def serving(handle: Callable[[wtio.WebTransportSession], Awaitable[None]], directory: Path) -> AsyncIterator[str]:
+    """The URL of a server with the certificate that ``--dev`` trusts."""
+    certificate = wtio.dev_certificate(directory=directory / "cache" / "wtio")
+    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        yield f"https://127.0.0.1:{server.addresses[0][1]}/"
+
+
 @pytest.fixture
 async def url(tmp_path: Path) -> AsyncIterator[str]:
-    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
-    async with wtio.serve(nasty, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        yield f"https://127.0.0.1:{server.addresses[0][1]}/"
+    async with serving(nasty, tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -242,11 +250,9 @@ async def test_a_long_line_comes_back_from_a_server_that_answers_while_it_reads(
     async def handle(session: wtio.WebTransportSession) -> None:
         await session.serve_streams(echo)
 
-    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
     # More than both windows and buffers hold.
     line = b"h" * 12_000_000 + b"\n"
-    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+    async with serving(handle, tmp_path) as url:
         status, output, _ = await connect(environment, url, stdin=line)
     assert status == 0
     assert output.count(b"h") == 12_000_000
@@ -261,9 +267,7 @@ async def test_bytes_that_are_no_utf_8_go_out_as_they_came(environment: dict[str
     async def handle(session: wtio.WebTransportSession) -> None:
         await session.serve_streams(take)
 
-    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
-    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+    async with serving(handle, tmp_path) as url:
         status, _, errors = await connect(environment | {"PYTHONUTF8": "1"}, url, stdin=b"a\xff\xfe\n")
     assert (status, heard) == (0, [b"a\xff\xfe"]), errors
 
@@ -286,9 +290,7 @@ async def test_a_server_without_files_is_not_awaited_for_ever(environment: dict[
     async def handle(session: wtio.WebTransportSession) -> None:
         await session.wait_closed()
 
-    certificate = wtio.dev_certificate(directory=tmp_path / "cache" / "wtio")
-    async with wtio.serve(handle, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
-        url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+    async with serving(handle, tmp_path) as url:
         for way in (("--list",), ("--get", "name")):
             status, _, errors = await connect(environment, url, *way, "--timeout", "0.5")
             assert status == 8
