@@ -163,6 +163,8 @@ pub(crate) struct Core {
     pub(crate) is_scarce: bool,
     /// Since it is, a read found all there was to read on its stream.
     has_drained: bool,
+    /// What `taken` was when that was noted last.
+    taken_when_drained: u64,
     /// A stream was stopped or thrown away, and its bytes may have come back.
     has_released: bool,
     /// Bytes of all streams that were read from the core so far.
@@ -245,6 +247,7 @@ impl Core {
             wants_transmit: false,
             is_scarce: false,
             has_drained: false,
+            taken_when_drained: 0,
             has_released: false,
             taken: 0,
             given: 0,
@@ -514,13 +517,26 @@ impl Core {
             }
         }
         // The end of a stream may make room for another one, which `PeerCredit` looks at.
-        self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked) | self.is_scarce;
-        self.has_drained |= self.is_scarce & (left > 0);
+        self.wants_transmit |= chunks.finalize().should_transmit() | (end != ReadEnd::Blocked);
         self.taken += (want - left) as u64;
+        if self.is_scarce {
+            self.note_scarce_read(want > left, left > 0);
+        }
         if self.log.is_some() {
             self.log_read(stream_id, end);
         }
         end
+    }
+
+    /// Have credit looked at, unless the read found nothing that is new: who asks in vain again must not cause work again.
+    #[cold]
+    fn note_scarce_read(&mut self, has_read: bool, is_all: bool) {
+        let has_drained = is_all && self.taken_when_drained != self.taken;
+        if has_drained {
+            self.taken_when_drained = self.taken;
+        }
+        self.has_drained |= has_drained;
+        self.wants_transmit |= has_read | has_drained;
     }
 
     /// Ask the peer to stop a stream whose end is not known.

@@ -122,6 +122,27 @@ fn streams_go_on_while_another_one_holds_almost_all_of_the_window() {
 }
 
 #[test]
+fn who_asks_in_vain_for_more_while_credit_is_scarce_causes_no_work() {
+    for free in [100, 5000, WINDOW / 8] {
+        let mut pair = Pair::with_streams(10, STREAMS);
+        pair.hold(WINDOW - free);
+        let stream = pair.open().unwrap();
+        let sent = pair.write(stream, free / 2);
+        pair.exchange();
+        // What came may be worth announcing, and that all of it was read.
+        assert_eq!(pair.read_some(stream, WINDOW), sent);
+        assert_eq!(pair.read_some(stream, WINDOW), 0);
+        for _ in 0..10 {
+            pair.exchange();
+        }
+        for _ in 0..3 {
+            assert!(!pair.server.has_work(), "{free}");
+            assert_eq!(pair.read_some(stream, WINDOW), 0);
+        }
+    }
+}
+
+#[test]
 fn a_part_that_is_read_of_a_full_window_comes_back() {
     let mut pair = Pair::with_streams(10, STREAMS);
     let held = pair.hold(WINDOW);
