@@ -17,11 +17,14 @@ EXTENSION := build
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 # The border crate has no tests of its own: linking it outside of Python needs a libpython.
 CARGO_TESTS := --workspace --exclude wtio-core --locked
+# Python tests that run beside other programs. What of the library they reach differs from machine to machine, so it is not
+# measured, and `make test` runs them at the same time as those that are.
+PEERS := tests/browser tests/interop tests/network
 
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage interop test-rust fuzz lint fmt types gate bench bench-quick late
+.PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage test-peers interop test-rust fuzz lint fmt types gate bench bench-quick late
 .PHONY: docs profile clean browsers valgrind wheels test-wheels release audit
 
 help: ## List the commands
@@ -46,7 +49,7 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
 test: ## Everything: set-up, documentation, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test setup docs + lint types test-rust fuzz gate + coverage
+	@tools/test setup docs + lint types test-rust fuzz gate test-peers + coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
@@ -54,10 +57,13 @@ test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soa
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-coverage: .venv/dev.stamp build browsers ## Python tests, and which lines and branches of the library they run
+coverage: .venv/dev.stamp build browsers ## Python tests but those of test-peers, and which lines and branches of the library they run
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest $(PEERS:%=--ignore=%) $(ARGS)
 	@$(BIN)/python tools/coverage_report.py
+
+test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel
+	@$(BIN)/python -m pytest $(PEERS) $(ARGS)
 
 interop: .venv/dev.stamp build browsers ## Other implementations against ours, both ways, as a table (docs/interop.md)
 	@$(BIN)/python -m pytest tests/interop/matrix --quiet $(ARGS)

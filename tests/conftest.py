@@ -57,11 +57,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"credit was looked at in {tests} tests, of {connections} connections")
 
 
-# What their tests run of the library depends on browsers, other implementations and privileges of the machine. They are
-# not measured, so that the coverage figure is the same everywhere.
-NOT_MEASURED = frozenset({"browser", "interop", "network"})
-
-
 def _asyncio_loop() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop()
 
@@ -102,8 +97,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     # Only `make coverage` imports it.
     coverage = sys.modules.get("coverage")
     measured = None if coverage is None else coverage.Coverage.current()
-    is_measured = NOT_MEASURED.isdisjoint(item.path.parts) and "chromium" not in getattr(item, "fixturenames", ())
-    if measured is None or is_measured:
+    # What a browser makes the library run differs from machine to machine.
+    if measured is None or "chromium" not in getattr(item, "fixturenames", ()):
         return (yield)
     # Programs that the test starts are measured if this is set.
     process = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

@@ -23,14 +23,18 @@ fn check_speed(path: Path) {
 }
 
 /// A flow of CUBIC has its share of the bottleneck, or, where losses by chance keep it below, most of what another flow of
-/// CUBIC would have left it.
-fn check_fairness(path: Path) {
+/// CUBIC would have left it. It is the mean of so many runs: from one to the next it differs by a fifth where a queue is short.
+fn check_fairness(path: Path, runs: u64) {
     let fair = FAIR * path.rate;
+    let mean = |order: [&'static str; 2], flow| {
+        let goodput = |seed| run(path, &order.map(Flow::bulk), SECONDS, seed).goodput(flow, 0, SECONDS);
+        (1..=runs).map(goodput).sum::<f64>() / runs as f64
+    };
     for order in [[DEFAULT, "cubic"], ["cubic", DEFAULT]] {
         let cubic = order.iter().position(|name| *name == "cubic").expect("there");
-        let beside = flows(path, &order.map(Flow::bulk)).goodput(cubic, 0, SECONDS);
+        let beside = mean(order, cubic);
         if beside < fair {
-            let usual = flows(path, &["cubic"; 2].map(Flow::bulk)).goodput(cubic, 0, SECONDS);
+            let usual = mean(["cubic"; 2], cubic);
             assert!(
                 beside >= GOOD * usual && usual < fair / GOOD,
                 "{}: {beside:.2} beside {DEFAULT}, {usual:.2} beside cubic Mbit/s",
@@ -48,15 +52,15 @@ fn losses_by_chance_do_not_slow_the_default() {
 
 #[test]
 fn a_cubic_flow_beside_the_default_keeps_its_share() {
-    check_fairness(path("home"));
-    check_fairness(path("bloat"));
-    check_fairness(path("thin-lossy"));
+    check_fairness(path("home"), 1);
+    check_fairness(path("bloat"), 1);
+    check_fairness(path("thin-lossy"), 1);
 }
 
 #[test]
 fn a_queue_too_short_to_be_seen_still_counts() {
     // Eight packets, less than one burst: nobody waits for long, and what is lost is lost to congestion.
-    check_fairness(Path::new("policer", 20.0, 20.0, 0.0, 12_000));
+    check_fairness(Path::new("policer", 20.0, 20.0, 0.0, 12_000), 1);
 }
 
 #[test]
@@ -87,6 +91,6 @@ fn what_is_sent_now_and_then_does_not_flood_the_path() {
 fn the_default_is_near_the_best_and_fair_on_every_path() {
     for path in SET {
         check_speed(*path);
-        check_fairness(*path);
+        check_fairness(*path, 4);
     }
 }
