@@ -47,11 +47,11 @@ class Terminal:
         """What was shown, without colours and movements of the cursor."""
         return ESCAPES.sub("", self.output)
 
-    async def until(self, words: str) -> str:
-        """Wait for words; returns what was shown up to now."""
+    async def until(self, words: str, *, times: int = 1) -> str:
+        """Wait until words were shown so many times; returns what was shown up to now."""
         try:
             async with asyncio.timeout(SECONDS):
-                while words not in self.text:
+                while self.text.count(words) < times:
                     self._more.clear()
                     await self._more.wait()
         except TimeoutError:

@@ -10,6 +10,7 @@ import pytest
 from tests.browser import chromium
 
 from .programs import ROOT
+from .screens import keep_picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ async def go_through(start: Start, steps: Sequence[str]) -> None:
 
         async def all_is_well(step: int) -> None:
             for index, (page, name) in enumerate(zip(pages, names, strict=True)):
-                x, y = 50 + 40 * index, 20 + 25 * (step % 10)
+                x, y = 50 + 40 * index, 20 + 25 * (step + 2 * index) % 260
                 await page.locator("#board").hover(position={"x": x, "y": y})
                 for other in pages:
                     await sees(other, name, x, y)
@@ -89,6 +90,7 @@ async def go_through(start: Start, steps: Sequence[str]) -> None:
                     )
                 workers |= {await page.locator("#worker").inner_text() for page in pages}
             await all_is_well(step)
+        await keep_picture(pages[0], "cluster-page", width=620, height=590)
         # Once, although pages change sessions.
         for page in pages:
             heard = (await page.locator("#chat").inner_text()).splitlines()

@@ -17,6 +17,8 @@ __all__ = ["Board", "colour", "decode", "has_colour", "is_smart", "print_above_p
 # Everything that moves a cursor, changes a terminal's state or the order in which text is read: C0, DEL, C1, lone
 # surrogates, line and paragraph separators, and the controls for text in two directions.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# What `colour` puts around a text.
+_COLOUR: Final = re.compile(r"\x1b\[\d*m")
 _UNSAFE_IN_LINES: Final = re.compile(_UNSAFE.pattern.replace(r"\x00-\x1f", r"\x00-\x08\x0b-\x1f"))
 
 
@@ -51,10 +53,10 @@ def colour(text: str, code: str, stream: TextIO) -> str:
 
 
 def width_of(text: str) -> int:
-    """How many columns a text takes."""
+    """How many columns a text takes; colours take none."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
+        for character in _COLOUR.sub("", text)
     )
 
 
