@@ -17,6 +17,7 @@
 //! An ordered pipe answers `promise` with nothing and `reset` always with true, because in it no reset overtakes the header
 //! of its stream. Packets and timers, which only the [`Engine`](crate::Engine) deals with, are not among the questions.
 
+mod cause;
 mod log;
 
 use std::{
@@ -27,8 +28,7 @@ use std::{
 
 use bytes::Bytes;
 use quinn_proto::{
-    ConnectionError, ConnectionHandle, Dir, ReadError, SendDatagramError, Side, StreamEvent, StreamId, VarInt,
-    WriteError,
+    ConnectionHandle, Dir, ReadError, SendDatagramError, Side, StreamEvent, StreamId, VarInt, WriteError,
 };
 use rustls::pki_types::CertificateDer;
 
@@ -190,41 +190,6 @@ fn stream(stream_id: u64) -> StreamId {
 
 fn dir(bidirectional: bool) -> Dir {
     if bidirectional { Dir::Bi } else { Dir::Uni }
-}
-
-/// The cause, code and reason of what the core reports as the end of a connection.
-fn describe(error: ConnectionError) -> (CloseCause, u64, String) {
-    /// RFC 9001, section 4.8: TLS alerts are transport errors 0x100 to 0x1ff.
-    fn tls(code: u64) -> Option<u64> {
-        code.checked_sub(0x100).filter(|alert| *alert < 0x100)
-    }
-    const CONNECTION_REFUSED: u64 = 0x2;
-    match error {
-        ConnectionError::VersionMismatch => (CloseCause::Version, 0, "the peer speaks no QUIC version 1".into()),
-        ConnectionError::TransportError(e) => {
-            let code = u64::from(e.code);
-            match tls(code) {
-                Some(alert) => (CloseCause::Tls, alert, e.reason),
-                None => (CloseCause::Protocol, code, e.to_string()),
-            }
-        }
-        ConnectionError::ConnectionClosed(close) => {
-            let code = u64::from(close.error_code);
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
-            match tls(code) {
-                Some(alert) => (CloseCause::Tls, alert, reason),
-                None if code == CONNECTION_REFUSED => (CloseCause::Refused, code, reason),
-                None => (CloseCause::Transport, code, reason),
-            }
-        }
-        ConnectionError::ApplicationClosed(close) => {
-            (CloseCause::Application, close.error_code.into(), String::from_utf8_lossy(&close.reason).into_owned())
-        }
-        ConnectionError::Reset => (CloseCause::Reset, 0, "stateless reset by the peer".into()),
-        ConnectionError::TimedOut => (CloseCause::Idle, 0, "no packet within the idle timeout".into()),
-        ConnectionError::LocallyClosed => (CloseCause::Local, 0, String::new()),
-        ConnectionError::CidsExhausted => (CloseCause::Protocol, 0, "connection ids are exhausted".into()),
-    }
 }
 
 impl Core {
@@ -419,7 +384,7 @@ impl Core {
                 Event::ConnectionLost { reason } => {
                     use quinn_proto::ConnectionError::{ApplicationClosed, ConnectionClosed};
                     let is_by_peer = matches!(reason, ConnectionClosed(_) | ApplicationClosed(_));
-                    let (cause, code, reason) = describe(reason);
+                    let (cause, code, reason) = cause::describe(reason);
                     if let Some(log) = self.log() {
                         log.lost(cause, code, is_by_peer);
                     }
