@@ -58,11 +58,11 @@ const TOKENS_SENT: u32 = 1;
 /// end its connection (RFC 9000, section 10.3.2).
 fn endpoint(options: &Options) -> Result<EndpointConfig, SetupError> {
     let key = |purpose, holder: &[u8]| {
-        let key = options.secret.as_ref().map_or_else(random_key, |secret: &Secret| Ok(secret.key(purpose, holder)))?;
-        Ok::<_, SetupError>(hmac::Key::new(hmac::HMAC_SHA256, &key))
+        options.secret.as_ref().map_or_else(random_key, |secret: &Secret| Ok(secret.key(purpose, holder)))
     };
-    let mut config = EndpointConfig::new(Arc::new(key("stateless resets", &options.id_prefix)?));
-    let ids = ConnectionIds::new(key("connection ids", &options.id_prefix)?, &options.id_prefix, options.id_length)?;
+    let resets = hmac::Key::new(hmac::HMAC_SHA256, &key("stateless resets", &options.id_prefix)?);
+    let mut config = EndpointConfig::new(Arc::new(resets));
+    let ids = ConnectionIds::new(&key("connection ids", &options.id_prefix)?, &options.id_prefix, options.id_length)?;
     config.cid_generator(move || Box::new(ids.clone()));
     Ok(config)
 }

@@ -4,7 +4,11 @@
 //! keeps the peer's parameters for reports, and wraps the keys for application data, so that the [tap](super::tap) sees
 //! packets.
 
-use std::{any::Any, io::Cursor, sync::Arc};
+use std::{
+    any::Any,
+    io::Cursor,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use quinn_proto::{
     ConnectError, ConnectionId, Side, TransportError, TransportErrorCode,
@@ -22,7 +26,7 @@ use rustls::{
 };
 
 use super::{
-    keys::{HandshakeKey, InitialKey, TapKey},
+    keys::{FirstKey, HandshakeKey, InitialKey, TapKey},
     tap::Tap,
 };
 use crate::{
@@ -67,6 +71,8 @@ struct TlsSession {
     /// Makes the keys of the first packets, before TLS has chosen a suite.
     suite: Suite,
     version: Version,
+    /// A server's: the keys that opened the first packet.
+    first: Option<Arc<FirstKeys>>,
     /// Sees packets with application data. Shared with the connection and its keys.
     tap: Arc<Tap>,
     /// [`crypto::Session::read_handshake`] has said that the handshake data is ready. It does so once.
@@ -100,8 +106,30 @@ fn violation(code: TransportErrorCode, reason: String) -> TransportError {
     TransportError { code, frame: None, reason }
 }
 
-fn initial_keys(suite: &Suite, version: Version, id: ConnectionId, side: Side) -> Keys {
-    untapped(suite.keys(&id, side.into(), version))
+fn shared_keys(keys: &Arc<rustls::quic::Keys>) -> Keys {
+    let key = |is_local| FirstKey { keys: keys.clone(), is_local };
+    Keys {
+        header: KeyPair { local: Box::new(key(true)), remote: Box::new(key(false)) },
+        packet: KeyPair { local: Box::new(key(true)), remote: Box::new(key(false)) },
+    }
+}
+
+/// The keys of the first packets that a server made last.
+///
+/// The core asks for them twice: to open the packet that begins a connection, and for the connection, which comes next as a rule.
+/// To make them takes a 70th of a handshake.
+#[derive(Default)]
+struct FirstKeys(Mutex<Option<(ConnectionId, Arc<rustls::quic::Keys>)>>);
+
+impl FirstKeys {
+    fn keep(&self, id: ConnectionId, keys: Arc<rustls::quic::Keys>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, keys));
+    }
+
+    fn take(&self, id: &ConnectionId) -> Option<Arc<rustls::quic::Keys>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        (kept.0 == *id).then_some(kept.1)
+    }
 }
 
 fn untapped(keys: rustls::quic::Keys) -> Keys {
@@ -113,7 +141,9 @@ fn untapped(keys: rustls::quic::Keys) -> Keys {
 
 impl crypto::Session for TlsSession {
     fn initial_keys(&self, dst_cid: &ConnectionId, side: Side) -> Keys {
-        let mut keys = initial_keys(&self.suite, self.version, *dst_cid, side);
+        let kept = self.first.as_ref().and_then(|first| first.take(dst_cid));
+        let keys = kept.unwrap_or_else(|| Arc::new(self.suite.keys(dst_cid, side.into(), self.version)));
+        let mut keys = shared_keys(&keys);
         keys.packet.remote = Box::new(InitialKey(keys.packet.remote));
         keys
     }
@@ -297,6 +327,7 @@ impl crypto::ClientConfig for ClientCrypto {
             identities: None,
             suite: self.suite,
             version,
+            first: None,
             tap: Arc::new(Tap::new(Side::Client, self.accepts_resets)),
             has_reported: false,
             next_secrets: None,
@@ -313,6 +344,7 @@ pub(crate) struct ServerCrypto {
     core: Arc<QuicServerConfig>,
     /// For the keys of the first packets.
     suite: Suite,
+    first: Arc<FirstKeys>,
     /// Whether RESET_STREAM_AT is offered.
     accepts_resets: bool,
 }
@@ -329,6 +361,7 @@ impl ServerCrypto {
             identities: tls.identities.clone(),
             core: Arc::new(core),
             suite,
+            first: Arc::default(),
             accepts_resets,
         })
     }
@@ -338,7 +371,9 @@ impl crypto::ServerConfig for ServerCrypto {
     fn initial_keys(&self, number: u32, dst_cid: &ConnectionId) -> Result<Keys, UnsupportedVersion> {
         // They open the packet that begins a connection. The core counts its length for what may be sent to an address that is
         // not validated, so its PADDING stays.
-        Ok(initial_keys(&self.suite, version(number)?, *dst_cid, Side::Server))
+        let keys = Arc::new(self.suite.keys(dst_cid, Side::Server.into(), version(number)?));
+        self.first.keep(*dst_cid, keys.clone());
+        Ok(shared_keys(&keys))
     }
 
     fn retry_tag(&self, version: u32, orig_dst_cid: &ConnectionId, packet: &[u8]) -> [u8; 16] {
@@ -354,6 +389,7 @@ impl crypto::ServerConfig for ServerCrypto {
             identities: Some(self.identities.clone()),
             suite: self.suite,
             version: Version::V1,
+            first: Some(self.first.clone()),
             tap: Arc::new(Tap::new(Side::Server, self.accepts_resets)),
             has_reported: false,
             next_secrets: None,

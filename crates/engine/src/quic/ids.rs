@@ -7,11 +7,11 @@
 //! of several IDs each, one Retry in two hundred would have the ID of another connection, and its client could not connect.
 //! With five random bytes it is less than one in ten million.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, InvalidCid};
 use ring::{
-    hmac,
+    aead::quic::{AES_256, HeaderProtectionKey},
     rand::{SecureRandom, SystemRandom},
 };
 
@@ -24,14 +24,16 @@ const RANDOM: usize = 5;
 const TAG: usize = 3;
 /// Bytes of the longest connection ID (RFC 9000, section 17.2).
 const LONGEST: usize = 20;
+/// Bytes of a block of AES.
+const BLOCK: usize = 16;
 
 /// Makes connection IDs, and recognizes those that were made with the same key.
 ///
 /// The core has such a generator, too, but anybody who sees a few IDs can compute the key of its hash.
 #[derive(Clone)]
 pub(super) struct ConnectionIds {
-    /// Makes the tags.
-    key: hmac::Key,
+    /// Makes the tags. To encrypt a block takes a tenth of the time of an HMAC, and eleven IDs are made for a connection.
+    key: Arc<HeaderProtectionKey>,
     /// The system's random bytes: IDs must not be predictable.
     random: SystemRandom,
     /// What each ID begins with.
@@ -45,17 +47,26 @@ impl ConnectionIds {
     ///
     /// # Errors
     /// If that leaves too few random bytes, or is too long.
-    pub(super) fn new(key: hmac::Key, prefix: &[u8], length: usize) -> Result<Self, SetupError> {
+    pub(super) fn new(key: &[u8; 32], prefix: &[u8], length: usize) -> Result<Self, SetupError> {
         let least = prefix.len() + RANDOM + TAG;
         if !(least..=LONGEST).contains(&length) {
             return Err(SetupError::Option(format!("connection IDs of {length} bytes: not {least} to {LONGEST}")));
         }
-        Ok(Self { key, random: SystemRandom::new(), prefix: prefix.into(), untagged: length - TAG })
+        let key = HeaderProtectionKey::new(&AES_256, key).expect("a key of AES-256");
+        Ok(Self { key: Arc::new(key), random: SystemRandom::new(), prefix: prefix.into(), untagged: length - TAG })
     }
 
     fn tag(&self, untagged: &[u8]) -> [u8; TAG] {
+        // All IDs have the same length, so no padding has to tell them apart.
         let mut tag = [0; TAG];
-        tag.copy_from_slice(&hmac::sign(&self.key, untagged).as_ref()[..TAG]);
+        for piece in untagged.chunks(BLOCK) {
+            let mut block = [0; BLOCK];
+            block[..piece.len()].copy_from_slice(piece);
+            for (byte, so_far) in block.iter_mut().zip(tag) {
+                *byte ^= so_far;
+            }
+            tag.copy_from_slice(&self.key.new_mask(&block).expect("a block")[..TAG]);
+        }
         tag
     }
 }
@@ -94,7 +105,9 @@ mod tests {
     use super::*;
 
     fn ids_with(key: &[u8], prefix: &[u8], length: usize) -> ConnectionIds {
-        ConnectionIds::new(hmac::Key::new(hmac::HMAC_SHA256, key), prefix, length).unwrap()
+        let mut whole = [0; 32];
+        whole[..key.len()].copy_from_slice(key);
+        ConnectionIds::new(&whole, prefix, length).unwrap()
     }
 
     fn ids(key: &[u8]) -> ConnectionIds {
@@ -122,20 +135,22 @@ mod tests {
 
     #[test]
     fn ids_begin_with_the_prefix_and_every_byte_of_them_counts() {
-        let mut first = ids_with(b"a key", b"server 7", 19);
-        for _ in 0..100 {
-            let id = first.generate_cid();
-            assert_eq!((&id[..8], id.len()), (&b"server 7"[..], 19));
-            assert!(ids_with(b"a key", b"server 7", 19).validate(&id).is_ok());
-            for at in 0..id.len() {
-                assert!(first.validate(&changed(&id, at)).is_err());
+        for length in [16, 19, 20] {
+            let mut first = ids_with(b"a key", b"server 7", length);
+            for _ in 0..100 {
+                let id = first.generate_cid();
+                assert_eq!((&id[..8], id.len()), (&b"server 7"[..], length));
+                assert!(ids_with(b"a key", b"server 7", length).validate(&id).is_ok());
+                for at in 0..id.len() {
+                    assert!(first.validate(&changed(&id, at)).is_err());
+                }
             }
         }
     }
 
     #[test]
     fn a_prefix_that_leaves_too_few_random_bytes_is_refused() {
-        let made = |prefix, length| ConnectionIds::new(hmac::Key::new(hmac::HMAC_SHA256, &[]), prefix, length).is_ok();
+        let made = |prefix, length| ConnectionIds::new(&[0; 32], prefix, length).is_ok();
         assert!(made(&[0; 10], 18) && made(&[0; 12], 20));
         assert!(!made(&[0; 10], 17) && !made(&[], 7) && !made(&[], 21));
     }

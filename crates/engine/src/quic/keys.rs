@@ -6,9 +6,59 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use quinn_proto::crypto::{CryptoError, PacketKey};
+use quinn_proto::crypto::{CryptoError, HeaderKey, PacketKey};
+use rustls::quic::{DirectionalKeys, Keys};
 
 use super::{frames, tap::Tap};
+
+/// A key for the first packets of either side, before TLS has made any.
+pub(crate) struct FirstKey {
+    pub(crate) keys: Arc<Keys>,
+    /// For packets that leave.
+    pub(crate) is_local: bool,
+}
+
+impl FirstKey {
+    fn keys(&self) -> &DirectionalKeys {
+        if self.is_local { &self.keys.local } else { &self.keys.remote }
+    }
+}
+
+impl HeaderKey for FirstKey {
+    fn decrypt(&self, pn_offset: usize, packet: &mut [u8]) {
+        self.keys().header.decrypt(pn_offset, packet);
+    }
+
+    fn encrypt(&self, pn_offset: usize, packet: &mut [u8]) {
+        self.keys().header.encrypt(pn_offset, packet);
+    }
+
+    fn sample_size(&self) -> usize {
+        HeaderKey::sample_size(&self.keys().header)
+    }
+}
+
+impl PacketKey for FirstKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        self.keys().packet.encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.keys().packet.decrypt(packet, header, payload)
+    }
+
+    fn tag_len(&self) -> usize {
+        PacketKey::tag_len(&self.keys().packet)
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        PacketKey::confidentiality_limit(&self.keys().packet)
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        PacketKey::integrity_limit(&self.keys().packet)
+    }
+}
 
 /// A key for the peer's first packets.
 pub(crate) struct InitialKey(pub(crate) Box<dyn PacketKey>);
