@@ -75,7 +75,12 @@ def parse_url(url: str) -> Target:
     def invalid(why: str) -> NoReturn:
         # A password may contain any character, so everything before the last @ is left out.
         shown = re.sub(r"^([A-Za-z][A-Za-z0-9+.\-]*:)?(//)?.*@", r"\1\2…@", without_query(url), flags=re.DOTALL)
-        raise InvalidURLError(f"invalid URL `{shown}`: {why}; expected https://host[:port][/path][?query]", url=url)
+        hint = _meant(shown)
+        raise InvalidURLError(
+            f"invalid URL `{shown}`: {why}; expected https://host[:port][/path][?query]"
+            + (f", which would be `{hint}`" if hint else ""),
+            url=url,
+        )
 
     if _BLANK.search(url):
         invalid("it contains a space or control character")
@@ -87,7 +92,9 @@ def parse_url(url: str) -> Target:
     assert found is not None  # every part may be missing
     scheme, where, path, query, fragment = found.groups()
     if (scheme or "").lower() != "https":
-        invalid(f"the scheme is `{scheme.lower()}`, not `https`" if scheme else "it has no scheme")
+        # What is a port in `localhost:4433` is read as a path.
+        has_scheme = scheme and not re.match(r"\d+(?:/|$)", path)
+        invalid(f"the scheme is `{scheme.lower()}`, not `https`" if has_scheme else "it has no scheme")
     if where is not None and "@" in where:
         invalid("it contains a user name; send credentials in `headers`")
     if fragment is not None:
@@ -105,6 +112,17 @@ def parse_url(url: str) -> Target:
     if query is not None:
         path += "?" + quote(query[1:], safe="/%:@!$&'()*+,;=~-._?[]|")
     return Target(shown, host.strip("[]"), port, authority, path, zone)
+
+
+def _meant(url: str) -> str:
+    """The URL that somebody meant who wrote another scheme or none; empty if there is none. Secrets are left out."""
+    found = re.fullmatch(r"(?:(?:http|wss?|quic|h3):)?(?://)?(?P<rest>(?!\w+://)[^/@][^@]*)", url, re.IGNORECASE)
+    if found is None or url.lower().startswith("https:"):
+        return ""
+    try:
+        return parse_url(f"https://{found['rest']}").url
+    except InvalidURLError:
+        return ""
 
 
 def _split_zone(where: str, invalid: Callable[[str], NoReturn]) -> tuple[str, str]:

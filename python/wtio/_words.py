@@ -322,7 +322,7 @@ def _unreachable_in_words(number: int, *, is_remote: bool) -> str:
     words = describe_errno(number)
     if is_remote:
         if number == errno.ECONNREFUSED:
-            return f"nothing listens at this UDP port: {words}"
+            return f"nothing listens at this UDP port: {words}; does the server run, and is this its port?"
         return f"the network answers that it cannot deliver there: {words}"
     hint = system_error_hint(number)
     return f"this machine cannot send there: {words}" + (f"; {hint}" if hint else "")

@@ -58,6 +58,12 @@ class Terminal:
             raise AssertionError(f"`{words}` was not shown; this was:\n{self.text}") from None
         return self.text
 
+    async def more(self) -> None:
+        """Wait until something further is shown."""
+        self._more.clear()
+        async with asyncio.timeout(SECONDS):
+            await self._more.wait()
+
     def type(self, text: str) -> None:
         """Press keys; a line ends with Enter, which is a carriage return."""
         os.write(self._master, text.encode())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import socket
 import subprocess
@@ -12,8 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio.cli import main
+from wtio.cli import main, make_parser
 from wtio.cli._status import MEANINGS, Status
+from wtio.cli._words import of_system
 
 from .programs import url_of
 
@@ -85,6 +88,7 @@ async def test_connect_tells_how_the_server_ended_it(start: Start) -> None:
         (("connect", "https://localhost:9/", "--hash", "abc"), "certificate hash 'abc' is no SHA-256"),
         (("serve", "--port", "0", "--certfile", "/nowhere/cert.pem"), "`/nowhere/cert.pem` cannot be read"),
         (("serve", "--keyfile", "key.pem"), "--keyfile without --certfile"),
+        (("serve", "--dir", "/nowhere/at/all"), "/nowhere/at/all: there is no such file or directory"),
         (("cert", "--name", "a b"), "`a b` is neither a DNS name nor an IP address"),
         (("connect", "https://localhost:9/", "--dev", "--timeout", "0"), "--timeout is 0.0; it must be more than 0"),
         (("connect", "https://localhost:9/", "--dev", "--header", ":path:/"), "--header"),
@@ -99,6 +103,112 @@ async def test_mistakes_give_one_line(start: Start, arguments: tuple[str, ...], 
     assert text.startswith("error: ")
     assert words in text
     assert text.count("\n") == 1
+
+
+URL = "https://localhost:9/"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("connect", URL, "--output", "x"), "--output is where --get writes a file; add --get NAME"),
+        (("connect", URL, "--list", "--output", "x"), "--output is where --get writes a file; add --get NAME"),
+        (("serve", "--read-only"), "--read-only is about the files of a directory; add --dir DIRECTORY"),
+        (("serve", "--max-file", "1024"), "--max-file is about the files of a directory; add --dir DIRECTORY"),
+        (("serve", "--max-total", "5"), "--max-total is about the files of a directory; add --dir DIRECTORY"),
+        (("serve", "--dir", ".", "--read-only", "--max-file", "5"), "--max-file does nothing with --read-only"),
+        (("serve", "--dir", ".", "--max-file", "0"), "--max-file is 0; it must be at least 1 (MiB); --read-only"),
+        (("serve", "--dir", ".", "--max-total", "-1"), "--max-total is -1; it must be at least 1"),
+        (("serve", "--dir", ".", "--max-file", "5", "--max-total", "4"), "--max-file is 5; it must be at most"),
+        # The default, written, is not what was asked for either.
+        (("serve", "--no-page", "--page-port", "8080"), "--page-port does nothing with --no-page"),
+        (("serve", "--page-port", "70000"), "--page-port is 70000; it must be between 0 and 65535"),
+        (("serve", "--port", "70000", "--no-page"), "--port is 70000; it must be between 0 and 65535"),
+        (("load", URL, "--sessions", "0"), "0 sessions are asked for; it must be 1 to 100000"),
+        (("load", URL, "--stage", "5:0"), "no --stage asks for a session; add one such as --stage 30:500"),
+        (("load", URL, "--stage", "5:5", "--sessions", "7"), "--sessions does nothing beside --stage; leave one"),
+        (("load", URL, "--ramp", "5", "--stage", "5:5"), "--ramp does nothing beside --stage; leave one"),
+        (("load", URL, "--stage", "5:5", "--hold", "10"), "--hold does nothing beside --stage; leave one"),
+        (("load", URL, "--pool", "--dev"), "--pool does not go with --dev: as in browsers"),
+        (("load", URL, "--pool", "--hash", "00" * 32), "--pool does not go with --hash: as in browsers"),
+        (("load", "localhost:9"), "it has no scheme"),
+        (("baton", "--port", "4433"), "--port is where --serve listens; add --serve, or write the port into the URL"),
+        (("baton", "--serve", "--count", "1"), "--count is for whoever plays and does nothing with --serve"),
+        (("baton", "--serve", URL), "URL is for whoever plays and does nothing with --serve"),
+        (("baton", "--serve", "--dev"), "--dev is for whoever plays and does nothing with --serve"),
+        (("baton", "--serve", "--timeout", "10"), "--timeout is for whoever plays and does nothing with --serve"),
+        (("run", "module:app", "--systemd", "--port", "443"), "--port does nothing with --systemd"),
+        (("run", "module:app", "--systemd", "--host", "localhost"), "--host does nothing with --systemd"),
+        (("run", "module:app", "--keyfile", "key.pem"), "add --certfile FILE"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = error_of(arguments, capsys)
+    assert text.startswith("error: ")
+    assert words in text
+
+
+def error_of(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is said about a command line that is wrong."""
+    assert main(arguments) == Status.USAGE
+    return capsys.readouterr().err
+
+
+def test_what_belongs_to_another_option_is_refused_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of options to come, if their help begins as that of these does."""
+    found = set()
+    for command in make_parser()[1].all:
+        for action in command.parser.actions:
+            if (other := re.match(r"with (--[\w-]+):", action.help or "")) is None:
+                continue
+            [name] = action.option_strings
+            words = [command.name, name, *(["5"] if action.nargs != 0 else [])]
+            words += [URL for each in command.parser.actions if each.dest == "url" and each.nargs is None]
+            assert main(words) == Status.USAGE, words
+            assert f"add {other[1]}" in capsys.readouterr().err
+            found.add(name)
+    assert found == {"--output", "--read-only", "--max-file", "--max-total", "--port"}
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("localhost:4433", "https://localhost:4433/"),
+        ("localhost:4433/files?token=hunter2", "https://localhost:4433/files"),
+        ("127.0.0.1:4433", "https://127.0.0.1:4433/"),
+        ("[::1]:4433/x", "https://[::1]:4433/x"),
+        ("example.org", "https://example.org/"),
+        ("//example.org/x", "https://example.org/x"),
+        ("http://localhost:4433/", "https://localhost:4433/"),
+        ("wss://localhost:4433/", "https://localhost:4433/"),
+    ],
+)
+def test_a_url_without_https_is_shown_with_it(url: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (("connect", url), ("doctor", url), ("bench", url), ("load", url)):
+        text = error_of(command, capsys)
+        assert text.startswith("error: invalid URL ")
+        assert text.endswith(f", which would be `{meant}`\n")
+        assert "hunter2" not in text
+
+
+@pytest.mark.parametrize("url", ["user:hunter2@localhost:4433", "https://", "ftp://example.org/", "a b", "", "/"])
+def test_no_url_is_guessed_from_what_is_none(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = error_of(("connect", url), capsys)
+    assert text.endswith("; expected https://host[:port][/path][?query]\n")
+    assert "hunter2" not in text
+
+
+def test_errors_of_the_system_are_sentences_without_numbers() -> None:
+    # What pathlib, os and sockets raise: with and without a file's name.
+    assert of_system(FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "x")) == (
+        "x: there is no such file or directory"
+    )
+    assert of_system(OSError(errno.EMFILE, os.strerror(errno.EMFILE))).startswith("too many files and sockets")
+    assert of_system(OSError(errno.EPIPE, os.strerror(errno.EPIPE))) == "broken pipe"
+    assert of_system(OSError(errno.EADDRINUSE, "cannot listen there")) == "cannot listen there"
+    assert of_system(OSError("only words")) == "only words"
 
 
 def check_words(text: str) -> None:
@@ -149,12 +259,14 @@ async def test_ports_that_are_taken_are_named(start: Start) -> None:
         port = taken.getsockname()[1]
         status, text = await output_of(start, "serve", "--host", "127.0.0.1", "--port", str(port), "--no-page")
         assert (status, text.count("\n")) == (1, 1)
-        assert f"cannot listen on UDP 127.0.0.1 port {port}" in text
+        assert text.startswith(f"error: cannot listen on UDP 127.0.0.1 port {port}")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         status, text = await output_of(start, "serve", "--port", "0", "--page-port", str(port))
-        assert status == 1
-        assert f"cannot serve the page on TCP 127.0.0.1 port {port}" in text
+        assert (status, text.count("\n")) == (1, 1), "it says that it listens, and then ends"
+        assert text.startswith(f"error: cannot serve the page on TCP 127.0.0.1 port {port}: another program uses it; ")
+        assert "--page-port" in text
+        assert "--no-page" in text
 
 
 async def test_a_bad_certificate_is_explained(start: Start) -> None:

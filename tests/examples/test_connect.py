@@ -150,6 +150,80 @@ async def test_ctrl_c_and_ctrl_d_close_the_session(
             assert (await ends.get()).closed_by == "peer"
 
 
+@pytest.mark.parametrize(
+    ("keys", "end"), [("\x03", "> \n"), ("\x04", "> \nclosed\n"), ("half a line\x03", "> half a line\n")]
+)
+async def test_what_follows_the_prompt_begins_a_line_of_its_own(
+    url: str, environment: dict[str, str], keys: str, end: str
+) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        for key in keys[:-1]:
+            terminal.type(key)
+        await terminal.until(f"> {keys[:-1]}")
+        terminal.type(keys[-1])
+        await terminal.finish()
+        await terminal.until(end)
+        assert terminal.text.endswith(end)
+
+
+async def test_empty_lines_are_left_out(environment: dict[str, str], tmp_path: Path) -> None:
+    heard = []
+
+    async def take(stream: wtio.WebTransportStream) -> None:
+        heard.append(await stream.read_all())
+        await stream.write(data=b"heard", end_stream=True)
+
+    async def handle(session: wtio.WebTransportSession) -> None:
+        await session.serve_streams(take)
+
+    async with serving(handle, tmp_path) as url:
+        async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+            await terminal.until("> ")
+            terminal.type("\r\rhello\r")
+            await terminal.until("< heard")
+            terminal.type("\x04")
+            assert await terminal.finish() == 0
+        status, output, _ = await connect(environment, url, stdin=b"\n\nhello\n\r\n")
+    assert (status, output, heard) == (0, b"heard\n", [b"hello", b"hello"])
+
+
+@pytest.mark.parametrize("has_readline", [True, False])
+async def test_ctrl_z_stops_and_fg_brings_the_prompt_back(
+    url: str, environment: dict[str, str], tmp_path: Path, has_readline: bool
+) -> None:
+    path = [str(ROOT / "python"), *filter(None, [environment.get("PYTHONPATH")])]
+    if not has_readline:
+        (tmp_path / "without").mkdir()
+        (tmp_path / "without" / "readline.py").write_text("raise ImportError")
+        path.insert(0, str(tmp_path / "without"))
+    variables = environment | {"PS1": "shell: ", "PYTHONPATH": os.pathsep.join(path)}
+    bash = "import os; os.execvp('bash', ['bash', '--norc', '-i'])"
+    async with sitting_at("-c", bash, environment=variables) as terminal:
+        await terminal.until("shell: ")
+        terminal.type(f"{sys.executable} -m wtio connect {url} --dev\r")
+        await terminal.until("draft15> ")
+        terminal.type("hel")
+        await terminal.until("> hel")
+        terminal.type("\x1a")
+        await terminal.until("Stopped")
+        terminal.type("echo again: $((40 + 2))\r")
+        await terminal.until("again: 42")
+        before = len(terminal.text)
+        terminal.type("fg\r")
+        # The terminal is the shell's own again, so what was typed is gone without readline.
+        back = "> hel" if has_readline else "> "
+        while back not in terminal.text[before:].partition("--dev")[2]:
+            await terminal.more()
+        terminal.type("lo\r" if has_readline else "hello\r")
+        await terminal.until("< hello")
+        terminal.type("\x04")
+        await terminal.until("closed\nshell: ")
+        terminal.type("exit\r")
+        assert await terminal.finish() == 0
+        assert "Traceback" not in terminal.text
+
+
 async def test_a_server_that_closes_ends_the_prompt_with_its_code(url: str, environment: dict[str, str]) -> None:
     async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
         await terminal.until("> ")

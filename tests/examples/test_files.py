@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 import wtio
+from wtio.cli import _files, main
 from wtio.cli._files import LINE, Directory, serve_files
 from wtio.cli._status import Status
 
@@ -60,7 +62,7 @@ def names(directory: Directory) -> set[str]:
 
 
 async def test_files_are_listed_sent_and_received(session: wtio.WebTransportSession, directory: Directory) -> None:
-    assert await ask(session, b"LIST\n") == b"OK 1\n11 notes\n"
+    assert await ask(session, b"LIST\n") == b"OK 2\n4 below/deep\n11 notes\n"
     assert await ask(session, b"GET notes\n") == b"OK 11\nsome notes\n"
     assert await ask(session, b"GET below/deep\n") == b"OK 4\ndeep"
     assert await ask(session, "PUT 4 below/grüße\nabcd".encode()) == b"OK 4\n"
@@ -79,6 +81,16 @@ async def test_files_are_listed_sent_and_received(session: wtio.WebTransportSess
         "way out/secret",
         "pipe",
         "below",
+        "below/",
+        "notes/",
+        ".hidden",
+        ".ssh/authorized_keys",
+        "below/.bashrc",
+        "esc\x1b[2Jape",
+        "a\tb",
+        "right\u202eleft",
+        "x" * 300,
+        "/".join(["d"] * 40),
         "",
         ".",
         "..",
@@ -159,6 +171,107 @@ async def test_what_is_no_request_gets_an_error(session: wtio.WebTransportSessio
     assert await ask(session, b"GET notes\n") == b"OK 11\nsome notes\n"
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("link", "`link` is a symbolic link or leads through one; links are not followed"),
+        ("way out/secret", "`way out/secret` is a symbolic link or leads through one; links are not followed"),
+        ("nobody", "there is no `nobody` here"),
+        ("nowhere/deep", "there is no `nowhere/deep` here"),
+        ("notes/deep", "there is no `notes/deep` here"),
+        ("below", "`below` is a directory"),
+        ("pipe", "`pipe` is no regular file"),
+        (".hidden", "`.hidden` is hidden (a name begins with a dot); hidden files are neither sent nor received"),
+        ("../secret", "`../secret` is no name of a file here"),
+        ("x" * 300, f"`{'x' * 300}` cannot be opened: the name is too long"),
+    ],
+)
+async def test_refusals_are_sentences(session: wtio.WebTransportSession, name: str, words: str) -> None:
+    assert await ask(session, f"GET {name}\n".encode()) == f"ERROR {words}\n".encode()
+
+
+async def test_what_is_hidden_or_has_control_characters_is_not_listed(
+    session: wtio.WebTransportSession, directory: Directory
+) -> None:
+    for name in (".hidden", "esc\x1b[2Jape", "line\nend", os.fsdecode(b"\xff")):
+        (directory.path / name).write_bytes(b"x")
+    for name in (".git", "below/.svn", "con\x07trol"):
+        (directory.path / name).mkdir()
+        (directory.path / name / "inside").write_bytes(b"x")
+    assert await ask(session, b"LIST\n") == b"OK 2\n4 below/deep\n11 notes\n"
+
+
+async def test_a_list_is_bounded_and_says_so(
+    session: wtio.WebTransportSession, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepest = "/".join(["d"] * (_files._DEEPEST - 1))
+    (directory.path / deepest / "d").mkdir(parents=True)
+    (directory.path / deepest / "reached").write_bytes(b"")
+    (directory.path / deepest / "d" / "too deep").write_bytes(b"")
+    answer = (await ask(session, b"LIST\n")).splitlines()
+    assert f"0 {deepest}/reached".encode() in answer
+    assert not any(b"too deep" in line for line in answer)
+    assert await ask(session, f"GET {deepest}/reached\n".encode()) == b"OK 0\n"
+    monkeypatch.setattr(_files, "_MOST_LISTED", 1)
+    answer = (await ask(session, b"LIST\n")).splitlines()
+    assert (answer[0], answer[-1], len(answer)) == (b"OK 1", b"and more", 3)
+
+
+async def test_a_disk_that_takes_only_a_part_loses_nothing(
+    session: wtio.WebTransportSession, directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: write(file, bytes(data)[: max(1, len(data) // 2)]))
+    assert await ask(session, b"PUT 1000 whole\n" + bytes(range(250)) * 4) == b"OK 1000\n"
+    assert (directory.path / "whole").read_bytes() == bytes(range(250)) * 4
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    assert await ask(session, b"PUT 1 more\nx") == b"ERROR the server cannot do that: the disk is full\n"
+    assert "more" not in names(directory)
+
+
+URL = "https://localhost:9/files"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("--put", "/dev/zero"),
+            "error: --put: `/dev/zero` is no regular file, so nobody knows its size; give one, or",
+        ),
+        (("--put", "below"), "error: --put: `below` is a directory; one file is sent at a time"),
+        (("--put", "pipe"), "error: --put: `pipe` is no regular file"),
+        (("--put", "nobody"), "error: nobody: there is no such file or directory"),
+        (("--put", "esc\x1b[2Jape"), r"error: --put: `esc\x1b[2Jape` has control characters"),
+        (("--put", os.fsdecode(b"\xff")), r"error: --put: `\udcff` has control characters or bytes that are no UTF-8"),
+        (("--get", "line\nend"), r"error: --get: `line\nend` has control characters"),
+        (("--get", "x" * LINE), "error: --get: the name has 4096 bytes; 4064 are allowed"),
+        (
+            ("--get", "x", "--output", "notes"),
+            "error: --output: `notes` exists; give another name, nothing is replaced",
+        ),
+        (("--get", "x", "--output", "link"), "error: --output: `link` exists; give another name, nothing is replaced"),
+        (("--get", "x", "--output", "no/x"), "error: --output: there is no directory `no`"),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_sent(
+    directory: Directory,
+    arguments: tuple[str, ...],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(directory.path)
+    for name in ("esc\x1b[2Jape", os.fsdecode(b"\xff")):
+        (directory.path / name).write_bytes(b"x")
+    assert main(("connect", URL, *arguments)) == Status.USAGE
+    assert capsys.readouterr().err.startswith(words)
+
+
 async def test_the_command_line_lists_puts_and_gets(start: Start, directory: Directory, tmp_path: Path) -> None:
     (tmp_path / "report.txt").write_text("a report")
 
@@ -168,7 +281,7 @@ async def test_the_command_line_lists_puts_and_gets(start: Start, directory: Dir
 
     async with start("-m", "wtio", "serve", "--port", "0", "--no-page", "--dir", directory.path) as server:
         url = f"{await url_of(server)}files"
-        assert await connect("--list") == (0, "11 notes\n")
+        assert await connect("--list") == (0, "4 below/deep\n11 notes\n")
         assert await connect("--put", tmp_path / "report.txt") == (0, "stored 8 bytes as report.txt\n")
         assert await connect("--get", "report.txt") == (0, "a report")
         assert await connect("--get", "notes", "--output", tmp_path / "copy") == (0, "")

@@ -18,7 +18,7 @@ from wtio.cli import baton, bench, cert, completion, connect, demo, doctor, load
 from wtio.cli._parser import Commands, Parser
 from wtio.cli._status import MEANINGS, Status, status_of
 from wtio.cli._terminal import visible
-from wtio.cli._words import in_options
+from wtio.cli._words import in_options, of_system
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _forget_output()
         else:
             text = str(error)
-            if isinstance(error, OSError) and error.filename is not None:
-                text = f"{error.filename}: {error.strerror}"
+            # Errors of the library have words of their own.
+            if isinstance(error, OSError) and not isinstance(error, wtio.WebTransportError):
+                text = of_system(error)
             print(f"error: {visible(in_options(text))}", file=sys.stderr)
         return status
 

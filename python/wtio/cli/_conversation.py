@@ -81,6 +81,7 @@ class Conversation:
                 if self._failure.done():
                     self._failure.exception()
                 await session.close()
+        self._screen.prompt_ends()
         info = await session.wait_closed()
         facts = {"closed_by": info.closed_by, "code": info.code, "reason": info.reason}
         if info.closed_by == "local":

@@ -2,27 +2,33 @@
 
 The client opens a bidirectional stream, writes one line and, with PUT, the bytes of the file, and ends it:
 
-- ``LIST`` is answered with ``OK COUNT`` and one line ``SIZE NAME`` for each file;
+- ``LIST`` is answered with ``OK COUNT`` and one line ``SIZE NAME`` for each file, also those in subdirectories; the
+  line ``and more`` follows if not all are listed;
 - ``GET NAME`` with ``OK SIZE`` and the bytes;
 - ``PUT SIZE NAME`` with ``OK SIZE`` once the file is complete and has its name.
 
 Anything else is answered with ``ERROR WORDS``. Names are relative, with ``/`` between their parts. No name leaves the
 directory, and no symbolic link is followed, because every part is opened from the one before (openat) with O_NOFOLLOW.
-A file that is being received has a name that no client can ask for, and takes its own only when it is complete; a file
-that exists is never replaced.
+What is hidden, because a part of its name begins with a dot, is neither listed nor sent nor received: there are keys
+and settings among it, and what is put there may be run. Neither is what has control characters in its name.
+A file that is being received has a hidden name, and takes its own only when it is complete; a file that exists is never
+replaced.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from wtio.cli._standard import write_output
 from wtio.cli._terminal import visible
+from wtio.cli._words import of_system
 from wtio.errors import StreamError, StreamStoppedError, WebTransportError
 
 if TYPE_CHECKING:
@@ -32,19 +38,29 @@ if TYPE_CHECKING:
     from wtio.session import WebTransportSession
     from wtio.stream import WebTransportStream
 
-__all__ = ["Directory", "FileError", "answer_header", "serve_files"]
+__all__ = ["Directory", "FileError", "answer_header", "check_name", "open_to_put", "put", "serve_files"]
 
 CHUNK: Final = 256 * 1024
-# Bytes of a line, parts of a name, and files in a list.
+# Bytes of a line and of a name in it, parts of a name, files in a list, and entries that are looked at for one.
 LINE: Final = 4096
+_LONGEST_NAME: Final = LINE - 32
 _DEEPEST: Final = 32
 _MOST_LISTED: Final = 10_000
-# What the names of unfinished files begin with.
-_UNFINISHED: Final = ".wtio-"
+_MOST_SEEN: Final = 100_000
 
 
 class FileError(Exception):
     """What a client asked for cannot be done; the message is for it."""
+
+
+def check_name(name: str) -> None:
+    """Raise FileError for a name that cannot be asked for, whatever there is at the other side."""
+    if visible(name) != name:
+        raise FileError(
+            f"`{visible(name)}` has control characters or bytes that are no UTF-8; no file of such a name is sent"
+        )
+    if len(name.encode()) > _LONGEST_NAME:
+        raise FileError(f"the name has {len(name.encode())} bytes; {_LONGEST_NAME} are allowed")
 
 
 @dataclass
@@ -69,16 +85,23 @@ class Directory:
     @contextlib.contextmanager
     def parent_of(self, name: str) -> Iterator[tuple[int, str]]:
         """A descriptor of the directory that has the file, and the last part of the name."""
+        check_name(name)
         parts = name.split("/")
-        for part in parts:
-            if part in ("", ".", "..") or "\0" in part or part.startswith(_UNFINISHED):
-                raise FileError(f"`{name}` is no name of a file here")
+        if any(part in ("", ".", "..") for part in parts):
+            raise FileError(f"`{name}` is no name of a file here")
+        if any(part.startswith(".") for part in parts):
+            raise FileError(
+                f"`{name}` is hidden (a name begins with a dot); hidden files are neither sent nor received"
+            )
         if len(parts) > _DEEPEST:
             raise FileError(f"the name has {len(parts)} parts; {_DEEPEST} are allowed")
         current = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for part in parts[:-1]:
-                following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+                try:
+                    following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=current)
+                except OSError as error:
+                    raise _refusal(error, name, current, part) from error
                 os.close(current)
                 current = following
             yield current, parts[-1]
@@ -89,23 +112,27 @@ class Directory:
         """Open a file to read it; its descriptor and its size."""
         with self.parent_of(name) as (parent, last):
             # O_NONBLOCK: to open a named pipe would wait for a writer.
-            file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+            try:
+                file = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
+            except OSError as error:
+                raise _refusal(error, name, parent, last) from error
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode):
             os.close(file)
-            raise FileError(f"`{name}` is no file")
+            raise FileError(
+                f"`{name}` is a directory" if stat.S_ISDIR(facts.st_mode) else f"`{name}` is no regular file"
+            )
         return file, facts.st_size
 
-    def list(self) -> list[tuple[int, str]]:
-        """Sizes and names of files directly in the directory."""
-        found = []
-        with os.scandir(self.path) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False) and not entry.name.startswith(_UNFINISHED):
-                    found.append((entry.stat(follow_symlinks=False).st_size, entry.name))
-                if len(found) >= _MOST_LISTED:
-                    break
-        return sorted(found, key=lambda item: item[1])
+    def list(self) -> tuple[list[tuple[int, str]], bool]:
+        """Sizes and names of files that can be asked for, and whether these are all."""
+        listing = _Listing()
+        current = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listing.add(current, "", 1)
+        finally:
+            os.close(current)
+        return sorted(listing.found, key=lambda item: item[1]), listing.is_whole
 
     @contextlib.contextmanager
     def reserving(self, size: int) -> Iterator[None]:
@@ -124,6 +151,57 @@ class Directory:
             raise
 
 
+class _Listing:
+    """Files below a directory."""
+
+    def __init__(self) -> None:
+        # Sizes and names up to now, entries seen, and whether nothing had to be left out.
+        self.found: list[tuple[int, str]] = []
+        self._seen = 0
+        self.is_whole = True
+
+    def add(self, directory: int, above: str, depth: int) -> None:
+        """Add the files of an open directory, and of those in it; ``above`` is what their names begin with."""
+        below = []
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                self._seen += 1
+                if len(self.found) >= _MOST_LISTED or self._seen > _MOST_SEEN:
+                    self.is_whole = False
+                    return
+                name = above + entry.name
+                if entry.name.startswith(".") or visible(name) != name or len(name.encode()) > _LONGEST_NAME:
+                    continue
+                # It may be gone by now.
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        below.append(entry.name)
+                    elif entry.is_file(follow_symlinks=False):
+                        self.found.append((entry.stat(follow_symlinks=False).st_size, name))
+        for part in sorted(below) if depth < _DEEPEST else ():
+            # What this process may not read cannot be asked for either.
+            with contextlib.suppress(OSError):
+                following = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+                try:
+                    self.add(following, f"{above}{part}/", depth + 1)
+                finally:
+                    os.close(following)
+
+
+def _refusal(error: OSError, name: str, parent: int, part: str) -> FileError:
+    """Why a part of a name could not be opened, in words for the client."""
+    is_link = False
+    with contextlib.suppress(OSError):
+        is_link = stat.S_ISLNK(os.stat(part, dir_fd=parent, follow_symlinks=False).st_mode)
+    if is_link:
+        return FileError(f"`{name}` is a symbolic link or leads through one; links are not followed")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return FileError(f"there is no `{name}` here")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return FileError(f"the server is not permitted to open `{name}`")
+    return FileError(f"`{name}` cannot be opened: {of_system(error, with_file=False)}")
+
+
 # -- the server's side
 
 
@@ -136,7 +214,10 @@ async def serve_files(session: WebTransportSession, directory: Directory, tell: 
         except (FileError, OSError) as error:
             if isinstance(error, StreamError):
                 return  # The client wants no more.
-            words = str(error) if isinstance(error, FileError) else (error.strerror or str(error)).lower()
+            words = str(error)
+            if not isinstance(error, FileError):
+                # Where the directory is concerns nobody else.
+                words = f"the server cannot do that: {of_system(error, with_file=False)}"
             tell(f"refused: {words}")
             with contextlib.suppress(StreamError):
                 # The client may still be sending what nobody wants.
@@ -151,10 +232,10 @@ async def _answer(stream: WebTransportStream, directory: Directory, tell: Callab
     word, _, rest = line.partition(" ")
     match word:
         case "LIST" if not rest:
-            found = await asyncio.to_thread(directory.list)
-            # A name that would break the line cannot be asked for.
-            lines = [f"{size} {name}\n" for size, name in found if visible(name) == name]
-            await stream.write(data=f"OK {len(lines)}\n{''.join(lines)}".encode(), end_stream=True)
+            found, is_whole = await asyncio.to_thread(directory.list)
+            lines = [f"{size} {name}\n" for size, name in found]
+            rest = "" if is_whole else "and more\n"
+            await stream.write(data=f"OK {len(lines)}\n{''.join(lines)}{rest}".encode(), end_stream=True)
         case "GET" if rest:
             await _send(stream, directory, rest)
             tell(f"sent {rest}")
@@ -205,7 +286,7 @@ async def _receive(stream: WebTransportStream, directory: Directory, name: str, 
         with contextlib.suppress(FileNotFoundError):
             os.stat(last, dir_fd=parent, follow_symlinks=False)
             raise FileError(f"`{name}` exists")
-        unfinished = f"{_UNFINISHED}{secrets.token_hex(8)}"
+        unfinished = f".wtio-{secrets.token_hex(8)}"
         file = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=parent)
         try:
             with os.fdopen(file, "wb", buffering=0) as output:
@@ -213,7 +294,8 @@ async def _receive(stream: WebTransportStream, directory: Directory, name: str, 
                 async for data in stream:
                     if len(data) > left:
                         raise FileError(f"more than the {size} bytes arrived that were announced")
-                    await asyncio.to_thread(output.write, data)
+                    # All of it: a disk that is almost full takes a part, and says so only the next time.
+                    await asyncio.to_thread(write_output, data, output.fileno())
                     left -= len(data)
                 if left:
                     raise FileError(f"{size - left} bytes arrived of {size}")
@@ -240,6 +322,28 @@ async def answer_header(stream: WebTransportStream) -> int:
     if word == "OK" and _is_number(rest):
         return int(rest)
     raise FileError(rest if word == "ERROR" else "the server does not answer as `wtio serve --dir` does")
+
+
+def open_to_put(path: str) -> int:
+    """Open a file to send it; ValueError for what has no size or a name that cannot be sent, OSError as ``os.open``."""
+    # O_NONBLOCK: to open a named pipe would wait for a writer.
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise ValueError(f"--put: `{path}` is a directory; one file is sent at a time")
+        if not stat.S_ISREG(mode):
+            raise ValueError(
+                f"--put: `{path}` is no regular file, so nobody knows its size; give one, or copy it with --pipe"
+            )
+        check_name(os.path.basename(path))
+    except FileError as error:
+        os.close(file)
+        raise ValueError(f"--put: {error}") from error
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 async def put(stream: WebTransportStream, name: str, file: int, add: Callable[[int], None]) -> int:

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import wtio
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
-__all__ = ["add_certificate_options", "add_connection_options", "connector", "header_pairs", "server_tls", "trust"]
+__all__ = [
+    "CONNECTION_OPTIONS",
+    "add_certificate_options",
+    "add_connection_options",
+    "connector",
+    "header_pairs",
+    "refuse",
+    "server_tls",
+    "trust",
+]
+
+CONNECTION_OPTIONS: Final = (
+    *("--dev", "--hash", "--cafile", "--dangerously-trust-any-certificate"),
+    *("--header", "--protocol", "--timeout", "--origin"),
+)
+"""What ``add_connection_options`` adds."""
+
+
+def refuse(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
+    """Raise ValueError for the first of these options that was given: it would do nothing, and ``why`` says why."""
+    for name in names:
+        if name.lstrip("-").replace("-", "_").lower() in options.given:
+            raise ValueError(f"{name} {why}")
 
 
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +112,7 @@ def add_certificate_options(parser: argparse.ArgumentParser) -> None:
 def server_tls(options: argparse.Namespace, development: wtio.DevCertificate | None = None) -> wtio.ServerTLS:
     """The certificate that the options name, otherwise one for development; ValueError for a key alone."""
     if options.keyfile and not options.certfile:
-        raise ValueError("--keyfile without --certfile")
+        raise ValueError("--keyfile without --certfile does nothing; add --certfile FILE")
     if options.certfile:
         return wtio.ServerTLS(certfile=options.certfile, keyfile=options.keyfile, watch=True)
     return (development or wtio.dev_certificate()).server_tls()

@@ -9,6 +9,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from wtio._words import PORT_IS_TAKEN
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -42,9 +44,12 @@ async def serve_page(document: Callable[[], bytes], port: int) -> AsyncIterator[
     try:
         server = await asyncio.start_server(answer, "127.0.0.1", port)
     except OSError as error:
-        words = (error.strerror or str(error)).split(": ")[-1]
+        is_taken = error.errno in PORT_IS_TAKEN
+        words = "another program uses it" if is_taken else (error.strerror or str(error)).split(": ")[-1]
         raise OSError(
-            error.errno, f"cannot serve the page on TCP 127.0.0.1 port {port}: {words}; choose another with --page-port"
+            error.errno,
+            f"cannot serve the page on TCP 127.0.0.1 port {port}: {words}; choose another with --page-port (0: any "
+            "free one), or leave the page out with --no-page",
         ) from error
     try:
         yield int(server.sockets[0].getsockname()[1])

@@ -8,8 +8,28 @@ from typing import Any
 __all__ = ["Command", "Commands", "Parser"]
 
 
+class Options(argparse.Namespace):
+    """What was parsed. It tells what was written from what is a default, also if both are the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Attributes that were written, by their names.
+        self.given: set[str] = set()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The parser first sets each to its default, and later those that it finds. To a default that is a string it
+        # comes back without having found anything.
+        if hasattr(self, name) and not (isinstance(value, str) and value is getattr(self, name)):
+            self.given.add(name)
+        super().__setattr__(name, value)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that tells its options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; the result has ``given``, see ``Options``."""
+        return super().parse_known_args(args, Options() if namespace is None else namespace)
 
     @property
     def actions(self) -> list[argparse.Action]:

@@ -30,6 +30,10 @@ class Screen:
         self._has_prompt = has_prompt
         self._is_terminal = sys.stdout.isatty()
 
+    def prompt_ends(self) -> None:
+        """Nobody types any more; further lines simply follow."""
+        self._has_prompt = False
+
     def received(self, kind: str, data: bytes, stream: int | None = None) -> None:
         """Show what the peer sent: an ``answer``, a ``datagram``, or a ``stream`` that it opened."""
         if self.as_json:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -96,6 +97,8 @@ class Lines:
         self._prompt = prompt
         self._words = words
         self._thread = Aside("standard input")
+        # Whether the prompt is in the last line of the terminal, with what was typed behind it.
+        self._is_open = False
 
     async def next(self) -> str | None:
         """The next line without its end; None when there is no further one."""
@@ -105,10 +108,13 @@ class Lines:
         if self._prompt is None:
             line = sys.stdin.readline()
             return line.rstrip("\r\n") if line else None
+        self._is_open = True
         try:
-            return input(self._prompt)
+            line = input(self._prompt)
         except EOFError:
             return None
+        self._is_open = False
+        return line
 
     @contextlib.contextmanager
     def editing(self) -> Iterator[None]:
@@ -125,14 +131,52 @@ class Lines:
             with contextlib.suppress(OSError):
                 readline.read_history_file(_history())
         try:
-            with _same_terminal(is_edited=readline is not None):
+            with _same_terminal(is_edited=readline is not None) as before, self._stopping(before, readline):
                 yield
         finally:
+            if self._is_open:
+                # What comes next begins a line of its own.
+                print(flush=True)
             if readline is not None:
                 with contextlib.suppress(OSError):
                     _history().parent.mkdir(parents=True, exist_ok=True)
                     _history().touch(mode=0o600)
                     readline.write_history_file(_history())
+
+    @contextlib.contextmanager
+    def _stopping(self, before: Any, readline: Any) -> Iterator[None]:
+        """While it lasts, Ctrl-Z gives the terminal back as it was, and ``fg`` brings the prompt back.
+
+        Args:
+            before: What the terminal was like, for termios; None on systems without it.
+            readline: The module that edits lines; None without it.
+        """
+        if before is None or signal.getsignal(signal.SIGTSTP) is not signal.SIG_DFL:
+            # Whoever started this does not want it to stop.
+            yield
+            return
+        import termios
+
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            ours = termios.tcgetattr(0)
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+            loop.remove_signal_handler(signal.SIGTSTP)
+            # To this thread, so that it does not get any further than here.
+            signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
+            loop.add_signal_handler(signal.SIGTSTP, stop)
+            termios.tcsetattr(0, termios.TCSADRAIN, ours)
+            if self._is_open:
+                # Readline does not know that anything else was shown. Where it knows the cursor to be is behind what
+                # was typed, unless somebody moved it.
+                print(f"{self._prompt}{'' if readline is None else readline.get_line_buffer()}", end="", flush=True)
+
+        loop.add_signal_handler(signal.SIGTSTP, stop)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTSTP)
 
     def _complete(self, text: str, state: int) -> str | None:
         found = [word for word in self._words if text and word.startswith(text)]
@@ -153,8 +197,8 @@ def _history() -> Path:
 
 
 @contextlib.contextmanager
-def _same_terminal(*, is_edited: bool) -> Iterator[None]:
-    """Undo what a line editor that is still waiting has done to the terminal.
+def _same_terminal(*, is_edited: bool) -> Iterator[Any]:
+    """Undo what a line editor that is still waiting has done to the terminal; gives what it was like before.
 
     Between two lines, the terminal does not understand what is typed: all of it, a Ctrl-D too, is for the editor, which
     comes back in a moment. Echo stays on, because readline takes its absence for a wish.
@@ -162,7 +206,7 @@ def _same_terminal(*, is_edited: bool) -> Iterator[None]:
     try:
         import termios
     except ImportError:
-        yield
+        yield None
         return
     before = termios.tcgetattr(0)
     between = termios.tcgetattr(0)
@@ -170,7 +214,7 @@ def _same_terminal(*, is_edited: bool) -> Iterator[None]:
         between[3] &= ~termios.ICANON
         termios.tcsetattr(0, termios.TCSADRAIN, between)
     try:
-        yield
+        yield before
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
         # Readline asks terminals to mark what is pasted.

@@ -1,11 +1,13 @@
-"""Translates messages of the library, which name its parameters, to the options of the command line."""
+"""Words for whoever types: messages of the library in terms of the options, and errors of the system in sentences."""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from typing import Final
 
-__all__ = ["in_options"]
+__all__ = ["in_options", "of_system"]
 
 # The first that fits is used, so whole sentences come before the names in them.
 _WORDS: Final = (
@@ -29,7 +31,25 @@ _WORDS: Final = (
     (r"\bheaders: ", "--header: "),
     (r"\bprotocols: ", "--protocol: "),
     (r"\bcertificate_hashes\b", "--hash"),
+    (r"^port is (?=-?\d)", "--port is "),
 )
+
+# What the system calls by other names, or says in words that mean nothing to most.
+_SYSTEM: Final = {
+    errno.ENOENT: "there is no such file or directory",
+    errno.EEXIST: "it exists, and nothing is replaced",
+    errno.EACCES: "the system does not permit it",
+    errno.EPERM: "the system does not permit it",
+    errno.EISDIR: "it is a directory",
+    errno.ENOTDIR: "it is no directory",
+    errno.ELOOP: "it is a symbolic link, which is not followed",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ENOSPC: "the disk is full",
+    errno.EROFS: "it cannot be written to (read-only file system)",
+    errno.EMFILE: "too many files and sockets are open; `ulimit -n` raises the limit",
+    errno.ENFILE: "too many files and sockets are open on this machine",
+    errno.EIO: "it could not be read or written (input/output error)",
+}
 
 
 def in_options(text: str) -> str:
@@ -37,3 +57,16 @@ def in_options(text: str) -> str:
     for pattern, words in _WORDS:
         text = re.sub(pattern, words, text)
     return text
+
+
+def of_system(error: OSError, *, with_file: bool = True) -> str:
+    """What an error of the system means, without its number. Errors with words of their own keep these.
+
+    Args:
+        error: The error.
+        with_file: Whether the name of the file that it is about comes first.
+    """
+    words = error.strerror or str(error)
+    if error.errno is not None and words == os.strerror(error.errno):
+        words = _SYSTEM.get(error.errno, words[:1].lower() + words[1:])
+    return words if error.filename is None or not with_file else f"{os.fsdecode(error.filename)}: {words}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio.cli._baton import BadRequest, Player, Request, parse_request
-from wtio.cli._options import add_connection_options, connector
+from wtio.cli._options import CONNECTION_OPTIONS, add_connection_options, connector, refuse
 from wtio.cli._status import Status, status_of_end
 from wtio.cli._terminal import visible
 
@@ -47,6 +47,11 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Play, or serve until interrupted."""
+    if options.serve:
+        players = ("URL", "--baton", "--count", *CONNECTION_OPTIONS)
+        refuse(options, players, "is for whoever plays and does nothing with --serve; leave one of them out")
+    else:
+        refuse(options, ("--port",), "is where --serve listens; add --serve, or write the port into the URL")
     if not 0 <= options.deviousness <= 1:
         raise ValueError(f"--deviousness is {options.deviousness:g}; it must be 0 to 1")
     if options.serve:

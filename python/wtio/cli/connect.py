@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import wtio
 from wtio.cli._conversation import Conversation
-from wtio.cli._files import LINE, FileError, answer_header, put
-from wtio.cli._options import add_connection_options, connector
+from wtio.cli._files import FileError, answer_header, check_name, open_to_put, put
+from wtio.cli._options import add_connection_options, connector, refuse
 from wtio.cli._progress import progress
 from wtio.cli._screen import Screen
 from wtio.cli._standard import Aside, has_prompt, read_input, write_output
@@ -56,6 +56,12 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Connect, exchange data, and report how the session ended."""
+    if options.get is None:
+        refuse(options, ("--output",), "is where --get writes a file; add --get NAME")
+    if options.get is not None:
+        _check_get(options.get, options.output)
+    if options.put is not None:
+        os.close(open_to_put(options.put))
     return asyncio.run(_connect(options))
 
 
@@ -177,7 +183,7 @@ async def _use_files(session: wtio.WebTransportSession, options: argparse.Namesp
         elif options.get is not None:
             await _get(stream, options.get, options.output, options.timeout)
         else:
-            file = os.open(options.put, os.O_RDONLY)
+            file = open_to_put(options.put)
             try:
                 with progress("sent", os.fstat(file).st_size) as shown:
                     size = await put(stream, os.path.basename(options.put), file, shown.add)
@@ -193,9 +199,22 @@ async def _use_files(session: wtio.WebTransportSession, options: argparse.Namesp
     return Status.OK
 
 
+def _check_get(name: str, output: str | None) -> None:
+    """Raise ValueError for what cannot work, before there is a session and a long transfer."""
+    try:
+        check_name(name)
+    except FileError as error:
+        raise ValueError(f"--get: {error}") from error
+    if output is None:
+        return
+    if os.path.lexists(output):
+        raise ValueError(f"--output: `{output}` exists; give another name, nothing is replaced")
+    directory = os.path.dirname(output) or "."
+    if not os.path.isdir(directory):
+        raise ValueError(f"--output: there is no directory `{directory}`")
+
+
 async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, patience: float) -> None:
-    if "\n" in name or len(os.fsencode(name)) >= LINE - 8:
-        raise ValueError("--get: a name has no line end, and is not that long")
     async with asyncio.timeout(patience):
         await stream.write(data=b"GET " + os.fsencode(name) + b"\n", end_stream=True)
         size = left = await answer_header(stream)
@@ -203,7 +222,12 @@ async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, p
     writer = Aside("output")
     # Under its own name only when it is complete.
     unfinished = None if output is None else f"{output}.{os.getpid()}.part"
-    target = None if unfinished is None else os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        target = None if unfinished is None else os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except OSError as error:
+        # Nobody has asked for the other name.
+        error.filename = output
+        raise
     try:
         with progress("received", size) as shown:
             async for data in stream:
@@ -214,8 +238,11 @@ async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, p
         if left:
             raise FileError(f"{size - left} bytes arrived of {size}")
         if output is not None and unfinished is not None:
-            # Unlike a rename, this fails if there is such a file.
-            os.link(unfinished, output)
+            # Unlike a rename, this fails if there is such a file by now.
+            try:
+                os.link(unfinished, output)
+            except FileExistsError as error:
+                raise FileError(f"`{output}` exists by now; nothing is replaced") from error
     finally:
         if target is not None and unfinished is not None:
             os.close(target)

@@ -11,11 +11,12 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 import wtio
+from wtio._url import parse_url
 from wtio.cli._figures import Times
-from wtio.cli._options import add_connection_options, header_pairs, trust
+from wtio.cli._options import add_connection_options, header_pairs, refuse, trust
 from wtio.cli._status import Status
 from wtio.cli._terminal import Board, visible
-from wtio.cli._words import in_options
+from wtio.cli._words import in_options, of_system
 
 if TYPE_CHECKING:
     import argparse
@@ -63,6 +64,14 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Put load on the server, print the figures, and return 0 if nothing failed."""
+    # Here, because otherwise each session would fail with it.
+    parse_url(options.url)
+    if options.pool and (options.dev or options.hash):
+        raise ValueError(
+            f"--pool does not go with {'--dev' if options.dev else '--hash'}: as in browsers, sessions share "
+            "connections only if the certificate is trusted otherwise; give --cafile or "
+            "--dangerously-trust-any-certificate in its place, or leave --pool out"
+        )
     stages = _stages(options)
     if not 0 < options.rate <= 10_000:
         raise ValueError(f"--rate is {options.rate:g}; it must be more than 0 and at most 10000")
@@ -73,6 +82,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _stages(options: argparse.Namespace) -> list[tuple[float, int]]:
     """The course: seconds, and the sessions at their end."""
+    if options.stage:
+        refuse(options, ("--sessions", "--ramp", "--hold"), "does nothing beside --stage; leave one of them out")
     stages = []
     for text in options.stage:
         found = re.fullmatch(r"(\d+(?:\.\d+)?)s?:(\d+)", text, re.ASCII)
@@ -84,8 +95,11 @@ def _stages(options: argparse.Namespace) -> list[tuple[float, int]]:
     for seconds, sessions in stages:
         if not 0 <= seconds <= 24 * 3600:
             raise ValueError(f"a stage takes {seconds:g} seconds; it must be 0 to 86400")
-        if not 0 <= sessions <= _MOST:
-            raise ValueError(f"{sessions} sessions are asked for; it must be 0 to {_MOST}")
+        if not (0 if options.stage else 1) <= sessions <= _MOST:
+            least = 0 if options.stage else 1
+            raise ValueError(f"{sessions} sessions are asked for; it must be {least} to {_MOST}")
+    if not any(sessions for _, sessions in stages):
+        raise ValueError("no --stage asks for a session; add one such as --stage 30:500")
     return stages
 
 
@@ -181,8 +195,10 @@ class _Load:
                     await self._send(session)
                 finally:
                     self._open -= 1
-        except (wtio.WebTransportError, OSError) as error:
+        except wtio.WebTransportError as error:
             self._fail(str(error))
+        except OSError as error:
+            self._fail(of_system(error))
         except ValueError as error:
             self._mistake = error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import wtio
-from wtio.cli._options import add_certificate_options, server_tls
+from wtio.cli._options import add_certificate_options, refuse, server_tls
 from wtio.workers import Supervisor, WorkerLimits
 from wtio.workers._log import LEVELS, configure
 
@@ -53,6 +53,8 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal ends it."""
+    if options.systemd:
+        refuse(options, ("--host", "--port"), "does nothing with --systemd, which says where to listen; leave one out")
     tls = server_tls(options)
     configure(options.log_level)
     drain = options.deploy_drain

@@ -16,7 +16,7 @@ import wtio
 from wtio._url import without_query
 from wtio.cli._echo import echo
 from wtio.cli._files import Directory, serve_files
-from wtio.cli._options import add_certificate_options, server_tls
+from wtio.cli._options import add_certificate_options, refuse, server_tls
 from wtio.cli._page import serve_page
 from wtio.cli._terminal import visible
 from wtio.cli._words import in_options
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FILES: Final = "/files"
 _MIB: Final = 1024 * 1024
 _ANY: Final = ("", "::", "0.0.0.0")
+_RECEIVING: Final = ("--max-file", "--max-total")
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -50,10 +51,18 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--dir", metavar="DIRECTORY", help="serve and receive files of this directory at /files")
     parser.add_argument("--read-only", action="store_true", help="with --dir: receive no files")
     parser.add_argument(
-        "--max-file", type=int, default=1024, metavar="MIB", help="largest file that is received (default: 1024 MiB)"
+        "--max-file",
+        type=int,
+        default=1024,
+        metavar="MIB",
+        help="with --dir: largest file that is received (default: 1024 MiB)",
     )
     parser.add_argument(
-        "--max-total", type=int, default=10240, metavar="MIB", help="most that is received in all (default: 10240 MiB)"
+        "--max-total",
+        type=int,
+        default=10240,
+        metavar="MIB",
+        help="with --dir: most that is received in all (default: 10240 MiB)",
     )
     add_certificate_options(parser)
     parser.set_defaults(run=run)
@@ -61,6 +70,7 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until interrupted."""
+    _check(options)
     # Whoever trusts a certificate by its hash does not look at its names, so that this one serves other machines, too.
     development = None if options.certfile else wtio.dev_certificate()
     tls = server_tls(options, development)
@@ -77,6 +87,23 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("wtio").addHandler(log)
     wtio.run(_serve(options, tls, development, files))
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ValueError for options that would do nothing."""
+    if options.dir is None:
+        refuse(options, ("--read-only", *_RECEIVING), "is about the files of a directory; add --dir DIRECTORY")
+    if options.read_only:
+        refuse(options, _RECEIVING, "does nothing with --read-only, which receives no files; leave one of them out")
+    if options.no_page:
+        refuse(options, ("--page-port",), "does nothing with --no-page; leave one of them out")
+    if not 0 <= options.page_port <= 65535:
+        raise ValueError(f"--page-port is {options.page_port}; it must be between 0 and 65535")
+    for name, size in zip(_RECEIVING, (options.max_file, options.max_total), strict=True):
+        if size < 1:
+            raise ValueError(f"{name} is {size}; it must be at least 1 (MiB); --read-only receives no files at all")
+    if {"max_file", "max_total"} <= options.given and options.max_file > options.max_total:
+        raise ValueError(f"--max-file is {options.max_file}; it must be at most --max-total, {options.max_total}")
 
 
 class _InOptions(logging.Formatter):
@@ -117,19 +144,22 @@ async def _serve(
         )
         port = server.addresses[0][1]
         url = f"https://{_url_host(options.host, server)}:{port}/"
+
+        def document() -> bytes:
+            # Browsers accept a certificate by its hash only if it follows the rules. They have to trust one that
+            # was given themselves. The other kind changes every eleven days.
+            return page(url, [] if development is None else _hashes(wtio.dev_certificate()))
+
+        # Both ports are there before anybody is told of one.
+        page_port = None
+        if not options.no_page:
+            page_port = await stack.enter_async_context(serve_page(document, options.page_port))
         _tell(f"echo server   {url}")
         if files is not None:
             words = "read only" if files.is_read_only else "and received"
             _tell(f"files         {url.removesuffix('/')}{FILES} ({words}: {files.path})")
         _tell(f"certificate   SHA-256 {tls.sha256.hex()}")
-        if not options.no_page:
-
-            def document() -> bytes:
-                # Browsers accept a certificate by its hash only if it follows the rules. They have to trust one that
-                # was given themselves. The other kind changes every eleven days.
-                return page(url, [] if development is None else _hashes(wtio.dev_certificate()))
-
-            page_port = await stack.enter_async_context(serve_page(document, options.page_port))
+        if page_port is not None:
             _tell(f"page          http://localhost:{page_port}/")
         if options.host in _ANY:
             _explain(options.host, port, tls, development)
