@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
+from wtio.cli._files import Directory, serve_files
 from wtio.cli._terminal import decode, visible
 
 from .programs import ROOT, SECONDS
@@ -404,6 +405,53 @@ async def test_a_transfer_shows_how_far_it_is(url: str, environment: dict[str, s
             assert await terminal.finish() == 0
             await terminal.until("sent 6 B")
     assert (tmp_path / "output").read_bytes() == b"typed\n"
+
+
+@pytest.mark.parametrize("has_rich", [True, False])
+async def test_files_show_how_far_they_are_with_rich_and_without(
+    environment: dict[str, str], tmp_path: Path, has_rich: bool
+) -> None:
+    if has_rich:
+        pytest.importorskip("rich")
+    else:
+        (tmp_path / "without").mkdir()
+        (tmp_path / "without" / "rich.py").write_text("raise ImportError")
+        path = [str(tmp_path / "without"), *filter(None, [environment.get("PYTHONPATH")])]
+        environment = environment | {"PYTHONPATH": os.pathsep.join(path)}
+    (tmp_path / "served").mkdir()
+    served = Directory(tmp_path / "served", is_read_only=False, file_size=10**8, total_size=10**9)
+    data = os.urandom(10**6) * 5
+    (tmp_path / "data").write_bytes(data)
+
+    async def handle(session: wtio.WebTransportSession) -> None:
+        await serve_files(session, served, lambda _: None)
+
+    async def sits(*words: str, stdout: int | None = None) -> tuple[int, str, str]:
+        arguments = ("-m", "wtio", "connect", url, "--dev", *words)
+        async with sitting_at(*arguments, environment=environment, stdout=stdout) as terminal:
+            status = await terminal.finish()
+            await terminal.until("\n")
+            return status, terminal.text, terminal.output
+
+    bar, most = "━━━" if has_rich else "[########################]", "5.0 MB of 5.0 MB"
+    async with serving(handle, tmp_path) as url:
+        status, text, output = await sits("--put", str(tmp_path / "data"))
+        assert (status, text.splitlines()[-1]) == (0, "stored 5000000 bytes as data")
+        assert all(words in text for words in ("sent", most, bar, "100%", "MB/s"))
+        status, text, _ = await sits("--put", str(tmp_path / "data"))
+        assert (status, text.splitlines()[-1]) == (1, "error: `data` exists")
+        status, text, output = await sits("--get", "data", "--output", str(tmp_path / "copy"))
+        assert status == 0
+        assert all(words in text for words in ("received", most, bar, "100%", "MB/s"))
+        with (tmp_path / "printed").open("wb") as printed:
+            status, text, _ = await sits("--get", "data", stdout=printed.fileno())
+        assert (status, most in text) == (0, True)
+        # On the terminal itself are the bytes and nothing else.
+        (tmp_path / "served" / "words").write_text("only words\n")
+        assert (await sits("--get", "words"))[1] == "only words\n"
+    assert (tmp_path / "copy").read_bytes() == (tmp_path / "printed").read_bytes() == data
+    assert (served.path / "data").read_bytes() == data
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h"), "the cursor comes back"
 
 
 def test_text_is_made_visible() -> None:

@@ -15,12 +15,16 @@ from wtio.cli import main
 from wtio.cli._echo import echo
 from wtio.cli._figures import Times, amount, milliseconds
 from wtio.cli._status import Status
+from wtio.cli.serve import _limits
 
+from .programs import url_of
 from .terminals import sitting_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from .programs import Start
 
 
 async def answer(session: wtio.WebTransportSession) -> None:
@@ -130,6 +134,63 @@ async def test_load_has_lines_for_people(url: str, capsys: pytest.CaptureFixture
 async def test_load_names_options_that_do_not_go_together(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert await run("load", url, "--dev", "--pool", "--ramp", "0", "--hold", "0") == Status.USAGE
     assert "error: " in capsys.readouterr().err
+
+
+async def test_load_against_a_server_that_returns_nothing_is_no_success(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await run("load", f"{url}mute", "--dev", "--sessions", "2", "--ramp", "0", "--hold", "0.3") == (
+        Status.NO_ANSWER
+    )
+    output, errors = capsys.readouterr()
+    assert "\nsessions     2 at most, 2 in all\n" in output
+    assert f"error: no message came back; does {url}mute return what it gets" in errors
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_two_thousand_sessions_are_loaded_evenly_and_all_end_well(start: Start) -> None:
+    course = ("--sessions", "2000", "--ramp", "20", "--hold", "20", "--rate", "0.5", "--timeout", "60")
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
+        url = await url_of(server)
+        output = server.process.stdout
+        assert output is not None
+        ends = 0
+
+        async def watch() -> None:
+            nonlocal ends
+            # A pipe that nobody reads would hold the server up.
+            while line := await output.readline():
+                ends += b"closed by peer, code 0" in line
+
+        watching = asyncio.create_task(watch())
+        try:
+            async with start("-m", "wtio", "load", url, "--dev", *course, "--json") as load:
+                await load.until("{")
+                descriptors = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+                assert await load.finish() == 0, load.output
+            async with asyncio.timeout(60):
+                while ends < 2000:  # noqa: ASYNC110 - they are counted elsewhere
+                    await asyncio.sleep(0.05)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    facts = json.loads(load.output)
+    assert facts["sessions"] == {"opened": 2000, "most": 2000}
+    assert (facts["failed"], facts["lost"], facts["connect"]["count"]) == (0, 0, 2000)
+    # One at once, and then one each two seconds while all are there.
+    assert facts["messages"] == facts["times"]["count"] > 5000
+    for times in (facts["connect"], facts["times"]):
+        assert 0 < times["min"] <= times["p50"] <= times["p90"] <= times["p99"] <= times["max"] < 60
+    assert descriptors < 50, "sessions share sockets"
+
+
+async def test_this_machine_alone_is_not_bounded_by_its_address(start: Start) -> None:
+    assert _limits("localhost").connections_per_address is None
+    assert _limits("127.0.0.1").sessions_per_address is None
+    assert _limits("::1").connections_per_address is None
+    for host in ("0.0.0.0", "::", "", "192.0.2.1", "example.org"):
+        assert _limits(host) == wtio.Limits()
 
 
 async def test_load_counts_failures_by_their_reason(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,15 +45,24 @@ class Progress:
         if self._board is not None:
             self._board.show([self.line()])
 
-    def line(self) -> str:
-        """What is shown: amount, bar, rate and time."""
-        elapsed = max(time.monotonic() - self._start, 1e-9)
-        parts = [f"{self._what} {amount(self.done)}"]
+    def head(self) -> str:
+        """What stands before the bar: amounts, and the share if it is known."""
+        words = f"{self._what} {amount(self.done)}"
         if self._total:
-            share = min(1.0, self.done / self._total)
-            parts[0] += f" of {amount(self._total)}"
-            parts += [f"{share:4.0%}", f"[{'#' * round(share * _BAR):-<{_BAR}}]"]
-        return "  ".join([*parts, per_second(self.done / elapsed), f"{elapsed:.1f} s"])
+            words += f" of {amount(self._total)}  {min(1.0, self.done / self._total):4.0%}"
+        return words
+
+    def tail(self) -> str:
+        """What stands behind it: rate and time."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        return f"{per_second(self.done / elapsed)}  {elapsed:.1f} s"
+
+    def line(self) -> str:
+        """All of it, with a bar if the total is known."""
+        bar = []
+        if self._total:
+            bar = [f"[{'#' * round(min(1.0, self.done / self._total) * _BAR):-<{_BAR}}]"]
+        return "  ".join([self.head(), *bar, self.tail()])
 
 
 class _RichProgress(Progress):
@@ -62,24 +71,25 @@ class _RichProgress(Progress):
         self._bar, self._task = bar, task
 
     def show(self) -> None:
-        self._bar.update(self._task, completed=self.done)
+        self._bar.update(self._task, completed=self.done, description=self.head(), tail=self.tail())
 
 
 @contextlib.contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Progress]:
-    """Show a transfer while the block lasts. As with curl, not if standard output is the terminal, too.
+def progress(what: str, total: int | None = None, *, is_printed: bool = False) -> Iterator[Progress]:
+    """Show a transfer while the block lasts.
 
     Args:
         what: Such as "sent".
         total: How many bytes it will be; None if nobody knows.
+        is_printed: Whether standard output gets the bytes. As with curl, nothing is shown then if that is a terminal.
     """
-    if not is_smart(sys.stderr) or sys.stdout.isatty():
+    if not is_smart(sys.stderr) or (is_printed and sys.stdout.isatty()):
         yield Progress(what, total, None)
         return
     rich = _rich(total)
     if rich is not None:
         with rich as bar:
-            in_rich = _RichProgress(what, total, bar, bar.add_task(what, total=total))
+            in_rich = _RichProgress(what, total, bar, bar.add_task(what, total=total, tail=""))
             yield in_rich
             in_rich.show()
         return
@@ -96,9 +106,13 @@ def _rich(total: int | None) -> Any:
         bars, console = importlib.import_module("rich.progress"), importlib.import_module("rich.console")
     except ImportError:
         return None
-    columns = [bars.TextColumn("{task.description}"), bars.DownloadColumn()]
-    if total:
-        columns += [bars.BarColumn(), bars.TaskProgressColumn()]
+    # Its bar with our words, which its own columns would write in other units.
+    bar = [bars.BarColumn()] if total else []
     return bars.Progress(
-        *columns, bars.TransferSpeedColumn(), bars.TimeElapsedColumn(), console=console.Console(stderr=True)
+        bars.TextColumn("{task.description}"),
+        *bar,
+        bars.TextColumn("{task.fields[tail]}"),
+        console=console.Console(stderr=True),
+        # Otherwise what is meant for standard output would go to standard error while the bar is there.
+        redirect_stdout=False,
     )

@@ -137,7 +137,7 @@ async def _pipe(session: wtio.WebTransportSession) -> Status:
 
 async def _send_input(stream: wtio.WebTransportStream) -> None:
     reader = Aside("standard input")
-    with progress("sent", _input_size()) as shown:
+    with progress("sent", _input_size(), is_printed=True) as shown:
         try:
             while data := await reader.ask(read_input):
                 await stream.write(data=data)
@@ -229,7 +229,7 @@ async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, p
         error.filename = output
         raise
     try:
-        with progress("received", size) as shown:
+        with progress("received", size, is_printed=output is None) as shown:
             async for data in stream:
                 left -= len(data)
                 shown.add(len(data))

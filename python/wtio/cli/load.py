@@ -122,6 +122,7 @@ class _Load:
         # Totals, and failures by what was said about them (the rest has no words of its own).
         self._opened = 0
         self._messages = 0
+        self._has_sent = False
         self._failures: Counter[str] = Counter()
         self._lost = 0
         self._connecting = asyncio.Semaphore(_CONNECTING)
@@ -143,8 +144,16 @@ class _Load:
         if options.json:
             print(json.dumps(self._facts(), indent=2))
         else:
-            print("\n".join(self._lines()))
-        return Status.FAILED if self._failures else Status.OK
+            print("\n".join(self._lines(is_over=True)))
+        if self._failures:
+            return Status.FAILED
+        if self._has_sent and not self._messages and any(seconds for seconds, _ in self._stages):
+            print(
+                f"error: no message came back; does {options.url} return what it gets, as `wtio serve` does?",
+                file=sys.stderr,
+            )
+            return Status.NO_ANSWER
+        return Status.OK
 
     async def _follow(self, client: wtio.Client) -> None:
         begin, before = time.monotonic(), 0
@@ -223,6 +232,7 @@ class _Load:
         due = time.perf_counter()
         while True:
             start = time.perf_counter()
+            self._has_sent = True
             try:
                 async with asyncio.timeout(options.timeout):
                     if stream is None:
@@ -249,12 +259,13 @@ class _Load:
         words = visible(in_options(words))
         self._failures[words if words in self._failures or len(self._failures) < _MOST_REASONS else "others"] += 1
 
-    def _lines(self) -> list[str]:
+    def _lines(self, *, is_over: bool = False) -> list[str]:
         elapsed = max(time.monotonic() - self._start, 1e-9)
         what = "datagrams" if self._options.datagrams else "messages"
         lines = [
             f"time         {elapsed:.1f} s",
-            f"sessions     {self._open} open, {self._most_open} at most, {self._opened} in all",
+            # At the end all are closed, which says nothing.
+            f"sessions     {'' if is_over else f'{self._open} open, '}{self._most_open} at most, {self._opened} in all",
             f"connecting   {self._connect_times.words()}",
             f"{what:<12} {self._messages} there and back, {self._messages / elapsed:.0f} per second",
             f"             {self._message_times.words()}",

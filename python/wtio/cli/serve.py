@@ -140,7 +140,9 @@ async def _serve(
 
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(
-            wtio.serve(handler, options.host, options.port, tls=tls, origins=options.origin)
+            wtio.serve(
+                handler, options.host, options.port, tls=tls, origins=options.origin, limits=_limits(options.host)
+            )
         )
         port = server.addresses[0][1]
         url = f"https://{_url_host(options.host, server)}:{port}/"
@@ -166,6 +168,20 @@ async def _serve(
         _tell("Ctrl-C ends it")
         await server.wait_closed()
         _tell("closed")
+
+
+def _limits(host: str) -> wtio.Limits:
+    """The default limits, without those that protect addresses from each other if all clients have the same."""
+    if host == "localhost" or _is_loopback(host):
+        return wtio.Limits(connections_per_address=None, sessions_per_address=None)
+    return wtio.Limits()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _hashes(certificate: wtio.DevCertificate) -> list[str]:
