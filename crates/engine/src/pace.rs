@@ -57,8 +57,9 @@ impl Waiting {
         self.turns
     }
 
-    pub(crate) fn add(&mut self, at: Instant, turn: u64, stream_id: u64) {
-        self.streams.insert((at, turn, stream_id));
+    /// False: it waits already.
+    pub(crate) fn add(&mut self, at: Instant, turn: u64, stream_id: u64) -> bool {
+        self.streams.insert((at, turn, stream_id))
     }
 
     pub(crate) fn next(&self) -> Option<Instant> {
@@ -99,8 +100,8 @@ mod tests {
         assert_eq!((waiting.turn(), waiting.turn()), (1, 2));
         waiting.add(now + Duration::from_secs(2), 1, 4);
         waiting.add(now + Duration::from_secs(1), 2, 0);
-        waiting.add(now + Duration::from_secs(1), 1, 8);
-        waiting.add(now + Duration::from_secs(1), 1, 8);
+        assert!(waiting.add(now + Duration::from_secs(1), 1, 8));
+        assert!(!waiting.add(now + Duration::from_secs(1), 1, 8));
         assert_eq!((waiting.next(), waiting.take(now)), (Some(now + Duration::from_secs(1)), None));
         let later = now + Duration::from_secs(2);
         let taken = std::array::from_fn(|_| waiting.take(later));

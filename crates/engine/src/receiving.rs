@@ -157,8 +157,7 @@ impl Receiving<'_> {
             }
             if read == room {
                 // There may be more, and the core does not report it again.
-                waiting.add(next, self.half.turn, self.stream_id);
-                self.core.wants_transmit = true;
+                self.core.wants_transmit |= waiting.add(next, self.half.turn, self.stream_id);
             }
         }
     }
