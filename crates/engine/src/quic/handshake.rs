@@ -127,8 +127,8 @@ impl FirstKeys {
     }
 
     fn take(&self, id: &ConnectionId) -> Option<Arc<rustls::quic::Keys>> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        (kept.0 == *id).then_some(kept.1)
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take_if(|kept| kept.0 == *id).map(|kept| kept.1)
     }
 }
 
@@ -436,6 +436,19 @@ mod tests {
         assert_eq!(group(client.negotiated_key_exchange_group()), group(server.negotiated_key_exchange_group()));
         let is_asked_again = client.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
         (group(client.negotiated_key_exchange_group()), is_asked_again)
+    }
+
+    #[test]
+    fn keys_are_kept_once_for_the_connection_that_they_are_of() {
+        let suite = initial_suite(&ring_provider::default_provider()).unwrap();
+        let ids = [1, 2].map(|byte| ConnectionId::new(&[byte; 8]));
+        let keys = ids.map(|id| Arc::new(suite.keys(&id, rustls::Side::Server, Version::V1)));
+        let first = FirstKeys::default();
+        first.keep(ids[0], keys[0].clone());
+        first.keep(ids[1], keys[1].clone());
+        assert!(first.take(&ids[0]).is_none(), "the last ones are kept");
+        assert!(first.take(&ids[1]).is_some_and(|kept| Arc::ptr_eq(&kept, &keys[1])));
+        assert!(first.take(&ids[1]).is_none());
     }
 
     #[test]
