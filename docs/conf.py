@@ -15,6 +15,9 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from docutils import nodes
+from sphinx.pycode import ModuleAnalyzer
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
@@ -146,6 +149,28 @@ def _read(app: Sphinx, name: str, source: list[str]) -> None:
     source[0] = text
 
 
+def _written_at(name: str) -> list[str]:
+    """What stands below a constant in the module that makes it; the object itself only has what its type says."""
+    package, _, constant = name.rpartition(".")
+    for module in sorted(each for each in sys.modules if f"{each}.".startswith(f"{package}.")):
+        if not str(getattr(sys.modules[module], "__file__", "")).endswith(".py"):
+            continue
+        analyzer = ModuleAnalyzer.for_module(module)
+        analyzer.analyze()
+        if ("", constant) in analyzer.attr_docs:
+            return list(analyzer.attr_docs["", constant])
+    return []
+
+
+def _prepare(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Before napoleon reads it: words before a colon are no type, which it takes them for in the first line."""
+    if kind == "data":
+        lines[:] = _written_at(name)
+    if kind in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
+_PAGE = re.compile(r"\bdocs/([\w-]+)\.md\b")
 _NAME = re.compile(r"``([A-Z_a-z][\w.]*)(\(\))?``")
 
 
@@ -165,7 +190,7 @@ def _document(app: Sphinx, kind: str, name: str, thing: object, options: object,
             return match[0]
         return f":py:obj:`{match[1]}{match[2] or ''} <wtio.{match[1].removeprefix('wtio.')}>`"
 
-    lines[:] = [_NAME.sub(reference, line) for line in lines]
+    lines[:] = [_PAGE.sub(r":doc:`/\1`", _NAME.sub(reference, line)) for line in lines]
 
 
 # Classes of which wtio makes the objects, so that nobody needs to know how.
@@ -182,8 +207,30 @@ def _sign(app: Sphinx, kind: str, name: str, thing: object, options: object, *si
     return ("", "") if kind == "class" and is_hidden else None
 
 
+# Behind these, a long name in a table may go on in the next line.
+_SEAM = re.compile(r"(?<=[._/:=(\[])(?=\w)")
+
+
+def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """Let names in tables break where people would break them, and give cells with much text room to be read."""
+    for block in doctree.findall(nodes.literal_block):
+        if "\n" in (text := block.astext()):
+            block.children = [nodes.Text(text.rstrip("\n"))]
+    for entry in doctree.findall(nodes.entry):
+        size = len(entry.astext())
+        if size > 24:
+            entry["classes"].append("longest" if size > 80 else "long")
+        for literal in list(entry.findall(nodes.literal)):
+            first, *rest = _SEAM.split(literal.astext())
+            literal.children = [nodes.Text(first)]
+            for part in rest:
+                literal += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
+
+
 def setup(app: Sphinx) -> None:
     """Connect what makes the pages."""
     app.connect("source-read", _read)
+    app.connect("doctree-resolved", _lay_out)
+    app.connect("autodoc-process-docstring", _prepare, priority=400)
     app.connect("autodoc-process-docstring", _document)
     app.connect("autodoc-process-signature", _sign)

@@ -10,6 +10,7 @@ import pytest
 from tests.browser import chromium
 
 from .programs import ROOT
+from .screens import keep_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,7 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         await page.get_by_label("Text").fill("good morning")
         await page.get_by_role("button").click()
         await page.locator("#answer", has_text="GOOD MORNING").wait_for()
+        await keep_picture(page, "first-session-page", width=480, height=170)
         assert not problems
         await page.goto("about:blank")
         await server.until("goodbye")
