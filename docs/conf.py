@@ -162,12 +162,16 @@ def _written_at(name: str) -> list[str]:
     return []
 
 
+# A colon that napoleon is not to see: it takes what is before one in the first line of an attribute for a type.
+_COLON = "\ue000"
+
+
 def _prepare(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Before napoleon reads it: words before a colon are no type, which it takes them for in the first line."""
+    """Before napoleon reads it, mend what it and autodoc would take for something else."""
     if kind == "data":
         lines[:] = _written_at(name)
-    if kind in ("attribute", "data", "property"):
-        lines.insert(0, "")
+    if kind in ("attribute", "data", "property") and lines:
+        lines[0] = lines[0].replace(":", _COLON)
 
 
 _PAGE = re.compile(r"\bdocs/([\w-]+)\.md\b")
@@ -178,6 +182,7 @@ def _document(app: Sphinx, kind: str, name: str, thing: object, options: object,
     """Say the range of a field, and make references of names of ours."""
     import wtio
 
+    lines[:] = [line.replace(_COLON, ":") for line in lines]
     owner, _, field = name.rpartition(".")
     if kind == "attribute" and (cls := pydoc.locate(owner)) and dataclasses.is_dataclass(cls):
         its_range = {one.name: one.metadata.get("range") for one in dataclasses.fields(cls)}.get(field)

@@ -78,10 +78,37 @@ async def picture(page: Page, name: str, kind: str) -> None:
 
 
 async def test_no_page_is_wider_than_a_phone(desk: Page) -> None:
-    await desk.set_viewport_size({"width": 390, "height": 844})
+    await desk.set_viewport_size({"width": 360, "height": 800})
     for name in PAGES:
         await picture(desk, name, "phone")
-        assert await desk.evaluate("document.documentElement.scrollWidth") <= 390, name
+        assert await desk.evaluate("document.documentElement.scrollWidth") <= 360, name
+
+
+async def test_on_a_phone_tables_with_much_text_scroll_rather_than_break_it_into_letters(desk: Page) -> None:
+    await desk.set_viewport_size({"width": 360, "height": 800})
+    await picture(desk, "reliability", "phone")
+    widths = await desk.evaluate("[...document.querySelectorAll('td.longest')].map((cell) => cell.offsetWidth)")
+    assert len(widths) > 100
+    assert min(widths) >= 200
+    # A name goes on behind a dot or an underscore.
+    assert await desk.locator("td code wbr").count() > 100
+
+
+async def test_the_reference_says_of_constants_and_properties_what_we_say(desk: Page) -> None:
+    await picture(desk, "reference/hub", "desk")
+    text = await desk.inner_text("article")
+    assert "Application error code 0x10b (267) of a stream whose message was not delivered" in text
+    assert "integer" not in text
+    # Of a property whose first line has a colon.
+    await picture(desk, "reference/connecting", "desk")
+    assert "Why async for had to connect again last: a SessionClosed, or" in await desk.inner_text("article")
+
+
+async def test_the_first_page_has_what_a_browser_needs(desk: Page) -> None:
+    await desk.goto((SITE / "index.html").as_uri())
+    code = "\n".join(await desk.locator("article pre").all_inner_texts())
+    for words in ("wtio.serve(", "wtio.connect(", "new WebTransport("):
+        assert words in code
 
 
 async def test_nothing_that_is_private_is_shown_as_a_name_of_ours(desk: Page) -> None:

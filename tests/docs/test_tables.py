@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,10 +50,16 @@ def test_what_the_comparison_measured_is_what_the_benchmarks_have() -> None:
 def test_names_that_a_table_promises_are_there(page: str) -> None:
     classes = (wtio.WebTransportSession, wtio.WebTransportStream, wtio.Server, wtio.SessionRequest, wtio.Client)
     known = {name for cls in classes for name in dir(cls)}
+    methods = [getattr(cls, name) for cls in classes for name in dir(cls) if not name.startswith("_")]
+    callables: list[Any] = [wtio.ClientTLS, wtio.ServerTLS, wtio.connect, wtio.serve, wtio.Client]
+    callables += filter(callable, methods)
+    arguments = {name for each in callables for name in inspect.signature(each).parameters}
     cells = [cells[-1] for cells in rows(f"docs/reference/{page}.md").values() if cells]
     for cell in cells:
         for owner, name in re.findall(r"\b(wtio|Limits|Timeouts|session|stream|server|request|client)\.(\w+)", cell):
             where = {"wtio": wtio, "Limits": wtio.Limits, "Timeouts": wtio.Timeouts}.get(owner)
             assert name in known if where is None else hasattr(where, name), f"{owner}.{name}"
+        for name in re.findall(r"(?<=[`( ])(\w+)=(?!=)", cell):
+            assert name in arguments, f"{name}="
         for name in re.findall(r"`(\w+(?:Error|Closed|OK|Timeout))`", cell):
             assert hasattr(wtio, name) or name in ("TypeError", "ValueError", "TimeoutError"), name
