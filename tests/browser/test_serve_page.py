@@ -16,6 +16,8 @@ from .pages import Page, Serving, run
 if TYPE_CHECKING:
     from typing import Any
 
+    import wtio
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # What a person does: press a button by what is written on it, and wait until something is seen.
@@ -36,6 +38,14 @@ PERSON = """
     const rows = () => [...document.querySelectorAll("#log tbody tr")].map(
         (row) => [...row.cells].map((cell) => cell.textContent));
     const row = (way, by) => seen(() => rows().find((each) => each[0] === way && each[1] === by));
+"""
+
+
+# What a browser's console would show as uncaught.
+UNCAUGHT = """
+    globalThis.uncaught = [];
+    addEventListener("error", (event) => uncaught.push(event.message));
+    addEventListener("unhandledrejection", (event) => uncaught.push(String(event.reason)));
 """
 
 
@@ -85,6 +95,11 @@ async def test_streams_datagrams_and_measurements(page: Page, serving: Serving) 
                 return all[2];
                 """,
             )
+            # What was measured last does not stay there as if it still were so.
+            await person(
+                page,
+                'await seen(() => [...document.querySelectorAll("output")].every((each) => each.textContent === "–"));',
+            )
             sent, _, rest = words.partition(" of ")
             assert rest.startswith(sent + ","), "not all came back"
 
@@ -129,3 +144,61 @@ async def test_a_session_that_was_there_and_is_lost_is_called_lost(page: Page, s
             )
     assert state.startswith(("Connection lost: ", "Closed with code 0"))
     assert hidden
+
+
+async def test_nothing_is_uncaught_when_a_server_ends_in_the_middle_of_everything(page: Page, serving: Serving) -> None:
+    async def deaf(session: wtio.WebTransportSession) -> None:
+        await session.wait_closed()
+
+    async with serving(deaf) as target:
+        url = f"https://127.0.0.1:{target.server.addresses[0][1]}/"
+        async with serve_page(lambda: filled(url, [target.hash]), 0) as port:
+            await page.goto(f"http://localhost:{port}/")
+            await person(
+                page,
+                UNCAUGHT
+                + """
+                press("Connect");
+                await seen(() => text("#state").startsWith("Connected after"));
+                // More than a server takes that does not read.
+                document.querySelector("#text").value = "x".repeat(8_000_000);
+                press("Send on a stream");
+                press("Send on a one-way stream");
+                press("Measure with datagrams");
+                press("Fill a stream for 5 s");
+                await row("sent", "stream");
+                await row("sent", "one-way stream");
+                """,
+            )
+            target.server.abort()
+            found = await person(
+                page,
+                """
+                await seen(() => !text("#state").startsWith("Connected after"));
+                // And now it is not there at all.
+                press("Connect");
+                await seen(() => !document.querySelector("#causes").hidden);
+                return uncaught;
+                """,
+            )
+    assert found == []
+
+
+async def test_nothing_is_uncaught_when_a_server_closes_at_once(page: Page, serving: Serving) -> None:
+    async def closing(session: wtio.WebTransportSession) -> None:
+        await session.close(7, "not today")
+
+    async with serving(closing) as target:
+        url = f"https://127.0.0.1:{target.server.addresses[0][1]}/"
+        async with serve_page(lambda: filled(url, [target.hash]), 0) as port:
+            await page.goto(f"http://localhost:{port}/")
+            state, found = await person(
+                page,
+                UNCAUGHT
+                + """
+                press("Connect");
+                await seen(() => session === null && !document.querySelector("#connect").disabled);
+                return [text("#state"), uncaught];
+                """,
+            )
+    assert (state, found) == ("Closed with code 7: not today.", [])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.browser import chromium
+from tests.browser.pages import page_server
 
 from .programs import ROOT
 from .screens import keep_picture
@@ -58,6 +59,30 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         assert not problems
         await page.goto("about:blank")
         await server.until("goodbye")
+
+
+async def test_the_page_of_the_first_session_says_what_became_of_the_server(start: Start, files: Path) -> None:
+    if (reason := chromium.missing()) is not None:
+        pytest.fail(reason)
+    problems: list[str] = []
+    async with start(files / "server.py") as server, chromium.launch() as browser:
+        address = (await server.until("open http")).split()[-1]
+        page = await browser.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        await page.goto(address)
+        await page.locator("#echo", has_text="An echo takes").wait_for()
+        server.process.terminate()
+        assert await server.finish() == 0
+        await page.locator("#state", has_text="closed").wait_for()
+        await page.get_by_role("button").click()
+        await page.locator("#answer:not(:empty)").wait_for()
+        # And one that was never there.
+        (files / "page.html").write_text((files / "page.html").read_text().replace("/*options*/", "{}"))
+        with page_server(files) as beginning:
+            await page.goto(f"{beginning}/page.html")
+            await page.locator("#state", has_text="over: ").wait_for()
+    assert problems == []
 
 
 async def test_the_client_of_the_first_session_gets_both_answers(start: Start, files: Path) -> None:
