@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
-from tools.wheels import check, crates, frameworks, targets
+from tools.wheels import check, crates, frameworks, suites, targets
 from tools.wheels.crates import Crate
+from tools.wheels.interpreters import Interpreter
 
 TOP = Path(__file__).parents[1]
 APACHE = "Apache License\nVersion 2.0\nof many words"
@@ -101,3 +103,120 @@ def test_the_workflows_run_commands_of_this_project_with_actions_that_cannot_cha
             assert f"\n{command}:" in makefile, f"{workflow.name} runs `make {command}`"
         for action in re.findall(r"uses: (\S+)", text):
             assert re.search(r"@[0-9a-f]{40}$", action) or action.startswith("./"), f"{workflow.name} uses {action}"
+
+
+# -- suites under Wine
+
+
+def test_the_change_for_wine_is_made_once_or_not_at_all(tmp_path: Path) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    (original / "src").mkdir(parents=True)
+    (original / "Cargo.toml").write_text("[package]", encoding="utf-8")
+    (original / suites.PATCHED_FILE).write_text(f"fn new() {{\n{suites.FROM_WINDOWS}}}\n", encoding="utf-8")
+    suites.patch_crate(original, copy)
+    assert (copy / suites.PATCHED_FILE).read_text(encoding="utf-8") == f"fn new() {{\n{suites.FOR_WINE}}}\n"
+    built = (copy / suites.PATCHED_FILE).stat().st_mtime_ns
+    suites.patch_crate(original, copy)
+    assert (copy / suites.PATCHED_FILE).stat().st_mtime_ns == built
+    (original / suites.PATCHED_FILE).write_text("fn new() {}\n", encoding="utf-8")
+    with pytest.raises(LookupError, match=r"quinn-udp has changed: src/windows\.rs has 0 times, not once"):
+        suites.patch_crate(original, copy)
+
+
+def test_cargo_takes_the_changed_crate_and_all_others_as_they_are_locked(tmp_path: Path) -> None:
+    for name in ("Cargo.toml", "Cargo.lock"):
+        (tmp_path / name).write_text((TOP / name).read_text(encoding="utf-8"), encoding="utf-8")
+    suites.patch_manifests(tmp_path, tmp_path / "crate")
+    before = (TOP / "Cargo.lock").read_text(encoding="utf-8").splitlines()
+    after = (tmp_path / "Cargo.lock").read_text(encoding="utf-8").splitlines()
+    begin = before.index('name = "quinn-udp"')
+    assert after == before[: begin + 2] + before[begin + 4 :]
+    assert before[begin + 2].startswith("source = ")
+    assert before[begin + 3].startswith("checksum = ")
+    with pytest.raises(LookupError, match=r"Cargo\.lock has 0 versions of quinn-udp"):
+        suites.patch_manifests(tmp_path, tmp_path / "crate")
+
+
+def test_what_the_suites_need_comes_from_the_list_for_development() -> None:
+    text = (TOP / "requirements-dev.txt").read_text(encoding="utf-8")
+    lines = suites.requirements(text)
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    names = [line.partition("==")[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert {"pytest", "aioquic", "winloop", *suites.MADE_HERE} <= set(names)
+    assert not set(names) & set(suites.LEFT_OUT)
+    for name in suites.LEFT_OUT:
+        assert f"\n{name}==" in text, f"{name} is left out of what does not have it"
+
+
+def test_tests_that_are_known_to_fail_under_wine_exist() -> None:
+    assert suites.unknown_entries(TOP, suites.KNOWN) == []
+    assert suites.unknown_entries(TOP, ["tests/test_wheels.py::test_nothing", "tests/test_none.py::test_x"]) == [
+        "tests/test_wheels.py::test_nothing",
+        "tests/test_none.py::test_x",
+    ]
+
+
+def test_only_what_the_table_of_known_failures_says_may_fail_and_must() -> None:
+    table = {
+        "a.py::always": suites.Known("Wine"),
+        "a.py::one[x]": suites.Known("Wine"),
+        "a.py::at_times": suites.Known("Wine", sometimes=True),
+    }
+    right = {
+        "a.py::always[x]": "failed",
+        "a.py::one[x]": "failed",
+        "a.py::one[y]": "passed",
+        "a.py::at_times": "passed",
+    }
+    assert suites.surprises(right, table) == []
+    assert suites.surprises(right | {"a.py::at_times": "failed", "a.py::always[z]": "skipped"}, table) == []
+    assert suites.surprises(right | {"a.py::one[y]": "failed"}, table) == ["FAILED a.py::one[y]"]
+    (line,) = suites.surprises(right | {"a.py::always[x]": "passed"}, table)
+    assert line.startswith("PASSED")
+    assert line.endswith("a.py::always[x]")
+
+
+def runner_of(tmp_path: Path, command: str) -> suites.Runner:
+    """Runs tests here, with a script in the place of Wine."""
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+    program.chmod(0o755)
+    for name in ("logs", "site"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tools").symlink_to(TOP / "tools")
+    interpreter = Interpreter("here", "windows-x86_64", program)
+    return suites.Runner(interpreter, source=tmp_path, site=tmp_path / "site", logs=tmp_path / "logs")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program in the place of Wine is a script")
+def test_a_test_that_ends_its_process_fails_and_those_behind_it_run(tmp_path: Path) -> None:
+    here = "PYTHONPATH=$(echo \"$PYTHONPATH\" | sed 's/Z://g; s/;/:/g') WTIO_OUTCOMES=${WTIO_OUTCOMES#Z:}"
+    # Plugins are not needed, and take time to load.
+    runner = runner_of(tmp_path, f'{here} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 exec "{sys.executable}" "$@"')
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_right(): pass\n"
+        "def test_wrong(): assert 0\n"
+        "def test_end(): os._exit(1)\n"
+        "def test_skipped(): pytest.skip('for a reason')\n"
+        "@pytest.fixture\n"
+        "def torn():\n"
+        "    yield\n"
+        "    assert 0\n"
+        "def test_torn(torn): pass\n",
+        encoding="utf-8",
+    )
+    expected = {"right": "passed", "wrong": "failed", "end": "failed", "skipped": "skipped", "torn": "failed"}
+    found = runner.run("tests/test_some.py")
+    assert found == {f"tests/test_some.py::test_{name}": outcome for name, outcome in expected.items()}
+    (tmp_path / "tests" / "test_broken.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
+    assert runner.run("tests/test_broken.py") == {"tests/test_broken.py": "failed"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program in the place of Wine is a script")
+def test_a_file_that_hangs_is_killed_and_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suites, "QUIET_LIMIT", 0.1)
+    runner = runner_of(tmp_path, "exec sleep 600")
+    assert runner.run("tests/test_some.py") == {"tests/test_some.py": "failed"}

@@ -41,6 +41,64 @@ def epoch() -> int:
     return int(found.stdout) if found.returncode == 0 and found.stdout.strip() else 315532800
 
 
+def clean_environment(work: Path) -> dict[str, str]:
+    """Variables for cargo and maturin, which build below a directory."""
+    # Settings of whoever builds would be in the bytes.
+    outside = (
+        "RUSTFLAGS",
+        "CARGO_ENCODED_",
+        "CARGO_PROFILE_",
+        "CARGO_BUILD_",
+        "CFLAGS",
+        "VIRTUAL_ENV",
+        "CONDA_PREFIX",
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
+    return environment | {
+        "PATH": f"{kit.tools()}{os.pathsep}{os.environ['PATH']}",
+        "CARGO_TARGET_DIR": str(work / "cargo"),
+        "SOURCE_DATE_EPOCH": str(epoch()),
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def copy_tracked_files(clean: Path) -> None:
+    """Make a directory with the files that belong to the project, apart from what else is beside them."""
+    shutil.rmtree(clean, ignore_errors=True)
+    listed = subprocess.run(["git", "-C", TOP, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+    for name in listed.split("\0"):
+        if name and (TOP / name).is_file():
+            (clean / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(TOP / name, clean / name)
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """What builds for a platform: Debian's Rust, and MinGW if that links."""
+
+    # The root of Debian's Rust; None if the one that is installed has to do.
+    rust: Path | None
+    # Variables for cargo, to extend its others with.
+    environment: dict[str, str]
+    # More words for `cargo build` and `maturin build`.
+    options: list[str]
+
+    @classmethod
+    def of(cls, target: Target) -> Compiler:
+        """The compiler for a platform, fetched if it is missing."""
+        environment: dict[str, str] = {}
+        options: list[str] = []
+        if (root := kit.rust_for(target.triple)) is not None:
+            environment = kit.rust_environment(root)
+            if not kit.has_library(root / "usr/lib/rustlib" / target.triple / "lib"):
+                options += ["-Z", "build-std"]
+        if target.linker == "mingw":
+            mingw = kit.mingw()
+            more = kit.mingw_environment(mingw) | _mingw_for_cargo(mingw, target)
+            environment = kit.extended(environment, more)
+        return cls(rust=root, environment=environment, options=options)
+
+
 @dataclass(frozen=True)
 class Build:
     """What one run builds, and where."""
@@ -55,22 +113,23 @@ class Build:
     def sdist(self) -> Path:
         """Build the sdist, and return it."""
         self.out.mkdir(parents=True, exist_ok=True)
-        clean = self._tracked_files()
+        clean = self.work / "tracked"
+        copy_tracked_files(clean)
         maturin = str(kit.tools() / "maturin")
         command = [maturin, "sdist", "--manifest-path", "crates/python/Cargo.toml", "--out", str(self.out)]
-        subprocess.run(command, cwd=clean, env=self._environment(), check=True)
+        subprocess.run(command, cwd=clean, env=clean_environment(self.work), check=True)
         return self.out / f"wtio-{version()}.tar.gz"
 
     def wheel(self, target: Target) -> None:
         """Build the wheel of a platform, from the sdist."""
         source = self._unpacked_sdist()
-        environment = self._environment()
+        environment = clean_environment(self.work)
         options: list[str | Path] = ["--release", "--locked", "--target", target.triple, "--out", self.out]
         flags = self._flags(source)
-        if (root := kit.rust_for(target.triple)) is not None:
-            environment = kit.extended(environment, kit.rust_environment(root))
-            if not kit.has_library(root / "usr/lib/rustlib" / target.triple / "lib"):
-                options += ["-Z", "build-std"]
+        compiler = Compiler.of(target)
+        environment = kit.extended(environment, compiler.environment)
+        options += compiler.options
+        if (root := compiler.rust) is not None:
             flags += [f"--remap-path-prefix={root}=/debian"]
             flags += [f"--remap-path-prefix={(root / 'usr/lib/rustlib/src/rust').resolve()}=/rust"]
         linked = crates.linked(source, target.triple, environment)
@@ -80,11 +139,8 @@ class Build:
         if target.compatibility:
             options += ["--compatibility", target.compatibility]
         if target.linker == "mingw":
-            mingw = kit.mingw()
-            more = kit.mingw_environment(mingw) | _mingw_for_cargo(mingw, target)
-            environment = kit.extended(environment, more)
             flags += ["-C", "link-arg=-Wl,--no-insert-timestamp"]
-            notice = mingw / "usr/share/doc/mingw-w64-x86-64-dev/copyright"
+            notice = kit.mingw() / "usr/share/doc/mingw-w64-x86-64-dev/copyright"
             extra["The start-up code of MinGW-w64"] = notice.read_text(encoding="utf-8").strip()
         if target.triple.endswith("apple-darwin"):
             stubs = self.work / "frameworks"
@@ -107,41 +163,11 @@ class Build:
             return ["--features", "pyo3/abi3t-py315"]
         return ["--interpreter", self.free_threaded]
 
-    def _environment(self) -> dict[str, str]:
-        # Settings of whoever builds would be in the bytes.
-        outside = (
-            "RUSTFLAGS",
-            "CARGO_ENCODED_",
-            "CARGO_PROFILE_",
-            "CARGO_BUILD_",
-            "CFLAGS",
-            "VIRTUAL_ENV",
-            "CONDA_PREFIX",
-        )
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(outside)}
-        return environment | {
-            "PATH": f"{kit.tools()}{os.pathsep}{os.environ['PATH']}",
-            "CARGO_TARGET_DIR": str(self.work / "cargo"),
-            "SOURCE_DATE_EPOCH": str(epoch()),
-            "LC_ALL": "C.UTF-8",
-        }
-
     def _flags(self, source: Path) -> list[str]:
         """What puts names in the place of this machine's paths. Of those that fit, rustc takes the last."""
         registry = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "registry" / "src"
         paths = {self.work: "/build", source: "/wtio"} | dict.fromkeys(registry.glob("*"), "/crates")
         return [f"--remap-path-prefix={path}={name}" for path, name in paths.items()]
-
-    def _tracked_files(self) -> Path:
-        """The files that belong to the project, apart from what else is in its directory."""
-        clean = self.work / "tracked"
-        shutil.rmtree(clean, ignore_errors=True)
-        listed = subprocess.run(["git", "-C", TOP, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
-        for name in listed.split("\0"):
-            if name and (TOP / name).is_file():
-                (clean / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(TOP / name, clean / name)
-        return clean
 
     def _unpacked_sdist(self) -> Path:
         source = self.work / "source"
