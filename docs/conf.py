@@ -169,7 +169,7 @@ _COLON = "\ue000"
 def _prepare(app: Sphinx, kind: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Before napoleon reads it, mend what it and autodoc would take for something else."""
     if kind == "data":
-        lines[:] = _written_at(name)
+        lines[:] = _written_at(name) or lines
     if kind in ("attribute", "data", "property") and lines:
         lines[0] = lines[0].replace(":", _COLON)
 
@@ -219,12 +219,16 @@ _SEAM = re.compile(r"(?<=[._/:=(\[])(?=\w)")
 def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:
     """Let names in tables break where people would break them, and give cells with much text room to be read."""
     for block in doctree.findall(nodes.literal_block):
-        if "\n" in (text := block.astext()):
-            block.children = [nodes.Text(text.rstrip("\n"))]
+        # What is not as it was written is taken for something else than code, and gets no colours.
+        if block.rawsource == block.astext():
+            block.rawsource = block.rawsource.rstrip("\n")
+            block.children = [nodes.Text(block.rawsource)]
     for entry in doctree.findall(nodes.entry):
         size = len(entry.astext())
         if size > 24:
             entry["classes"].append("longest" if size > 80 else "long")
+        elif size <= 12:
+            entry["classes"].append("short")
         for literal in list(entry.findall(nodes.literal)):
             first, *rest = _SEAM.split(literal.astext())
             literal.children = [nodes.Text(first)]

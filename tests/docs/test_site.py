@@ -99,6 +99,8 @@ async def test_the_reference_says_of_constants_and_properties_what_we_say(desk: 
     text = await desk.inner_text("article")
     assert "Application error code 0x10b (267) of a stream whose message was not delivered" in text
     assert "integer" not in text
+    await picture(desk, "reference/asgi", "desk")
+    assert "An ASGI application, for" in await desk.inner_text("article")
     # Of a property whose first line has a colon.
     await picture(desk, "reference/connecting", "desk")
     assert "Why async for had to connect again last: a SessionClosed, or" in await desk.inner_text("article")
@@ -109,6 +111,7 @@ async def test_the_first_page_has_what_a_browser_needs(desk: Page) -> None:
     code = "\n".join(await desk.locator("article pre").all_inner_texts())
     for words in ("wtio.serve(", "wtio.connect(", "new WebTransport("):
         assert words in code
+    assert await desk.locator("article pre span.k").count() > 5, "code has colours"
 
 
 async def test_nothing_that_is_private_is_shown_as_a_name_of_ours(desk: Page) -> None:
