@@ -90,7 +90,7 @@ async def go_through(start: Start, steps: Sequence[str]) -> None:
                     )
                 workers |= {await page.locator("#worker").inner_text() for page in pages}
             await all_is_well(step)
-        await keep_picture(pages[0], "cluster-page", width=620, height=590)
+        await keep_picture(pages[0], "cluster-page", width=664, height=590)
         # Once, although pages change sessions.
         for page in pages:
             heard = (await page.locator("#chat").inner_text()).splitlines()

@@ -55,6 +55,9 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         await page.get_by_label("Text").fill("good morning")
         await page.get_by_role("button").click()
         await page.locator("#answer", has_text="GOOD MORNING").wait_for()
+        # It goes on measuring.
+        echo = await page.locator("#echo").inner_text()
+        await page.wait_for_function("(old) => document.getElementById('echo').textContent !== old", arg=echo)
         await keep_picture(page, "first-session-page", width=480, height=170)
         assert not problems
         await page.goto("about:blank")

@@ -74,7 +74,7 @@ async def test_pages_play_in_rooms(start: Start) -> None:
         await ada.get_by_label("Line").fill("grüß dich")
         await ada.get_by_label("Line").press("Enter")
         await grace.get_by_text(f"{names[0]}: grüß dich").wait_for()
-        await keep_picture(ada, "game-page", width=620, height=510)
+        await keep_picture(ada, "game-page", width=664, height=510)
         await alan.get_by_label("Line").fill("anybody here?")
         await alan.get_by_label("Line").press("Enter")
         await alan.get_by_text(f"{names[2]}: anybody here?").wait_for()
