@@ -54,6 +54,28 @@ async def test_the_server_of_the_readme_says_goodbye_on_sigterm(start: Start, tm
         assert await server.finish() == 0, server.output
 
 
+async def test_the_last_line_of_a_first_program_that_fails_says_what_to_do(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    server_code, client_code = (code.replace("4433", port) for code in blocks(ROOT / "README.md", "python"))
+    (tmp_path / "server.py").write_text(server_code)
+    (tmp_path / "client.py").write_text(client_code)
+    async with start(tmp_path / "client.py") as client:
+        assert await client.finish() == 1
+    last = client.output.splitlines()[-1]
+    assert last.startswith("wtio.errors.ConnectionRefused: no connection to `localhost:")
+    assert last.endswith(
+        "nothing listens at this UDP port: connection refused (ECONNREFUSED); does the server run, "
+        "and is this its port?"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", int(port)))
+        async with start(tmp_path / "server.py") as server:
+            assert await server.finish() == 1
+    last = server.output.splitlines()[-1]
+    assert f"cannot listen on UDP 127.0.0.1 port {port}" in last
+    assert last.endswith("another program uses it: choose another port, or 0 for any free one")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_python_in_the_documents_compiles_and_links_lead_somewhere(document: Path) -> None:
     for code in blocks(document, "python"):

@@ -204,6 +204,8 @@ class _Load:
                     await self._send(session)
                 finally:
                     self._open -= 1
+                    # With code 0: to leave by cancelling would look like a failure to the server.
+                    await session.close()
         except wtio.WebTransportError as error:
             self._fail(str(error))
         except OSError as error:
