@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -137,6 +138,35 @@ async def test_the_page_fits_and_follows_the_system(
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
         await browser.close()
+
+
+async def test_a_page_reaches_the_server_of_the_readme_by_copying(start: Start, chromium: str, tmp_path: Path) -> None:
+    # As the README says: its server, any page from localhost, and the script with what the server printed.
+    readme = (ROOT / "README.md").read_text()
+    server_code = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)[0]
+    [script] = re.findall(r"^```javascript\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    (tmp_path / "server.py").write_text(server_code.replace("4433", port))
+    async with (
+        start(tmp_path / "server.py") as server,
+        start("-m", "http.server", "0", "--directory", tmp_path) as files,
+        async_playwright() as tool,
+    ):
+        options = await server.until("serverCertificateHashes")
+        files_port = re.search(r"port (\d+)", await files.until("Serving HTTP"))
+        assert files_port is not None
+        script = script.replace("4433", port).replace("{ serverCertificateHashes: [/* … */] }", options)
+        browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = await browser.new_page()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        await page.goto(f"http://localhost:{files_port[1]}/")
+        async with asyncio.timeout(30):
+            await page.evaluate(f"async () => {{{script}}}")
+        await browser.close()
+    assert "hello" in said
 
 
 async def test_the_script_of_the_readme(start: Start, chromium: str) -> None:
