@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="on Windows, signals of others end a process at once")
+
 PROGRAM = """
 import asyncio, signal, sys
 import uvloop, wtio

@@ -60,6 +60,10 @@ for name in (None, "quic", "other"):
 """
 
 
+NOT_ON_WINDOWS = pytest.mark.skipif(sys.platform == "win32", reason="sockets have no file descriptors on Windows")
+WAYS = ["sock", pytest.param("fd", marks=NOT_ON_WINDOWS)]
+
+
 async def echo(session: wtio.WebTransportSession) -> None:
     async for stream in session.incoming_bidirectional_streams():
         await stream.write(data=await stream.read_all(), end_stream=True)
@@ -91,7 +95,7 @@ async def check_echo(url: str, certificate: wtio.DevCertificate, **options: Any)
 # -- servers
 
 
-@pytest.mark.parametrize("way", ["sock", "fd"])
+@pytest.mark.parametrize("way", WAYS)
 async def test_a_given_socket_serves_and_stays_the_callers(certificate: wtio.DevCertificate, io: str, way: str) -> None:
     with bound() as sock:
         given: dict[str, Any] = {way: sock if way == "sock" else sock.fileno()}
@@ -150,13 +154,13 @@ def unusable(kind: str) -> Iterator[socket.socket]:
     ("kind", "words"),
     [
         ("tcp", "no UDP socket"),
-        ("unix", "no UDP socket"),
+        pytest.param("unix", "no UDP socket", marks=NOT_ON_WINDOWS),
         ("unbound", "not bound"),
         ("connected", "is connected to"),
         ("closed", "closed"),
     ],
 )
-@pytest.mark.parametrize("way", ["sock", "fd"])
+@pytest.mark.parametrize("way", WAYS)
 def test_what_is_no_bound_udp_socket_is_refused_at_once(
     certificate: wtio.DevCertificate, way: str, kind: str, words: str
 ) -> None:
@@ -167,7 +171,7 @@ def test_what_is_no_bound_udp_socket_is_refused_at_once(
             wtio.serve(echo, tls=certificate.server_tls(), **given)
         if descriptor >= 0:
             # Looking at it has not closed it.
-            os.fstat(descriptor)
+            sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
 
 
 def test_contradictions_are_refused_at_once(certificate: wtio.DevCertificate) -> None:
@@ -205,6 +209,7 @@ async def activated(program: str, kinds: str, names: str, pid: str, *arguments: 
         await process.wait()
 
 
+@NOT_ON_WINDOWS
 async def test_clients_that_come_before_the_server_has_started_wait_at_the_socket_of_systemd(
     certificate: wtio.DevCertificate, tmp_path: Path
 ) -> None:
@@ -216,6 +221,7 @@ async def test_clients_that_come_before_the_server_has_started_wait_at_the_socke
         await checking
 
 
+@NOT_ON_WINDOWS
 @pytest.mark.parametrize(
     ("kinds", "names", "pid", "expected"),
     [
@@ -236,6 +242,7 @@ async def test_the_sockets_of_systemd_are_found_by_their_names(
     assert found == [[*(ports[index] for index in indices), *["False"] * bool(indices)] for indices in expected]
 
 
+@NOT_ON_WINDOWS
 @pytest.mark.parametrize(("count", "words"), [("three", "LISTEN_FDS is 'three'"), ("100000", "LISTEN_FDS promises")])
 def test_variables_of_systemd_that_make_no_sense_are_named(
     monkeypatch: pytest.MonkeyPatch, count: str, words: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine
@@ -40,7 +39,8 @@ def now() -> float:
 
 def send(number: signal.Signals, *, after: float) -> None:
     """Send this process a signal in so many virtual seconds."""
-    asyncio.get_running_loop().call_later(after, os.kill, os.getpid(), number)
+    # Not os.kill, which ends a process on Windows, whatever the signal.
+    asyncio.get_running_loop().call_later(after, signal.raise_signal, number)
 
 
 async def wait(session: wtio.WebTransportSession) -> None:

@@ -355,6 +355,7 @@ def test_a_real_tcp_connection_works_beside_the_simulated_network() -> None:
     testing.run(main())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows only asyncio's Proactor loop has child processes")
 @pytest.mark.parametrize("piped", [False, True])
 def test_a_child_process_is_waited_for(piped: bool) -> None:
     async def main() -> None:
