@@ -106,6 +106,8 @@ def build(source: Path, work: Path) -> None:
     copy_tracked_files(source)
     compiler = Compiler.of(TARGET)
     environment = kit.extended(clean_environment(work), compiler.environment)
+    # With the time of the commit, each commit would compile crates of others anew.
+    del environment["SOURCE_DATE_EPOCH"]
     linked = crates.linked(source, TARGET.triple, environment)
     original = next(crate for crate in linked if crate.name == PATCHED_CRATE)
     patch_crate(original.directory, work / PATCHED_CRATE)
