@@ -99,8 +99,12 @@ async def test_ctrl_c_ends_a_measurement(url: str) -> None:
     for command in ("bench", "load"):
         async with sitting_at("-m", "wtio", command, url, "--dev", environment=dict(os.environ)) as terminal:
             await terminal.until("session")
+            before = len(terminal.text)
             terminal.type("\x03")
             assert await terminal.finish() == Status.INTERRUPTED
+            # What was measured until then is printed, and the shell's prompt follows on a line of its own.
+            while "session" not in terminal.text[before:] or not terminal.text.endswith("\n"):
+                await terminal.more()
             assert "Traceback" not in terminal.text
 
 

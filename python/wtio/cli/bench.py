@@ -65,21 +65,19 @@ async def _bench(options: argparse.Namespace) -> Status:
         try:
             for part in (bench.latency, bench.throughput, bench.datagrams):
                 await _with_board(bench, part, options.seconds + options.timeout)
+            status = Status.OK
         except TimeoutError:
-            print(
-                f"error: nothing came back within {options.timeout:g} s; does {options.url} return what it gets, as "
-                "`wtio serve` does?",
-                file=sys.stderr,
-            )
-            return Status.NO_ANSWER
-        stats = session.stats()
-    facts = bench.facts() | {"rtt": stats.rtt, "mtu": stats.mtu, "packets_lost": stats.packets_lost}
-    bench.board.clear()
-    if options.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        print("\n".join(bench.lines()))
-    return Status.OK
+            status = Status.NO_ANSWER
+        finally:
+            # After Ctrl-C, too: what was measured until then is worth something.
+            bench.report(as_json=options.json)
+    if status is Status.NO_ANSWER:
+        print(
+            f"error: nothing came back within {options.timeout:g} s; does {options.url} return what it gets, as "
+            "`wtio serve` does?",
+            file=sys.stderr,
+        )
+    return status
 
 
 async def _with_board(bench: _Bench, part: Callable[[float], Any], patience: float) -> None:
@@ -189,6 +187,16 @@ class _Bench:
     @property
     def _loss(self) -> float:
         return 1 - min(1.0, self._received / self._sent) if self._sent else 0.0
+
+    def report(self, *, as_json: bool) -> None:
+        """Print what is known, in the place of what was shown before."""
+        self.board.clear()
+        if as_json:
+            stats = self._session.stats()
+            facts = self.facts() | {"rtt": stats.rtt, "mtu": stats.mtu, "packets_lost": stats.packets_lost}
+            print(json.dumps(facts, indent=2), flush=True)
+        else:
+            print("\n".join(self.lines()), flush=True)
 
     def lines(self) -> list[str]:
         """What is known, for people."""

@@ -135,16 +135,17 @@ class _Load:
         """Run the course to its end."""
         options = self._options
         timeouts = wtio.Timeouts(connect=options.timeout)
-        async with wtio.Client(tls=trust(options), timeouts=timeouts) as client:
-            try:
-                await self._follow(client)
-            finally:
-                await self._change(client, 0)
-        self._board.clear()
-        if options.json:
-            print(json.dumps(self._facts(), indent=2))
-        else:
-            print("\n".join(self._lines(is_over=True)))
+        try:
+            async with wtio.Client(tls=trust(options), timeouts=timeouts) as client:
+                try:
+                    await self._follow(client)
+                finally:
+                    await self._change(client, 0)
+        except asyncio.CancelledError:
+            # Ctrl-C: what was measured until then is worth something.
+            self._report()
+            raise
+        self._report()
         if self._failures:
             return Status.FAILED
         if self._has_sent and not self._messages and any(seconds for seconds, _ in self._stages):
@@ -154,6 +155,14 @@ class _Load:
             )
             return Status.NO_ANSWER
         return Status.OK
+
+    def _report(self) -> None:
+        """Print the figures, in the place of what was shown before."""
+        self._board.clear()
+        if self._options.json:
+            print(json.dumps(self._facts(), indent=2), flush=True)
+        else:
+            print("\n".join(self._lines(is_over=True)), flush=True)
 
     async def _follow(self, client: wtio.Client) -> None:
         begin, before = time.monotonic(), 0
