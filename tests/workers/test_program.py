@@ -214,7 +214,7 @@ async def test_too_few_sockets_of_systemd_are_named(site: Site) -> None:
     [
         (("--health", "8081"), "HOST:PORT"),
         (("--workers", "0"), "workers is 0"),
-        (("--secret", "/nonexistent"), "No such file"),
+        (("--secret", "/nonexistent"), "/nonexistent: there is no such file or directory"),
     ],
 )
 async def test_wrong_options_are_named(site: Site, options: tuple[str, ...], words: str) -> None:
