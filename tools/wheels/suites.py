@@ -41,8 +41,9 @@ SUITES = {
 }
 # Seconds for one test, which pytest ends with its process then.
 TEST_LIMIT = 120
-# Seconds without any test that begins or ends, after which a process is killed.
-QUIET_LIMIT = 300
+# Seconds without any test that begins or ends, after which a process is killed. Wine takes minutes to start on a busy
+# machine.
+QUIET_LIMIT = 900
 
 
 @dataclass(frozen=True)
