@@ -125,7 +125,7 @@ async def test_a_socket_that_is_closed_before_the_start_is_an_error_of_the_start
     sock = bound()
     server = wtio.serve(echo, tls=certificate.server_tls(), sock=sock)
     sock.close()
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with pytest.raises(OSError, match="10038" if sys.platform == "win32" else "Bad file descriptor"):
         await server
 
 
