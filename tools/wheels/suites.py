@@ -63,6 +63,9 @@ KNOWN: dict[str, Known] = {
     "tests/api/test_bad_input.py::test_foreign_address_is_named": Known(
         "Wine binds sockets to addresses that the machine does not have"
     ),
+    "tests/loopback/test_late_loop.py::test_bulk_both_ways_at_once": Known(
+        "each packet goes through Wine's server, which may take more than the limit on a busy machine", sometimes=True
+    ),
 }
 
 # Of requirements-dev.txt: what the suites do without, and why.
