@@ -217,6 +217,22 @@ async def test_wrong_name_and_unknown_authority_are_in_it(tmp_path: Path) -> Non
     assert report.tls.refusal == "no trusted authority has signed it"
 
 
+async def test_a_certificate_that_signs_itself_is_said_to(tmp_path: Path) -> None:
+    made, namesake, other = (
+        wtio.dev_certificate([name], directory=tmp_path / folder)
+        for name, folder in (("localhost", "a"), ("localhost", "b"), ("elsewhere.example", "c"))
+    )
+    # An authority of the same name may be trusted, or none.
+    for trusted in (namesake, other):
+        report = await refusal(
+            made.certfile.read_bytes(), made.keyfile.read_bytes(), wtio.ClientTLS(cafile=trusted.certfile)
+        )
+        assert report.tls is not None
+        assert report.tls.certificate is not None
+        assert report.tls.certificate.is_self_signed
+        assert report.tls.refusal == "it is signed by itself and by no authority"
+
+
 async def test_an_expired_certificate_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now = int(time.time())
     chain, key, der = _core.generate_certificate(["127.0.0.1"], now - 2 * DAY, now - DAY)

@@ -508,8 +508,13 @@ pub(crate) fn take_refusal() -> Option<Refusal> {
     REFUSED.take()
 }
 
+/// Whether a certificate names itself as its issuer.
+fn is_self_signed(der: &[u8]) -> bool {
+    parse(der).is_ok_and(|certificate| certificate.subject().as_raw() == certificate.issuer().as_raw())
+}
+
 /// Say why a certificate is refused, without the names of Rust's types where that can be had.
-fn words(error: &rustls::Error) -> String {
+fn words(error: &rustls::Error, der: &[u8]) -> String {
     use rustls::CertificateError::{
         BadSignature, Expired, ExpiredContext, NotValidYet, NotValidYetContext, Other, Revoked, UnknownIssuer,
         UnsupportedSignatureAlgorithmForPublicKeyContext,
@@ -518,6 +523,8 @@ fn words(error: &rustls::Error) -> String {
     match reason {
         Expired | ExpiredContext { .. } => "it has expired".into(),
         NotValidYet | NotValidYetContext { .. } => "it is not valid yet".into(),
+        // Somebody else's trusted certificate may have the same name, CN=localhost for instance: then it is BadSignature.
+        UnknownIssuer | BadSignature if is_self_signed(der) => "it is signed by itself and by no authority".into(),
         UnknownIssuer => "no trusted authority has signed it".into(),
         Revoked => "it was revoked".into(),
         // A trusted authority has the name of the issuer, but not its key.
@@ -535,7 +542,7 @@ fn words(error: &rustls::Error) -> String {
 fn remember(error: &rustls::Error, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
     let chain = std::iter::once(end_entity).chain(intermediates);
     let chain = chain.map(|certificate| certificate.as_ref().to_vec()).collect();
-    REFUSED.set(Some(Refusal { chain, words: words(error) }));
+    REFUSED.set(Some(Refusal { chain, words: words(error, end_entity) }));
 }
 
 /// Let the verifier inside look at signatures. Two traits of rustls ask for it in the same words.
