@@ -612,7 +612,10 @@ class WebTransportReceiveStream(_Stream):
         self._core.stop(WIRE_ZERO)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over chunks as they arrive, until the end; each ``__anext__`` is one ``read()``."""
+        """Iterate over chunks as they arrive, until the end; each ``__anext__`` is one ``read()``.
+
+        The stream's end ends it quietly; the session's end raises SessionClosed (SessionClosedOK after code 0).
+        """
         return self
 
     async def __anext__(self) -> bytes:
@@ -1262,7 +1265,8 @@ class WebTransportSession:
         """Iterate over the bidirectional streams that the peer opens: ``async for stream in …``.
 
         The iterator waits for the next stream; cancelling loses none. Several tasks may iterate. When the session ends,
-        it first returns the streams that had arrived, and then raises SessionClosed.
+        it first returns the streams that had arrived, and then raises SessionClosed (SessionClosedOK after code 0)
+        rather than end quietly.
         """
         state = self._state
         make = partial(WebTransportStream, session=self, state=state)
@@ -1272,7 +1276,8 @@ class WebTransportSession:
         """Iterate over the unidirectional streams that the peer opens: ``async for stream in …``.
 
         The iterator waits for the next stream; cancelling loses none. Several tasks may iterate. When the session ends,
-        it first returns the streams that had arrived, and then raises SessionClosed.
+        it first returns the streams that had arrived, and then raises SessionClosed (SessionClosedOK after code 0)
+        rather than end quietly.
         """
         state = self._state
         make = partial(WebTransportReceiveStream, session=self, state=state)
@@ -1391,7 +1396,11 @@ class WebTransportSession:
                 return data
 
     def incoming_datagrams(self) -> IncomingDatagrams:
-        """Iterate over the datagrams that arrive: ``async for data in …``. Otherwise as ``receive_datagram``."""
+        """Iterate over the datagrams that arrive: ``async for data in …``. Otherwise as ``receive_datagram``.
+
+        When the session ends, it first returns the datagrams that had arrived, and then raises SessionClosed
+        (SessionClosedOK after code 0) rather than end quietly.
+        """
         return IncomingDatagrams(self.receive_datagram)
 
     # -- the end
