@@ -41,6 +41,14 @@ def test_the_hub_of_the_page(certificate: wtio.DevCertificate, monkeypatch: pyte
                 await asyncio.sleep(1)
                 session.send_datagram(b"here")
                 assert fan.decode_message(await session.receive_datagram()).data == b"here"
+            letters = "https://localhost/letters/blue"
+            async with network.connect(letters) as ada, network.connect(letters) as bob:
+                await asyncio.sleep(1)
+                async with await ada.create_unidirectional_stream() as stream:
+                    await stream.write(data=b"dear", end_stream=True)
+                for session in (ada, bob):
+                    reader = fan.MessageReader(await anext(session.incoming_unidirectional_streams()))
+                    assert await anext(reader) == fan.Message("letters/blue", "", b"dear")
             watching = asyncio.ensure_future(page["watch"]("https://localhost/board", None))
             await asyncio.sleep(1)
             for square, color in (("a1", b"red"), ("b2", b"blue"), ("a1", b"green")):
@@ -48,7 +56,7 @@ def test_the_hub_of_the_page(certificate: wtio.DevCertificate, monkeypatch: pyte
                 await asyncio.sleep(1)
             await server.close()
             assert await watching == {"a1": b"green", "b2": b"blue"}
-            assert page["hub"].stats().published == 5
+            assert page["hub"].stats().published == 6
 
     run(main())
 
