@@ -525,9 +525,9 @@ def serve(
     handler, take requests with ``async for request in server``.
 
     Exceptions of handlers are logged (logger ``wtio.server``) as ERROR, with traceback. Exceptions that the client
-    caused (StreamResetError, StreamStoppedError, ReadLimitError, an IncompleteReadError of a stream) are one line of
-    level INFO instead, and those that the path to the client caused (DatagramTooLargeError, StreamCreditError) one of
-    level WARNING. Each minute, three errors from the same lines of code are logged, and one of each other class;
+    caused (StreamResetError, StreamStoppedError, ReadLimitError, a stream's asyncio.IncompleteReadError) are one line
+    of level INFO instead, and those that the path to the client caused (DatagramTooLargeError, StreamCreditError) one
+    of level WARNING. Each minute, three errors from the same lines of code are logged, and one of each other class;
     further ones are counted. A handler that ends because its session ended is not logged.
 
     Leaving ``async with`` calls ``Server.close``.
