@@ -13,6 +13,7 @@ import pytest
 
 import wtio
 from wtio.cli._files import Directory, serve_files
+from wtio.cli._status import Status
 from wtio.cli._terminal import decode, visible
 
 from .programs import ROOT, SECONDS
@@ -187,6 +188,13 @@ async def test_empty_lines_are_left_out(environment: dict[str, str], tmp_path: P
             assert await terminal.finish() == 0
         status, output, _ = await connect(environment, url, stdin=b"\n\nhello\n\r\n")
     assert (status, output, heard) == (0, b"heard\n", [b"hello", b"hello"])
+
+
+async def test_commands_without_their_text_say_what_is_missing(url: str, environment: dict[str, str]) -> None:
+    status, output, errors = await connect(environment, url, stdin=b"/uni\n/dgram\n/dgram \n/datagram\n")
+    assert (status, output) == (Status.FAILED, b"")
+    assert errors.count("error: nothing was sent: /uni needs a text; write /uni TEXT\n") == 1
+    assert errors.count("error: nothing was sent: /dgram needs a text; write /dgram TEXT\n") == 3
 
 
 @pytest.mark.parametrize("has_readline", [True, False])

@@ -133,6 +133,8 @@ class Conversation:
             return True
         word, _, rest = text.partition(" ")
         match _OTHER_NAMES.get(word, word):
+            case ("/uni" | "/dgram") as name if not rest.strip():
+                self._fail(f"nothing was sent: {name} needs a text; write {name} TEXT")
             case "/uni":
                 self._ask(self._send_one_way(rest))
             case "/dgram":
