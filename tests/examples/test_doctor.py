@@ -78,6 +78,7 @@ async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertifi
     assert "stream        ok: came back\ndatagram      ok: came back\n" in text
     assert certificate.sha256_hex in text
     assert "\nproblem" not in text
+    assert text.endswith("\n\nresult        session established\n"), "once more, where it is seen"
     assert "\x1b" not in text, "no colours outside of a terminal"
 
 

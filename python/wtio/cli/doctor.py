@@ -201,7 +201,8 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
             head = f"{'' if position else heading:<{HEADING_WIDTH}}"
             print((f"\x1b[{colour}m{head}\x1b[0m" if in_colour and head.strip() else head) + part)
 
-    for heading, text in report_rows(report):
+    rows = list(report_rows(report))
+    for heading, text in rows:
         line(heading, text, "1")
     for check in checks:
         line(check.name, f"{'ok' if check.worked else 'failed'}: {check.detail}", "1")
@@ -210,6 +211,9 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
         print("Nothing to advise: every known client should be able to connect.")
     for item in advice:
         line(_KINDS[item.kind], item.text, _COLOURS[item.kind])
+    # Once more, where it is seen: the top of a long report has left the screen.
+    print()
+    line("result", dict(rows)["result"], "1")
 
 
 def _wrapped(text: str, width: int) -> list[str]:
