@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import wtio
-from wtio.cli import main, make_parser
+from wtio.cli import main
+from wtio.cli._command_line import make_parser
 from wtio.cli._status import MEANINGS, Status
 from wtio.cli._words import of_system
 
@@ -124,7 +125,7 @@ URL = "https://localhost:9/"
         (("serve", "--no-page", "--page-port", "8080"), "--page-port does nothing with --no-page"),
         (("serve", "--page-port", "70000"), "--page-port is 70000; it must be between 0 and 65535"),
         (("serve", "--port", "70000", "--no-page"), "--port is 70000; it must be between 0 and 65535"),
-        (("load", URL, "--sessions", "0"), "0 sessions are asked for; it must be 1 to 100000"),
+        (("load", URL, "--sessions", "0"), "--sessions is 0; it must be 1 to 100000"),
         (("load", URL, "--stage", "5:0"), "no --stage asks for a session; add one such as --stage 30:500"),
         (("load", URL, "--stage", "5:5", "--sessions", "7"), "--sessions does nothing beside --stage; leave one"),
         (("load", URL, "--ramp", "5", "--stage", "5:5"), "--ramp does nothing beside --stage; leave one"),
@@ -260,6 +261,7 @@ async def test_ports_that_are_taken_are_named(start: Start) -> None:
         status, text = await output_of(start, "serve", "--host", "127.0.0.1", "--port", str(port), "--no-page")
         assert (status, text.count("\n")) == (1, 1)
         assert text.startswith(f"error: cannot listen on UDP 127.0.0.1 port {port}")
+        assert "--port" in text
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         status, text = await output_of(start, "serve", "--port", "0", "--page-port", str(port))
@@ -330,3 +332,52 @@ def test_help_lists_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     for status, meaning in MEANINGS.items():
         assert f"{status.value:>3}  {meaning}" in text
+
+
+@pytest.mark.parametrize("at", ["wtio.cli._command_line", "wtio.cli.bench", "asyncio"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        "from wtio.cli import main; sys.exit(main(['cert']))",
+        "import runpy; runpy.run_module('wtio', run_name='__main__')",
+    ],
+)
+async def test_ctrl_c_while_all_is_loaded_ends_quietly(start: Start, program: str, at: str) -> None:
+    pressed = f"""
+import sys
+class Press:
+    def find_spec(self, name, *_):
+        if name == {at!r}:
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Press())
+"""
+    async with start("-c", f"{pressed}{program}") as running:
+        assert await running.finish() == Status.INTERRUPTED
+    assert running.output == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bench", "https://localhost:9/", "--secnds", "3"), "usage: wtio bench "),
+        (("serv",), "did you mean serve?"),
+        (("conect", "https://localhost:9/"), "did you mean connect?"),
+    ],
+)
+def test_mistyped_words_are_shown_what_there_is(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == Status.USAGE
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["connect", "bench"])
+def test_an_unknown_host_is_one_to_spell_again(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main((command, "https://no-such-host.invalid/")) == Status.NO_CONNECTION
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("error: `no-such-host.invalid` has no address (")
+    assert "check the spelling" in errors
+    assert "Errno" not in errors

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wtio.cli import main, make_parser
+from wtio.cli import main
+from wtio.cli._command_line import make_parser
 from wtio.cli.manual import manual
 
 from .programs import ROOT

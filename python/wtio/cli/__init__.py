@@ -2,45 +2,20 @@
 
 ``python -m wtio`` is the same. Each command is a module of this package, with ``add_parser`` and a function that runs
 the command and returns the exit status (``_status``). Errors that a user can act on are one line on standard error;
-anything else is a traceback.
+anything else is a traceback. This module loads next to nothing, so that ``main`` runs before the rest is loaded.
 """
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
-import sys
-from typing import TYPE_CHECKING, Any
-
-import wtio
-from wtio.cli import baton, bench, cert, completion, connect, demo, doctor, load, run, serve
-from wtio.cli._parser import Commands, Parser
-from wtio.cli._status import MEANINGS, Status, status_of
-from wtio.cli._terminal import visible
-from wtio.cli._words import in_options, of_system
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
 
-
-def make_parser() -> tuple[Parser, Commands]:
-    """The parser of the command line, and its commands."""
-    statuses = "\n".join(f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items())
-    parser = Parser(
-        prog="wtio",
-        description="WebTransport from the command line.",
-        epilog=f"`wtio COMMAND --help` explains a command.\n\nexit statuses:\n{statuses}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
-    commands = Commands(parser)
-    for command in (connect, serve, doctor, bench, load, cert, run, baton, demo):
-        command.add_parser(commands)
-    completion.add_parser(commands).set_defaults(run=completion.make_run(commands))
-    return parser, commands
+# Status.INTERRUPTED, which may not be loaded yet when it is needed.
+_INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,48 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; ``wtio --help`` lists them.
     """
-    _open_closed_streams()
-    options = make_parser()[0].parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        # A peer's text may be in any script, and the terminal may not be able to show it.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        # Bytes that are no UTF-8 go out as they came.
-        sys.stdin.reconfigure(errors="surrogateescape")
     try:
-        status = int(options.run(options))
-        sys.stdout.flush()
-        return status
+        # Loading takes a good part of a second, and Ctrl-C is to end the program as quietly then as later.
+        from wtio.cli._command_line import run_command
+
+        return run_command(arguments)
     except KeyboardInterrupt:
-        return Status.INTERRUPTED
-    except (wtio.WebTransportError, OSError, ValueError) as error:
-        status = status_of(error)
-        if status is Status.BROKEN_PIPE:
-            _forget_output()
-        else:
-            text = str(error)
-            # Errors of the library have words of their own.
-            if isinstance(error, OSError) and not isinstance(error, wtio.WebTransportError):
-                text = of_system(error)
-            print(f"error: {visible(in_options(text))}", file=sys.stderr)
-        return status
-
-
-def _open_closed_streams() -> None:
-    """Whoever started this may have closed the standard streams, and the next file or socket would take their place."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            mode, flags = ("r", os.O_RDONLY) if name == "stdin" else ("w", os.O_WRONLY)
-            nowhere = os.open(os.devnull, flags)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False, encoding="utf-8"))
-
-
-def _forget_output() -> None:
-    """Nobody reads standard output any more; what is in its buffer must not fail once more when Python exits."""
-    nowhere: Any = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+        return _INTERRUPTED

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import difflib
+import re
+from typing import Any, NoReturn
 
 __all__ = ["Command", "Commands", "Parser"]
 
@@ -28,8 +30,23 @@ class Parser(argparse.ArgumentParser):
     """A parser that tells its options."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does; the result has ``given``, see ``Options``."""
-        return super().parse_known_args(args, Options() if namespace is None else namespace)
+        """As argparse does; the result has ``given``, see ``Options``.
+
+        What is not known is an error here, not in the caller: the parser of a command shows the usage of that command.
+        """
+        found, unknown = super().parse_known_args(args, Options() if namespace is None else namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse does; a word that is nearly one of the possible ones is followed by that one."""
+        mistaken = re.search(r"invalid choice: '([^']*)'", message)
+        if mistaken is not None and "mean" not in message:  # newer Pythons say it themselves, if told to
+            possible = [str(choice) for action in self._actions for choice in action.choices or ()]
+            near = difflib.get_close_matches(mistaken[1], possible, 1)
+            message += "".join(f"; did you mean {name}?" for name in near)
+        super().error(message)
 
     @property
     def actions(self) -> list[argparse.Action]:

@@ -32,6 +32,11 @@ _WORDS: Final = (
     (r"\bprotocols: ", "--protocol: "),
     (r"\bcertificate_hashes\b", "--hash"),
     (r"^port is (?=-?\d)", "--port is "),
+    (r"choose another port, or 0 for any free one", "choose another with --port, or any free one with --port 0"),
+    (
+        r"no address for host (`[^`]*`) of `[^`]*`: \[Errno -?\d+\] (.*)",
+        r"\1 has no address (\2): check the spelling, the DNS entry, and this machine's resolver",
+    ),
 )
 
 # What the system calls by other names, or says in words that mean nothing to most.

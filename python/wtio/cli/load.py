@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _EACH: Final = 0.5  # seconds between two looks at the screen
 _MOST: Final = 100_000
+_LONGEST: Final = 24 * 3600  # seconds of a stage
 _MOST_REASONS: Final = 20
 # Handshakes under way at once: more of them only wait for each other, and then look slow.
 _CONNECTING: Final = 64
@@ -91,13 +92,17 @@ def _stages(options: argparse.Namespace) -> list[tuple[float, int]]:
             raise ValueError(f"--stage is `{text}`; it must be SECONDS:SESSIONS, such as 30:500")
         stages.append((float(found[1]), int(found[2])))
     if not stages:
+        for name, seconds in (("--ramp", options.ramp), ("--hold", options.hold)):
+            if not 0 <= seconds <= _LONGEST:
+                raise ValueError(f"{name} is {seconds:g}; it must be 0 to {_LONGEST} seconds")
+        if not 1 <= options.sessions <= _MOST:
+            raise ValueError(f"--sessions is {options.sessions}; it must be 1 to {_MOST}")
         stages = [(options.ramp, options.sessions), (options.hold, options.sessions)]
     for seconds, sessions in stages:
-        if not 0 <= seconds <= 24 * 3600:
-            raise ValueError(f"a stage takes {seconds:g} seconds; it must be 0 to 86400")
-        if not (0 if options.stage else 1) <= sessions <= _MOST:
-            least = 0 if options.stage else 1
-            raise ValueError(f"{sessions} sessions are asked for; it must be {least} to {_MOST}")
+        if not 0 <= seconds <= _LONGEST:
+            raise ValueError(f"--stage takes {seconds:g} seconds; it must be 0 to {_LONGEST}")
+        if not 0 <= sessions <= _MOST:
+            raise ValueError(f"--stage asks for {sessions} sessions; it must be 0 to {_MOST}")
     if not any(sessions for _, sessions in stages):
         raise ValueError("no --stage asks for a session; add one such as --stage 30:500")
     return stages

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import wtio
-from wtio.cli import make_parser
+from wtio.cli._command_line import make_parser
 from wtio.cli._status import MEANINGS
 
 if TYPE_CHECKING:
