@@ -373,7 +373,7 @@ def test_mistyped_words_are_shown_what_there_is(
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["connect", "bench"])
+@pytest.mark.parametrize("command", ["connect", "bench", "load"])
 def test_an_unknown_host_is_one_to_spell_again(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main((command, "https://no-such-host.invalid/")) == Status.NO_CONNECTION
     output, errors = capsys.readouterr()

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import os
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +47,18 @@ async def answer(session: wtio.WebTransportSession) -> None:
                     await stream.write(data=data)
 
             await session.serve_streams(stream, datagrams=datagram)
+        case "/end":
+
+            async def whole(stream: wtio.WebTransportStream) -> None:
+                await stream.write(data=await stream.read_all(), end_stream=True)
+
+            await session.serve_streams(whole)
+        case "/short":
+
+            async def short(stream: wtio.WebTransportStream) -> None:
+                await stream.write(data=(await stream.read())[:5], end_stream=True)
+
+            await session.serve_streams(short)
         case "/close":
             await session.close(9, "enough")
         case _:
@@ -114,6 +127,60 @@ async def test_servers_that_return_nothing_are_said_to(url: str, capsys: pytest.
     assert "as `wtio serve` does" in capsys.readouterr().err
 
 
+async def test_servers_that_answer_only_after_the_end_are_measured_by_streams(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await run("bench", f"{url}end", "--dev", "--seconds", "0.2", "--timeout", "2", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["stream_per_message"] is True
+    assert facts["stream"]["count"] > 0
+    assert facts["throughput"]["bytes"] > 0
+    course = ("--sessions", "3", "--ramp", "0", "--hold", "0.5", "--rate", "10", "--timeout", "2")
+    assert await run("load", f"{url}end", "--dev", *course) == 0
+    output = capsys.readouterr().out
+    assert "3 at most, 3 in all\n" in output
+    assert (
+        output.count("\n             one stream per message: the server answers only after the end of a stream\n") == 1
+    )
+    assert "\nfailed       0\n" in output
+
+
+async def test_a_stream_that_ends_early_is_an_error(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--dev", "--seconds", "0.1", "--timeout", "1")
+    assert await run("bench", f"{url}short", *arguments) == Status.FAILED
+    assert "error: the server ended a stream after 5 of 64 bytes; it has to return them, as" in capsys.readouterr().err
+
+
+async def test_load_ends_at_once_if_its_first_session_cannot_be_opened(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"https://127.0.0.1:{taken.getsockname()[1]}/"
+    for where, status in ((nobody, Status.NO_CONNECTION), (url, Status.NOT_TRUSTED)):
+        said = []
+        for command in (("load", "--hold", "3600"), ("bench",)):
+            trust = ("--dev",) if where == nobody else ()
+            assert await run(command[0], where, *command[1:], *trust) == status
+            output, errors = capsys.readouterr()
+            assert output == ""
+            said.append(errors)
+        assert said[0] == said[1]
+        assert said[0].startswith("error: ")
+
+
+async def test_load_at_a_narrow_terminal_shows_reasons_whole_while_it_runs(url: str) -> None:
+    course = ("--sessions", "2", "--ramp", "0", "--hold", "3600")
+    async with sitting_at(
+        *("-m", "wtio", "load", f"{url}close", "--dev", *course), environment=dict(os.environ), columns=30
+    ) as terminal:
+        await terminal.until("failed: session closed by the peer with code 9: enough")
+        await terminal.until("failed       2")
+        terminal.type("\x03")
+        assert await terminal.finish() == Status.INTERRUPTED
+        assert terminal.text.count("failed: session") == 1
+
+
 async def test_load_opens_and_closes_as_the_course_says(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     stages = ("--stage", "0.3:20", "--stage", "0.2:20", "--stage", "0.2:5", "--stage", "0.2:10")
     assert await run("load", url, "--dev", *stages, "--rate", "20", "--json") == 0
@@ -163,9 +230,8 @@ async def test_load_closes_its_sessions_in_good_order(tmp_path: Path, monkeypatc
 async def test_load_against_a_server_that_returns_nothing_is_no_success(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert await run("load", f"{url}mute", "--dev", "--sessions", "2", "--ramp", "0", "--hold", "0.3") == (
-        Status.NO_ANSWER
-    )
+    course = ("--sessions", "2", "--ramp", "0", "--hold", "0.3", "--timeout", "2")
+    assert await run("load", f"{url}mute", "--dev", *course) == Status.NO_ANSWER
     output, errors = capsys.readouterr()
     assert "\nsessions     2 at most, 2 in all\n" in output
     assert f"error: no message came back; does {url}mute return what it gets" in errors

@@ -105,6 +105,13 @@ class Board:
         self._stream.write(text)
         self._stream.flush()
 
+    def say(self, line: str) -> None:
+        """Print a line that stays, whole, above those that are replaced."""
+        if self._is_live:
+            self.clear()
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
     def clear(self) -> None:
         """Take the lines away."""
         if self._is_live and self._shown:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio.cli._figures import Times, amount, milliseconds, per_second
 from wtio.cli._options import add_connection_options, connector
+from wtio.cli._returning import PER_MESSAGE, exchange, returns_while_open
 from wtio.cli._status import Status
 from wtio.cli._terminal import Board
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from wtio.cli._types import Subparsers
 
 _CHUNK: Final = 64 * 1024
+_AT_ONCE: Final = 8  # streams at once for throughput, if each takes one chunk
 _EACH: Final = 0.2  # seconds between two looks at the screen
 _LATE: Final = 1.0  # seconds after which a datagram counts as lost
 # A datagram begins with its number and the time at which it was sent.
@@ -36,7 +38,9 @@ def add_parser(commands: Subparsers) -> None:
         help="measure latency, throughput and lost datagrams",
         description="Measure a server that returns what it gets, as `wtio serve` does: the time of a message there and "
         "back on a stream, bytes per second there and back, and datagrams: their time and how many get lost. Figures "
-        "change while it runs, if standard output is a terminal. It uses one session; `wtio load` opens many.",
+        "change while it runs, if standard output is a terminal. It uses one session; `wtio load` opens many. If the "
+        "server returns a stream only after its end, each message takes a stream of its own; datagrams that it does "
+        "not return count as lost.",
     )
     parser.add_argument("url", help="such as https://localhost:4433/")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each of the parts takes (default: 3)")
@@ -60,23 +64,28 @@ def run(options: argparse.Namespace) -> int:
 
 async def _bench(options: argparse.Namespace) -> Status:
     start = time.perf_counter()
+    error = ""
     async with connector(options) as session:
         bench = _Bench(session, options, time.perf_counter() - start)
         try:
+            await _with_board(bench, bench.look, options.timeout)
             for part in (bench.latency, bench.throughput, bench.datagrams):
                 await _with_board(bench, part, options.seconds + options.timeout)
             status = Status.OK
         except TimeoutError:
             status = Status.NO_ANSWER
+            neither = "" if bench.has_looked else ", neither while a stream was open nor after its end"
+            error = f"nothing came back within {options.timeout:g} s{neither}; does {options.url} return what it gets"
+        except asyncio.IncompleteReadError as short:
+            status = Status.FAILED
+            error = (
+                f"the server ended a stream after {len(short.partial)} of {short.expected} bytes; it has to return them"
+            )
         finally:
             # After Ctrl-C, too: what was measured until then is worth something.
             bench.report(as_json=options.json)
-    if status is Status.NO_ANSWER:
-        print(
-            f"error: nothing came back within {options.timeout:g} s; does {options.url} return what it gets, as "
-            "`wtio serve` does?",
-            file=sys.stderr,
-        )
+    if error:
+        print(f"error: {error}, as `wtio serve` does{'?' if status is Status.NO_ANSWER else ''}", file=sys.stderr)
     return status
 
 
@@ -105,6 +114,8 @@ class _Bench:
         self._session = session
         self.seconds: float = options.seconds
         self._size: int = options.size
+        # Seconds to wait for the first answer.
+        self._patience: float = options.timeout
         self._rate: float = options.rate
         # Seconds until there was a session, and the times of messages there and back.
         self._connected = connected
@@ -113,15 +124,29 @@ class _Bench:
         # Bytes that came back on a stream, and the seconds that they took.
         self._returned = 0
         self._elapsed = 0.0
+        # Whether it is known how the server answers, and whether each message needs a stream of its own.
+        self.has_looked = False
+        self._stream_per_message = False
         # Datagrams sent, and come back.
         self._sent = 0
         self._received = 0
         # With JSON, a terminal shows the lines until the object comes.
         self.board = Board(sys.stderr if options.json else sys.stdout)
 
+    async def look(self, _: float) -> None:
+        """Find out when the server answers."""
+        self._stream_per_message = not await returns_while_open(self._session, self._size, self._patience)
+        self.has_looked = True
+
     async def latency(self, seconds: float) -> None:
         """One message after the other, each waiting for the one before to come back."""
         message = bytes(self._size)
+        if self._stream_per_message:
+            end = time.perf_counter() + seconds
+            while (start := time.perf_counter()) < end:
+                await exchange(self._session, message)
+                self._on_stream.add(time.perf_counter() - start)
+            return
         async with await self._session.create_bidirectional_stream() as stream:
             end = time.perf_counter() + seconds
             while (start := time.perf_counter()) < end:
@@ -131,6 +156,9 @@ class _Bench:
 
     async def throughput(self, seconds: float) -> None:
         """As many bytes as go, on one stream, while what comes back is counted."""
+        if self._stream_per_message:
+            await self._throughput_by_chunks(seconds)
+            return
         stream = await self._session.create_bidirectional_stream()
         chunk = bytes(_CHUNK)
 
@@ -151,6 +179,25 @@ class _Bench:
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             await stream.close()
+
+    async def _throughput_by_chunks(self, seconds: float) -> None:
+        """The same with a stream for each chunk, a few at once: a server may hold all of a stream in memory."""
+        chunk = bytes(_CHUNK)
+        start = time.perf_counter()
+
+        async def repeat() -> None:
+            while time.perf_counter() < start + seconds:
+                await exchange(self._session, chunk)
+                self._returned += len(chunk)
+                self._elapsed = time.perf_counter() - start
+
+        repeating = [asyncio.create_task(repeat()) for _ in range(_AT_ONCE)]
+        try:
+            await asyncio.gather(*repeating)
+        finally:
+            for task in repeating:
+                task.cancel()
+            await asyncio.gather(*repeating, return_exceptions=True)
 
     async def datagrams(self, seconds: float) -> None:
         """Datagrams at an even rate; those that are not back after a second are lost."""
@@ -203,6 +250,8 @@ class _Bench:
         rate = self._returned / self._elapsed if self._elapsed else 0.0
         session = f"{milliseconds(self._connected)}, {self._session.dialect}"
         lines = [f"session      {session}", f"stream       {self._on_stream.words()}"]
+        if self._stream_per_message:
+            lines.append(f"             {PER_MESSAGE}")
         if self._elapsed:
             lines.append(f"throughput   {per_second(rate)} there and back ({amount(self._returned)})")
         if self._sent:
@@ -218,6 +267,7 @@ class _Bench:
             "connect": self._connected,
             "draft": self._session.dialect,
             "size": self._size,
+            "stream_per_message": self._stream_per_message,
             "stream": self._on_stream.facts(),
             "throughput": {
                 "bytes": self._returned,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ import wtio
 from wtio._url import parse_url
 from wtio.cli._figures import Times
 from wtio.cli._options import add_connection_options, header_pairs, refuse, trust
+from wtio.cli._returning import PER_MESSAGE, exchange, returns_while_open
 from wtio.cli._status import Status
 from wtio.cli._terminal import Board, visible
 from wtio.cli._words import in_options, of_system
@@ -40,8 +42,9 @@ def add_parser(commands: Subparsers) -> None:
         help="open thousands of sessions, and measure how a server bears them",
         description="Open sessions at a server that returns what it gets, as `wtio serve` does, and send messages on "
         "each. Their number rises evenly to --sessions within --ramp seconds and stays for --hold seconds; --stage "
-        "30:500, repeated, describes any other course: within 30 seconds to 500. The exit status is 1 if a session or "
-        "a message failed.",
+        "30:500, repeated, describes any other course: within 30 seconds to 500. The first session is opened alone: if "
+        "that fails, nothing else is tried, and if the server returns a stream only after its end, each message takes "
+        "a stream of its own. The exit status is 1 if a later session or a message failed.",
     )
     parser.add_argument("url", help="such as https://localhost:4433/")
     parser.add_argument("--sessions", type=int, default=100, help="how many sessions (default: 100)")
@@ -119,8 +122,11 @@ class _Load:
         self._tasks: list[asyncio.Task[None]] = []
         self._open = 0
         self._most_open = 0
-        # What is wrong with the options, as the first session has found out.
-        self._mistake: ValueError | None = None
+        # Whether the first session is open, or has failed, and why it could not be opened; whether each message needs
+        # a stream of its own, as it has found out.
+        self._has_begun = asyncio.Event()
+        self._refusal: Exception | None = None
+        self._stream_per_message = False
         # Sessions that are being opened, and whether there are none.
         self._opening = 0
         self._settled = asyncio.Event()
@@ -143,6 +149,7 @@ class _Load:
         try:
             async with wtio.Client(tls=trust(options), timeouts=timeouts) as client:
                 try:
+                    await self._begin(client)
                     await self._follow(client)
                 finally:
                     await self._change(client, 0)
@@ -169,8 +176,19 @@ class _Load:
         else:
             print("\n".join(self._lines(is_over=True)), flush=True)
 
+    async def _begin(self, client: wtio.Client) -> None:
+        """Open the first session alone: what is wrong with it, all others would repeat for the whole course."""
+        self._board.show(self._lines())
+        await self._change(client, 1)
+        await self._has_begun.wait()
+        if self._refusal is not None:
+            self._board.clear()
+            raise self._refusal
+        self._start = time.monotonic()
+
     async def _follow(self, client: wtio.Client) -> None:
-        begin, before = time.monotonic(), 0
+        # The first session is open.
+        begin, before = time.monotonic(), 1
         shown = 0.0
         for seconds, sessions in self._stages:
             while (passed := time.monotonic() - begin) < seconds:
@@ -186,8 +204,6 @@ class _Load:
             while self._opening:
                 self._settled.clear()
                 await self._settled.wait()
-            if self._mistake is not None:
-                raise self._mistake
             begin, before = begin + seconds + (time.monotonic() - late), sessions
 
     async def _change(self, client: wtio.Client, wanted: int) -> None:
@@ -206,6 +222,11 @@ class _Load:
         try:
             try:
                 session = await self._connect(client)
+            except (wtio.ConnectError, OSError, ValueError) as error:
+                if self._has_begun.is_set():
+                    raise
+                self._refusal = error
+                return
             finally:
                 self._opening -= 1
                 if not self._opening:
@@ -215,6 +236,9 @@ class _Load:
                 self._open += 1
                 self._most_open = max(self._most_open, self._open)
                 try:
+                    if not self._has_begun.is_set():
+                        await self._look(session)
+                        self._has_begun.set()
                     await self._send(session)
                 finally:
                     self._open -= 1
@@ -224,8 +248,19 @@ class _Load:
             self._fail(str(error))
         except OSError as error:
             self._fail(of_system(error))
-        except ValueError as error:
-            self._mistake = error
+        except asyncio.IncompleteReadError:
+            self._fail("the server ended a stream; it has to return what it gets, as `wtio serve` does")
+        finally:
+            self._has_begun.set()
+
+    async def _look(self, session: wtio.WebTransportSession) -> None:
+        """Find out when the server answers. If it never does, so will the messages say."""
+        options = self._options
+        if not options.datagrams:
+            self._has_sent = True
+            with contextlib.suppress(TimeoutError):
+                while_open = await returns_while_open(session, options.size, options.timeout)
+                self._stream_per_message = not while_open
 
     async def _connect(self, client: wtio.Client) -> wtio.WebTransportSession:
         options = self._options
@@ -244,27 +279,27 @@ class _Load:
     async def _send(self, session: wtio.WebTransportSession) -> None:
         options = self._options
         message = bytes(options.size)
-        stream = None if options.datagrams else await session.create_bidirectional_stream()
+        is_alone = options.datagrams or self._stream_per_message
+        stream = None if is_alone else await session.create_bidirectional_stream()
         due = time.perf_counter()
         while True:
             start = time.perf_counter()
             self._has_sent = True
             try:
                 async with asyncio.timeout(options.timeout):
-                    if stream is None:
+                    if self._stream_per_message:
+                        await exchange(session, message)
+                    elif stream is None:
                         session.send_datagram(message)
                         await session.receive_datagram()
                     else:
                         await stream.write(data=message)
                         await stream.readexactly(n=options.size)
             except TimeoutError:
-                if stream is not None:
+                if not options.datagrams:
                     self._fail(f"a message had no answer within {options.timeout:g} s")
                     return
                 self._lost += 1
-            except asyncio.IncompleteReadError:
-                self._fail("the server ended a stream; it has to return what it gets, as `wtio serve` does")
-                return
             else:
                 self._messages += 1
                 self._message_times.add(time.perf_counter() - start)
@@ -273,6 +308,9 @@ class _Load:
 
     def _fail(self, words: str) -> None:
         words = visible(in_options(words))
+        if words not in self._failures and len(self._failures) < _MOST_REASONS:
+            # Lines that are replaced are cut to the width of the terminal; this one is not.
+            self._board.say(f"failed: {words}")
         self._failures[words if words in self._failures or len(self._failures) < _MOST_REASONS else "others"] += 1
 
     def _lines(self, *, is_over: bool = False) -> list[str]:
@@ -286,6 +324,8 @@ class _Load:
             f"{what:<12} {self._messages} there and back, {self._messages / elapsed:.0f} per second",
             f"             {self._message_times.words()}",
         ]
+        if self._stream_per_message:
+            lines.append(f"             {PER_MESSAGE}")
         if self._options.datagrams:
             lines.append(f"lost         {self._lost}")
         lines.append(f"failed       {self._failures.total()}")
@@ -297,6 +337,7 @@ class _Load:
             "seconds": time.monotonic() - self._start,
             "sessions": {"opened": self._opened, "most": self._most_open},
             "connect": self._connect_times.facts(),
+            "stream_per_message": self._stream_per_message,
             "messages": self._messages,
             "lost": self._lost,
             "times": self._message_times.facts(),
