@@ -142,6 +142,10 @@ async def check_that_misuse_raises(certificate: wtio.DevCertificate) -> None:
 
 def check_arrays_that_others_resize(certificate: wtio.DevCertificate) -> None:
     """A `bytearray` that another thread grows and shrinks while it is written is sent as it was at some time."""
+    if sys.version_info < (3, 14):
+        # Up to there Python itself reads memory that another thread has freed: its bytearray takes no lock (gh-129107).
+        print("arrays that another thread resizes: not tried, the bytearray of Python 3.13 is not made for threads")
+        return
 
     async def main() -> None:
         async with (

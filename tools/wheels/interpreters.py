@@ -43,6 +43,8 @@ class Interpreter:
     environment: dict[str, str] = field(default_factory=dict)
     # Whether `-m venv` makes environments with pip. Else pip runs from its own wheel, into a directory.
     has_venv: bool = False
+    # It cannot run pip, so that of this machine installs for this platform.
+    platform: str | None = None
 
 
 def installed() -> Iterator[Interpreter]:
@@ -143,13 +145,16 @@ def musl() -> Interpreter:
     """Python built against musl, from Debian's sources, which takes minutes the first time."""
     compiler = kit.directory() / "musl"
     kit.unpack(("musl", "musl-dev", "musl-tools"), compiler, purpose="building Python against musl")
+    # Debian has /lib in /usr/lib, but this package is older than that.
+    library = compiler / "usr/lib/x86_64-linux-musl/libc.so"
+    if not library.exists():
+        library.symlink_to(compiler / "lib/x86_64-linux-musl/libc.so")
     root = kit.directory() / "pythons" / f"musl-{_BUILT_PYTHON}"
     program = root / "bin" / "python3.13"
     if not program.exists():
         _build_with_musl(compiler, root)
-    loader = compiler / "usr/lib/x86_64-linux-musl/libc.so"
-    script = _script(root, f'PYTHONHOME="{root}" exec "{loader}" "{program}" "$@"')
-    return Interpreter(f"{_BUILT_PYTHON}, musl", "musl-x86_64", script)
+    script = _script(root, f'PYTHONHOME="{root}" exec "{library}" "{program}" "$@"')
+    return Interpreter(f"{_BUILT_PYTHON}, musl", "musl-x86_64", script, platform="musllinux_1_2_x86_64")
 
 
 def _build_with_musl(compiler: Path, root: Path) -> None:
@@ -157,7 +162,9 @@ def _build_with_musl(compiler: Path, root: Path) -> None:
     wrapper = root / "cc"
     specs = root / "musl.specs"
     installed = (compiler / "usr/lib/x86_64-linux-musl/musl-gcc.specs").read_text(encoding="utf-8")
-    specs.write_text(re.sub(r"(?<![\w.])/(usr/|lib/ld)", rf"{compiler}/\1", installed), encoding="utf-8")
+    # The loader is a link to where Debian installs the library.
+    installed = re.sub(r"/lib/ld-musl-\w+\.so\.1", "/usr/lib/x86_64-linux-musl/libc.so", installed)
+    specs.write_text(re.sub(r"(?:(?<![\w.])|(?<=-L))/usr/", f"{compiler}/usr/", installed), encoding="utf-8")
     wrapper.write_text(
         "#!/bin/sh\n"
         "# What Python's configure asks for to name its extension modules.\n"
@@ -166,7 +173,8 @@ def _build_with_musl(compiler: Path, root: Path) -> None:
         encoding="utf-8",
     )
     wrapper.chmod(0o755)
-    _build(root, sources, [], {"CC": str(wrapper)})
+    # No library of this machine fits, zlib among them.
+    _build(root, sources, [], {"CC": str(wrapper), "PKG_CONFIG": "false"})
 
 
 def _sources(root: Path, purpose: str) -> Path:
@@ -185,9 +193,11 @@ def _sources(root: Path, purpose: str) -> Path:
 
 def _build(root: Path, sources: Path, options: list[str], environment: dict[str, str]) -> None:
     options = [f"--prefix={root}", "--without-ensurepip", "--disable-test-modules", *options]
+    # Options of the make that has started this would hold for Python's, too, which needs the built-in rules.
+    outside = {key: value for key, value in os.environ.items() if key not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
     with (root / "build.log").open("wb") as log:
         for command in (["./configure", *options], ["make", "-j2"], ["make", "install"]):
-            subprocess.run(command, cwd=sources, env=os.environ | environment, stdout=log, stderr=log, check=True)
+            subprocess.run(command, cwd=sources, env=outside | environment, stdout=log, stderr=log, check=True)
 
 
 # -- without a GIL

@@ -110,8 +110,12 @@ def try_wheel(interpreter: Interpreter) -> None:
         else:
             # pip runs from its own wheel.
             site = folder / "site"
-            pip = [str(interpreter.program), f"{pip_wheel()}/pip", "--disable-pip-version-check", "install", "--quiet"]
             options = ["--no-index", "--no-compile", "--root-user-action=ignore", "--target", str(site), str(wheel)]
+            program = str(interpreter.program)
+            if interpreter.platform is not None:
+                program = sys.executable
+                options += ["--platform", interpreter.platform, "--only-binary", ":all:"]
+            pip = [program, f"{pip_wheel()}/pip", "--disable-pip-version-check", "install", "--quiet"]
             run([*pip, *options], folder, interpreter.environment)
             paths = f"Z:{site}" if interpreter.part.startswith("windows") else str(site)
             environment = interpreter.environment | {"PYTHONPATH": paths}
