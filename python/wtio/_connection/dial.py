@@ -289,7 +289,7 @@ class Dialer:
             return CertificateError(
                 f"the certificate of {where} is not trusted: {loss.reason or alert_name(loss.code)}; for a private "
                 "authority pass ClientTLS(cafile=...), for a development certificate "
-                "ClientTLS(certificate_hashes=[...])"
+                "wtio.dev_certificate().client_tls() where it was made, elsewhere ClientTLS(certificate_hashes=[...])"
             )
         words = loss_in_words(loss, idle=self.sockets.options.timeouts.idle)
         if loss.cause is CloseCause.REFUSED or (

@@ -13,6 +13,7 @@ __all__ = ["in_options", "of_system"]
 _WORDS: Final = (
     (
         r"for a private authority pass ClientTLS\(cafile=\.\.\.\), for a development certificate "
+        r"wtio\.dev_certificate\(\)\.client_tls\(\) where it was made, elsewhere "
         r"ClientTLS\(certificate_hashes=\[\.\.\.\]\)",
         "for a private authority give --cafile, for a certificate for development --dev (on its own machine) or --hash",
     ),
