@@ -160,7 +160,7 @@ def check_arrays_that_others_resize(certificate: wtio.DevCertificate) -> None:
                     data.extend(bytes(1 << 16))
                     del data[64:]
 
-            thread = threading.Thread(target=resize)
+            thread = threading.Thread(target=resize, daemon=True)
             thread.start()
             for _ in range(300):
                 stream = await session.create_bidirectional_stream()
