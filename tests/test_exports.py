@@ -251,6 +251,30 @@ def _in_a_new_interpreter(source: str) -> str:
     return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def test_a_python_without_openssl_will_do() -> None:
+    source = """
+import sys
+sys.modules["ssl"] = sys.modules["_ssl"] = None
+import asyncio, tempfile, wtio
+async def here(stream):
+    await stream.write(data=b"here", end_stream=True)
+async def answer(session):
+    await session.serve_streams(here)
+async def main():
+    for attempt in range(2):  # the second finds the certificate of the first
+        made = wtio.dev_certificate(directory=directory)
+        async with wtio.serve(answer, "127.0.0.1", 0, tls=made.server_tls()) as server:
+            url = f"https://127.0.0.1:{server.addresses[0][1]}/"
+            async with wtio.connect(url, tls=made.client_tls()) as session:
+                stream = await session.create_bidirectional_stream()
+                await stream.write(data=b"", end_stream=True)
+                print((await stream.read_all()).decode())
+with tempfile.TemporaryDirectory() as directory:
+    asyncio.run(main())
+"""
+    assert _in_a_new_interpreter(source) == "here\nhere"
+
+
 def test_import_loads_the_extension_and_no_module_of_commands_or_tests() -> None:
     loaded = "print(*sorted(name for name in sys.modules if name.startswith('wtio')))"
     assert _in_a_new_interpreter(f"import sys, wtio; {loaded}") == "wtio wtio._core"

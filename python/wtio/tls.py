@@ -14,7 +14,6 @@ import hashlib
 import ipaddress
 import os
 import re
-import ssl
 import stat
 import sys
 import tempfile
@@ -45,7 +44,7 @@ _DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CERTIFICATE_LABELS: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY_LABELS: Final = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
-_CERTIFICATE_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_CERTIFICATE_BLOCK: Final = re.compile(rb"-----BEGIN CERTIFICATE-----(.*?)-----END CERTIFICATE-----", re.DOTALL)
 
 
 def _check_data(name: str, value: bytes | str | None) -> None:
@@ -690,7 +689,7 @@ def _load(path: Path, names: tuple[str, ...]) -> _Kept | None:
     if block is None:
         return None
     try:
-        der = ssl.PEM_cert_to_DER_cert(block[0].decode())
+        der = base64.b64decode(block[1])
         facts = _core.certificate_facts(der)
         _core.ServerTls(
             certificate_pem=data, key_pem=data, client_roots_pem=None, requires_client=False, key_log_file=None
