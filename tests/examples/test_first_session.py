@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from typing import TYPE_CHECKING
@@ -14,9 +15,12 @@ from .programs import ROOT
 from .screens import keep_picture
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from .programs import Start
+    from playwright.async_api import Page
+
+    from .programs import Program, Start
 
 PAGE = (ROOT / "docs" / "first-session.md").read_text(encoding="utf-8")
 
@@ -40,7 +44,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Start, files: Path) -> None:
+@contextlib.asynccontextmanager
+async def opened(start: Start, files: Path) -> AsyncIterator[tuple[Program, Page]]:
+    """The server, and its page in a browser, in which nothing may be left uncaught."""
     if (reason := chromium.missing()) is not None:
         pytest.fail(reason)
     problems: list[str] = []
@@ -50,6 +56,12 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         page.set_default_timeout(30_000)
         page.on("pageerror", lambda error: problems.append(str(error)))
         await page.goto(address)
+        yield server, page
+    assert problems == []
+
+
+async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Start, files: Path) -> None:
+    async with opened(start, files) as (server, page):
         await page.locator("#state", has_text="open").wait_for()
         await page.locator("#echo", has_text="An echo takes").wait_for()
         await page.get_by_label("Text").fill("good morning")
@@ -59,21 +71,12 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         echo = await page.locator("#echo").inner_text()
         await page.wait_for_function("(old) => document.getElementById('echo').textContent !== old", arg=echo)
         await keep_picture(page, "first-session-page", width=480, height=170)
-        assert not problems
         await page.goto("about:blank")
         await server.until("goodbye")
 
 
 async def test_the_page_of_the_first_session_says_what_became_of_the_server(start: Start, files: Path) -> None:
-    if (reason := chromium.missing()) is not None:
-        pytest.fail(reason)
-    problems: list[str] = []
-    async with start(files / "server.py") as server, chromium.launch() as browser:
-        address = (await server.until("open http")).split()[-1]
-        page = await browser.new_page()
-        page.set_default_timeout(30_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        await page.goto(address)
+    async with opened(start, files) as (server, page):
         await page.locator("#echo", has_text="An echo takes").wait_for()
         server.process.terminate()
         assert await server.finish() == 0
@@ -85,7 +88,6 @@ async def test_the_page_of_the_first_session_says_what_became_of_the_server(star
         with page_server(files) as beginning:
             await page.goto(f"{beginning}/page.html")
             await page.locator("#state", has_text="over: ").wait_for()
-    assert problems == []
 
 
 async def test_the_client_of_the_first_session_gets_both_answers(start: Start, files: Path) -> None:
