@@ -361,8 +361,8 @@ impl Core {
 
     /// How many updates of the keys for application data have begun, by either side.
     pub(crate) fn key_updates(&self) -> u64 {
-        // The first ones come from the handshake, and the next ones are always ready.
-        self.tap.keys_made().saturating_sub(1)
+        // The first ones come from the handshake, and those that follow are taken with them.
+        self.tap.keys_taken().saturating_sub(1)
     }
 
     /// Begin to use new keys for application data.

@@ -22,11 +22,11 @@ use ring::aead;
 use rustls::{
     CipherSuite,
     pki_types::{CertificateDer, ServerName},
-    quic::{ClientConnection, Connection, KeyChange, Secrets, ServerConnection, Suite, Version},
+    quic::{ClientConnection, Connection, KeyChange, ServerConnection, Suite, Version},
 };
 
 use super::{
-    keys::{FirstKey, HandshakeKey, InitialKey, TapKey},
+    keys::{FirstKey, HandshakeKey, InitialKey, NextKey, NextKeys, TapKey},
     tap::Tap,
 };
 use crate::{
@@ -77,8 +77,8 @@ struct TlsSession {
     tap: Arc<Tap>,
     /// [`crypto::Session::read_handshake`] has said that the handshake data is ready. It does so once.
     has_reported: bool,
-    /// From which the next keys for application data are made; `None` before there are any.
-    next_secrets: Option<Secrets>,
+    /// The keys that follow the first ones for application data; `None` before there are those.
+    next: Option<Arc<NextKeys>>,
 }
 
 impl TlsSession {
@@ -96,9 +96,10 @@ impl TlsSession {
         }
     }
 
-    fn tapped(&self, local: Box<dyn PacketKey>, remote: Box<dyn PacketKey>) -> KeyPair<Box<dyn PacketKey>> {
-        let tap = |key| Box::new(TapKey::new(key, self.tap.clone())) as Box<dyn PacketKey>;
-        KeyPair { local: tap(local), remote: tap(remote) }
+    /// Keys for application data. The first ones to open packets see to it that those are made which `follow`.
+    fn tapped(&self, keys: KeyPair<Box<dyn PacketKey>>, follow: Option<Arc<NextKeys>>) -> KeyPair<Box<dyn PacketKey>> {
+        let tap = |key, follow| Box::new(TapKey::new(key, follow, self.tap.clone())) as Box<dyn PacketKey>;
+        KeyPair { local: tap(keys.local, None), remote: tap(keys.remote, follow) }
     }
 }
 
@@ -225,17 +226,25 @@ impl crypto::Session for TlsSession {
                 keys
             }
             KeyChange::OneRtt { keys, next } => {
-                self.next_secrets = Some(next);
                 let Keys { header, packet } = untapped(keys);
-                Keys { header, packet: self.tapped(packet.local, packet.remote) }
+                let next = Arc::new(NextKeys::new(next, packet.remote.tag_len()));
+                self.next = Some(next.clone());
+                Keys { header, packet: self.tapped(packet, Some(next)) }
             }
         })
     }
 
     fn next_1rtt_keys(&mut self) -> Option<KeyPair<Box<dyn PacketKey>>> {
-        let keys = self.next_secrets.as_mut()?.next_packet_keys();
-        self.tap.note_keys();
-        Some(self.tapped(Box::new(keys.local), Box::new(keys.remote)))
+        // The core asks as soon as the first keys are there, and again whenever the keys are updated.
+        let next = self.next.as_ref()?;
+        let keys: KeyPair<Box<dyn PacketKey>> = if self.tap.note_keys() == 0 {
+            let key = |is_local| Box::new(NextKey { keys: next.clone(), is_local }) as Box<dyn PacketKey>;
+            KeyPair { local: key(true), remote: key(false) }
+        } else {
+            let keys = next.after();
+            KeyPair { local: Box::new(keys.local), remote: Box::new(keys.remote) }
+        };
+        Some(self.tapped(keys, None))
     }
 
     fn is_valid_retry(&self, orig_dst_cid: &ConnectionId, header: &[u8], payload: &[u8]) -> bool {
@@ -330,7 +339,7 @@ impl crypto::ClientConfig for ClientCrypto {
             first: None,
             tap: Arc::new(Tap::new(Side::Client, self.accepts_resets)),
             has_reported: false,
-            next_secrets: None,
+            next: None,
         }))
     }
 }
@@ -392,50 +401,106 @@ impl crypto::ServerConfig for ServerCrypto {
             first: Some(self.first.clone()),
             tap: Arc::new(Tap::new(Side::Server, self.accepts_resets)),
             has_reported: false,
-            next_secrets: None,
+            next: None,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use rustls::{
         HandshakeKind, NamedGroup,
         crypto::{CryptoProvider, SupportedKxGroup, ring as ring_provider, ring::kx_group},
         pki_types::{PrivateKeyDer, pem::PemObject},
+        quic::Secrets,
     };
 
     use super::*;
     use crate::tls::{Trust, generate_certificate};
 
-    /// Let both say what they have to say. Returns the group that they agree on, and how often the server had to ask again.
-    fn shaken(client: Arc<rustls::ClientConfig>, server: Arc<rustls::ServerConfig>) -> (NamedGroup, bool) {
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut client = ClientConnection::new(client, Version::V1, name, Vec::new()).unwrap();
-        let mut server = ServerConnection::new(server, Version::V1, Vec::new()).unwrap();
-        while client.is_handshaking() || server.is_handshaking() {
-            // What one says is read piece by piece, each with the keys of its own.
-            loop {
-                let mut said = Vec::new();
-                let keys = client.write_hs(&mut said);
-                server.read_hs(&said).unwrap();
-                if keys.is_none() {
-                    break;
-                }
-            }
-            loop {
-                let mut said = Vec::new();
-                let keys = server.write_hs(&mut said);
-                client.read_hs(&said).unwrap();
-                if keys.is_none() {
-                    break;
-                }
+    /// Let one side say what it has to say, piece by piece, each with the keys of its own. Returns its keys for application
+    /// data, if it has them now.
+    fn speak(speaker: &mut Connection, listener: &mut Connection) -> Option<(rustls::quic::Keys, Secrets)> {
+        let mut application = None;
+        loop {
+            let mut said = Vec::new();
+            let change = speaker.write_hs(&mut said);
+            listener.read_hs(&said).unwrap();
+            match change {
+                None => return application,
+                Some(KeyChange::Handshake { .. }) => {}
+                Some(KeyChange::OneRtt { keys, next }) => application = Some((keys, next)),
             }
         }
-        let group = |one: Option<&dyn SupportedKxGroup>| one.unwrap().name();
-        assert_eq!(group(client.negotiated_key_exchange_group()), group(server.negotiated_key_exchange_group()));
-        let is_asked_again = client.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
-        (group(client.negotiated_key_exchange_group()), is_asked_again)
+    }
+
+    /// A handshake: both sides after it, each with its keys for application data.
+    fn shaken(
+        client: Arc<rustls::ClientConfig>,
+        server: Arc<rustls::ServerConfig>,
+    ) -> [(Connection, (rustls::quic::Keys, Secrets)); 2] {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = Connection::from(ClientConnection::new(client, Version::V1, name, Vec::new()).unwrap());
+        let mut server = Connection::from(ServerConnection::new(server, Version::V1, Vec::new()).unwrap());
+        let (mut of_client, mut of_server) = (None, None);
+        while client.is_handshaking() || server.is_handshaking() {
+            of_client = speak(&mut client, &mut server).or(of_client);
+            of_server = speak(&mut server, &mut client).or(of_server);
+        }
+        [(client, of_client.unwrap()), (server, of_server.unwrap())]
+    }
+
+    /// The group that both agree on, and whether the server had to ask again.
+    fn agreed(client: Arc<rustls::ClientConfig>, server: Arc<rustls::ServerConfig>) -> (NamedGroup, bool) {
+        let [group, other] = shaken(client, server).map(|(side, _)| {
+            let is_asked_again = side.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+            (side.negotiated_key_exchange_group().unwrap().name(), is_asked_again)
+        });
+        assert_eq!(group, other);
+        group
+    }
+
+    #[test]
+    fn the_next_keys_are_made_when_a_packet_says_so() {
+        let (certificate, key, _) = generate_certificate(&["localhost".into()], 1_700_000_000, 2_500_000_000).unwrap();
+        let client = ClientTls::new(Trust::Insecure, None).unwrap().0;
+        let server = ServerTls::new(certificate.as_bytes(), key.as_bytes()).unwrap().config;
+        let header = [7; 9];
+        let seal = |key: &dyn PacketKey, number| {
+            let mut packet = [&header[..], &[0x01], &[0; 16]].concat();
+            key.encrypt(number, &mut packet, header.len());
+            BytesMut::from(&packet[header.len()..])
+        };
+        let forged = || BytesMut::from(&[9; 40][..]);
+        let [(_, (of_client, secrets)), (_, (of_server, server_secrets))] = shaken(client, server);
+        let first = Arc::new(of_server);
+        // What comes, from which packet number on the next keys are there.
+        for (number, is_forged, is_due) in [(0, false, false), (15, false, false), (16, false, true), (0, true, true)] {
+            let next = Arc::new(NextKeys::new(server_secrets.clone(), 16));
+            let first = Box::new(FirstKey { keys: first.clone(), is_local: false });
+            let key = TapKey::new(first, Some(next.clone()), Arc::new(Tap::new(Side::Server, true)));
+            let mut payload = if is_forged { forged() } else { seal(&of_client.local.packet, number) };
+            assert_eq!(key.decrypt(number, &header, &mut payload).is_err(), is_forged);
+            assert_eq!(next.is_made(), is_due, "packet {number}");
+        }
+        // A forged packet that says it was sealed with the next keys costs as much, and a real one is opened.
+        let client_next = Arc::new(NextKeys::new(secrets, 16));
+        let server_next = Arc::new(NextKeys::new(server_secrets, 16));
+        let pair = |keys: &Arc<NextKeys>| [true, false].map(|is_local| NextKey { keys: keys.clone(), is_local });
+        let (client_pair, server_pair) = (pair(&client_next), pair(&server_next));
+        assert_eq!(PacketKey::tag_len(&server_pair[1]), PacketKey::tag_len(&of_client.local.packet));
+        assert!(!server_next.is_made());
+        assert!(server_pair[1].decrypt(3, &header, &mut forged()).is_err());
+        assert!(server_next.is_made());
+        assert!(server_pair[1].decrypt(3, &header, &mut seal(&client_pair[0], 3)).is_ok());
+        assert!(client_pair[1].decrypt(3, &header, &mut seal(&server_pair[0], 3)).is_ok());
+        // So are those that follow, update after update.
+        for number in 4..7 {
+            let (client, server) = (client_next.after(), server_next.after());
+            assert!(server.remote.decrypt(number, &header, &mut seal(&client.local, number)).is_ok());
+            assert!(server_pair[1].decrypt(number, &header, &mut seal(&client.local, number)).is_err());
+        }
     }
 
     #[test]
@@ -484,12 +549,12 @@ mod tests {
             Arc::new(config)
         };
         let classical = [kx_group::X25519, kx_group::SECP256R1];
-        assert_eq!(shaken(client(), server()), (NamedGroup::X25519MLKEM768, false));
-        assert_eq!(shaken(client(), other_server(&classical)), (NamedGroup::X25519, false));
-        assert_eq!(shaken(other_client(&classical), server()), (NamedGroup::X25519, false));
+        assert_eq!(agreed(client(), server()), (NamedGroup::X25519MLKEM768, false));
+        assert_eq!(agreed(client(), other_server(&classical)), (NamedGroup::X25519, false));
+        assert_eq!(agreed(other_client(&classical), server()), (NamedGroup::X25519, false));
         // Who knows no X25519 either is asked once more, as before.
-        assert_eq!(shaken(client(), other_server(&[kx_group::SECP256R1])), (NamedGroup::secp256r1, true));
-        assert_eq!(shaken(other_client(&[kx_group::SECP256R1]), server()), (NamedGroup::secp256r1, false));
+        assert_eq!(agreed(client(), other_server(&[kx_group::SECP256R1])), (NamedGroup::secp256r1, true));
+        assert_eq!(agreed(other_client(&[kx_group::SECP256R1]), server()), (NamedGroup::secp256r1, false));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! The core reads PADDING byte by byte, and that costs more than a key exchange where a packet is filled up: the first ones of a
 //! connection, and those that probe for a larger MTU. So what these keys open has no PADDING at its end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::BytesMut;
 use quinn_proto::crypto::{CryptoError, HeaderKey, PacketKey};
-use rustls::quic::{DirectionalKeys, Keys};
+use rustls::quic::{DirectionalKeys, Keys, PacketKeySet, Secrets};
 
 use super::{frames, tap::Tap};
 
@@ -125,18 +125,106 @@ impl PacketKey for HandshakeKey {
     }
 }
 
+/// The keys for application data that follow the first ones, made when they are due.
+///
+/// To make them takes a 40th of a handshake, and a peer that sends a few packets never uses them.
+pub(crate) struct NextKeys {
+    /// From which they are made. Afterwards, from which those are made that follow them.
+    secrets: Mutex<Secrets>,
+    /// How many bytes they add to a packet: as many as the first ones.
+    tag: usize,
+    made: OnceLock<PacketKeySet>,
+}
+
+impl NextKeys {
+    /// Number of the packet with which they are due.
+    const DUE: u64 = 16;
+
+    pub(crate) fn new(secrets: Secrets, tag: usize) -> Self {
+        Self { secrets: Mutex::new(secrets), tag, made: OnceLock::new() }
+    }
+
+    pub(crate) fn made(&self) -> &PacketKeySet {
+        self.made.get_or_init(|| self.make())
+    }
+
+    /// Make the keys that follow all that were made.
+    pub(crate) fn after(&self) -> PacketKeySet {
+        self.made();
+        self.make()
+    }
+
+    fn make(&self) -> PacketKeySet {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner).next_packet_keys()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_made(&self) -> bool {
+        self.made.get().is_some()
+    }
+
+    /// The first key has tried to open a packet.
+    ///
+    /// How long a packet takes must not tell which keys it was for (RFC 9001, section 9.5). A forged packet fails with either,
+    /// and whichever it is tried with, these are made then, if they are not yet.
+    fn note_packet(&self, number: u64, is_opened: bool) {
+        if number >= Self::DUE || !is_opened {
+            self.made();
+        }
+    }
+}
+
+/// One of the [`NextKeys`].
+pub(crate) struct NextKey {
+    pub(crate) keys: Arc<NextKeys>,
+    /// For packets that leave.
+    pub(crate) is_local: bool,
+}
+
+impl NextKey {
+    #[expect(clippy::borrowed_box, reason = "the core's trait is for the box")]
+    fn key(&self) -> &Box<dyn rustls::quic::PacketKey> {
+        let keys = self.keys.made();
+        if self.is_local { &keys.local } else { &keys.remote }
+    }
+}
+
+impl PacketKey for NextKey {
+    fn encrypt(&self, packet: u64, buf: &mut [u8], header_len: usize) {
+        self.key().encrypt(packet, buf, header_len);
+    }
+
+    fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
+        self.key().decrypt(packet, header, payload)
+    }
+
+    fn tag_len(&self) -> usize {
+        self.keys.tag
+    }
+
+    fn confidentiality_limit(&self) -> u64 {
+        PacketKey::confidentiality_limit(self.key())
+    }
+
+    fn integrity_limit(&self) -> u64 {
+        PacketKey::integrity_limit(self.key())
+    }
+}
+
 /// The key of one direction for application data.
 pub(crate) struct TapKey {
     /// The key that TLS has made.
     inner: Box<dyn PacketKey>,
     /// How many bytes that adds to a packet. The core asks often.
     tag: usize,
+    /// The keys that follow, if `inner` is the first to open packets.
+    next: Option<Arc<NextKeys>>,
     tap: Arc<Tap>,
 }
 
 impl TapKey {
-    pub(crate) fn new(inner: Box<dyn PacketKey>, tap: Arc<Tap>) -> Self {
-        Self { tag: inner.tag_len(), inner, tap }
+    pub(crate) fn new(inner: Box<dyn PacketKey>, next: Option<Arc<NextKeys>>, tap: Arc<Tap>) -> Self {
+        Self { tag: inner.tag_len(), inner, next, tap }
     }
 }
 
@@ -158,7 +246,11 @@ impl PacketKey for TapKey {
     }
 
     fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
-        self.inner.decrypt(packet, header, payload)?;
+        let opened = self.inner.decrypt(packet, header, payload);
+        if let Some(next) = &self.next {
+            next.note_packet(packet, opened.is_ok());
+        }
+        opened?;
         payload.truncate(frames::unpadded(payload));
         self.tap.packet_arrives(packet, payload);
         Ok(())

@@ -188,8 +188,8 @@ pub(crate) struct Tap {
     delivered: AtomicU64,
     /// A server's: the client has used keys of the handshake, which only a client has that receives our packets. Never reset.
     is_client_heard: AtomicBool,
-    /// Keys for application data that TLS has made for this connection so far.
-    keys_made: AtomicU64,
+    /// How often the core has taken the next keys for application data.
+    keys_taken: AtomicU64,
     /// Bytes beyond the header that resets promise, for tests of the receiving side.
     #[cfg(test)]
     pub(crate) promise: std::sync::atomic::AtomicU64,
@@ -221,7 +221,7 @@ impl Tap {
             changes: AtomicU8::new(0),
             acknowledged: AtomicU64::new(0),
             window_end: AtomicU64::new(0),
-            keys_made: AtomicU64::new(0),
+            keys_taken: AtomicU64::new(0),
             came: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
             is_client_heard: AtomicBool::new(false),
@@ -265,12 +265,13 @@ impl Tap {
         self.take_change(RELEASED)
     }
 
-    pub(super) fn note_keys(&self) {
-        self.keys_made.fetch_add(1, Ordering::Relaxed);
+    /// The core takes the next keys. Returns how often it has done so before.
+    pub(super) fn note_keys(&self) -> u64 {
+        self.keys_taken.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn keys_made(&self) -> u64 {
-        self.keys_made.load(Ordering::Relaxed)
+    pub(super) fn keys_taken(&self) -> u64 {
+        self.keys_taken.load(Ordering::Relaxed)
     }
 
     /// Whether there are changes of this kind. They count as taken then.
