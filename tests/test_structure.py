@@ -163,7 +163,7 @@ def test_only_public_calls_take_an_option_by_itself() -> None:
     public = {
         (value.__module__, value.__qualname__)
         for module in (wtio, wtio.testing, wtio.workers)
-        for exported in map(vars(module).get, module.__all__)
+        for exported in (getattr(module, name) for name in module.__all__)
         for value in (exported, *(vars(exported).values() if inspect.isclass(exported) else ()))
         if inspect.isfunction(value) and (not value.__name__.startswith("_") or value.__name__ == "__init__")
     }
