@@ -7,6 +7,7 @@ README.md, and addresses for links that leave this directory.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import pydoc
 import re
@@ -66,6 +67,9 @@ html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#0b6e4f", "color-brand-content": "#0b6e4f"},
     "dark_css_variables": {"color-brand-primary": "#5fd3a5", "color-brand-content": "#5fd3a5"},
 }
+
+# Pages are made from what is written here, and by the packages that are pinned there.
+_MAKERS = (Path(__file__), TOP / "requirements-dev.txt")
 
 # Only what is typed after a prompt is copied.
 copybutton_prompt_text = r"\$ |>>> "
@@ -238,6 +242,9 @@ def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:
 
 def setup(app: Sphinx) -> None:
     """Connect what makes the pages."""
+    # Sphinx makes all pages anew if such a setting has changed. Of code it would notice nothing.
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in _MAKERS)).hexdigest()
+    app.add_config_value("digest_of_makers", digest, "env", types=str)
     app.connect("source-read", _read)
     app.connect("doctree-resolved", _lay_out)
     app.connect("autodoc-process-docstring", _prepare, priority=400)
