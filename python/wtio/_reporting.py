@@ -422,10 +422,11 @@ def _failure(connection: Snapshot | None, error: ConnectError) -> EndReport:
     name = ""
     if isinstance(error, HandshakeTimeout):
         cause, by = "timeout", "timeout"
+    elif isinstance(error, NameResolutionError):
+        # Its number is one of the look-up, not one of the system's.
+        cause = "lookup"
     elif connection is None and error.errno is not None:
         code, name = error.errno, errno_name(error.errno)
-    elif isinstance(error, NameResolutionError):
-        cause = "lookup"
     elif isinstance(error, SessionRejectedError):
         cause, by, code, name = "rejected", "peer", error.status, f"HTTP status {error.status}"
     elif connection is not None and connection.loss is not None and connection.loss.cause is not CloseCause.LOCAL:

@@ -111,9 +111,10 @@ def run(
     program: _Program[_Result | None] = _Program(code, reason)
     coroutine = _serve(main) if isinstance(main, Server) else main
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
-        result = runner.run(program.run(coroutine))
+        task = runner.run(program.run(coroutine))
     if program.ended_by is None:
-        return result
+        # Asked here, and not within the loop, so that an error comes without the loop's frames.
+        return task.result()
     if program.ended_by == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(_STATUS_OF_SIGNALS + program.ended_by if program.is_forced else 0)
@@ -162,8 +163,8 @@ class _Program(Generic[_Result]):
         self._signals.append(number)
         self._signalled.set()
 
-    async def run(self, main: Coroutine[Any, Any, _Result]) -> _Result | None:
-        """Run a coroutine until it ends, or a second signal comes."""
+    async def run(self, main: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        """Run a coroutine until it ends, or a second signal comes. Returns its task."""
         token = running.set(self._running)
         program = asyncio.create_task(main, name="wtio.run")
         running.reset(token)
@@ -176,15 +177,11 @@ class _Program(Generic[_Result]):
                     for server in self._running.servers:
                         server.abort()
                     # The runner cancels what is left.
-                    return None
+                    return program
                 await closing
-            try:
-                return await program
-            except asyncio.CancelledError:
-                if not self._signals:
-                    raise
-                self.ended_by = self._signals[0]
-                return None
+        if program.cancelled() and self._signals:
+            self.ended_by = self._signals[0]
+        return program
 
     async def _is_done(self, program: asyncio.Task[_Result]) -> bool:
         """Wait for the end of the coroutine, or for another signal; whether it was the end."""

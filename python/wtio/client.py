@@ -172,42 +172,41 @@ class Connector:
             await asyncio.sleep(wait)
 
     async def _establish(self) -> WebTransportSession:
-        self._dialer.sockets.settle()
-        if self._dialer.sockets.is_closed:
+        dialer = self._dialer
+        dialer.sockets.settle()
+        if dialer.sockets.is_closed:
             raise LocalProtocolError("this client was closed; make another one")
         if self._is_connecting:
             raise RuntimeError("this connect() is awaited by another task; call connect() once for each session")
         self._is_connecting = True
-        try:
-            return await self._establish_once()
-        finally:
-            self._is_connecting = False
-
-    async def _establish_once(self) -> WebTransportSession:
-        limit = self._dialer.sockets.options.timeouts.connect
-        self._dialer.restart()
+        limit = dialer.sockets.options.timeouts.connect
+        dialer.restart()
         try:
             async with asyncio.timeout(limit) as timer:
                 session = await self._connect()
-        except TimeoutError as error:
+        except TimeoutError:
             if not timer.expired():
                 raise
-            late = HandshakeTimeout(
-                f"no session with `{self._dialer.target.url}` within {limit:g} s (Timeouts.connect): stopped while "
-                f"{self._dialer.step}{self._dialer.silence_in_words()}",
-                timeout=limit,
-            )
-            try:
-                raise self._dialer.reported(late) from error
-            finally:
-                # A frame and an exception that know each other would keep the connection until the collector comes.
-                del late
+            # Not kept in a variable: a frame and an exception that know each other would keep the connection until the
+            # collector comes.
+            raise dialer.reported(self._late(limit)) from None
         except ConnectError as error:
-            self._dialer.reported(error)
+            dialer.reported(error)
             raise
-        self._dialer.mark("")
-        self._dialer.trace.settle()
+        finally:
+            self._is_connecting = False
+        dialer.mark("")
+        dialer.trace.settle()
         return session
+
+    def _late(self, limit: float) -> HandshakeTimeout:
+        """Say that there was no session within so many seconds, and how far it came."""
+        dialer = self._dialer
+        return HandshakeTimeout(
+            f"no session with `{dialer.target.url}` within {limit:g} s (Timeouts.connect): stopped while "
+            f"{dialer.step}{dialer.silence_in_words()}",
+            timeout=limit,
+        )
 
     async def _connect(self) -> WebTransportSession:
         """Find a connection and request the session on it."""

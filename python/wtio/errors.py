@@ -73,8 +73,9 @@ class ConnectError(WebTransportError, ConnectionError):
     """Everything known about the attempt: addresses, certificate, settings, who ended it and why. None if it failed
     before the host was looked up, because of a bad URL or a certificate file that cannot be used."""
     errno: int | None
-    """The system's error number, such as ``errno.ENETUNREACH``, if it or the network (ICMP) refused to deliver; None
-    otherwise."""
+    """The system's error number, such as ``errno.ENETUNREACH``, if it or the network (ICMP) refused to deliver, or
+    ``errno.ENOENT``, if it could not read a file; of a NameResolutionError the number of the look-up, such as
+    ``socket.EAI_NONAME``. None otherwise."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # OSError keeps its number in a slot of its own, not in __dict__.

@@ -288,7 +288,7 @@ class Server:
             try:
                 found = await self._transport.resolve(host or "::", self._port, listening=True)
             except OSError as error:
-                raise OSError(error.errno, f"cannot listen on host `{host}`: {error.strerror or error}") from error
+                raise OSError(error.errno, f"cannot listen on host `{host}`: {error.strerror or error}") from None
             addresses += [address for address in found if address not in addresses]
         return addresses, is_wildcard
 
@@ -302,12 +302,12 @@ class Server:
             except OSError as error:
                 no_ipv6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
                 if not (dual_stack and address.is_ipv6 and error.errno in no_ipv6):
-                    raise self._bind_error(error, address.ip, port) from error
+                    raise self._bind_error(error, address.ip, port) from None
                 # A host without IPv6: all of its addresses are IPv4 ones.
                 try:
                     driver = self._open("0.0.0.0", port, False, tls)
                 except OSError as second:
-                    raise self._bind_error(second, "0.0.0.0", port) from second
+                    raise self._bind_error(second, "0.0.0.0", port) from None
             driver.on_incoming = self._incoming
             driver.on_failure = self._fail
             self._memory.watch(driver)

@@ -82,7 +82,9 @@ class _Source:
         try:
             return cls(Path(path).read_bytes(), what, path)
         except OSError as error:
-            raise CertificateError(f"{what} `{path}` cannot be read: {error.strerror or error}", path=path) from error
+            failure = CertificateError(f"{what} `{path}` cannot be read: {error.strerror or error}", path=path)
+            failure.errno = error.errno
+            raise failure from None
 
     def error(self, why: str) -> CertificateError:
         where = self.name if self.path is None else f"{self.name} `{self.path}`"
@@ -265,7 +267,7 @@ class ServerTLS:
         try:
             facts = _core.certificate_facts(core.certificates[0])
         except _core.TlsError as error:
-            raise _cannot_be_used(error, certificate, key) from error
+            raise _cannot_be_used(error, certificate, key) from None
         now = time.time()
         if facts.not_after < now:
             raise CertificateError(f"the certificate expired on {date(facts.not_after)}; renew it{named}", path=path)
@@ -290,9 +292,9 @@ class ServerTLS:
             )
         except _core.ClientAuthorityError as error:
             assert clients is not None
-            raise clients.error(f"cannot be used: {error}") from error
+            raise clients.error(f"cannot be used: {error}") from None
         except _core.TlsError as error:
-            raise _cannot_be_used(error, certificate, key) from error
+            raise _cannot_be_used(error, certificate, key) from None
 
     @property
     def certificates(self) -> list[bytes]:
@@ -392,7 +394,7 @@ class ClientTLS:
                 key_log_file=key_log_file(is_client=True),
             )
         except _core.TlsError as error:
-            raise _cannot_be_used(error, authorities if own is None else own, own_key) from error
+            raise _cannot_be_used(error, authorities if own is None else own, own_key) from None
         object.__setattr__(self, "_engine", core)
 
     def expected_hashes(self) -> list[bytes]:

@@ -142,9 +142,11 @@ class Dialer:
         try:
             return interleave(await self.sockets.transport.resolve(target.where, target.port))
         except OSError as error:
-            raise NameResolutionError(
+            failure = NameResolutionError(
                 f"no address for host `{target.where}` of `{target.url}`: {error}", host=target.host
-            ) from error
+            )
+            failure.errno = error.errno
+            raise failure from None
 
     async def _race(
         self, addresses: list[Address], on_ready: Callable[[ClientConnection], bool] | None
@@ -313,7 +315,6 @@ class Dialer:
         if not isinstance(first, ConnectError):
             cause = first
             first = ConnectError(f"no connection to `{self.target.authority}`: {cause}")
-            first.__cause__ = cause
             if isinstance(cause, OSError):
                 first.errno = cause.errno
         for other in others:

@@ -81,7 +81,7 @@ class Sockets:
             if self._local is None:
                 raise
             words = f"cannot send from {local.ip} port {local.port} (local_addr): {error.strerror or error}"
-            raise OSError(error.errno, words) from error
+            raise OSError(error.errno, words) from None
 
     def release(self, driver: Driver) -> None:
         """A connection of the driver is over."""

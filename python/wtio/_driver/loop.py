@@ -178,7 +178,7 @@ def _numbered(ip: str) -> str:
     try:
         return f"{address}%{socket.if_nametoindex(zone)}"
     except OSError as error:
-        raise OSError(error.errno, f"there is no network interface `{zone}`, which {ip} names") from error
+        raise OSError(error.errno, f"there is no network interface `{zone}`, which {ip} names") from None
 
 
 def _of_socket(sock: socket.socket) -> Address:

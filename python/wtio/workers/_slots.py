@@ -148,7 +148,7 @@ async def open_sockets(host: str | Sequence[str] | None, port: int, count: int) 
         try:
             found = await LoopTransport().resolve(name or "::", port, listening=True)
         except OSError as error:
-            raise OSError(error.errno, f"cannot listen on host `{name}`: {error.strerror or error}") from error
+            raise OSError(error.errno, f"cannot listen on host `{name}`: {error.strerror or error}") from None
         addresses += [address for address in found if address not in addresses]
     for attempt in range(_PORT_ATTEMPTS):
         try:
@@ -189,7 +189,7 @@ def _open(address: Address, count: int, dual_stack: bool) -> list[socket.socket]
     except OSError as error:
         hint = BIND_HINTS.get(error.errno or 0, "")
         words = f"cannot listen on UDP {address.ip} port {address.port}: {error.strerror or error}"
-        raise OSError(error.errno, f"{words}; {hint}" if hint else words) from error
+        raise OSError(error.errno, f"{words}; {hint}" if hint else words) from None
 
 
 def adopt(given: Sequence[socket.socket]) -> list[list[socket.socket]]:
