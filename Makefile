@@ -7,6 +7,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory --no-builtin-rules
+# Tests and benchmarks start hundreds of processes, and each would compile wtio again.
+unexport PYTHONDONTWRITEBYTECODE
 # cargo may be installed for this user without being on the PATH.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 

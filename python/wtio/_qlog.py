@@ -12,7 +12,6 @@ docs/qlog.md for the events of sessions.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio._log import shown_path
@@ -67,6 +66,9 @@ class ConnectionQlog:
         self._write("webtransport:connection_numbered", {"log_id": number})
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
+        # Every client loads this module, and few write qlogs.
+        import json
+
         self._core.note(name, json.dumps(data, separators=(",", ":")))
 
     # -- the handshake

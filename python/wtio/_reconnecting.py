@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import random
 import time
 from typing import Final
@@ -80,6 +79,9 @@ def _retry_after(error: OSError) -> float:
     if value.isascii() and value.isdecimal():
         # More digits than this are more than the bound, and could be too many for an int.
         return float(min(int(value[:12]), LONGEST_RETRY_AFTER))
+    # Loads half of `email`, for what few servers say.
+    import email.utils
+
     try:
         seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
