@@ -7,6 +7,7 @@ README.md, and addresses for links that leave this directory.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import hashlib
 import os
 import pydoc
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.pycode import ModuleAnalyzer
 
 if TYPE_CHECKING:
@@ -49,7 +51,10 @@ myst_heading_anchors = 3
 highlight_language = "none"
 
 autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+# What a function returns is said of all, not only of those whose docstring has a section for it.
+autodoc_typehints_description_target = "documented_params"
+# A default is shown as it is written: the repr of some objects says nothing.
+autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 napoleon_use_rtype = False
@@ -212,8 +217,35 @@ _MADE_BY_WTIO = {
 
 def _sign(app: Sphinx, kind: str, name: str, thing: object, options: object, *signature: str) -> tuple[str, str] | None:
     """Leave out constructors that are not for users, and what those of dataclasses take: the fields, which follow."""
-    is_hidden = dataclasses.is_dataclass(thing) or name.rpartition(".")[2] in _MADE_BY_WTIO
+    is_enumeration = isinstance(thing, type) and issubclass(thing, enum.Enum)
+    is_hidden = dataclasses.is_dataclass(thing) or is_enumeration or name.rpartition(".")[2] in _MADE_BY_WTIO
     return ("", "") if kind == "class" and is_hidden else None
+
+
+# A type variable, or an alias, which is private to its module. What is not in the reference is shown by its bare name.
+_PRIVATE_TYPE = re.compile(r"~?[\w.]*\b_([A-Z]\w*)")
+
+
+def _mend_types(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Before autodoc writes types into a description, mend those that would mislead."""
+    for types in app.env.current_document.autodoc_annotations.values():
+        for name, text in list(types.items()):
+            if text.rpartition(".")[2] == "Any":
+                # The text beside it says more.
+                del types[name]
+            else:
+                # Sphinx puts the dots of any arguments into brackets.
+                types[name] = _PRIVATE_TYPE.sub(r"\1", text.replace("[[...], ", "[..., "))
+
+
+def _mend_signatures(app: Sphinx, doctree: nodes.document, name: str) -> None:
+    """Show type variables of overloads, which autodoc writes there, as in descriptions, and error codes as RFCs do."""
+    for signature in doctree.findall(addnodes.desc_signature):
+        for text in list(signature.findall(nodes.Text)):
+            if _PRIVATE_TYPE.fullmatch(text):
+                text.parent.replace(text, nodes.Text(_PRIVATE_TYPE.sub(r"\1", text)))
+            elif str(signature.get("fullname")).startswith("ErrorCodes.") and text.isdecimal():
+                text.parent.replace(text, nodes.Text(hex(int(text))))
 
 
 # Behind these, a long name in a table may go on in the next line.
@@ -227,6 +259,9 @@ def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:
         if block.rawsource == block.astext():
             block.rawsource = block.rawsource.rstrip("\n")
             block.children = [nodes.Text(block.rawsource)]
+        # Docstrings have no way to say that a block is Python. This takes for it what can be read as such.
+        if name.startswith("reference/") and block.get("language") == "none":
+            block["language"] = "default"
     for entry in doctree.findall(nodes.entry):
         size = len(entry.astext())
         if size > 24:
@@ -247,6 +282,8 @@ def setup(app: Sphinx) -> None:
     app.add_config_value("digest_of_makers", digest, "env", types=str)
     app.connect("source-read", _read)
     app.connect("doctree-resolved", _lay_out)
+    app.connect("doctree-resolved", _mend_signatures)
     app.connect("autodoc-process-docstring", _prepare, priority=400)
     app.connect("autodoc-process-docstring", _document)
     app.connect("autodoc-process-signature", _sign)
+    app.connect("object-description-transform", _mend_types, priority=400)

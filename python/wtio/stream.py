@@ -551,8 +551,7 @@ class WebTransportReceiveStream(_Stream):
             ValueError: ``separator`` is empty, or ``limit`` is below -1.
             TypeError: ``separator`` is not bytes-like, or ``limit`` is not an int.
             ReadLimitError: There is no separator within the limit (also an ``asyncio.LimitOverrunError``); all bytes
-            stay in
-                the stream.
+                stay in the stream.
             asyncio.IncompleteReadError: The stream ended first; ``partial`` holds the bytes before the end.
             StreamResetError: The peer abandoned the stream first; ``partial`` holds the bytes before the reset.
             StreamClosedError: This side has already stopped receiving.

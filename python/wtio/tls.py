@@ -40,7 +40,6 @@ _BACKDATED: Final = 3600
 # was made together with it, and becomes valid _BACKDATED before that moment.
 _RENEW_BEFORE: Final = 2 * DAY
 
-_DEFAULT_NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 _CERTIFICATE_LABELS: Final = (b"CERTIFICATE", b"X509 CERTIFICATE")
 _KEY_LABELS: Final = (b"PRIVATE KEY", b"RSA PRIVATE KEY", b"EC PRIVATE KEY")
@@ -529,7 +528,9 @@ class DevCertificate:
         return ClientTLS(certificate_hashes=[self.sha256, self.next_sha256])
 
 
-def dev_certificate(names: Sequence[str] = _DEFAULT_NAMES, *, directory: PathArgument | None = None) -> DevCertificate:
+def dev_certificate(
+    names: Sequence[str] = ("localhost", "127.0.0.1", "::1"), *, directory: PathArgument | None = None
+) -> DevCertificate:
     """Return a certificate for development. It is the same one until it is about to expire.
 
     ECDSA P-256, self-signed, valid for 13 days and back-dated by one hour, so that browsers accept it by its hash

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +105,39 @@ async def test_the_reference_says_of_constants_and_properties_what_we_say(desk: 
     # Of a property whose first line has a colon.
     await picture(desk, "reference/connecting", "desk")
     assert "Why async for had to connect again last: a SessionClosed, or" in await desk.inner_text("article")
+
+
+async def test_the_reference_shows_types_and_defaults_as_a_reader_knows_them(desk: Page) -> None:
+    for page in sorted((TOP / "docs" / "reference").glob("*.md")):
+        await desk.goto((SITE / "reference" / f"{page.stem}.html").as_uri())
+        for text in await desk.locator("dt.sig, dl.field-list > dd").all_inner_texts():
+            # A private class, the address of an object, the dots of any arguments in brackets.
+            assert not re.search(r"\b_[A-Z]|object>|\[\[\.\.\.\]", text), (page.name, text)
+
+
+async def test_what_the_reference_lists_as_raised_are_errors(desk: Page) -> None:
+    found: set[str] = set()
+    for page in sorted((TOP / "docs" / "reference").glob("*.md")):
+        await desk.goto((SITE / "reference" / f"{page.stem}.html").as_uri())
+        # A line of a docstring that is not indented enough would be taken for another one.
+        names = "dl.field-list > dt:has-text('Raises') + dd p > :first-child:is(strong, a)"
+        found.update(await desk.locator(names).all_inner_texts())
+    assert len(found) > 20
+    assert not [name for name in found if not re.fullmatch(r"[a-zA-Z.]+", name)]
+
+
+async def test_the_reference_of_streams_has_the_values_of_its_enumerations_and_what_calls_return(desk: Page) -> None:
+    await picture(desk, "reference/streams", "desk")
+    text = await desk.inner_text("article")
+    for words in ("BIDIRECTIONAL = 'bidirectional'", "H3_REQUEST_CANCELLED = 0x10c", "WT_SESSION_GONE = 0x170d7b68"):
+        assert words in text
+    snapshot = desk.locator("dl.method", has_text="Return a snapshot of this stream").first
+    assert "StreamDiagnostics" in await snapshot.inner_text()
+
+
+async def test_code_in_docstrings_has_colours(desk: Page) -> None:
+    await picture(desk, "reference/routing", "desk")
+    assert await desk.locator("article pre span.k").count() > 2
 
 
 async def test_the_first_page_has_what_a_browser_needs(desk: Page) -> None:
