@@ -248,8 +248,9 @@ def _mend_signatures(app: Sphinx, doctree: nodes.document, name: str) -> None:
                 text.parent.replace(text, nodes.Text(hex(int(text))))
 
 
-# Behind these, a long name in a table may go on in the next line.
-_SEAM = re.compile(r"(?<=[._/:=(\[])(?=\w)")
+# Behind these, a long name in a table may go on in the next line, but not behind the first character of a name, nor
+# before as little as the end of a file's name.
+_SEAM = re.compile(r"(?<=[^\W_][._/:=(\[])(?=\w)(?!\w{1,3}\b)")
 
 
 def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:

@@ -93,6 +93,11 @@ async def test_on_a_phone_tables_with_much_text_scroll_rather_than_break_it_into
     assert min(widths) >= 200
     # A name goes on behind a dot or an underscore.
     assert await desk.locator("td code wbr").count() > 100
+    parts = await desk.evaluate(
+        "[...document.querySelectorAll('td code')].flatMap((code) => [...code.childNodes].map((part) => part.data))"
+    )
+    # Neither its first character nor the end of a file's name is alone in a line.
+    assert not {"_", "py"}.intersection(parts)
 
 
 async def test_the_reference_says_of_constants_and_properties_what_we_say(desk: Page) -> None:
