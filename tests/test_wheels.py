@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tools.wheels import check, crates, frameworks, suites, targets
+from tools.wheels import check, crates, frameworks, outcomes, suites, targets
 from tools.wheels.crates import Crate
 from tools.wheels.interpreters import Interpreter
 
@@ -177,6 +177,13 @@ def test_only_what_the_table_of_known_failures_says_may_fail_and_must() -> None:
     assert line.endswith("a.py::always[x]")
 
 
+# Runs tests here. Plugins are not needed, and take time to load.
+HERE = (
+    "PYTHONPATH=$(echo \"$PYTHONPATH\" | sed 's/Z://g; s/;/:/g') WTIO_OUTCOMES=${WTIO_OUTCOMES#Z:} "
+    f'PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 exec "{sys.executable}" "$@"'
+)
+
+
 def runner_of(tmp_path: Path, command: str) -> suites.Runner:
     """Runs tests here, with a script in the place of Wine."""
     program = tmp_path / "python"
@@ -191,9 +198,7 @@ def runner_of(tmp_path: Path, command: str) -> suites.Runner:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program in the place of Wine is a script")
 def test_a_test_that_ends_its_process_fails_and_those_behind_it_run(tmp_path: Path) -> None:
-    here = "PYTHONPATH=$(echo \"$PYTHONPATH\" | sed 's/Z://g; s/;/:/g') WTIO_OUTCOMES=${WTIO_OUTCOMES#Z:}"
-    # Plugins are not needed, and take time to load.
-    runner = runner_of(tmp_path, f'{here} PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 exec "{sys.executable}" "$@"')
+    runner = runner_of(tmp_path, HERE)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_some.py").write_text(
         "import os, pytest\n"
@@ -213,6 +218,21 @@ def test_a_test_that_ends_its_process_fails_and_those_behind_it_run(tmp_path: Pa
     assert found == {f"tests/test_some.py::test_{name}": outcome for name, outcome in expected.items()}
     (tmp_path / "tests" / "test_broken.py").write_text("import nothing_of_this_name\n", encoding="utf-8")
     assert runner.run("tests/test_broken.py") == {"tests/test_broken.py": "failed"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the program in the place of Wine is a script")
+def test_a_run_that_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    runner = runner_of(tmp_path, HERE)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_some.py").write_text(
+        "def test_ended(): assert 0, 'it runs again'\ndef test_interrupted(): pass\ndef test_later(): pass\n",
+        encoding="utf-8",
+    )
+    path = tmp_path / "logs" / "test_some.jsonl"
+    for node, outcome in (("ended", "began"), ("ended", "passed"), ("interrupted", "began")):
+        outcomes.write(path, f"tests/test_some.py::test_{node}", outcome)
+    found = runner.run("tests/test_some.py")
+    assert found == {f"tests/test_some.py::test_{name}": "passed" for name in ("ended", "interrupted", "later")}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the program in the place of Wine is a script")
