@@ -296,6 +296,15 @@ async def test_a_client_sends_from_its_local_address(certificate: wtio.DevCertif
         assert [theirs for _, theirs in seen] == [port] * 3
 
 
+async def test_the_zone_of_an_address_is_kept() -> None:
+    index, name = socket.if_nameindex()[0]
+    for zone in (str(index), *([] if sys.platform == "win32" else [name])):
+        addresses = await LoopTransport().resolve(f"fe80::1%{zone}", 443)
+        assert addresses == [Address(f"fe80::1%{index}", 443, True)]
+    with pytest.raises(socket.gaierror):
+        await LoopTransport().resolve("fe80::1%nowhere", 443)
+
+
 async def test_a_client_with_a_port_of_its_own_connects_again_at_once(certificate: wtio.DevCertificate) -> None:
     port = free_port()
     async with watched(certificate, "127.0.0.1") as (url, seen):

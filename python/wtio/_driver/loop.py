@@ -199,9 +199,13 @@ class LoopTransport:
         literal = _literal(host, port)
         if literal is not None:
             return [literal]
-        loop = asyncio.get_running_loop()
         flags = socket.AI_PASSIVE if listening else 0
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+        if host is not None and "%" in host:
+            # An address with a zone, which uvloop drops. No resolver is asked about it, so nobody waits.
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)
+        else:
+            loop = asyncio.get_running_loop()
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
         addresses: list[Address] = []
         for family, _, _, _, where in found:
             if family in (socket.AF_INET, socket.AF_INET6):
