@@ -276,6 +276,12 @@ def _lay_out(app: Sphinx, doctree: nodes.document, name: str) -> None:
                 literal += [nodes.raw("", "<wbr>", format="html"), nodes.Text(part)]
 
 
+def _keep_warning(app: Sphinx, failure: Exception | None) -> None:
+    """If there were warnings, have the next build read all pages again: Sphinx warns only of pages that it reads."""
+    if app._warncount:  # noqa: SLF001 - there is no public number
+        (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
+
+
 def setup(app: Sphinx) -> None:
     """Connect what makes the pages."""
     # Sphinx makes all pages anew if such a setting has changed. Of code it would notice nothing.
@@ -288,3 +294,4 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _document)
     app.connect("autodoc-process-signature", _sign)
     app.connect("object-description-transform", _mend_types, priority=400)
+    app.connect("build-finished", _keep_warning)

@@ -40,15 +40,22 @@ def docs(tmp_path: Path) -> Path:
     return docs
 
 
-async def build(docs: Path) -> dict[str, str]:
-    """The pages as they are after a build, without a warning."""
+async def run(docs: Path) -> tuple[int | None, str]:
+    """Build, and return the status and what was printed."""
+    options = ("--fail-on-warning", "--keep-going", "--quiet")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sphinx", "--fail-on-warning", "--quiet", str(docs), str(docs / "_build")),
+        *(sys.executable, "-m", "sphinx", *options, str(docs), str(docs / "_build")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
-    assert process.returncode == 0, output.decode()
+    return process.returncode, output.decode()
+
+
+async def build(docs: Path) -> dict[str, str]:
+    """The pages as they are after a build, without a warning."""
+    status, output = await run(docs)
+    assert status == 0, output
     return {name: (docs / "_build" / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "page")}
 
 
@@ -61,3 +68,14 @@ async def test_every_page_is_made_anew_when_the_code_that_makes_them_has_changed
         conf.write(AFTERTHOUGHT)
     after = await build(docs)
     assert {name: text.count("Added by conf.py.") for name, text in after.items()} == {"index": 1, "page": 1}
+
+
+async def test_a_warning_fails_each_build_until_its_reason_is_gone(docs: Path) -> None:
+    page = docs / "page.md"
+    page.write_text("# Page\n\n[Nowhere](nowhere.md#here)\n")
+    for _ in range(2):
+        status, output = await run(docs)
+        assert status == 1
+        assert "nowhere.md" in output
+    page.write_text("# Page\n\nText.\n")
+    await build(docs)
