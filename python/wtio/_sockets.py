@@ -20,6 +20,8 @@ __all__ = ["given_sockets", "local_address", "systemd_sockets"]
 _DEFAULT_PORT: Final = 443
 # systemd passes sockets from here on (sd_listen_fds(3)).
 _FIRST_PASSED: Final = 3
+# What Windows says of a socket that has no address yet.
+_WSAEINVAL: Final = 10022
 
 
 def given_sockets(
@@ -72,8 +74,14 @@ def _check_socket(name: str, given: socket.socket | int) -> object:
     with copy:
         if not is_udp(copy):
             raise ValueError(f"{shown} is no UDP socket; make it with socket.AF_INET or AF_INET6 and SOCK_DGRAM")
-        where = copy.getsockname()
-        if not where[1]:
+        try:
+            where = copy.getsockname()
+            is_bound = where[1] != 0
+        except OSError as error:
+            if getattr(error, "winerror", None) != _WSAEINVAL:
+                raise
+            is_bound = False
+        if not is_bound:
             raise ValueError(f"{shown} is not bound; call its bind((host, port)) first")
         try:
             peer = copy.getpeername()
