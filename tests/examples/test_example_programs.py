@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
 from .programs import url_of
+from .terminals import sitting_at
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +43,28 @@ async def test_chat(start: Start) -> None:
                 assert "taken" in await double.until("sent you away")
                 assert await double.finish() == 0
             assert await ada.finish() == 0
+
+
+@pytest.mark.parametrize("way", ["key", "signal"])
+async def test_ctrl_c_leaves_the_chat_at_once_and_without_a_traceback(start: Start, tmp_path: Path, way: str) -> None:
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    async with start("examples/chat_server.py", "--port", "0") as server:
+        url = await url_of(server)
+        async with (
+            start("examples/chat_client.py", "grace", url) as grace,
+            sitting_at("examples/chat_client.py", "ada", url, environment=environment) as ada,
+        ):
+            await grace.until("welcome, grace")
+            await ada.until("welcome, ada")
+            if way == "key":
+                ada.type("\x03")
+            else:
+                ada.process.send_signal(signal.SIGINT)
+            assert await ada.finish() == 0
+            await grace.until("ada left")
+            assert "Traceback" not in ada.text
+            assert "Fatal" not in ada.text
+            assert await grace.finish() == 0
 
 
 async def test_file_transfer(start: Start, tmp_path: Path) -> None:
