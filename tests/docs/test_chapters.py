@@ -7,11 +7,15 @@ import inspect
 import re
 from pathlib import Path
 from textwrap import indent
+from typing import TYPE_CHECKING
 
 import pytest
 
 import wtio
 from wtio.testing import Network, run
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 TOP = Path(__file__).parents[2]
 EXAMPLES = {
@@ -57,6 +61,34 @@ def test_all_arguments_of_streams_are_given_by_name_as_pages_say(page: str) -> N
     assert by_position == {"readinto"}
 
 
+READS: dict[str, Callable[[wtio.WebTransportReceiveStream], Awaitable[bytes]]] = {
+    "read": lambda stream: stream.read(),
+    "read_all": lambda stream: stream.read_all(),
+    "readline": lambda stream: stream.readline(),
+    "readexactly": lambda stream: stream.readexactly(n=1000),
+    "readuntil": lambda stream: stream.readuntil(separator=b"\n"),
+}
+
+
+@pytest.mark.parametrize("call", READS)
+def test_a_handler_that_returns_ends_a_stream_that_its_client_reads_as_the_page_says(call: str) -> None:
+    async def handle(session: wtio.WebTransportSession) -> None:
+        stream = await session.create_unidirectional_stream()
+        await stream.write(data=b"half")
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handle), network.connect("https://localhost/") as session:
+            stream = await anext(session.incoming_unidirectional_streams())
+            if call == "read":
+                assert await stream.read() == b"half"
+            with pytest.raises(wtio.SessionClosedOK):
+                await READS[call](stream)
+
+    run(main())
+
+
 @pytest.mark.parametrize("code", [0, 1])
 def test_loops_end_as_the_page_on_streams_says(code: int) -> None:
     """The peer opens two streams, of which one is whole, and closes the session."""
@@ -70,8 +102,11 @@ def test_loops_end_as_the_page_on_streams_says(code: int) -> None:
         whole, half = await anext(streams), await anext(streams)
         assert [chunk async for chunk in whole] == [b"whole"]
         assert await whole.readline() == b""
-        with pytest.raises(closed):
-            await half.readline()
+        with pytest.raises(asyncio.IncompleteReadError):
+            await whole.readexactly(n=1)
+        for call in READS.values():
+            with pytest.raises(closed):
+                await call(half)
         with pytest.raises(closed):
             await anext(streams)
         datagrams = session.incoming_datagrams()
