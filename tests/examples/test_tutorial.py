@@ -49,7 +49,8 @@ async def test_the_sensor_of_the_tutorial_reaches_the_collector_again_and_again(
             await sensor.until("connected")
             await collector.until("'roof'")
             collector.process.send_signal(signal.SIGINT)
-            await collector.process.wait()
+            await collector.finish()
+            assert collector.output.rstrip().endswith("KeyboardInterrupt")  # as the page says
             async with start(tutorial / "collector.py") as another:
                 await sensor.until("connected")
                 await another.until("'roof'")
