@@ -79,13 +79,18 @@ def code_of(page: Path) -> Iterator[str]:
 
 
 def calls(code: str) -> Iterator[tuple[str, list[str]]]:
-    """The name of each call that gives arguments by name, and these names; nothing if it is not Python."""
+    """The name of each call that gives arguments by name, and these names; nothing if it is not Python.
+
+    Calls of another library's functions, such as ``websockets.connect``, are left out.
+    """
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+            if isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "websockets":
+                continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
             if keywords := [keyword.arg for keyword in node.keywords if keyword.arg is not None]:
                 yield name, keywords
