@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import traceback
+import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -186,3 +188,38 @@ def test_what_the_program_raises_comes_out_of_run_without_the_frames_of_the_loop
     assert tracebacks(caught.value) == 1
     files = {Path(frame.filename).parent for frame in traceback.extract_tb(caught.value.__traceback__)}
     assert Path(asyncio.__file__).parent not in files
+
+
+@pytest.mark.parametrize("case", ["nobody listens", "unknown host", "foreign address", "silence"])
+async def test_an_error_of_connect_goes_with_its_last_reference(case: str) -> None:
+    """Without the collector: no frame of its traceback holds the error."""
+    with silent() as port:
+        url = f"https://127.0.0.1:{port}/"
+        options: dict[str, Any] = {}
+        if case == "unknown host":
+            url = "https://nobody.invalid/"
+        elif case == "foreign address":
+            options["local_addr"] = (FOREIGN, 0)
+        elif case == "silence":
+            options["timeouts"] = wtio.Timeouts(connect=0.2)
+        if case == "nobody listens":
+            url = "https://127.0.0.1:9/"
+        gc.collect()
+        gc.disable()
+        try:
+            kept = await dropped(url, options)
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert kept is not None
+            assert kept() is None
+        finally:
+            gc.enable()
+
+
+async def dropped(url: str, options: dict[str, Any]) -> weakref.ref[BaseException] | None:
+    """Connect, and keep nothing of the error but a weak reference."""
+    try:
+        async with wtio.connect(url, **options):
+            return None
+    except wtio.ConnectError as error:
+        return weakref.ref(error)

@@ -142,11 +142,15 @@ class Dialer:
         try:
             return interleave(await self.sockets.transport.resolve(target.where, target.port))
         except OSError as error:
-            failure = NameResolutionError(
-                f"no address for host `{target.where}` of `{target.url}`: {error}", host=target.host
-            )
-            failure.errno = error.errno
-            raise failure from None
+            raise self._unresolved(error) from None
+
+    def _unresolved(self, reason: OSError) -> NameResolutionError:
+        target = self.target
+        error = NameResolutionError(
+            f"no address for host `{target.where}` of `{target.url}`: {reason}", host=target.host
+        )
+        error.errno = reason.errno
+        return error
 
     async def _race(
         self, addresses: list[Address], on_ready: Callable[[ClientConnection], bool] | None
@@ -176,7 +180,11 @@ class Dialer:
                 self.trace.winner = winner
                 return winner
         failures += [self._loss_error(attempt) for attempt in self._attempts]
-        raise self._best(failures)
+        try:
+            raise self._best(failures)
+        finally:
+            # This frame is part of the error's traceback, and must not hold the error.
+            failures.clear()
 
     async def _wait_for_winner(self, head_start: float | None) -> ClientConnection | None:
         """Wait for a complete handshake; None when all attempts have failed or the head start (seconds) is over.
