@@ -33,6 +33,8 @@ async def nasty(session: wtio.WebTransportSession) -> None:
             await stream.write(data=b"\x1b]0;owned\x07\x1b[2J\r< forged\nsecond \xe2\x80\xaeline \xff", end_stream=True)
         elif text == "close":
             await session.close(9, "because\x1b[31m")
+        elif text == "leave":
+            await session.close(0, "restart")
         elif text == "abort":
             await session.abort()
         elif text == "mute":
@@ -312,6 +314,16 @@ async def test_lost_sessions_and_missing_answers_have_their_status(url: str, env
     status, _, errors = await connect(environment, url, "--send", "mute", "--timeout", "0.5")
     assert status == 8
     assert "no answer came back within 0.5 s" in errors
+
+
+@pytest.mark.parametrize("way", [(), ("--pipe",), ("--send", "leave")], ids=["lines", "pipe", "send"])
+async def test_what_a_server_cuts_short_is_no_success(
+    url: str, environment: dict[str, str], way: tuple[str, ...]
+) -> None:
+    """Also if it closes the session with code 0, as one that is restarted does."""
+    status, output, errors = await connect(environment, url, *way, stdin=b"leave" if "--pipe" in way else b"leave\n")
+    assert (status, output) == (7, b"")
+    assert "restart" in errors
 
 
 async def test_lines_without_an_answer_have_the_status_of_that(url: str, environment: dict[str, str]) -> None:

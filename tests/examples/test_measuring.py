@@ -61,6 +61,9 @@ async def answer(session: wtio.WebTransportSession) -> None:
             await session.serve_streams(short)
         case "/close":
             await session.close(9, "enough")
+        case "/restart":
+            await asyncio.sleep(0.1)
+            await session.close(0, "restart")
         case _:
             await echo(session)
 
@@ -87,6 +90,15 @@ async def test_bench_measures_all_that_comes_back(url: str, capsys: pytest.Captu
     assert facts["datagrams"]["sent"] > 0
     assert facts["datagrams"]["times"]["count"] == facts["datagrams"]["received"]
     assert facts["draft"] == "draft15"
+
+
+async def test_bench_that_a_server_cuts_short_is_no_success(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await run("bench", f"{url}restart", "--dev", "--seconds", "0.2", "--json") == Status.CLOSED
+    output = capsys.readouterr()
+    assert "restart" in output.err
+    facts = json.loads(output.out)
+    # What was not measured is no zero.
+    assert (facts["throughput"], facts["datagrams"]) == (None, None)
 
 
 async def test_bench_shows_what_is_lost(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,8 +53,8 @@ class Conversation:
         self._shown: set[asyncio.Task[None]] = set()
         # Tasks that may fail only because standard output is gone; the first failure ends the conversation.
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Whether every line could be sent, whether each was answered that nobody typed, and whether something was sent
-        # that may or may not be answered.
+        # Whether every line could be sent, whether each was answered to its end, and whether something was sent that
+        # may or may not be answered.
         self._all_sent = True
         self._all_answered = True
         self._may_be_answered = False
@@ -88,11 +88,13 @@ class Conversation:
             self._screen.happened("closed", "closed", **facts)
             if not self._all_sent:
                 return Status.FAILED
-            return Status.OK if self._all_answered else Status.NO_ANSWER
+            return Status.OK if prompt is not None or self._all_answered else Status.NO_ANSWER
         words = f" with code {info.code}" if info.code is not None else ""
         reason = f": {info.reason}" if info.reason else ""
         self._screen.happened("closed", f"the session was closed by the {info.closed_by}{words}{reason}", **facts)
-        return status_of_end(info.code)
+        # Who types sees what was not answered.
+        is_whole = prompt is not None or (self._all_sent and self._all_answered)
+        return status_of_end(info.code, is_whole=is_whole)
 
     async def _read_lines(self, lines: Lines, ended: asyncio.Task[object], *, has_prompt: bool) -> None:
         while True:
@@ -105,7 +107,11 @@ class Conversation:
                 line.cancel()
                 self._failure.result()
             if ended.done():
+                self._all_sent &= not line.done() or line.result() is None
                 line.cancel()
+                if self._asked:
+                    # They end now, some perhaps with an answer that had arrived.
+                    await asyncio.wait(self._asked, timeout=self._patience)
                 return
             text = line.result()
             if text is None:
@@ -156,14 +162,15 @@ class Conversation:
             question.close()
             self._fail(f"not sent: {_AT_ONCE} lines have no answer yet")
             return
-        _keep(asyncio.create_task(self._watch(question)), self._asked)
+        _keep(asyncio.create_task(self._watch(question, is_question=True)), self._asked)
 
-    async def _watch(self, part: Coroutine[Any, Any, None]) -> None:
+    async def _watch(self, part: Coroutine[Any, Any, None], *, is_question: bool = False) -> None:
         """Run a part; what a user can understand is shown, the end of the session is shown elsewhere."""
         try:
             await part
         except SessionClosed:
-            pass
+            if is_question:
+                self._all_answered = False
         except WebTransportError as error:
             self._fail(str(error))
         except OSError as error:

@@ -34,7 +34,7 @@ MEANINGS: Final[dict[Status, str]] = {
     Status.NOT_TRUSTED: "the certificate is not trusted",
     Status.REFUSED: "the server refused the session with an HTTP status other than 2xx",
     Status.LOST: "the session was lost, without a close code",
-    Status.CLOSED: "the peer closed the session with a code other than 0",
+    Status.CLOSED: "the peer closed the session with a code other than 0, or before all was done",
     Status.NO_ANSWER: "the session is fine, but no answer came in time",
     Status.INTERRUPTED: "interrupted from the keyboard (Ctrl-C)",
     Status.BROKEN_PIPE: "whoever read standard output went away, as `head` does",
@@ -55,7 +55,8 @@ def status_of(error: BaseException) -> Status:
         case errors.ConnectError():
             return Status.NO_CONNECTION
         case errors.SessionClosed():
-            return status_of_end(error.code)
+            # Nobody expected the end here.
+            return status_of_end(error.code, is_whole=False)
         case errors.WebTransportError():
             return Status.FAILED
         case BrokenPipeError():
@@ -68,8 +69,11 @@ def status_of(error: BaseException) -> Status:
     return Status.FAILED
 
 
-def status_of_end(code: int | None) -> Status:
-    """The status for a session that this side did not close; ``code`` is its close code, None if it has none."""
+def status_of_end(code: int | None, *, is_whole: bool = True) -> Status:
+    """The status for a session that this side did not close.
+
+    ``code`` is its close code, None if it has none, and ``is_whole`` whether all was done that the command is for.
+    """
     if code is None:
         return Status.LOST
-    return Status.CLOSED if code else Status.OK
+    return Status.OK if code == 0 and is_whole else Status.CLOSED

@@ -262,22 +262,27 @@ class _Bench:
         return lines
 
     def facts(self) -> dict[str, Any]:
-        """The same for programs."""
+        """The same for programs; None stands for what was not measured."""
+        throughput, datagrams = None, None
+        if self._elapsed:
+            throughput = {
+                "bytes": self._returned,
+                "seconds": self._elapsed,
+                "bytes_per_second": self._returned / self._elapsed,
+            }
+        if self._sent:
+            datagrams = {
+                "sent": self._sent,
+                "received": self._received,
+                "loss": self._loss,
+                "times": self._as_datagram.facts(),
+            }
         return {
             "connect": self._connected,
             "draft": self._session.dialect,
             "size": self._size,
             "stream_per_message": self._stream_per_message,
             "stream": self._on_stream.facts(),
-            "throughput": {
-                "bytes": self._returned,
-                "seconds": self._elapsed,
-                "bytes_per_second": self._returned / self._elapsed if self._elapsed else 0.0,
-            },
-            "datagrams": {
-                "sent": self._sent,
-                "received": self._received,
-                "loss": self._loss,
-                "times": self._as_datagram.facts(),
-            },
+            "throughput": throughput,
+            "datagrams": datagrams,
         }
