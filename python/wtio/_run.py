@@ -137,6 +137,11 @@ def _check(main: object, code: object, reason: object, debug: object, loop_facto
     raise RuntimeError("wtio.run cannot be called while an event loop is running; await the server's methods instead")
 
 
+def _note_end(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
 async def _serve(server: Server) -> None:
     async with server:
         await server.wait_closed()
@@ -167,6 +172,8 @@ class _Program(Generic[_Result]):
         """Run a coroutine until it ends, or a second signal comes. Returns its task."""
         token = running.set(self._running)
         program = asyncio.create_task(main, name="wtio.run")
+        # What it raises leaves ``run``, also by way of the loop (SystemExit), so asyncio needs to say nothing of it.
+        program.add_done_callback(_note_end)
         running.reset(token)
         with self._handling_signals():
             if not await self._is_done(program):

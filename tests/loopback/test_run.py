@@ -96,3 +96,13 @@ async def test_a_second_signal_ends_the_process_and_tells_its_clients(
         assert await process.stdout.read() == b""
         # Python ends itself by the signal after a KeyboardInterrupt.
         assert await process.wait() == (143 if number == signal.SIGTERM else -signal.SIGINT)
+
+
+@pytest.mark.parametrize("way", ["wtio.run", "asyncio.run"])
+async def test_a_program_that_exits_says_only_what_it_says(way: str) -> None:
+    program = f"import asyncio, sys, wtio\nasync def main(): sys.exit('no configuration')\n{way}(main())"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    assert (process.returncode, output, errors.decode()) == (1, b"", "no configuration\n")
