@@ -279,6 +279,12 @@ class Server:
     def _check_loop(self) -> None:
         check_loop(self._loop, "this server")
 
+    def _check_started(self) -> None:
+        """Refuse to wait for what would never come."""
+        self._check_loop()
+        if self._loop is None and self._closing is None:
+            raise LocalProtocolError("this server was not started; use `async with wtio.serve(...)`, or `await` it")
+
     async def _listening_addresses(self) -> tuple[list[Address], bool]:
         """The addresses to bind, and whether IPv6 ones shall take IPv4 clients, too."""
         hosts = [self._host] if self._host is None or isinstance(self._host, str) else list(self._host)
@@ -398,9 +404,10 @@ class Server:
         """Wait until the server is closed. Cancelling changes nothing.
 
         Raises:
+            LocalProtocolError: The server was never started.
             RuntimeError: The server closed itself because its QUIC engine failed, which is a bug in wtio.
         """
-        self._check_loop()
+        self._check_started()
         self._note_awaited()
         await self._closed.wait()
         self._raise_failure()
@@ -469,12 +476,13 @@ class Server:
     def __aiter__(self) -> AsyncIterator[SessionRequest]:
         """Iterate over the requests for sessions, if there is no handler. Ends when the server is closed.
 
-        Any number of tasks may iterate; each request goes to one of them. Cancelling loses none.
+        Any number of tasks may iterate; each request goes to one of them. Cancelling loses none. A server that was
+        never started raises LocalProtocolError, and so does one that has a handler.
         """
         return self
 
     async def __anext__(self) -> SessionRequest:
-        self._check_loop()
+        self._check_started()
         if not self._takes_requests:
             raise LocalProtocolError("this server has a handler, which gets all requests; pass handler=None to iterate")
         self._note_awaited()

@@ -265,6 +265,17 @@ async def test_each_request_goes_to_one_of_several_iterators(server: Server, cer
     await asyncio.gather(*iterators)
 
 
+async def test_a_server_that_was_not_started_is_not_waited_for(certificate: DevCertificate) -> None:
+    for handler in (echo, None):
+        server = wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls())
+        for waiting in (server.wait_closed(), anext(aiter(server))):
+            with pytest.raises(wtio.LocalProtocolError, match="not started; use `async with"):
+                await waiting
+    # One that was closed before it was started is over.
+    await server.close()
+    await server.wait_closed()
+
+
 async def test_iteration_of_a_server_with_a_handler_is_refused(certificate: DevCertificate) -> None:
     async with wtio.serve(echo, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
         with pytest.raises(wtio.LocalProtocolError, match="handler"):
