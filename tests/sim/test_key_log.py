@@ -130,7 +130,9 @@ def test_a_file_for_secrets_that_cannot_be_opened_is_a_warning_and_no_error(
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path))
     testing.run(exchange(Network()))
     assert ("wtio.server", "WARNING") in messages(caplog)
-    assert all("cannot be opened: Is a directory" in record.getMessage() for record in caplog.records)
+    # Windows does not say that it is one.
+    why = "" if sys.platform == "win32" else "Is a directory"
+    assert all(f"cannot be opened: {why}" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.parametrize("value", [None, ""])
