@@ -568,10 +568,12 @@ def test_certificate_without_a_key_beside_it_asks_for_one(chain: tuple[Path, Pat
 
 
 def test_directory_is_no_file(chain: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(wtio.CertificateError, match="Is a directory"):
+    why = "Permission denied" if sys.platform == "win32" else "Is a directory"
+    with pytest.raises(wtio.CertificateError, match=why):
         wtio.ServerTLS(certfile=tmp_path, keyfile=chain[1])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has a store of its own, which no variable replaces")
 @pytest.mark.parametrize("content", [None, b"", b"nothing"])
 def test_empty_trust_store_says_how_to_fill_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None

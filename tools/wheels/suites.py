@@ -92,8 +92,19 @@ KNOWN: dict[str, Known] = {
     "tests/loopback/test_sockets.py::test_a_client_sends_from_its_local_address": Known(
         "Wine binds a socket of any address but the first of an interface to all of them"
     ),
-    "tests/loopback/test_late_loop.py::test_bulk_both_ways_at_once": Known(
-        "each packet goes through Wine's server, which may take more than the limit on a busy machine", sometimes=True
+    "tests/api/test_report.py::test_wrong_name_and_unknown_authority_are_in_it": Known(
+        "Wine says that it could not check revocation (0x800B010E), not that nobody trusts who signed it"
+    ),
+    **dict.fromkeys(
+        (
+            "tests/loopback/test_late_loop.py::test_bulk_both_ways_at_once",
+            "tests/api/test_send.py::test_write_all_of_a_mapped_file_of_128_mib",
+            "tests/api/test_server.py::test_busy_client_does_not_starve_the_others",
+        ),
+        Known(
+            "each packet goes through Wine's server, which may take more than the limit on a busy machine",
+            sometimes=True,
+        ),
     ),
 }
 
