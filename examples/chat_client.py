@@ -10,6 +10,9 @@ import threading
 
 import wtio
 
+# Lines that are read ahead, at most.
+ROOM = threading.Semaphore(16)
+
 
 def read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> None:
     """Hand lines of standard input to the loop; an empty one is its end.
@@ -20,6 +23,7 @@ def read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[bytes]) -> 
     with open(0, "rb", buffering=0, closefd=False) as keyboard, contextlib.suppress(RuntimeError):
         line = b"\n"
         while line:
+            ROOM.acquire()
             line = keyboard.readline()
             loop.call_soon_threadsafe(lines.put_nowait, line)  # RuntimeError: the loop is closed already
 
@@ -28,6 +32,7 @@ async def say(stream: wtio.WebTransportStream, lines: asyncio.Queue[bytes]) -> N
     """Send lines of standard input until it ends."""
     while line := await lines.get():
         await stream.write(data=line)
+        ROOM.release()
 
 
 async def listen(stream: wtio.WebTransportStream) -> None:
