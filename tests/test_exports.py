@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import importlib.resources
 import inspect
+import os
 import pickle
 import pkgutil
 import subprocess
@@ -245,11 +246,14 @@ def test_import_of_the_library_imports_nothing_heavy() -> None:
     # Of the standard library: a tenth of the time that the names take to load, for what few use.
     heavy += ("email", "json")
     source = f"import sys; from wtio import *; print(*[name for name in {heavy} if name in sys.modules])"
-    assert _in_a_new_interpreter(source) == ""
+    assert _in_a_new_interpreter(source, measured=False) == ""
 
 
-def _in_a_new_interpreter(source: str) -> str:
-    return subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.strip()
+def _in_a_new_interpreter(source: str, *, measured: bool = True) -> str:
+    # What measures the lines that tests run loads modules of its own, `json` among them.
+    environment = {name: value for name, value in os.environ.items() if measured or not name.startswith("COVERAGE_")}
+    command = [sys.executable, "-c", source]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_python_without_openssl_will_do() -> None:
