@@ -24,6 +24,7 @@ __all__ = [
     "GIVEN_UP",
     "NO_APPLICATION_PROTOCOL",
     "PORT_IS_TAKEN",
+    "SELF_SIGNED",
     "SERVER_CLOSES",
     "STATUSES",
     "SYSTEM_ERRORS",
@@ -38,6 +39,7 @@ __all__ = [
     "duration",
     "errno_name",
     "is_about_certificate",
+    "is_about_issuer",
     "loss_in_words",
     "refusal_in_words",
     "status_hint",
@@ -132,6 +134,18 @@ def alert_name(code: int) -> str:
 def is_about_certificate(code: int) -> bool:
     """Whether the fault that a TLS alert names is a certificate, or the lack of one."""
     return code in ALERTS and ALERTS[code].is_about_certificate
+
+
+SELF_SIGNED: Final = "it is self-signed, so no authority vouches for it"
+"""Why a certificate is refused that is its own issuer."""
+
+# What TLS libraries call it if the issuer is unknown, or if one of the same name is trusted that has another key.
+_ABOUT_ISSUER: Final = frozenset({48, 51})
+
+
+def is_about_issuer(code: int) -> bool:
+    """Whether the fault that a TLS alert names is who issued a certificate."""
+    return code in _ABOUT_ISSUER
 
 
 # -- HTTP statuses

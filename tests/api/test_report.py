@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import pickle
 import socket
@@ -13,6 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 import wtio
 from wtio import _core
@@ -217,20 +222,32 @@ async def test_wrong_name_and_unknown_authority_are_in_it(tmp_path: Path) -> Non
     assert report.tls.refusal == "no trusted authority has signed it"
 
 
+def rsa_authority(name: str) -> bytes:
+    """The certificate of an authority with an RSA key, in PEM."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(subject, subject, key.public_key(), 1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    return made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 async def test_a_certificate_that_signs_itself_is_said_to(tmp_path: Path) -> None:
     made, namesake, other = (
         wtio.dev_certificate([name], directory=tmp_path / folder)
         for name, folder in (("localhost", "a"), ("localhost", "b"), ("elsewhere.example", "c"))
     )
-    # An authority of the same name may be trusted, or none.
-    for trusted in (namesake, other):
-        report = await refusal(
-            made.certfile.read_bytes(), made.keyfile.read_bytes(), wtio.ClientTLS(cafile=trusted.certfile)
-        )
+    # An authority of the same name may be trusted, with a key of the same kind or another one, or none.
+    for trusted in (namesake.certfile.read_bytes(), rsa_authority("localhost"), other.certfile.read_bytes()):
+        report = await refusal(made.certfile.read_bytes(), made.keyfile.read_bytes(), wtio.ClientTLS(cadata=trusted))
         assert report.tls is not None
         assert report.tls.certificate is not None
         assert report.tls.certificate.is_self_signed
-        assert report.tls.refusal == "it is signed by itself and by no authority"
+        assert report.tls.refusal == "it is self-signed, so no authority vouches for it"
 
 
 async def test_an_expired_certificate_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -279,6 +279,19 @@ async def test_a_bad_certificate_is_explained(start: Start) -> None:
         assert "which is not among the 1 pinned" in text
 
 
+async def test_a_self_signed_certificate_is_called_so_with_the_options_that_help(start: Start) -> None:
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
+        url = await url_of(server)
+        digest = (await server.until("SHA-256")).split()[-1]
+        for command in (("connect", url, "--send", "a"), ("doctor", url)):
+            status, text = await output_of(start, *command)
+            assert status == Status.NOT_TRUSTED
+            assert "self-signed, so no authority vouches for it" in text
+            assert "add --dev" in text
+            assert f"--hash {digest}" in text
+            check_words(text)
+
+
 async def test_demo_ends_by_itself(start: Start) -> None:
     async with start("-m", "wtio", "demo") as program:
         assert await program.finish() == 0, program.output

@@ -33,10 +33,10 @@ from wtio._core import CloseCause, EngineEvent
 from wtio._facts import CloseInfo
 from wtio._log import PROTOCOL, ConnectionLog, PacedLines, SessionLog, connection_numbers
 from wtio._qlog import ConnectionQlog
-from wtio._reporting import Snapshot, session_report
+from wtio._reporting import Snapshot, certificate_report, session_report
 from wtio._session_state import SessionState
 from wtio._waiting import Flag
-from wtio._words import Loss, loss_in_words
+from wtio._words import SELF_SIGNED, Loss, is_about_issuer, loss_in_words
 from wtio.errors import RemoteProtocolError
 from wtio.protocol.capsules import CapsuleType, cut_reason, encode_limit
 from wtio.protocol.codes import ErrorCodes, describe
@@ -278,6 +278,13 @@ class Connection:
                 self._advance(Input.CONNECTED)
             case EngineEvent.Closed(cause=cause, code=code, reason=reason, facts=facts):
                 self._final_facts = facts
+                if (
+                    facts.is_refused
+                    and is_about_issuer(code)
+                    and certificate_report(facts.certificates[0]).is_self_signed
+                ):
+                    # To the engine, an authority of the same name that is trusted makes it another fault.
+                    reason = SELF_SIGNED
                 self._advance(Input.CLOSED, loss=Loss(cause, code, reason))
                 return
             case EngineEvent.CreditDue(session_id=session_id, limit=limit):

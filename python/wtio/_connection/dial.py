@@ -20,6 +20,7 @@ from wtio._reporting import Attempt, failure_report
 from wtio._words import (
     GIVEN_UP,
     NO_APPLICATION_PROTOCOL,
+    SELF_SIGNED,
     alert_name,
     is_about_certificate,
     loss_in_words,
@@ -296,9 +297,16 @@ class Dialer:
         if loss.cause is CloseCause.TLS and is_about_certificate(loss.code):
             if facts is not None and facts.is_closed_by_peer:
                 return CertificateError(f"{where} refused this client: {refusal_in_words(loss)}")
+            why = f"the certificate of {where} is not trusted: {loss.reason or alert_name(loss.code)}"
+            if loss.reason == SELF_SIGNED and facts is not None:
+                digest = _core.sha256(facts.certificates[0]).hex()
+                return CertificateError(
+                    f"{why}; if it is the development certificate of this machine, pass "
+                    "wtio.dev_certificate().client_tls(), otherwise, if it is yours, its file as "
+                    f"ClientTLS(cafile=...) or ClientTLS(certificate_hashes=['{digest}'])"
+                )
             return CertificateError(
-                f"the certificate of {where} is not trusted: {loss.reason or alert_name(loss.code)}; for a private "
-                "authority pass ClientTLS(cafile=...), for a development certificate "
+                f"{why}; for a private authority pass ClientTLS(cafile=...), for a development certificate "
                 "wtio.dev_certificate().client_tls() where it was made, elsewhere ClientTLS(certificate_hashes=[...])"
             )
         words = loss_in_words(loss, idle=self.sockets.options.timeouts.idle)

@@ -17,7 +17,7 @@ from wtio.protocol.dialects import STRICT_DIALECT, Dialect, Setting
 from wtio.protocol.transport_parameters import TransportParameter
 from wtio.report import CertificateReport, ConnectionReport
 
-__all__ = ["RULES", "Advice", "advise"]
+__all__ = ["RULES", "Advice", "advise", "hash_faults"]
 
 Kind: TypeAlias = Literal["problem", "others", "note"]
 """``"problem"``: why it failed here. ``"others"``: why other clients would fail. ``"note"``: good to know."""
@@ -216,7 +216,7 @@ def hash_rules(report: ConnectionReport) -> str | None:
     certificate = _refused(report)
     if certificate is None or report.tls is None or not report.tls.hash_matches:
         return None
-    faults = _hash_faults(certificate)
+    faults = hash_faults(certificate)
     if not faults:
         return None
     return (
@@ -244,9 +244,11 @@ def unknown_authority(report: ConnectionReport) -> str | None:
     if not certificate.not_before <= report.made_at <= certificate.not_after:
         return None
     if certificate.is_self_signed:
+        # By its hash, one that breaks the rules for that would be refused, too.
+        way = "by its file: --cafile FILE" if hash_faults(certificate) else f"by its hash: --hash {certificate.sha256}"
         return (
-            "The certificate is signed by itself, so no authority vouches for it. If it is yours, trust it by its "
-            f"hash: --hash {certificate.sha256}"
+            "The certificate is self-signed. If it is the certificate for development of this machine, add --dev; "
+            f"otherwise, if it is yours, trust it {way}"
         )
     way = (
         "give the authority's certificate with --cafile"
@@ -398,7 +400,7 @@ def hash_not_for_browsers(report: ConnectionReport) -> str | None:
     certificate = _unofficial(report)
     if certificate is None or (report.tls is not None and report.tls.refusal and report.tls.hash_matches):
         return None
-    faults = _hash_faults(certificate)
+    faults = hash_faults(certificate)
     if not faults:
         return None
     return (
@@ -671,7 +673,8 @@ def _unofficial(report: ConnectionReport) -> CertificateReport | None:
     return certificate if certificate is not None and certificate.not_after else None
 
 
-def _hash_faults(certificate: CertificateReport) -> list[str]:
+def hash_faults(certificate: CertificateReport) -> list[str]:
+    """Why a certificate cannot be trusted by its hash, as clauses about it; empty if it can."""
     faults = []
     if certificate.validity_days > _HASH_DAYS:
         days = f"{certificate.validity_days:.2f}".rstrip("0").rstrip(".")

@@ -17,6 +17,11 @@ _WORDS: Final = (
         r"ClientTLS\(certificate_hashes=\[\.\.\.\]\)",
         "for a private authority give --cafile, for a certificate for development --dev (on its own machine) or --hash",
     ),
+    (
+        r"pass wtio\.dev_certificate\(\)\.client_tls\(\), otherwise, if it is yours, its file as "
+        r"ClientTLS\(cafile=\.\.\.\) or ClientTLS\(certificate_hashes=\['([0-9a-f]+)'\]\)",
+        r"add --dev, otherwise, if it is yours, --cafile with its file or --hash \1",
+    ),
     (r"see the `origin` and `headers` parameters", "it may want another origin, or a header (--header)"),
     (r"\bserve\(origins=\.\.\.\)", "--origin"),
     (r"\borigins: ", "--origin: "),
