@@ -292,6 +292,27 @@ async def test_a_self_signed_certificate_is_called_so_with_the_options_that_help
             check_words(text)
 
 
+async def test_dev_names_the_file_that_it_trusts_if_the_server_has_another_certificate(
+    start: Start, tmp_path: Path
+) -> None:
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
+        url = await url_of(server)
+        digest = (await server.until("SHA-256")).split()[-1]
+        other = str(tmp_path / "of another user")
+        for command in (("connect", url, "--send", "a"), ("bench", url), ("load", url), ("doctor", url)):
+            async with start("-m", "wtio", *command, "--dev", XDG_CACHE_HOME=other) as program:
+                assert await program.finish() == Status.NOT_TRUSTED
+            text = " ".join(program.output.split())
+            file = wtio.dev_certificate(directory=f"{other}/wtio").certfile
+            assert f"read from `{file}`" in text
+            assert "another user, with another HOME or XDG_CACHE_HOME" in text
+            assert text.count(f"--hash {digest}") == 1
+            assert "among the 2" not in text.partition("problem")[2]
+            check_words(text)
+        status, text = await output_of(start, "connect", url, "--hash", digest, "--send", "a")
+        assert (status, text) == (0, "a\n")
+
+
 async def test_demo_ends_by_itself(start: Start) -> None:
     async with start("-m", "wtio", "demo") as program:
         assert await program.finish() == 0, program.output

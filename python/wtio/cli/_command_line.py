@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import wtio
 from wtio.cli import baton, bench, cert, completion, connect, demo, doctor, load, run, serve
+from wtio.cli._options import not_the_development_one
 from wtio.cli._parser import Commands, Parser
 from wtio.cli._status import MEANINGS, Status, status_of
 from wtio.cli._terminal import visible
@@ -65,7 +66,7 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         if status is Status.BROKEN_PIPE:
             _forget_output()
         else:
-            text = str(error)
+            text = not_the_development_one(options, getattr(error, "report", None)) or str(error)
             # Errors of the library have words of their own.
             if isinstance(error, OSError) and not isinstance(error, wtio.WebTransportError):
                 text = of_system(error)

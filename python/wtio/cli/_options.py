@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
+    from wtio.report import ConnectionReport
+
 __all__ = [
     "CONNECTION_OPTIONS",
     "add_certificate_options",
     "add_connection_options",
     "connector",
     "header_pairs",
+    "not_the_development_one",
     "refuse",
     "server_tls",
     "trust",
@@ -38,7 +41,11 @@ def refuse(options: argparse.Namespace, names: Iterable[str], why: str) -> None:
 def add_connection_options(parser: argparse.ArgumentParser) -> None:
     """Add the options for trust and for the request."""
     trusted = parser.add_mutually_exclusive_group()
-    trusted.add_argument("--dev", action="store_true", help="trust this machine's certificate for development")
+    trusted.add_argument(
+        "--dev",
+        action="store_true",
+        help="trust the certificate for development of this machine and user, as `wtio cert` shows it",
+    )
     trusted.add_argument(
         "--hash",
         action="append",
@@ -71,6 +78,19 @@ def trust(options: argparse.Namespace) -> wtio.ClientTLS:
         cafile=options.cafile,
         certificate_hashes=options.hash or (),
         dangerously_trust_any_certificate=options.dangerously_trust_any_certificate,
+    )
+
+
+def not_the_development_one(options: argparse.Namespace, report: ConnectionReport | None) -> str | None:
+    """Why the certificate that ``--dev`` trusts is not the server's, as sentences; None if that is not the failure."""
+    tls = None if report is None else report.tls
+    if not getattr(options, "dev", False) or tls is None or tls.certificate is None or tls.hash_matches is not False:
+        return None
+    return (
+        "the server's certificate is not the one that --dev trusts, which was read from "
+        f"`{wtio.dev_certificate().certfile}`. The server runs as another user, with another HOME or XDG_CACHE_HOME, "
+        "on another machine, or with a certificate of its own. Look at the SHA-256 that it prints there (`wtio cert` "
+        f"does, too); if it is this one, trust that in the place of --dev: --hash {tls.certificate.sha256}"
     )
 
 

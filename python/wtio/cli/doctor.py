@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import wtio
 from wtio._url import parse_url
 from wtio.cli._advice import advise
-from wtio.cli._options import add_connection_options, header_pairs, trust
+from wtio.cli._options import add_connection_options, header_pairs, not_the_development_one, trust
 from wtio.cli._probe import ProbeResult, probe
 from wtio.cli._status import Status, status_of
 from wtio.cli._terminal import has_colour, visible
@@ -69,7 +69,11 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Examine the server, print the result, and return 0 if there was a session."""
     report, checks, status = asyncio.run(_examine(options))
-    advice = advise(report)
+    words = not_the_development_one(options, report)
+    advice = [
+        replace(item, text=words[0].upper() + words[1:]) if words is not None and item.name == "wrong_hash" else item
+        for item in advise(report)
+    ]
     if options.json:
         facts = {
             "report": report.as_dict(),
