@@ -325,7 +325,7 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
     if report.status is not None:
         rows.append(("HTTP status", str(report.status)))
     if report.end is not None:
-        rows += _block("end", _end(report.end))
+        rows += _block("end", _end(report, report.end))
     return rows
 
 
@@ -401,7 +401,7 @@ def _trust(tls: TLSReport) -> list[str]:
     if tls.hash_matches is not None:
         lines = [f"{words}; this one {'matches' if tls.hash_matches else 'does not match'}"]
         lines += [f"expected {value}" for value in tls.expected_hashes]
-    if tls.refusal:
+    if tls.refusal and tls.hash_matches is not False:
         lines.append(f"refused: {tls.refusal}")
     return lines
 
@@ -418,6 +418,10 @@ def _buffers(buffers: BufferReport) -> str:
     return f"{buffers.receive} bytes to receive and {buffers.send} to send, {buffers.asked} each were asked for"
 
 
-def _end(end: EndReport) -> list[str]:
+def _end(report: ConnectionReport, end: EndReport) -> list[str]:
+    """Who ended it and why, unless an address or the certificate is the reason: they are above."""
     first = f"by {WHO[end.by]}" + (f" with {end.code_name}" if end.code_name else "")
+    is_refusal = report.tls is not None and bool(report.tls.refusal) and end.reason.endswith(report.tls.refusal)
+    if is_refusal or any(end.reason == address.detail for address in report.addresses):
+        return [first]
     return [first, *end.reason.splitlines()]

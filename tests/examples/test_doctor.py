@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any, cast
@@ -58,6 +59,29 @@ def url_of(server: wtio.Server, path: str = "/") -> str:
     return f"https://127.0.0.1:{server.addresses[0][1]}{path}"
 
 
+def check_repetitions(text: str) -> None:
+    """Nothing that takes more than a few words is said twice, but that both sides have the same settings."""
+    lines = [line[14:] for line in text.splitlines() if not re.search(r" \(0x[0-9a-f]+\)", line)]
+    clauses = [clause for line in lines for clause in re.split("[:;,.] ", line) if len(clause) > 20]
+    assert not [clause for clause in clauses if " " in clause and text.count(clause) > 1], text
+
+
+async def test_nothing_is_said_twice(start: Start, server: wtio.Server, url: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        closed = f"https://127.0.0.1:{taken.getsockname()[1]}/"
+    for arguments, status, words in (
+        ((closed, "--dev"), Status.NO_CONNECTION, "connection refused (ECONNREFUSED)"),
+        ((url,), Status.NOT_TRUSTED, "so no authority vouches for it"),
+        ((url, "--hash", "00" * 32), Status.NOT_TRUSTED, "does not match"),
+        (("https://no-such-host.invalid/",), Status.NO_CONNECTION, "check the spelling"),
+    ):
+        found, text = await doctor(start, *arguments)
+        assert (found, text.count(words)) == (status, 1), text
+        assert text.count("\nresult ") == 1
+        check_repetitions(text)
+
+
 async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertificate) -> None:
     async def echo(session: wtio.WebTransportSession) -> None:
         session.send_datagram(await session.receive_datagram())
@@ -74,11 +98,12 @@ async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertifi
             start, url, "--hash", certificate.sha256_hex, "--echo", "--origin", url_of(server, "")
         )
     assert status == 0
-    assert text.startswith(f"url           {url}\nresult        session established\n")
+    assert text.startswith(f"url           {url}\naddress ")
     assert "stream        ok: came back\ndatagram      ok: came back\n" in text
     assert certificate.sha256_hex in text
     assert "\nproblem" not in text
-    assert text.endswith("\n\nresult        session established\n"), "once more, where it is seen"
+    assert text.endswith("\n\nresult        session established\n"), "where it is seen"
+    check_repetitions(text)
     assert "\x1b" not in text, "no colours outside of a terminal"
 
 

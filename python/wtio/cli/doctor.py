@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import wtio
 from wtio._url import parse_url
+from wtio._words import describe_errno
 from wtio.cli._advice import advise
 from wtio.cli._options import add_connection_options, header_pairs, not_the_development_one, trust
 from wtio.cli._probe import ProbeResult, probe
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _PROBE_PATIENCE: Final = 1.0
 _MTU_PATIENCE: Final = 1.0
 _HOPELESS: Final = 1.0
+_RESULT: Final = "result"
 _MESSAGE: Final = b"wtio doctor"
 _KINDS: Final = {"problem": "problem", "others": "for others", "note": "note"}
 _COLOURS: Final = {"problem": "31", "others": "33", "note": "36"}
@@ -205,9 +208,11 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
             head = f"{'' if position else heading:<{HEADING_WIDTH}}"
             print((f"\x1b[{colour}m{head}\x1b[0m" if in_colour and head.strip() else head) + part)
 
-    rows = list(report_rows(report))
+    rows = list(report_rows(_without_advice(report)))
     for heading, text in rows:
-        line(heading, text, "1")
+        # Once, at the end, where it is seen: the top of a long report has left the screen.
+        if heading != _RESULT:
+            line(heading, text, "1")
     for check in checks:
         line(check.name, f"{'ok' if check.worked else 'failed'}: {check.detail}", "1")
     print()
@@ -215,9 +220,22 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
         print("Nothing to advise: every known client should be able to connect.")
     for item in advice:
         line(_KINDS[item.kind], item.text, _COLOURS[item.kind])
-    # Once more, where it is seen: the top of a long report has left the screen.
     print()
-    line("result", dict(rows)["result"], "1")
+    line(_RESULT, dict(rows)[_RESULT], "1")
+
+
+def _without_advice(report: ConnectionReport) -> ConnectionReport:
+    """Of addresses, only what the system says of them; what that means is in the advice."""
+    addresses, end = [], report.end
+    if end is not None and end.cause == "lookup":
+        end = replace(end, reason=re.sub(r"^no address for host .*: \[Errno -?\d+\] ", "", end.reason))
+    for address in report.addresses:
+        if address.outcome == "unreachable" and address.errno is not None:
+            if end is not None and end.reason == address.detail:
+                end = replace(end, reason="")
+            address = replace(address, detail=describe_errno(address.errno))
+        addresses.append(address)
+    return replace(report, addresses=tuple(addresses), end=end)
 
 
 def _wrapped(text: str, width: int) -> list[str]:
