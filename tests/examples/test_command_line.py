@@ -394,8 +394,21 @@ sys.meta_path.insert(0, Press())
     ("arguments", "words"),
     [
         (("bench", "https://localhost:9/", "--secnds", "3"), "usage: wtio bench "),
+        (("bench", "https://localhost:9/", "--secnds", "3"), "did you mean --seconds?"),
         (("serv",), "did you mean serve?"),
         (("conect", "https://localhost:9/"), "did you mean connect?"),
+        (("--verion",), "did you mean --version?"),
+        (("--hepl", "serve", "--port", "0"), "did you mean --help?"),
+        (("connect", "https://localhost:9/", "--devv"), "did you mean --dev?"),
+        (("connect", "https://localhost:9/", "-dev"), "did you mean --dev?"),
+        (("connect", "--sned", "hello"), "did you mean --send?"),
+        (("connect", "https://localhost:9/", "--data-gram=x"), "did you mean --datagram?"),
+        (("connect", "--devv"), "; --devv is unknown, did you mean --dev?"),
+        (("serve", "--prot", "5", "--no_page"), "--prot 5 --no_page; did you mean --port?; did you mean --no-page?"),
+        (("run", "--wrokers", "4", "app:app"), "did you mean --workers?"),
+        (("run", "app:app", "--log-level", "wraning"), "did you mean warning?"),
+        (("cert", "--only", "hx"), "did you mean hex?"),
+        (("completion", "bsh"), "did you mean bash?"),
     ],
 )
 def test_mistyped_words_are_shown_what_there_is(
@@ -405,6 +418,28 @@ def test_mistyped_words_are_shown_what_there_is(
         main(arguments)
     assert ended.value.code == Status.USAGE
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("connect", "https://localhost:9/", "--xyzzy"),
+        ("connect",),
+        ("serve", "--port", "many"),
+        ("serve", "--port", "many", "--", "--prot"),
+        # An abbreviation, which is taken, with a value that is not.
+        ("bench", "https://localhost:9/", "--sec", "many"),
+        ("cert", "--only", "xyzzy"),
+        ("xyzzy", "--prot"),
+    ],
+)
+def test_nothing_is_guessed_from_words_that_are_like_none(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == Status.USAGE
+    assert "mean" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["connect", "bench", "load"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from typing import Any, NoReturn
 
 __all__ = ["Command", "Commands", "Parser"]
@@ -29,11 +30,17 @@ class Options(argparse.Namespace):
 class Parser(argparse.ArgumentParser):
     """A parser that tells its options."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # What is being parsed, for messages.
+        self._words: list[str] = []
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; the result has ``given``, see ``Options``.
 
         What is not known is an error here, not in the caller: the parser of a command shows the usage of that command.
         """
+        self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, Options() if namespace is None else namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
@@ -41,12 +48,37 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """As argparse does; a word that is nearly one of the possible ones is followed by that one."""
-        mistaken = re.search(r"invalid choice: '([^']*)'", message)
-        if mistaken is not None and "mean" not in message:  # newer Pythons say it themselves, if told to
-            possible = [str(choice) for action in self._actions for choice in action.choices or ()]
-            near = difflib.get_close_matches(mistaken[1], possible, 1)
-            message += "".join(f"; did you mean {name}?" for name in near)
+        mistaken = re.search(r"^argument (\S+): invalid choice: '([^']*)'", message)
+        if mistaken is None:
+            # Whatever is wrong may be so because an option is misspelt: its value is taken for something else then.
+            for word, meant in self._options_like().items():
+                message += (
+                    f"; did you mean {meant}?" if word in message else f"; {word} is unknown, did you mean {meant}?"
+                )
+        elif "mean" not in message:  # newer Pythons say it themselves, if told to
+            message += "".join(f"; did you mean {name}?" for name in self._choices_like(mistaken[2], mistaken[1]))
         super().error(message)
+
+    def _choices_like(self, word: str, argument: str) -> list[str]:
+        """The choice of an argument, which is called as argparse does, that is most like a word."""
+        actions = [action for action in self._actions if argument in ("/".join(action.option_strings), action.metavar)]
+        possible = [str(choice) for action in actions or self._actions for choice in action.choices or ()]
+        return difflib.get_close_matches(word, possible, 1)
+
+    def _options_like(self) -> dict[str, str]:
+        """For each option in the command line that there is not, the one that is most like it."""
+        found: dict[str, str] = {}
+        known = list(self._option_string_actions)
+        for word in self._words:
+            name = word.partition("=")[0]
+            if word == "--" or (self._subparsers is not None and not word.startswith("-")):
+                # What follows are no options, or those of a command.
+                break
+            if not re.match("-+[^-0-9]", name) or any(each.startswith(name) for each in known):
+                continue
+            for meant in difflib.get_close_matches(name, known, 1):
+                found[name] = meant
+        return found
 
     @property
     def actions(self) -> list[argparse.Action]:
