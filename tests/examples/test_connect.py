@@ -353,6 +353,41 @@ async def test_a_long_line_comes_back_from_a_server_that_answers_while_it_reads(
     assert output.count(b"h") == 12_000_000
 
 
+@pytest.mark.parametrize("way", [(), ("--json",)], ids=["lines", "json"])
+async def test_close_in_a_pipe_waits_for_answers_to_what_was_sent_before(
+    environment: dict[str, str], tmp_path: Path, way: tuple[str, ...]
+) -> None:
+    """At a prompt it does not: whoever types has seen what there is."""
+    ends: asyncio.Queue[wtio.CloseInfo] = asyncio.Queue()
+
+    async def handle(session: wtio.WebTransportSession) -> None:
+        try:
+            await nasty(session)
+        except wtio.SessionClosed:
+            pass
+        finally:
+            ends.put_nowait(await session.wait_closed())
+
+    async with serving(handle, tmp_path) as url:
+        lines = b"hello\n/uni one way\n/dgram tick\n/close 7 bye\nnever\n"
+        status, output, errors = await connect(environment, url, *way, stdin=lines)
+        end = await ends.get()
+        assert (status, end.code, end.reason) == (0, 7, "bye"), errors
+        assert all(word in output for word in (b"hello", b"one way", b"tick"))
+        assert b"never" not in output
+        status, output, errors = await connect(environment, url, *way, "--timeout", "0.5", stdin=b"mute\n/close 9\n")
+        assert (status, (await ends.get()).code) == (8, 9)
+        assert "the answers to 1 lines were not whole within 0.5 s (--timeout)" in errors + output.decode()
+        async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+            await terminal.until("> ")
+            terminal.type("mute\r")
+            await terminal.until("> ", times=2)
+            terminal.type("/close 3\r")
+            assert await terminal.finish() == 0
+            assert "not whole" not in terminal.text
+        assert (await ends.get()).code == 3
+
+
 async def test_bytes_that_are_no_utf_8_go_out_as_they_came(environment: dict[str, str], tmp_path: Path) -> None:
     heard = []
 

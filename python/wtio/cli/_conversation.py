@@ -58,6 +58,8 @@ class Conversation:
         self._all_sent = True
         self._all_answered = True
         self._may_be_answered = False
+        # Code and reason of ``/close``.
+        self._last_words = (0, "")
 
     async def run(self) -> Status:
         """Talk until the input or the session ends."""
@@ -115,21 +117,29 @@ class Conversation:
                 return
             text = line.result()
             if text is None:
-                # Answers to what was sent may still arrive.
-                if self._asked:
-                    _, late = await asyncio.wait(self._asked, timeout=self._patience)
-                    if late and not has_prompt:
-                        self._all_answered = False
-                        self._screen.failed(
-                            f"the answers to {len(late)} lines were not whole within {self._patience:g} s (--timeout)"
-                        )
-                if self._may_be_answered and not has_prompt:
-                    await asyncio.wait((ended, self._failure), timeout=_LINGER, return_when=asyncio.FIRST_COMPLETED)
+                await self._wait_for_answers(ended, has_prompt=has_prompt)
                 return
-            if text and not await self._say(text):
+            if text and not self._say(text):
+                if not has_prompt:
+                    # Whoever types sees what has come; a script wants what it has asked for.
+                    await self._wait_for_answers(ended, has_prompt=False)
+                with contextlib.suppress(SessionClosed):
+                    await self._session.close(*self._last_words)
                 return
 
-    async def _say(self, text: str) -> bool:
+    async def _wait_for_answers(self, ended: asyncio.Task[object], *, has_prompt: bool) -> None:
+        """Nothing more is sent; answers to what was sent may still arrive, within ``--timeout`` and ``_LINGER``."""
+        if self._asked:
+            _, late = await asyncio.wait(self._asked, timeout=self._patience)
+            if late and not has_prompt:
+                self._all_answered = False
+                self._screen.failed(
+                    f"the answers to {len(late)} lines were not whole within {self._patience:g} s (--timeout)"
+                )
+        if self._may_be_answered and not has_prompt:
+            await asyncio.wait((ended, self._failure), timeout=_LINGER, return_when=asyncio.FIRST_COMPLETED)
+
+    def _say(self, text: str) -> bool:
         """Send a line or obey it; whether to go on."""
         if not text.startswith("/"):
             self._ask(self._ask_on_stream(text))
@@ -150,7 +160,7 @@ class Conversation:
             case "/help":
                 self._screen.happened("help", "\n".join(f"{name:<7} {words}" for name, words in COMMANDS.items()))
             case "/close":
-                return not await self._close(rest)
+                return not self._may_close(rest)
             case _:
                 self._fail(f"there is no command `{word}`; /help shows them, // sends a line that begins with a slash")
         return True
@@ -204,13 +214,13 @@ class Conversation:
         except DatagramTooLargeError as error:
             self._fail(str(error))
 
-    async def _close(self, rest: str) -> bool:
+    def _may_close(self, rest: str) -> bool:
+        """Note the code and the reason with which to close; whether they can be sent."""
         code, _, reason = rest.strip().partition(" ")
         if code and not (code.isascii() and code.isdigit() and int(code) < _CODES):
             self._fail(f"the code is `{code}`; write /close CODE REASON with a code from 0 to {_CODES - 1}")
             return False
-        with contextlib.suppress(SessionClosed):
-            await self._session.close(int(code or 0), reason)
+        self._last_words = (int(code or 0), reason)
         return True
 
     # -- showing

@@ -33,8 +33,9 @@ def add_parser(commands: Subparsers) -> None:
         description="Talk to a server. Each line that is typed goes out on a bidirectional stream of its own, and what "
         "comes back is printed behind `< `. /uni TEXT sends a line on a unidirectional stream, /dgram TEXT as a "
         "datagram; /stats shows figures, /close 7 bye ends the session with a code and a reason, /help lists the "
-        "rest. Ctrl-D ends the session, too. A line that begins with a slash is sent with two. If standard output is a "
-        "pipe or a file, it gets only what the server sends.",
+        "rest. Ctrl-D ends the session, too. A line that begins with a slash is sent with two. Lines from a pipe or a "
+        "file are treated the same; behind the last one, and at /close, answers that are missing are waited for, for "
+        "--timeout at most. If standard output is a pipe or a file, it gets only what the server sends.",
     )
     parser.add_argument("url", help="such as https://localhost:4433/")
     way = parser.add_mutually_exclusive_group()
