@@ -313,6 +313,21 @@ async def test_dev_names_the_file_that_it_trusts_if_the_server_has_another_certi
         assert (status, text) == (0, "a\n")
 
 
+@pytest.mark.parametrize("way", [("--list",), ("--get", "notes"), ("--put", __file__)])
+async def test_files_that_are_not_there_are_said_to_be_elsewhere(start: Start, way: tuple[str, ...]) -> None:
+    async with start("-m", "wtio", "serve", "--port", "0", "--no-page") as server:
+        url = await url_of(server)
+        for path in ("", "wrong/path?token=hunter2"):
+            status, text = await output_of(start, "connect", f"{url}{path}", "--dev", *way)
+            assert (status, text.count("\n")) == (Status.FAILED, 1)
+            assert f"there are no files at the path /{path.partition('?')[0]}; " in text
+            assert text.endswith(f" has them at /files: {url}files\n")
+        status, text = await output_of(start, "connect", f"{url}files", "--dev", *way)
+        assert (status, text.count("\n")) == (Status.FAILED, 1)
+        assert f"there are no files at {url}files; " in text
+        assert "if it was started with `wtio serve --dir`" in text
+
+
 async def test_demo_ends_by_itself(start: Start) -> None:
     async with start("-m", "wtio", "demo") as program:
         assert await program.finish() == 0, program.output

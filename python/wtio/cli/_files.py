@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from wtio.session import WebTransportSession
     from wtio.stream import WebTransportStream
 
-__all__ = ["Directory", "FileError", "answer_header", "check_name", "open_to_put", "put", "serve_files"]
+__all__ = ["FILES", "Directory", "FileError", "answer_header", "check_name", "open_to_put", "put", "serve_files"]
 
+FILES: Final = "/files"
+"""The path at which `wtio serve --dir` has them."""
 CHUNK: Final = 256 * 1024
 # Bytes of a line and of a name in it, parts of a name, files in a list, and entries that are looked at for one.
 LINE: Final = 4096
@@ -312,16 +314,30 @@ async def _receive(stream: WebTransportStream, directory: Directory, name: str, 
 # -- the client's side
 
 
-async def answer_header(stream: WebTransportStream) -> int:
-    """Read the first line of an answer; its number, or FileError with the server's words."""
+async def answer_header(stream: WebTransportStream, url: str) -> int:
+    """Read the first line of an answer; its number, or FileError with the server's words.
+
+    ``url`` is where the stream goes, for the words if there are no files.
+    """
     try:
         line = await _read_line(stream)
     except FileError as error:
-        raise FileError("the server does not answer as `wtio serve --dir` does; is the path /files?") from error
+        raise FileError(_no_files(url)) from error
     word, _, rest = line.partition(" ")
     if word == "OK" and _is_number(rest):
         return int(rest)
-    raise FileError(rest if word == "ERROR" else "the server does not answer as `wtio serve --dir` does")
+    raise FileError(rest if word == "ERROR" else _no_files(url))
+
+
+def _no_files(url: str) -> str:
+    """Why something answers there, but not about files."""
+    scheme, _, rest = url.partition("//")
+    authority, _, path = rest.partition("/")
+    if f"/{path}" == FILES:
+        return f"there are no files at {url}; a server of wtio has them if it was started with `wtio serve --dir`"
+    return (
+        f"there are no files at the path /{path}; `wtio serve --dir` has them at {FILES}: {scheme}//{authority}{FILES}"
+    )
 
 
 def open_to_put(path: str) -> int:
@@ -346,8 +362,8 @@ def open_to_put(path: str) -> int:
     return file
 
 
-async def put(stream: WebTransportStream, name: str, file: int, add: Callable[[int], None]) -> int:
-    """Send a file that is open; how many bytes the server has stored."""
+async def put(stream: WebTransportStream, name: str, file: int, add: Callable[[int], None], url: str) -> int:
+    """Send a file that is open; how many bytes the server has stored. ``url`` is as for ``answer_header``."""
     size = os.fstat(file).st_size
     try:
         await stream.write(data=f"PUT {size} {name}\n".encode())
@@ -358,6 +374,6 @@ async def put(stream: WebTransportStream, name: str, file: int, add: Callable[[i
     except StreamStoppedError:
         pass  # Its answer says why.
     try:
-        return await answer_header(stream)
+        return await answer_header(stream, url)
     except WebTransportError as error:
         raise FileError(f"the server has not taken it: {error}") from error

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import wtio
+from wtio._url import without_query
 from wtio.cli._conversation import Conversation
 from wtio.cli._files import FileError, answer_header, check_name, open_to_put, put
 from wtio.cli._options import add_connection_options, connector, refuse
@@ -174,20 +175,21 @@ def _input_size() -> int | None:
 async def _use_files(session: wtio.WebTransportSession, options: argparse.Namespace) -> Status:
     """List, get or put; what the server refuses is one line on standard error."""
     stream = await session.create_bidirectional_stream()
+    url = without_query(options.url)
     try:
         if options.list:
             async with asyncio.timeout(options.timeout):
                 await stream.write(data=b"LIST\n", end_stream=True)
-                await answer_header(stream)
+                await answer_header(stream, url)
                 names = await stream.read_all()
             print(decode(names, lines=True), end="")
         elif options.get is not None:
-            await _get(stream, options.get, options.output, options.timeout)
+            await _get(stream, options, url)
         else:
             file = open_to_put(options.put)
             try:
                 with progress("sent", os.fstat(file).st_size) as shown:
-                    size = await put(stream, os.path.basename(options.put), file, shown.add)
+                    size = await put(stream, os.path.basename(options.put), file, shown.add, url)
             finally:
                 os.close(file)
             print(f"stored {size} bytes as {os.path.basename(options.put)}")
@@ -215,10 +217,11 @@ def _check_get(name: str, output: str | None) -> None:
         raise ValueError(f"--output: there is no directory `{directory}`")
 
 
-async def _get(stream: wtio.WebTransportStream, name: str, output: str | None, patience: float) -> None:
-    async with asyncio.timeout(patience):
-        await stream.write(data=b"GET " + os.fsencode(name) + b"\n", end_stream=True)
-        size = left = await answer_header(stream)
+async def _get(stream: wtio.WebTransportStream, options: argparse.Namespace, url: str) -> None:
+    output: str | None = options.output
+    async with asyncio.timeout(options.timeout):
+        await stream.write(data=b"GET " + os.fsencode(options.get) + b"\n", end_stream=True)
+        size = left = await answer_header(stream, url)
     is_terminal = output is None and sys.stdout.isatty()
     writer = Aside("output")
     # Under its own name only when it is complete.
