@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -269,6 +269,46 @@ async def test_ports_that_are_taken_are_named(start: Start) -> None:
         assert text.startswith(f"error: cannot serve the page on TCP 127.0.0.1 port {port}: another program uses it; ")
         assert "--page-port" in text
         assert "--no-page" in text
+
+
+async def test_ports_of_run_that_are_taken_are_named(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "application.py").write_text("async def app(session):\n    await session.wait_closed()\n")
+    command = ("run", "application:app", "--app-dir", str(tmp_path), "--host", "127.0.0.1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        status, text = await output_of(start, *command, "--port", str(port))
+        assert (status, text.count("\n")) == (1, 1), text
+        assert text.startswith(f"error: cannot listen on UDP 127.0.0.1 port {port}")
+        assert "another program uses it" in text
+        assert "--port 0" in text
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        status, text = await output_of(start, *command, "--port", "0", "--health", f"127.0.0.1:{port}")
+        assert (status, text.count("\n")) == (1, 1), text
+        assert text.startswith(f"error: --health cannot listen on TCP 127.0.0.1 port {port}: ")
+
+
+def test_a_port_that_takes_a_privilege_is_followed_by_one_that_does_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("wtio.workers._slots.open_slots", refuse)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(("run", "module:app")) == Status.FAILED
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: cannot listen on UDP ")
+    assert " port 443: " in errors
+    assert "choose another, such as --port 4433" in errors
+    assert errors.count("\n") == 1
+
+
+def test_help_of_run_says_why_its_port_is_443(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(("run", "--help"))
+    assert "default: 443, that of URLs without one" in " ".join(capsys.readouterr().out.split())
 
 
 async def test_a_bad_certificate_is_explained(start: Start) -> None:

@@ -40,6 +40,15 @@ _WORDS: Final = (
     (r"^port is (?=-?\d)", "--port is "),
     (r"choose another port, or 0 for any free one", "choose another with --port, or any free one with --port 0"),
     (
+        r"ports below 1024 need a privilege",
+        "ports below 1024 need a privilege (root, or CAP_NET_BIND_SERVICE): choose another, such as --port 4433",
+    ),
+    # Only --health leaves this to asyncio.
+    (
+        r"error while attempting to bind on address \('([^']*)', (\d+)[^)]*\): (?:\[errno \d+\] )?(.*)",
+        r"--health cannot listen on TCP \1 port \2: \3; choose another port",
+    ),
+    (
         r"no address for host (`[^`]*`) of `[^`]*`: \[Errno -?\d+\] (.*)",
         r"\1 has no address (\2): check the spelling, the DNS entry, and this machine's resolver",
     ),

@@ -27,7 +27,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("app", help="where it is: module:attribute, such as shop.main:app")
     parser.add_argument("--workers", type=int, default=1, help="processes that serve (default: 1)")
     parser.add_argument("--host", help="name or address to listen on (default: all addresses)")
-    parser.add_argument("--port", type=int, default=443, help="UDP port; 0 takes a free one (default: 443)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=443,
+        help="UDP port; 0 takes a free one (default: 443, that of URLs without one, which takes a privilege)",
+    )
     parser.add_argument("--systemd", action="store_true", help="use the sockets that systemd passes, not host and port")
     add_certificate_options(parser)
     parser.add_argument("--secret", help="file with the secret that keys are derived from; see wtio.Secret")
