@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+import trustme
 
 import wtio
+from wtio import _core
 from wtio.cli import main
 from wtio.cli._command_line import make_parser
 from wtio.cli._status import MEANINGS, Status
@@ -25,6 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .programs import Start
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
 
 
 async def output_of(start: Start, *arguments: str) -> tuple[int, str]:
@@ -351,6 +363,62 @@ async def test_dev_names_the_file_that_it_trusts_if_the_server_has_another_certi
             check_words(text)
         status, text = await output_of(start, "connect", url, "--hash", digest, "--send", "a")
         assert (status, text) == (0, "a\n")
+
+
+async def typed(start: Start, line: str, *further: str) -> tuple[int, str]:
+    """What a command that was printed does, as a shell takes it apart."""
+    _, words = line.split("  ", 1)
+    command, *arguments = shlex.split(words)
+    assert command == "wtio"
+    return await output_of(start, *arguments, *further)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0", "::1"])
+async def test_serve_prints_what_to_type_in_another_terminal(start: Start, host: str, tmp_path: Path) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "notes").write_text("x")
+    serving = ("-m", "wtio", "serve", "--host", host, "--port", "0", "--no-page", "--dir", str(tmp_path / "served"))
+    async with start(*serving) as server:
+        line = await server.until("try it")
+        assert line.endswith(" --dev")
+        assert await typed(start, line, "--send", "hello") == (0, "hello\n")
+        assert await typed(start, await server.until("list files")) == (0, "1 notes\n")
+        await server.until("Ctrl-C ends it")
+    assert f"clients may get those in the directory `{tmp_path / 'served'}`, and add new ones\n" in server.output
+
+
+async def test_serve_does_not_say_that_it_stores_files_if_it_does_not(start: Start, tmp_path: Path) -> None:
+    async with start(
+        *("-m", "wtio", "serve", "--port", "0", "--no-page", "--read-only", "--dir"), str(tmp_path)
+    ) as server:
+        await server.until("Ctrl-C ends it")
+    assert f"clients may get those in the directory `{tmp_path}`, but add none (--read-only)\n" in server.output
+
+
+@pytest.mark.parametrize(("days", "trust"), [(10, "--hash"), (90, "--cafile")])
+async def test_what_serve_says_to_type_fits_a_certificate_that_it_is_given(
+    start: Start, tmp_path: Path, days: int, trust: str
+) -> None:
+    now = int(time.time())
+    chain, key, _ = _core.generate_certificate(["localhost"], now - 3600, now - 3600 + days * 24 * 3600)
+    (tmp_path / "my certificate.pem").write_bytes(chain + key)
+    serving = ("-m", "wtio", "serve", "--port", "0", "--no-page", "--certfile", str(tmp_path / "my certificate.pem"))
+    async with start(*serving) as server:
+        line = await server.until("try it")
+        assert trust in line
+        assert await typed(start, line, "--send", "hello") == (0, "hello\n")
+
+
+async def test_what_serve_says_to_type_has_a_name_of_the_certificate(start: Start, tmp_path: Path) -> None:
+    issued = trustme.CA().issue_cert("*.example.org", "example.org")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "server.pem"))
+    serving = ("-m", "wtio", "serve", "--port", "0", "--no-page", "--certfile", str(tmp_path / "server.pem"))
+    async with start(*serving) as server:
+        port = (await url_of(server)).rstrip("/").rpartition(":")[2]
+        assert (await server.until("try it")).endswith(f"wtio connect https://example.org:{port}/")
+        await server.until("(example.org, for which the certificate is, has to lead to this machine)")
 
 
 @pytest.mark.parametrize("way", [("--list",), ("--get", "notes"), ("--put", __file__)])

@@ -7,15 +7,19 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
+import shlex
 import socket
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import wtio
+from wtio._reporting import certificate_report
 from wtio._url import without_query
+from wtio.cli._advice import hash_faults
 from wtio.cli._echo import echo
-from wtio.cli._files import Directory, serve_files
+from wtio.cli._files import FILES, Directory, serve_files
 from wtio.cli._options import add_certificate_options, refuse, server_tls
 from wtio.cli._page import serve_page
 from wtio.cli._terminal import visible
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
 
     from wtio.cli._types import Subparsers
 
-FILES: Final = "/files"
 _MIB: Final = 1024 * 1024
 _ANY: Final = ("", "::", "0.0.0.0")
 _RECEIVING: Final = ("--max-file", "--max-total")
@@ -39,8 +42,8 @@ def add_parser(commands: Subparsers) -> None:
         help="run an echo server, with a web page to try it",
         description="Run an echo server: streams and datagrams come back as they are. A page on plain local HTTP lets "
         "a browser try it; it holds the hash of the certificate. With --dir, sessions at the path /files list, fetch "
-        "and store files (`wtio connect --list`, --get, --put). With --host 0.0.0.0, what it prints is for other "
-        "machines.",
+        "and store files (`wtio connect --list`, --get, --put). It prints what to type in another terminal to talk to "
+        "it, and with --host 0.0.0.0 also what to type on other machines.",
     )
     parser.add_argument(
         "--host", default="localhost", help="name or address to listen on; 0.0.0.0: all of IPv4 (default: localhost)"
@@ -158,13 +161,16 @@ async def _serve(
             page_port = await stack.enter_async_context(serve_page(document, options.page_port))
         _tell(f"echo server   {url}")
         if files is not None:
-            words = "read only" if files.is_read_only else "and received"
-            _tell(f"files         {url.removesuffix('/')}{FILES} ({words}: {files.path})")
+            words = "but add none (--read-only)" if files.is_read_only else "and add new ones"
+            _tell(f"files         {url.removesuffix('/')}{FILES}")
+            _tell(f"              clients may get those in the directory `{files.path}`, {words}")
         _tell(f"certificate   SHA-256 {tls.sha256.hex()}")
         if page_port is not None:
             _tell(f"page          http://localhost:{page_port}/")
+        welcome = _Welcome(port, tls, development)
+        _invite(welcome, _url_host(options.host, server), has_files=files is not None)
         if options.host in _ANY:
-            _explain(options.host, port, tls, development)
+            _explain(options.host, port, welcome, development)
         _tell("Ctrl-C ends it")
         await server.wait_closed()
         _tell("closed")
@@ -189,21 +195,62 @@ def _hashes(certificate: wtio.DevCertificate) -> list[str]:
     return [base64.b64encode(digest).decode() for digest in (certificate.sha256, certificate.next_sha256)]
 
 
-def _explain(host: str, port: int, tls: wtio.ServerTLS, development: wtio.DevCertificate | None) -> None:
+class _Welcome:
+    """What a client has to type to get here, and to trust the certificate."""
+
+    def __init__(self, port: int, tls: wtio.ServerTLS, development: wtio.DevCertificate | None) -> None:
+        self._port = port
+        self._tls = tls
+        # The server's certificate if it is one for development.
+        self._development = development
+        self._certificate = certificate_report(tls.certificates[0])
+        # Whether it can be trusted by its hash.
+        self._has_hash = not hash_faults(self._certificate)
+
+    def command(self, host: str, path: str, *, is_here: bool) -> str:
+        """The command for this host in a URL, for whoever serves (``is_here``) or for another machine."""
+        trust = ""
+        if self._development is not None and is_here:
+            trust = " --dev"
+        elif self._has_hash:
+            trust = f" --hash {self._certificate.sha256}"
+        elif self._certificate.is_self_signed and is_here:
+            trust = f" --cafile {shlex.quote(os.fspath(self._tls.files[0]))}"
+        # Some shells look for files if there are brackets.
+        return f"wtio connect {shlex.quote(f'https://{self.host_for(host)}:{self._port}{path}')}{trust}"
+
+    def host_for(self, host: str) -> str:
+        """A host for which the certificate is valid: this one, or the first of its names."""
+        names = [name for name in self._certificate.names if not name.startswith("*")]
+        # Whoever trusts it by its hash does not look at its names.
+        if self._has_hash or not names or host.strip("[]") in names:
+            return host
+        return f"[{names[0]}]" if ":" in names[0] else names[0]
+
+
+def _invite(welcome: _Welcome, host: str, *, has_files: bool) -> None:
+    """Say what to type in another terminal of this machine."""
+    _tell(f"try it        {welcome.command(host, '/', is_here=True)}")
+    if has_files:
+        _tell(f"list files    {welcome.command(host, FILES, is_here=True)} --list")
+    if (name := welcome.host_for(host)) != host:
+        _tell(f"              ({name}, for which the certificate is, has to lead to this machine)")
+
+
+def _explain(host: str, port: int, welcome: _Welcome, development: wtio.DevCertificate | None) -> None:
     """Say how another machine gets here."""
     addresses = [ip for ip in _own_addresses() if host != "0.0.0.0" or ":" not in ip]
     if not addresses:
         _tell("This machine has no address but its own; others cannot connect.")
         return
-    trust = "" if development is None else f" --hash {tls.sha256.hex()}"
+    hosts = [f"[{ip}]" if ":" in ip else ip for ip in addresses]
     _tell("")
     _tell("from another machine:")
-    for ip in addresses:
-        _tell(f"  wtio connect https://{f'[{ip}]' if ':' in ip else ip}:{port}/{trust}")
+    for line in dict.fromkeys(welcome.command(each, "/", is_here=False) for each in hosts):
+        _tell(f"  {line}")
     _tell("in a page there, which has to come from https: or http://localhost and whose origin --origin allows:")
     argument = "" if development is None else f", {development.javascript}"
-    ip = addresses[0]
-    _tell(f'  new WebTransport("https://{f"[{ip}]" if ":" in ip else ip}:{port}/"{argument})')
+    _tell(f'  new WebTransport("https://{hosts[0]}:{port}/"{argument})')
     _tell("")
 
 
@@ -233,4 +280,4 @@ def _url_host(host: str, server: wtio.Server) -> str:
     """The host for URLs: the given one, or a loopback address if that is localhost or any address."""
     if host in ("localhost", *_ANY):
         return "127.0.0.1" if any("." in ip or ip == "::" for ip, _ in server.addresses) else "[::1]"
-    return f"[{host}]" if ":" in host else host
+    return f"[{host.replace('%', '%25')}]" if ":" in host else host
