@@ -113,10 +113,14 @@ class Admissions:
     def _report(self, error: Exception, request: RequestState, session: WebTransportSession | None) -> None:
         level = severity(error, has_ended=request.has_left or (session is not None and session.is_closed))
         if isinstance(error, SessionClosed) and level < logging.ERROR:
-            _logger.debug("admit ended with its client: %s", type(error).__name__)
+            _logger.debug("%s: admit ended with its client: %s", request.log_name, type(error).__name__)
             return
-        words = "failed on" if level >= logging.ERROR else "ended early on"
-        self._failures.write(error, level, f"admit {words} %r", SessionRequest(request))
+        words = "failed" if level >= logging.ERROR else "ended early"
+        self._write(error, level, words, request)
+
+    def _write(self, error: Exception, level: int, words: str, request: RequestState) -> None:
+        number = None if request.session is None else request.session.log_id
+        self._failures.write(error, level, f"%s: admit {words}", request.log_name, session=number)
 
     # -- what happens meanwhile
 
@@ -146,7 +150,7 @@ class Admissions:
     def _expire(self, request: RequestState) -> None:
         decision = self._decisions[request]
         late = TimeoutError(f"it took longer than {self._timeout:g} s (Timeouts.request)")
-        self._failures.write(late, logging.WARNING, "admit ended early on %r", SessionRequest(request))
+        self._write(late, logging.WARNING, "ended early", request)
         if not request.is_answered:
             request.reject(503)
         if decision.task is not None:

@@ -5,6 +5,9 @@ at DEBUG about connections, handshakes that fail and requests that are refused. 
 ``_connection/watched``. Each line has its facts a second time as fields of the record (``extra``), for structured logs;
 docs/logging-and-counters.md lists them.
 
+Lines about a session call it ``session 5``, by a number that is unique in the process; those about a connection
+``connection 3``. ``session_name`` is for lines that other modules write.
+
 No line has a query, a header or a token. Nor has one a reason that a peer or the application gave: it may contain
 anything. Codes and causes are named instead.
 
@@ -34,7 +37,9 @@ __all__ = [
     "ConnectionLog",
     "PacedLines",
     "SessionLog",
+    "connection_name",
     "connection_numbers",
+    "session_name",
     "session_numbers",
     "shown_path",
 ]
@@ -64,9 +69,15 @@ def shown_path(path: str) -> str:
     return path if len(path) <= _MOST_PATH else f"{path[:_MOST_PATH]}…"
 
 
-def _place(logger: logging.Logger, remote: tuple[str, int]) -> str:
+def session_name(number: int, path: str) -> str:
+    """Name a session at the beginning of a line. With its path, which its first line has, but perhaps nobody sees."""
+    return f"session {number}, path {shown_path(path)}"
+
+
+def connection_name(logger: logging.Logger, number: int, remote: tuple[str, int]) -> str:
+    """Name a connection of the side that writes to this logger, and where its peer is."""
     ip, port = remote
-    return f"{'from' if logger is SERVER else 'to'} {ip} port {port}"
+    return f"connection {number} {'from' if logger is SERVER else 'to'} {ip} port {port}"
 
 
 class Session(Protocol):
@@ -131,7 +142,7 @@ class SessionLog:
         self._logger.info(
             message,
             session.log_id,
-            _place(self._logger, remote),
+            connection_name(self._logger, self._connection, remote),
             path,
             *arguments,
             extra={
@@ -199,13 +210,11 @@ class ConnectionLog:
     def _write(
         self, now: float, kind: str, remote: tuple[str, int], message: str, *arguments: object, **fields: object
     ) -> None:
-        where = _place(self._lines.logger, remote)
         self._lines.write(
             now,
             kind,
-            f"connection %d %s: {message}",
-            self._number,
-            where,
+            f"%s: {message}",
+            connection_name(self._lines.logger, self._number, remote),
             *arguments,
             connection=self._number,
             peer=remote[0],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from wtio._arguments import check_bool, check_integer, check_some_handler, check_text
 from wtio._buffer import contiguous_bytes
 from wtio._headers import HeaderArgument, Headers, header_pairs, parse_cookies
+from wtio._log import session_name, shown_path
 from wtio._reporting import certificate_report
 from wtio._url import parse_query, without_query
 from wtio.errors import LocalProtocolError, SessionClosedError
@@ -41,6 +42,10 @@ class Asker(Protocol):
     loop: asyncio.AbstractEventLoop
     # What limits per address count as the client's.
     address: str
+
+    @property
+    def log_name(self) -> str:
+        """The connection's name in the log."""
 
     @property
     def is_lost(self) -> bool:
@@ -148,6 +153,13 @@ class RequestState:
     def has_left(self) -> bool:
         """Whether the client is gone, or about to be."""
         return self.is_gone or self._connection.is_ending
+
+    @property
+    def log_name(self) -> str:
+        """What the log calls it: the session that it has become, or its connection."""
+        if self.session is not None:
+            return session_name(self.session.log_id, self.path)
+        return f"{self._connection.log_name}, path {shown_path(self.path)}"
 
     def adopt(self, session: SessionState) -> None:
         """The request has become a session, which has the application's attributes from now on."""

@@ -14,7 +14,7 @@ from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
 from wtio._failures import FailureLog
 from wtio._http_service import HttpHook, HttpService
-from wtio._log import SERVER, PacedLines
+from wtio._log import SERVER, PacedLines, session_name
 from wtio._stats import SessionCounts
 from wtio._url import without_query
 from wtio._waiting import Arrivals, Flag, start_task
@@ -219,7 +219,7 @@ class Service:
         self._start_handling(session, handler)
 
     def _start_handling(self, session: WebTransportSession, handler: SessionHandler) -> None:
-        self._start(self._handle(session, handler), f"wtio handler {without_query(session.path)}")
+        self._start(self._handle(session, handler), _task_name(session))
 
     def _start(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
         start_task(coroutine, name, self.tasks)
@@ -233,7 +233,7 @@ class Service:
             # With ``admit`` there is a handler: see ``server.make_server``.
             assert self._handler is not None
             if (task := asyncio.current_task()) is not None:
-                task.set_name(f"wtio handler {without_query(session.path)}")
+                task.set_name(_task_name(session))
             await self._handle(session, self._handler)
 
     async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
@@ -243,7 +243,9 @@ class Service:
             await session.close(BODY_RAISED_CODE, "handler was cancelled")
             raise
         except Exception as error:
-            self._failures.report(error, "handler of %r", session, has_ended=session.is_closed, session=session.log_id)
+            number = session.log_id
+            name = session_name(number, session.path)
+            self._failures.report(error, "%s: handler", name, has_ended=session.is_closed, session=number)
             await session.close(BODY_RAISED_CODE, "internal error")
         else:
             await session.close()
@@ -327,3 +329,8 @@ class Service:
     def close(self) -> None:
         """Log the failures that were only counted."""
         self._failures.close()
+
+
+def _task_name(session: WebTransportSession) -> str:
+    """Name the task of a handler, for asyncio's lines."""
+    return f"wtio handler of {session_name(session.log_id, session.path)}"

@@ -11,6 +11,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
+from wtio._log import session_name
 from wtio.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -50,15 +51,11 @@ class Kind(NamedTuple):
 class Serving:
     """One call of ``serve_streams``."""
 
-    __slots__ = ("_failures", "_patience", "_room", "_running", "_session", "_state", "_tasks")
+    __slots__ = ("_failures", "_patience", "_room", "_running", "_state", "_tasks")
 
-    def __init__(
-        self, state: SessionState, session: object, *, limit: int, patience: float, failures: FailureLog
-    ) -> None:
+    def __init__(self, state: SessionState, *, limit: int, patience: float, failures: FailureLog) -> None:
         # The session's state, whose end ends all of this.
         self._state = state
-        # The session, for the log only.
-        self._session = session
         # ``Timeouts.finish``, in seconds.
         self._patience = patience
         # Logs what handlers raise, for all sessions of a server or of a connection.
@@ -132,7 +129,7 @@ class Serving:
             async with stream:
                 await handler(stream)
         except Exception as error:
-            self._report(error, "handler of stream %d of %r", stream.stream_id, self._session)
+            self._report(error, "handler of stream %d", stream.stream_id)
         finally:
             self._room.release()
         self._running -= 1
@@ -152,21 +149,24 @@ class Serving:
                 if inspect.isawaitable(result):
                     await result
             except Exception as error:
-                self._report(error, "handler of datagrams of %r", self._session)
+                self._report(error, "handler of datagrams")
             self._running -= 1
 
     # -- the log
 
     def _report(self, error: Exception, what: str, *arguments: object) -> None:
-        self._failures.report(error, what, *arguments, has_ended=self._state.is_closed, session=self._state.log_id)
+        state = self._state
+        name = session_name(state.log_id, state.facts.path)
+        self._failures.report(error, f"%s: {what}", name, *arguments, has_ended=state.is_closed, session=state.log_id)
 
     def _report_unfinished(self, count: int) -> None:
-        words = f"it had ended {self._patience:g} s before (Timeouts.finish)"
+        state = self._state
+        words = f"the session had ended {self._patience:g} s before (Timeouts.finish)"
         self._failures.write(
             TimeoutError(words),
             logging.WARNING,
-            "%d handlers or streams of %r were given up",
+            "%s: %d handlers or streams were given up",
+            session_name(state.log_id, state.facts.path),
             count,
-            self._session,
-            session=self._state.log_id,
+            session=state.log_id,
         )

@@ -317,7 +317,7 @@ class _Stream:
     def __repr__(self) -> str:
         core = self._core
         states = f"receive={core.receive_state().name} send={core.send_state().name}"
-        return f"<{type(self).__name__} {core.id} session={self._state.session_id} {states}>"
+        return f"<{type(self).__name__} {core.id} session={self._state.log_id} {states}>"
 
 
 class WebTransportReceiveStream(_Stream):
@@ -1077,7 +1077,7 @@ class WebTransportSession:
 
     @property
     def log_id(self) -> int:
-        """Number of the session in wtio's log, for lines of your own about it. Unique within a process, from 1 on."""
+        """Number of the session in wtio's log and in ``repr``, for lines of yours: unique in a process, from 1 on."""
         return self._state.log_id
 
     @property
@@ -1339,9 +1339,7 @@ class WebTransportSession:
         if unidirectional is not None:
             make = partial(WebTransportReceiveStream, session=self, state=state)
             kinds.append(Kind(state.arrived(False), make, unidirectional))
-        serving = Serving(
-            state, self, limit=limit, patience=self._link.timeouts.finish, failures=self._link.failure_log()
-        )
+        serving = Serving(state, limit=limit, patience=self._link.timeouts.finish, failures=self._link.failure_log())
         await serving.run(kinds, self.receive_datagram, datagrams)
 
     # -- datagrams
@@ -1594,7 +1592,7 @@ class WebTransportSession:
     def __repr__(self) -> str:
         info, facts = self._state.close_info, self._state.facts
         state = "open" if info is None else f"closed by {info.closed_by}"
-        return f"<WebTransportSession {self._id} {facts.authority}{without_query(facts.path)} {state}>"
+        return f"<WebTransportSession {self._state.log_id} {facts.authority}{without_query(facts.path)} {state}>"
 
     def _datagram_failure(self, size: int, limit: int) -> WebTransportError:
         if limit > 0:

@@ -65,9 +65,24 @@ def as_pattern(line: str) -> str:
 
 def test_lines_look_as_on_the_page(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "wtio")
-    run(one_session(Network()))
+
+    async def read_all(stream: wtio.WebTransportStream) -> None:
+        await stream.read_all()
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        await session.serve_streams(read_all)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler), network.connect("https://localhost/rooms/1?token=x") as session:
+            stream = await session.create_bidirectional_stream()
+            await stream.write(data=b"x")
+            await stream.reset(error_code=7)
+            await asyncio.sleep(1)
+
+    run(main())
     shown = [line for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
-    assert len(shown) == 4
+    assert len(shown) == 5
     for line in shown:
         assert any(re.fullmatch(as_pattern(line), message) for message in caplog.messages), line
 

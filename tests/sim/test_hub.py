@@ -225,15 +225,20 @@ SMALL = fan.HubLimits(subscriber_queue=20_000, patience=2.0)
 NARROW = wtio.Limits(stream_receive_window=10_000, stream_send_buffer=10_000)
 
 
-def test_everything_holds_the_publisher_back_and_at_last_closes_who_does_not_read() -> None:
+def test_everything_holds_the_publisher_back_and_at_last_closes_who_does_not_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "wtio.hub")
+
     async def main() -> None:
         hub, network = fan.Hub(limits=SMALL), Network()
         async with (
             hub,
-            network.serve(handler_of(hub), limits=NARROW),
+            network.serve(handler_of(hub), limits=NARROW) as server,
             viewer(network, "everything", limits=NARROW) as slow,
             viewer(network, "everything") as quick,
         ):
+            numbers = {session.log_id for session in server.sessions}
             taken: list[bytes] = []
 
             async def take() -> None:
@@ -256,6 +261,9 @@ def test_everything_holds_the_publisher_back_and_at_last_closes_who_does_not_rea
             assert not quick.is_closed
             assert hub.stats().closed_as_too_slow == 1
             assert hub.stats().subscriptions == 1
+            (gone,) = numbers - {session.log_id for session in server.sessions}
+            (line,) = [text for text in caplog.messages if "too slow" in text]
+            assert line.startswith(f"session {gone}, path /")
 
     run(main())
 
@@ -682,13 +690,14 @@ def test_a_closed_hub_ends_subscriptions_and_refuses_more() -> None:
                 ended.append(repr(subscription))
             await session.wait_closed()
 
-        async with network.serve(handler), viewer(network, "everything") as session:
+        async with network.serve(handler) as server, viewer(network, "everything") as session:
+            (number,) = (one.log_id for one in server.sessions)
             await hub.publish("topic", b"x")
             assert await received(session, "everything", 1) == [b"x"]
             await hub.close()
             await hub.close()
             await asyncio.sleep(1)
-            assert ended == ["<Subscription 'topic' everything session=0 ended>"]
+            assert ended == [f"<Subscription 'topic' everything session={number} ended>"]
             assert not session.is_closed
             assert repr(hub) == "<Hub topics=0 subscriptions=0 closed>"
             for use in (hub.publish("topic", b"x"), hub.subscribe(session, "topic").__aenter__()):

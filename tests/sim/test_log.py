@@ -98,7 +98,7 @@ def test_a_session_is_one_line_when_it_opens_and_one_when_it_ends(log: pytest.Lo
     for logger, number, by, place in (("wtio.client", ids[0], "local", "to"), ("wtio.server", ids[1], "peer", "from")):
         (opened,) = of_kind(log, "session opened", logger)
         (ended,) = of_kind(log, "session ended", logger)
-        where = f"{place} {opened['peer']} port {opened['peer_port']}"
+        where = f"connection {opened['connection']} {place} {opened['peer']} port {opened['peer_port']}"
         assert opened.pop("message") == f"session {number} opened: {where}, path /room/1"
         assert ended.pop("message") == (
             f"session {number} ended: {where}, path /room/1, code 7 by {by}, {ended['seconds']:.3f} s, "
@@ -122,6 +122,84 @@ def test_a_session_is_one_line_when_it_opens_and_one_when_it_ends(log: pytest.Lo
             "datagrams_received": 1,
             "datagrams_sent": 1,
         }
+
+
+async def one_that_raises(session: wtio.WebTransportSession) -> None:
+    """Reset one stream, fail in another and with a datagram, then in the session's own handler."""
+
+    async def answer(stream: wtio.WebTransportStream) -> None:
+        if await stream.read_all() == b"!":
+            raise ValueError("a stream")
+
+    def take(data: bytes) -> None:
+        raise KeyError(data)
+
+    await session.serve_streams(answer, datagrams=take)
+    raise RuntimeError(f"the end of {session!r}")
+
+
+def test_a_session_has_one_name_in_all_lines(log: pytest.LogCaptureFixture) -> None:
+    log.set_level(logging.DEBUG, "wtio.server")
+    numbers: list[int] = []
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(one_that_raises) as server, network.connect(URL) as session:
+            (served,) = server.sessions
+            numbers.append(served.log_id)
+            assert repr(served) == f"<WebTransportSession {served.log_id} localhost/room/1 open>"
+            for data in (b"!", b"?"):
+                stream = await session.create_bidirectional_stream()
+                assert repr(stream).startswith(f"<WebTransportStream {stream.stream_id} session={session.log_id} ")
+                await stream.write(data=data, end_stream=data == b"!")
+            await stream.reset(error_code=7)
+            session.send_datagram(b"!")
+            await asyncio.sleep(1)
+
+    testing.run(main())
+    name = f"session {numbers[0]}"
+    lines = [record.getMessage() for record in log.records if getattr(record, "session", None) == numbers[0]]
+    begins = [f"{name} opened: ", f"{name} ended: "]
+    begins += [
+        f"{name}, path /room/1: {what}"
+        for what in (
+            "handler of stream 4 failed",
+            "handler of stream 8 ended",
+            "handler of datagrams",
+            "handler failed",
+        )
+    ]
+    assert all(any(line.startswith(begin) for line in lines) for begin in begins), lines
+    assert len(lines) == len(begins)
+
+
+@pytest.mark.unaudited("no session comes of one of its connections")
+def test_lines_about_admission_have_the_name_of_the_session_or_else_of_the_connection(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    log.set_level(logging.DEBUG, "wtio.server")
+
+    async def admit(request: wtio.SessionRequest) -> None:
+        if "accept" in request.path:
+            await request.accept()
+        raise RuntimeError("no")
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(stay, admit=admit):
+            with pytest.raises(wtio.SessionRejectedError):
+                await network.connect(URL)
+            async with network.connect(f"{URL}&accept") as session:
+                await session.wait_closed()
+
+    testing.run(main())
+    refused, accepted = of_kind(log, "failure")
+    (rejected,) = of_kind(log, "session rejected")
+    place = rejected["message"].partition(": ")[0]
+    assert (refused["message"], refused["session"]) == (f"{place}, path /room/1: admit failed", None)
+    (opened,) = of_kind(log, "session opened")
+    name = f"session {opened['session']}"
+    assert (accepted["message"], accepted["session"]) == (f"{name}, path /room/1: admit failed", opened["session"])
 
 
 def test_numbers_of_sessions_are_unique_in_the_process(log: pytest.LogCaptureFixture) -> None:

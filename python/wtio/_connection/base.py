@@ -31,7 +31,7 @@ from wtio._connection.sessions import GONE, Sessions
 from wtio._connection.watched import WatchedStreams
 from wtio._core import CloseCause, EngineEvent
 from wtio._facts import CloseInfo
-from wtio._log import PROTOCOL, ConnectionLog, PacedLines, SessionLog, connection_numbers
+from wtio._log import PROTOCOL, ConnectionLog, PacedLines, SessionLog, connection_name, connection_numbers
 from wtio._qlog import ConnectionQlog
 from wtio._reporting import Snapshot, certificate_report, session_report
 from wtio._session_state import SessionState
@@ -190,6 +190,11 @@ class Connection:
         """The connection is lost and its sessions have ended."""
 
     # -- for reports
+
+    @property
+    def log_name(self) -> str:
+        """The connection's name in the log."""
+        return connection_name(self.logger, self._log_number, self.core.remote_address)
 
     @property
     def loop_late_total(self) -> int:

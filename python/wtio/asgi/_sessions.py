@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from wtio._log import session_name, shown_path
 from wtio._url import without_query
 from wtio._waiting import start_task
 from wtio._words import SERVER_CLOSES
@@ -160,12 +161,16 @@ class SessionCall:
         if task.cancelled() or (error := task.exception()) is None:
             return
         if self._end is not None and isinstance(error, OSError):
-            _logger.debug("the application ended after its session: %r", error)
+            _logger.debug("%s: the application ended after its session: %r", self._log_name(), error)
             return
         try:
             raise error
         finally:
             del error
+
+    def _log_name(self) -> str:
+        path = self._request.path
+        return f"path {shown_path(path)}" if self._session is None else session_name(self._session.log_id, path)
 
     def _begin(self, waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return start_task(waiting, None, self._tasks)

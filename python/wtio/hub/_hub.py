@@ -213,4 +213,4 @@ class Subscription:
 
     def __repr__(self) -> str:
         state = "active" if self.is_active else "ended" if self._has_ended.is_set else "new"
-        return f"<Subscription {self._topic!r} {self._policy.name} session={self._session.session_id} {state}>"
+        return f"<Subscription {self._topic!r} {self._policy.name} session={self._session.log_id} {state}>"

@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
+from wtio._log import session_name
 from wtio.errors import SessionClosed, StreamError
 from wtio.hub._messages import EXPIRED_CODE, REPLACED_CODE, TOO_SLOW_CODE
 
@@ -157,7 +158,8 @@ class _Everything(StreamSubscriber):
             return
         place = self._place
         place.counts.closed_as_too_slow += 1
-        _log.info("session %d is closed: too slow for topic %r", place.session.session_id, place.topic)
+        name = session_name(place.session.log_id, place.session.path)
+        _log.info("%s: closed, too slow for topic %r", name, place.topic)
         place.leave()
         self.stop()
         place.spawn(place.session.close(TOO_SLOW_CODE, "too slow"))
