@@ -25,7 +25,7 @@ from wtio.errors import (
     SessionRejectedError,
 )
 from wtio.protocol import messages, varint
-from wtio.protocol.codes import ErrorCodes, describe
+from wtio.protocol.codes import ErrorCodes, describe, describe_application
 from wtio.protocol.dialects import PROTOCOL_FIELDS, Dialect, Setting, announced_dialects
 from wtio.protocol.fields import parse_string_list
 from wtio.protocol.transport_parameters import TransportParameter, parameter_name, parameter_value
@@ -151,7 +151,7 @@ def session_report(
         if info.code is None and connection.loss is not None and info.closed_by != "local":
             end = _loss(connection, info.reason)
         else:
-            name = "" if info.code is None else f"application code {info.code}"
+            name = "" if info.code is None else f"application code {describe_application(info.code)}"
             end = EndReport(cause="session", by=info.closed_by, code=info.code, code_name=name, reason=info.reason)
     protocols = trace.protocols if trace is not None else _offered(facts.request_headers)
     return _report(

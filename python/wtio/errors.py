@@ -40,6 +40,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from wtio._words import WHO
+from wtio.protocol.codes import describe_application
 
 if TYPE_CHECKING:
     from wtio.report import ConnectionReport
@@ -162,7 +163,8 @@ class SessionClosed(WebTransportError, ConnectionError):
     """The session has ended. Every pending call and every later one raises this, with the same attributes."""
 
     code: int | None
-    """The application's close code (0 … 2^32-1), or None if the session ended without one."""
+    """The application's close code (0 … 2^32-1), or None if the session ended without one. If wtio sends such a code by
+    itself, as 258 when a handler raises, the message of the error says when."""
     reason: str
     """The application's reason, or a description of wtio's if the connection was lost."""
     closed_by: ClosedBy
@@ -171,7 +173,7 @@ class SessionClosed(WebTransportError, ConnectionError):
     def __init__(self, *, code: int | None, reason: str, closed_by: ClosedBy) -> None:
         words = f"session closed by {WHO[closed_by]}"
         if code is not None:
-            words += f" with code {code}"
+            words += f" with code {describe_application(code)}"
         super().__init__(f"{words}: {reason}" if reason else words)
         self.code = code
         self.reason = reason

@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wtio.protocol.codes import MAX_APPLICATION_CODE, ErrorCodes, describe, from_wire, to_wire
+import wtio
+from wtio import hub
+from wtio.protocol.codes import MAX_APPLICATION_CODE, ErrorCodes, describe, describe_application, from_wire, to_wire
 
 from .pair import vectors
 
@@ -58,3 +60,18 @@ def test_description_names_what_can_be_named() -> None:
     assert describe(to_wire(7)) == "application code 7"
     assert describe(0x10C) == "H3_REQUEST_CANCELLED (0x10c)"
     assert describe(0x52E4A40FA8F9) == "0x52e4a40fa8f9"
+
+
+def test_description_of_a_code_that_wtio_sends_by_itself_says_when() -> None:
+    words = "258 (wtio sends it when a handler or an `async with` block raises)"
+    assert describe_application(258) == words
+    assert describe(to_wire(258)) == f"application code {words}"
+    assert describe_application(257) == "257"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [wtio.BODY_RAISED_CODE, hub.TOO_SLOW_CODE, hub.REPLACED_CODE, hub.EXPIRED_CODE, ErrorCodes.H3_EXCESSIVE_LOAD],
+)
+def test_every_code_that_wtio_sends_by_itself_is_explained(code: int) -> None:
+    assert "(wtio sends it when " in describe_application(code)

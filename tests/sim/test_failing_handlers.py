@@ -148,6 +148,40 @@ async def fail(network: Network, act: Handler, times: int) -> None:
             assert (info.code, info.reason) == (258, "internal error")
 
 
+def test_the_client_reads_what_the_code_of_a_handler_that_raised_means() -> None:
+    async def fail_at_once(stream: wtio.WebTransportStream) -> None:
+        raise RuntimeError(await stream.read())
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        if session.path == "/streams":
+            await session.serve_streams(fail_at_once)
+        raise RuntimeError("a fault of the application")
+
+    words = "258 (wtio sends it when a handler or an `async with` block raises)"
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler):
+            async with network.connect("https://localhost/streams") as session:
+                stream = await session.create_bidirectional_stream()
+                await stream.write(data=b"x")
+                with pytest.raises(wtio.StreamResetError) as reset:
+                    await stream.read()
+                with pytest.raises(wtio.StreamStoppedError) as stopped:
+                    await stream.write(data=b"more")
+            async with network.connect() as session:
+                with pytest.raises(wtio.SessionClosedError) as closed:
+                    await session.receive_datagram()
+            assert str(reset.value) == f"stream 4 was reset by the peer with application code {words}"
+            assert str(stopped.value).endswith(f"the peer stopped receiving with application code {words}")
+            text = f"session closed by the peer with code {words}: internal error"
+            assert (str(closed.value), repr(closed.value)) == (text, f"SessionClosedError('{text}')")
+            assert session.report.end is not None
+            assert session.report.end.code_name == f"application code {words}"
+
+    run(main())
+
+
 # -- handlers with a defect
 
 

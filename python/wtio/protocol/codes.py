@@ -8,7 +8,7 @@ draft-ietf-webtrans-http3-16, section 4.4, reserves for them among the HTTP/3 co
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["MAX_APPLICATION_CODE", "ErrorCodes", "describe", "from_wire", "to_wire"]
+__all__ = ["MAX_APPLICATION_CODE", "ErrorCodes", "describe", "describe_application", "from_wire", "to_wire"]
 
 MAX_APPLICATION_CODE: Final = 0xFFFFFFFF
 """Largest application error code of a stream or a session."""
@@ -81,6 +81,17 @@ class ErrorCodes(IntEnum):
     WT_APPLICATION_ERROR_LAST = _LAST
 
 
+# When wtio itself ends a session or stream of an application, and with which application code. These are the numbers of
+# the HTTP/3 codes that say the same. Applications and other implementations may give them any other meaning.
+_SENT_BY_WTIO: Final = {
+    int(ErrorCodes.H3_INTERNAL_ERROR): "a handler or an `async with` block raises",
+    int(ErrorCodes.H3_EXCESSIVE_LOAD): "a session has sent more than Limits.session_receive_bytes, or reads too slowly "
+    "for a hub",
+    int(ErrorCodes.H3_REQUEST_REJECTED): "a message of a hub is too late",
+    int(ErrorCodes.H3_REQUEST_CANCELLED): "a hub has a newer update",
+}
+
+
 def to_wire(code: int) -> int:
     """Map an application error code to the HTTP/3 code that carries it.
 
@@ -119,11 +130,19 @@ def from_wire(code: int) -> int | None:
     return shifted - shifted // 31
 
 
+def describe_application(code: int) -> str:
+    """Write an application code for an error message. If wtio sends it by itself, it says when.
+
+    It may mean something else all the same: nobody knows who chose the number.
+    """
+    return f"{code} (wtio sends it when {_SENT_BY_WTIO[code]})" if code in _SENT_BY_WTIO else str(code)
+
+
 def describe(code: int) -> str:
     """Name a wire code for an error message: its standard name, ``application code N``, or its number."""
     application = from_wire(code)
     if application is not None:
-        return f"application code {application}"
+        return f"application code {describe_application(application)}"
     try:
         return f"{ErrorCodes(code).name} (0x{code:x})"
     except ValueError:
