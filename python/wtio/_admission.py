@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from wtio._failures import FailureLog, severity
 from wtio._request import SessionRequest
+from wtio._waiting import is_cancelled
 from wtio._words import SERVER_CLOSES
 from wtio.errors import SessionClosed
 from wtio.session import WebTransportSession
@@ -85,13 +86,13 @@ class Admissions:
             finally:
                 timer.cancel()
                 self._decisions.pop(request, None)
-        except asyncio.CancelledError:
-            if not request.is_answered:
-                request.reject(503)
-            if decision.session is not None:
-                await decision.session.close(BODY_RAISED_CODE, "admit was cancelled")
-            raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                if not request.is_answered:
+                    request.reject(503)
+                if decision.session is not None:
+                    await decision.session.close(BODY_RAISED_CODE, "admit was cancelled")
+                raise
             self._report(error, request, decision.session)
             if not request.is_answered:
                 request.reject(500)
@@ -110,7 +111,7 @@ class Admissions:
         if not request.is_answered and not request.has_left:
             request.accept()
 
-    def _report(self, error: Exception, request: RequestState, session: WebTransportSession | None) -> None:
+    def _report(self, error: BaseException, request: RequestState, session: WebTransportSession | None) -> None:
         level = severity(error, has_ended=request.has_left or (session is not None and session.is_closed))
         if isinstance(error, SessionClosed) and level < logging.ERROR:
             _logger.debug("%s: admit ended with its client: %s", request.log_name, type(error).__name__)
@@ -118,7 +119,7 @@ class Admissions:
         words = "failed" if level >= logging.ERROR else "ended early"
         self._write(error, level, words, request)
 
-    def _write(self, error: Exception, level: int, words: str, request: RequestState) -> None:
+    def _write(self, error: BaseException, level: int, words: str, request: RequestState) -> None:
         number = None if request.session is None else request.session.log_id
         self._failures.write(error, level, f"%s: admit {words}", request.log_name, session=number)
 

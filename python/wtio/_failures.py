@@ -1,7 +1,9 @@
 """What a server logs when handlers fail: a few entries of each kind per minute, and then how often it happened.
 
 A client can make handlers fail as often as it likes, for instance by resetting one stream of each session. So a failure
-that a client can cause is not logged as an error, and no kind of failure is logged every time.
+that a client can cause is not logged as an error, and no kind of failure is logged every time. But a server logs the
+first of each class as a warning, which Python shows without any configuration: whoever tries a handler for the first
+time sees why it ended.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from wtio.errors import (
     DatagramTooLargeError,
     ReadLimitError,
+    RemoteProtocolError,
     SessionClosed,
     StreamCreditError,
     StreamResetError,
@@ -37,13 +40,15 @@ def severity(error: BaseException, *, has_ended: bool) -> int:
     """Return the logging level for what a handler raised, an exception or a group of them.
 
     INFO if the peer caused it; WARNING if the path to the peer did not allow it; ERROR for the rest, such as the end of
-    another session. ``has_ended`` says whether the handler's own session is over.
+    another session, or that of a task that the handler waited for and somebody had cancelled. ``has_ended`` says
+    whether the handler's own session is over.
     """
     if isinstance(error, BaseExceptionGroup):
         return max(severity(part, has_ended=has_ended) for part in error.exceptions)
     if isinstance(error, (StreamResetError, StreamStoppedError, ReadLimitError)):
         return logging.INFO
-    if isinstance(error, SessionClosed):
+    if isinstance(error, (SessionClosed, asyncio.CancelledError)):
+        # Helpers of a handler are cancelled when its session ends, and it may wait for them.
         return logging.INFO if has_ended else logging.ERROR
     if isinstance(error, asyncio.IncompleteReadError):
         # A client may end a stream at any byte. The same error from somewhere else, such as a database, is serious.
@@ -59,9 +64,13 @@ class FailureLog:
     Errors are of the same kind if they came from the same lines of code, other failures if they have the same class.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, *, warns_first: bool = False) -> None:
         # The logger.
         self.logger = logger
+        # Whether the first failure of each class that a peer has caused is a warning; and the classes that were. Only
+        # those of ``severity`` are in it, alone and in groups.
+        self._warns_first = warns_first
+        self._warned: set[frozenset[type[BaseException]]] = set()
         # By what makes failures alike (``_key``). At most ``_KINDS``, and one more for each message and level, which
         # stands for all further kinds.
         self._kinds: dict[Hashable, _Kind] = {}
@@ -91,7 +100,15 @@ class FailureLog:
             first = next(_parts(error))
             self.logger.log(level, "%s: %s: %s", message % arguments, type(first).__name__, first, extra=extra)
 
-    def report(self, error: BaseException, what: str, *arguments: object, has_ended: bool, session: int) -> None:
+    def report(
+        self,
+        error: BaseException,
+        what: str,
+        *arguments: object,
+        has_ended: bool,
+        session: int,
+        is_one_stream: bool = False,
+    ) -> None:
         """Log what a handler raised, as serious as it is: it failed, ended early, or ended with its session.
 
         Args:
@@ -100,16 +117,31 @@ class FailureLog:
             *arguments: For ``what``.
             has_ended: Whether the handler's session is over.
             session: The session's number in the log.
+            is_one_stream: Whether it is the handler of a single stream, which a peer may give up at any time.
         """
         level = severity(error, has_ended=has_ended)
+        violation = _violation(error) if has_ended else None
         if level >= logging.ERROR:
             self.write(error, level, f"{what} failed", *arguments, session=session)
+        elif violation is not None:
+            self._write_first(violation, f"{what} ended with its session", *arguments, session=session)
         elif has_ended:
             # Its reads and writes end with the session. That is expected, and only of interest when debugging. The text
             # of the error has the peer's reason, which may contain anything.
             self.logger.debug("%s ended with its session: %s", what % arguments, type(error).__name__)
+        elif level == logging.INFO and not (is_one_stream and _is_given_up(error)):
+            self._write_first(error, f"{what} ended early", *arguments, session=session)
         else:
             self.write(error, level, f"{what} ended early", *arguments, session=session)
+
+    def _write_first(self, error: BaseException, message: str, *arguments: object, session: int) -> None:
+        """Log what a peer has caused: at INFO, but the first of a class as a warning."""
+        kind = frozenset(type(part) for part in _parts(error))
+        if self._warns_first and kind not in self._warned:
+            self._warned.add(kind)
+            self.write(error, logging.WARNING, f"{message} (further ones are at INFO)", *arguments, session=session)
+        else:
+            self.write(error, logging.INFO, message, *arguments, session=session)
 
     def close(self) -> None:
         """Log the counts now."""
@@ -158,6 +190,17 @@ def _key(error: BaseException, level: int, message: str) -> Hashable:
         # A set, because a group may have one part for each of the client's streams.
         return message, level, frozenset((type(part), *_lines(part)) for part in parts)
     return message, level, frozenset(type(part) for part in parts)
+
+
+def _violation(error: BaseException) -> BaseException | None:
+    """What the peer did against the rules, if that has ended the session whose end the error tells of."""
+    causes = (part.__cause__ for part in _parts(error) if isinstance(part, SessionClosed))
+    return next((cause for cause in causes if isinstance(cause, RemoteProtocolError)), None)
+
+
+def _is_given_up(error: BaseException) -> bool:
+    """Whether the peer has reset or stopped a stream, and nothing else has happened."""
+    return all(isinstance(part, (StreamResetError, StreamStoppedError)) for part in _parts(error))
 
 
 def _parts(error: BaseException) -> Iterator[BaseException]:

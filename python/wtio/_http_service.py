@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from wtio._arguments import check_instance
 from wtio._http import HttpRequest, HttpResponse, close_body
 from wtio._url import without_query
-from wtio._waiting import start_task
+from wtio._waiting import is_cancelled, start_task
 from wtio.errors import ClientGoneError, ContentTooLargeError, RequestTimeout
 
 if TYPE_CHECKING:
@@ -85,10 +85,17 @@ class HttpService:
         try:
             await self._answer(exchange)
             await exchange.delivered()
-        except asyncio.CancelledError:
-            # The server is closing, or the hook raised this itself. If the client has gone, ``refuse`` does nothing.
-            exchange.refuse(503 if _is_cancelled() else 500)
-            raise
+        except asyncio.CancelledError as error:
+            # The server is closing. If the client has gone, ``refuse`` does nothing.
+            if is_cancelled():
+                exchange.refuse(503)
+                raise
+            # Nobody has cancelled the hook: what it waited for was.
+            request = exchange.request
+            self._failures.write(
+                error, logging.ERROR, "the http hook failed on %s %s", request.method, without_query(request.path)
+            )
+            exchange.refuse(500)
         finally:
             self._end(exchange)
 
@@ -109,7 +116,8 @@ class HttpService:
                     await close_body(response.body)
         except Exception as error:
             status = _status(error)
-            if status == 500 and not _is_cancelled():
+            # A hook that fails when it is cancelled mostly fails because of that.
+            if status == 500 and not is_cancelled():
                 self._failures.write(error, logging.ERROR, failure, request.method, without_query(request.path))
             else:
                 _logger.debug(
@@ -129,12 +137,6 @@ class HttpService:
 def _not_allowed() -> HttpResponse:
     """The answer of a server that has sessions only."""
     return HttpResponse(status=405, headers=(("allow", "CONNECT"),))
-
-
-def _is_cancelled() -> bool:
-    """Whether the current task was cancelled. A hook that fails then mostly fails because of that."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _status(error: Exception) -> int:

@@ -17,7 +17,7 @@ from wtio._http_service import HttpHook, HttpService
 from wtio._log import SERVER, PacedLines, session_name
 from wtio._stats import SessionCounts
 from wtio._url import without_query
-from wtio._waiting import Arrivals, Flag, start_task
+from wtio._waiting import Arrivals, Flag, is_cancelled, start_task
 from wtio._words import SERVER_CLOSES
 from wtio.errors import SessionClosed
 from wtio.protocol.origin import allowed_form, is_own_origin
@@ -93,14 +93,14 @@ class Service:
         # Handlers that run, also those that ``admit`` still decides about. At most twice ``Limits.sessions``, because
         # some go on after their sessions have ended.
         self.tasks: set[asyncio.Task[None]] = set()
-        # Those of them that wait for ``async for request in server``.
+        # Requests that wait for ``async for request in server``.
         self._requests: Arrivals[RequestState] = Arrivals()
         # Set by ``stop`` and never reset: every further request is refused.
         self.is_closing = False
         # Whether a page's origin was refused before: only the first refusal is logged as a warning.
         self._has_refused_origin = False
         # Logs what handlers, also those of streams, and the hook raise, a few of each kind a minute.
-        self._failures = FailureLog(SERVER)
+        self._failures = FailureLog(SERVER, warns_first=True)
         # Writes what the log says of connections at DEBUG.
         self.lines = PacedLines(SERVER)
         # Totals for ``Server.stats``.
@@ -239,10 +239,10 @@ class Service:
     async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
         try:
             await handler(session)
-        except asyncio.CancelledError:
-            await session.close(BODY_RAISED_CODE, "handler was cancelled")
-            raise
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                await session.close(BODY_RAISED_CODE, "handler was cancelled")
+                raise
             number = session.log_id
             name = session_name(number, session.path)
             self._failures.report(error, "%s: handler", name, has_ended=session.is_closed, session=number)

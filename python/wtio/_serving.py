@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from wtio._log import session_name
+from wtio._waiting import is_cancelled
 from wtio.errors import SessionClosed
 
 if TYPE_CHECKING:
@@ -128,8 +129,10 @@ class Serving:
         try:
             async with stream:
                 await handler(stream)
-        except Exception as error:
-            self._report(error, "handler of stream %d", stream.stream_id)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                raise
+            self._report(error, "handler of stream %d", stream.stream_id, is_one_stream=True)
         finally:
             self._room.release()
         self._running -= 1
@@ -148,16 +151,26 @@ class Serving:
                 result = handler(data)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                    raise
                 self._report(error, "handler of datagrams")
             self._running -= 1
 
     # -- the log
 
-    def _report(self, error: Exception, what: str, *arguments: object) -> None:
+    def _report(self, error: BaseException, what: str, *arguments: object, is_one_stream: bool = False) -> None:
         state = self._state
         name = session_name(state.log_id, state.facts.path)
-        self._failures.report(error, f"%s: {what}", name, *arguments, has_ended=state.is_closed, session=state.log_id)
+        self._failures.report(
+            error,
+            f"%s: {what}",
+            name,
+            *arguments,
+            has_ended=state.is_closed,
+            session=state.log_id,
+            is_one_stream=is_one_stream,
+        )
 
     def _report_unfinished(self, count: int) -> None:
         state = self._state

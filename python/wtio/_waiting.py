@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
     from wtio._waker import Waker
 
-__all__ = ["Arrivals", "Flag", "Waiter", "Waiters", "check_loop", "refuse_foreign", "start_task", "wake"]
+__all__ = [
+    "Arrivals",
+    "Flag",
+    "Waiter",
+    "Waiters",
+    "check_loop",
+    "is_cancelled",
+    "refuse_foreign",
+    "start_task",
+    "wake",
+]
 
 _Item = TypeVar("_Item")
 
@@ -63,6 +73,12 @@ def start_task(
         running.add(task)
         task.add_done_callback(running.discard)
     return task
+
+
+def is_cancelled() -> bool:
+    """Whether somebody has cancelled the current task. A CancelledError that it meets may also be another task's."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def wake(waiter: Waiter | None) -> None:

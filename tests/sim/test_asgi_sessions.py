@@ -560,7 +560,10 @@ def test_closes_drains_and_datagrams_pass_both_ways() -> None:
 
 
 @pytest.mark.unaudited("its sessions are closed with codes")
-@pytest.mark.parametrize(("path", "code", "reason"), [("/close", 9, "done"), ("/return", 0, ""), ("/raise", 258, "")])
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [("/close", 9, "done"), ("/return", 0, ""), ("/raise", 258, ""), ("/wait-for-a-task-that-is-cancelled", 258, "")],
+)
 def test_an_application_ends_its_session(path: str, code: int, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     async def main(network: Network) -> None:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -570,6 +573,10 @@ def test_an_application_ends_its_session(path: str, code: int, reason: str, capl
                 assert (await receive())["code"] == 9
             elif scope["path"] == "/raise":
                 raise ValueError("of the application")
+            elif scope["path"] != "/return":
+                task = asyncio.create_task(asyncio.sleep(10))
+                asyncio.get_running_loop().call_soon(task.cancel)
+                await task
 
         async with served(network, app), network.connect(f"https://localhost{path}?token=secret") as session:
             info = await session.wait_closed()
@@ -578,6 +585,7 @@ def test_an_application_ends_its_session(path: str, code: int, reason: str, capl
 
     run(main)
     assert ("of the application" in caplog.text) == (path == "/raise")
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * (code == 258)
     assert "secret" not in caplog.text
 
 

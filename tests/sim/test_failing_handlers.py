@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.protocol.raw import raw_client, settle
 from tests.support.http3 import HttpClient
 from tests.support.logs import written
 
@@ -122,12 +123,18 @@ def test_what_a_client_does_is_one_line_without_traceback_and_then_a_number(
     async def main() -> None:
         network = Network()
         async with network.serve(handler, limits=SMALL):
+            if level == logging.INFO:
+                # Python shows warnings without any configuration: somebody who tries a handler sees why it ended.
+                await fail(network, act, 1)
+                [(first, text, has_traceback)] = written(log)
+                assert (first, has_traceback) == (logging.WARNING, False)
+                assert f"handler ended early (further ones are at INFO): {name}: " in text
             await fail(network, act, 50)
             lines = written(log)
             assert len(lines) == 1
             assert lines[0][0] == level
             assert not lines[0][2]
-            assert f"ended early: {name}: " in lines[0][1]
+            assert f"handler ended early: {name}: " in lines[0][1]
             await asyncio.sleep(MINUTE)
             assert written(log) == [(level, f"49 more failures like the last one of {name}", False)]
             # After a minute, there is a line to read again.
@@ -178,6 +185,146 @@ def test_the_client_reads_what_the_code_of_a_handler_that_raised_means() -> None
             assert (str(closed.value), repr(closed.value)) == (text, f"SessionClosedError('{text}')")
             assert session.report.end is not None
             assert session.report.end.code_name == f"application code {words}"
+
+    run(main())
+
+
+async def read_from_streams(session: wtio.WebTransportSession) -> None:
+    async def read(stream: wtio.WebTransportStream) -> None:
+        await stream.readexactly(n=100)
+
+    await session.serve_streams(read)
+
+
+STREAMS: dict[str, tuple[Handler, int]] = {
+    "the client gives the stream up": (reset, logging.INFO),
+    "what comes is cut short": (finish, logging.WARNING),
+}
+
+
+@pytest.mark.parametrize("what", STREAMS)
+def test_the_first_handler_of_a_stream_that_a_client_cuts_short_is_a_warning(
+    what: str, log: pytest.LogCaptureFixture
+) -> None:
+    act, level = STREAMS[what]
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(read_from_streams), network.connect() as session:
+            for _ in range(2):
+                await act(session)
+                await asyncio.sleep(1)
+            assert not session.is_closed
+        # The second one is the count, or the line that follows the warning.
+        assert [line[0] for line in written(log)] == [level, logging.INFO]
+
+    run(main())
+
+
+@pytest.mark.unaudited("its peer is a raw one")
+def test_a_peer_that_breaks_a_rule_is_named_where_its_handler_ends(log: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(wait_for_datagram):
+            for level in (logging.WARNING, logging.INFO):
+                async with raw_client(network) as peer:
+                    stream = peer.request()
+                    await settle()
+                    # SETTINGS, which belong on the control stream.
+                    stream.send(b"\x04\x00")
+                    await settle()
+                    [(found, text, has_traceback)] = written(log)
+                    assert (found, has_traceback) == (level, False)
+                    assert "handler ended with its session" in text
+                    assert ": RemoteProtocolError: the peer broke the protocol: " in text
+
+    run(main())
+
+
+async def wait_for_datagram(session: wtio.WebTransportSession) -> None:
+    await session.receive_datagram()
+
+
+# -- what nobody has cancelled
+
+
+async def await_a_cancelled_task(_: object = None) -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await task
+
+
+@pytest.mark.unaudited("a session that its server closes is the only one of its connection")
+@pytest.mark.parametrize("which", ["session", "stream", "datagrams"])
+def test_a_handler_that_waits_for_a_task_which_is_cancelled_has_failed(
+    which: str, log: pytest.LogCaptureFixture
+) -> None:
+    async def handler(session: wtio.WebTransportSession) -> None:
+        if which == "session":
+            await await_a_cancelled_task()
+        await session.serve_streams(await_a_cancelled_task, datagrams=await_a_cancelled_task)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler), network.connect() as session:
+            for number in range(1, 3):
+                if which == "stream":
+                    await finish(session)
+                elif which == "datagrams":
+                    session.send_datagram(b"x")
+                await asyncio.sleep(1)
+                lines = [(level, has_traceback) for level, _, has_traceback in written(log)]
+                # Those of streams and datagrams go on, and fail a second time.
+                assert lines == [(logging.ERROR, True)] * (number == 1 or which != "session")
+            if which == "session":
+                info = await session.wait_closed()
+                assert (info.code, info.reason) == (258, "internal error")
+
+    run(main())
+
+
+@pytest.mark.unaudited("its client is refused")
+def test_an_admit_that_waits_for_a_task_which_is_cancelled_has_failed(log: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.serve(echo, admit=await_a_cancelled_task):
+            with pytest.raises(wtio.SessionRejectedError) as caught:
+                await network.connect()
+            assert caught.value.status == 500
+            assert [(level, has_traceback) for level, _, has_traceback in written(log)] == [(logging.ERROR, True)]
+
+    run(main())
+
+
+@pytest.mark.unaudited("its client is a raw one, which keeps streams")
+def test_a_hook_that_waits_for_a_task_which_is_cancelled_has_failed(log: pytest.LogCaptureFixture) -> None:
+    async def hook(request: wtio.HttpRequest) -> wtio.HttpResponse:
+        await await_a_cancelled_task()
+        return wtio.HttpResponse(status=200)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(echo, http=hook), HttpClient(network) as client:
+            assert (await client.get("/")).status == 500
+            assert [(level, has_traceback) for level, _, has_traceback in written(log)] == [(logging.ERROR, True)]
+
+    run(main())
+
+
+def test_a_helper_that_a_handler_cancels_at_its_sessions_end_is_no_failure(log: pytest.LogCaptureFixture) -> None:
+    async def handler(session: wtio.WebTransportSession) -> None:
+        helper = asyncio.create_task(asyncio.sleep(1000))
+        try:
+            await session.wait_closed()
+        finally:
+            helper.cancel()
+            await helper
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(handler), network.connect():
+            await asyncio.sleep(1)
+        assert not written(log)
 
     run(main())
 

@@ -158,7 +158,11 @@ class SessionCall:
         assert self._task is not None
         task = self._task
         await end_of_call(task)
-        if task.cancelled() or (error := task.exception()) is None:
+        if task.cancelled():
+            if not task.cancelling():
+                task.result()  # what the application waited for was cancelled, and raises that here
+            return
+        if (error := task.exception()) is None:
             return
         if self._end is not None and isinstance(error, OSError):
             _logger.debug("%s: the application ended after its session: %r", self._log_name(), error)
