@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wtio.errors import (
     DatagramTooLargeError,
@@ -25,8 +25,9 @@ from wtio.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
+    from types import FrameType
 
-__all__ = ["FailureLog", "severity"]
+__all__ = ["FailureLog", "place_of", "severity"]
 
 # In this many seconds, no more is written of one kind than three errors (their differences help to find the bug) or one
 # line of anything else.
@@ -216,6 +217,34 @@ def _lines(error: BaseException) -> Iterator[tuple[str, int]]:
     """The lines of code through which an exception came: file and number."""
     for frame, line in traceback.walk_tb(error.__traceback__):
         yield frame.f_code.co_filename, line
+
+
+def place_of(task: asyncio.Task[Any]) -> str:
+    """Name the application's function that a task of ours runs, and the line at which it waits, to follow a noun.
+
+    Routers and wrappers of ours in front of it are passed over. Empty if it is not known.
+    """
+    frames = [frame for frame in _frames(task) if not _is_ours(frame.f_globals.get("__name__", ""))]
+    if not frames:
+        return ""
+    outermost, innermost = frames[0], frames[-1]
+    name = f"{outermost.f_globals.get('__name__')}.{outermost.f_code.co_qualname}"
+    return f" {name}, at {innermost.f_code.co_filename}:{innermost.f_lineno},"
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of a task that waits, from the outermost one in. ``Task.get_stack`` gives only the first."""
+    awaited: Any = task.get_coro()
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+
+
+def _is_ours(module: str) -> bool:
+    """Whether a module is no application's: one of wtio's or asyncio's."""
+    return module.partition(".")[0] in ("wtio", "asyncio")
 
 
 def _origin(error: BaseException) -> object:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from wtio._addresses import AddressSessions
 from wtio._admission import Admissions, AdmitHook
-from wtio._failures import FailureLog
+from wtio._failures import FailureLog, place_of
 from wtio._http_service import HttpHook, HttpService
 from wtio._log import SERVER, PacedLines, session_name
 from wtio._stats import SessionCounts
@@ -38,6 +38,10 @@ ANY_ORIGIN: Final = "*"
 """In ``serve(origins=...)``: pages from everywhere may connect."""
 
 
+# Of handlers that do not let themselves be cancelled, so many are named in the log.
+_MOST_UNFINISHED: Final = 10
+
+
 class Service:
     """What a server's connections share. Belongs to one ``Server``, and to its event loop once that has started."""
 
@@ -47,6 +51,7 @@ class Service:
         "_failures",
         "_few_sessions",
         "_handler",
+        "_handling",
         "_has_refused_origin",
         "_limits",
         "_origins",
@@ -93,6 +98,8 @@ class Service:
         # Handlers that run, also those that ``admit`` still decides about. At most twice ``Limits.sessions``, because
         # some go on after their sessions have ended.
         self.tasks: set[asyncio.Task[None]] = set()
+        # The sessions of those in which a handler is at work.
+        self._handling: dict[asyncio.Task[Any], WebTransportSession] = {}
         # Requests that wait for ``async for request in server``.
         self._requests: Arrivals[RequestState] = Arrivals()
         # Set by ``stop`` and never reset: every further request is refused.
@@ -237,8 +244,14 @@ class Service:
             await self._handle(session, self._handler)
 
     async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handling[task] = session
         try:
-            await handler(session)
+            try:
+                await handler(session)
+            finally:
+                del self._handling[task]
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 await session.close(BODY_RAISED_CODE, "handler was cancelled")
@@ -311,7 +324,7 @@ class Service:
     async def end_handlers(self, patience: float, closer: asyncio.Task[Any] | None) -> None:
         """Wait until the handlers have returned, whose sessions have ended, and ordinary requests are answered.
 
-        Those that do not end are cancelled.
+        Those that do not end are cancelled. Those that go on nevertheless are named in the log.
 
         Args:
             patience: Seconds before handlers are cancelled, and again before they are left alone.
@@ -324,7 +337,24 @@ class Service:
         for task in tasks:
             task.cancel(SERVER_CLOSES)
         if tasks:
-            await asyncio.wait(tasks, timeout=patience)
+            _, unfinished = await asyncio.wait(tasks, timeout=patience)
+            self._report_unfinished(list(unfinished), patience)
+
+    def _report_unfinished(self, tasks: list[asyncio.Task[None]], patience: float) -> None:
+        for task in tasks[:_MOST_UNFINISHED]:
+            session = self._handling.get(task)
+            what = task.get_name().removeprefix("wtio ")
+            if session is not None:
+                what = f"{session_name(session.log_id, session.path)}: handler"
+            SERVER.warning(
+                "%s%s still runs %g s after it was cancelled (Timeouts.close); the server waits for it no longer",
+                what,
+                place_of(task),
+                patience,
+                extra={"kind": "failure", "session": None if session is None else session.log_id},
+            )
+        if len(tasks) > _MOST_UNFINISHED:
+            SERVER.warning("%d more handlers still run after they were cancelled", len(tasks) - _MOST_UNFINISHED)
 
     def close(self) -> None:
         """Log the failures that were only counted."""

@@ -365,7 +365,8 @@ class Server:
         ordinary requests, and sessions that an iterator's requests have become, then have ``Timeouts.drain`` (default
         0 s) to finish on their own. After that, every session is closed (bounded by ``Timeouts.close``, see
         ``WebTransportSession.close``), handlers and hooks that still run after another ``Timeouts.close`` are
-        cancelled, and further unanswered requests get status 503. Clients whose last session has just ended have three
+        cancelled, and further unanswered requests get status 503. Those that go on nevertheless for another
+        ``Timeouts.close`` are named in the log, and left alone. Clients whose last session has just ended have three
         probe timeouts (0.1 s on a short path, never more than ``Timeouts.close``) to close their connections before the
         server does. Cancelling stops the wait, but not the shutdown.
 

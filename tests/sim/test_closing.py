@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 from typing import Any
 
 import pytest
+from tests.support.http3 import HttpClient
 
 import wtio
 from wtio import testing
@@ -192,3 +195,91 @@ def test_a_socket_has_bounded_time_to_take_the_last_packets(is_full: bool) -> No
                 del driver.drive
 
     testing.run(main())
+
+
+# -- handlers that go on
+
+
+async def stubborn(session: wtio.WebTransportSession) -> None:
+    """Keep the first cancellation to itself."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(1000)
+    await asyncio.sleep(1000)
+
+
+def warnings(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("way", ["handler", "router"])
+def test_a_handler_that_keeps_its_cancellation_to_itself_is_named_with_its_session(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    names: list[str] = []
+    router = wtio.Router()
+    router.session("/{room}")(stubborn)
+
+    async def main() -> None:
+        network = Network()
+        handler = router if way == "router" else stubborn
+        server = await network.serve(handler, timeouts=wtio.Timeouts(close=3))
+        async with network.connect("https://localhost/room?token=secret") as session:
+            names.append(f"session {server.sessions[0].log_id}, path /room")
+            await server.close()
+            await session.wait_closed()
+
+    testing.run(main())
+    (text,) = warnings(caplog)
+    place = rf"handler {stubborn.__module__}.stubborn, at \S*test_closing.py:\d+,"
+    assert re.fullmatch(
+        rf"{names[0]}: {place} still runs 3 s after it was cancelled \(Timeouts.close\); .* no longer", text
+    ), text
+
+
+def test_a_hook_that_keeps_its_cancellation_to_itself_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def hook(request: wtio.HttpRequest) -> wtio.HttpResponse:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+        await asyncio.sleep(1000)
+        return wtio.HttpResponse(status=200)
+
+    async def main() -> None:
+        network = Network()
+        async with network.serve(wait, http=hook) as server, HttpClient(network) as client:
+            # Let go of, the request would be reset, which cancels the hook as well.
+            request = await client.ask("GET", "/x?token=secret")
+            await asyncio.sleep(1)
+            await server.close()
+            del request
+
+    testing.run(main())
+    (text,) = warnings(caplog)
+    assert re.match(rf"hook GET /x {hook.__module__}.{re.escape(hook.__qualname__)}, at \S+:\d+, still runs 2 s", text)
+
+
+def test_of_many_such_handlers_ten_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        network = Network()
+        async with network.client() as client, network.serve(stubborn):
+            kept = [await client.connect("https://localhost/", allow_pooling=True) for _ in range(13)]
+        assert len(kept) == 13
+
+    testing.run(main())
+    *named, others = warnings(caplog)
+    assert len(named) == len(set(named)) == 10
+    assert others == "3 more handlers still run after they were cancelled"
+
+
+def test_handlers_that_let_themselves_be_cancelled_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        network = Network()
+        server = await network.serve(sleep)
+        async with network.connect() as session:
+            await server.close()
+            await session.wait_closed()
+
+    async def sleep(session: wtio.WebTransportSession) -> None:
+        await asyncio.sleep(1000)
+
+    testing.run(main())
+    assert not warnings(caplog)
