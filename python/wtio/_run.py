@@ -37,6 +37,8 @@ _logger = logging.getLogger("wtio.server")
 
 # Ctrl-C; systemd, Docker and Kubernetes; Ctrl-Break on Windows.
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+# What people want to know who have just pressed Ctrl-C.
+_AT_ONCE: Final = "a second signal ends all at once"
 # What shells add to the number of a signal for the exit status of a process that it has ended.
 _STATUS_OF_SIGNALS: Final = 128
 
@@ -181,6 +183,8 @@ class _Program(Generic[_Result]):
                 if not await self._is_done(program):
                     self.is_forced = True
                     self.ended_by = self._signals[1]
+                    name = signal.Signals(self.ended_by).name
+                    _logger.info("%s again: all sessions end at once, and all tasks are cancelled", name)
                     for server in self._running.servers:
                         server.abort()
                     # The runner cancels what is left.
@@ -211,9 +215,26 @@ class _Program(Generic[_Result]):
 
     async def _close_server(self, server: Stoppable, name: str) -> None:
         delay, drain = server.timeouts.drain_delay, server.timeouts.drain
-        _logger.info("%s: %r closes in %g s and lets handlers finish for %g s", name, server, delay, drain)
-        await asyncio.sleep(delay)
+        # Once it is closed, it does not know its addresses any more.
+        shown = repr(server)
+        if delay:
+            words = "%s: %s serves on for %g s (Timeouts.drain_delay), and closes then; %s"
+            _logger.info(words, name, shown, delay, _AT_ONCE)
+            await asyncio.sleep(delay)
+        if drain:
+            words = (
+                "%s: %s takes no new sessions; sessions open: %d; they have %g s to end (Timeouts.drain) before they "
+                "are closed; %s"
+            )
+            _logger.info(words, name, shown, len(server.sessions), drain, _AT_ONCE)
+        else:
+            words = (
+                "%s: %s closes; sessions open: %d; handlers have %g s to return (Timeouts.close) before they are "
+                "cancelled; %s"
+            )
+            _logger.info(words, name, shown, len(server.sessions), server.timeouts.close, _AT_ONCE)
         await server.close(self._code, self._reason)
+        _logger.info("%s is closed", shown)
 
     @contextmanager
     def _handling_signals(self) -> Iterator[None]:

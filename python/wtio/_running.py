@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from wtio.config import Timeouts
+    from wtio.session import WebTransportSession
 
 __all__ = ["Running", "running"]
 
@@ -18,6 +19,8 @@ class Stoppable(Protocol):
 
     @property
     def timeouts(self) -> Timeouts: ...
+    @property
+    def sessions(self) -> list[WebTransportSession]: ...
     @property
     def is_closing(self) -> bool: ...
     async def close(self, code: int, reason: str) -> None: ...

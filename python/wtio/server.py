@@ -500,8 +500,11 @@ class Server:
         return connection
 
     def __repr__(self) -> str:
-        where = ", ".join(f"{ip} port {port}" for ip, port in self.addresses)
-        return f"<wtio.Server {where or 'not started'}>"
+        try:
+            where = ", ".join(f"{ip} port {port}" for ip, port in self.addresses) or "not started"
+        except OSError:
+            where = "closed"  # its sockets have no addresses any more
+        return f"<wtio.Server {where}>"
 
 
 def serve(

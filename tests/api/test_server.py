@@ -419,7 +419,8 @@ async def test_port_0_is_any_free_port(certificate: DevCertificate) -> None:
         [(ip, port)] = server.addresses
         assert ip == "127.0.0.1"
         assert port > 0
-        assert str(port) in repr(server)
+        assert repr(server) == f"<wtio.Server 127.0.0.1 port {port}>"
+    assert repr(server) == "<wtio.Server closed>"
 
 
 @pytest.mark.parametrize("host", [None, "", "::"])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from tests.support.logs import but_sessions
 
 import wtio
 from wtio.testing import Network, VirtualTimeLoop
@@ -223,12 +225,45 @@ def test_a_server_that_is_being_closed_keeps_its_code() -> None:
     assert run(main(), code=2) == 1
 
 
+DRAINING = "takes no new sessions; sessions open: 1; they have 20 s to end (Timeouts.drain) before they are closed"
+CLOSING = "closes; sessions open: 1; handlers have 2 s to return (Timeouts.close) before they are cancelled"
+
+
+@pytest.mark.parametrize("delay", [0, 5])
+@pytest.mark.parametrize(("drain", "words"), [(0, CLOSING), (20, DRAINING)])
+def test_the_log_says_what_is_waited_for_and_what_a_second_signal_does(
+    number: signal.Signals, delay: int, drain: int, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wtio.server")
+    shown: list[str] = []
+
+    async def main() -> None:
+        network = Network()
+        timeouts = wtio.Timeouts(drain_delay=delay, drain=drain)
+        async with network.serve(wait, timeouts=timeouts) as server, network.connect() as session:
+            shown.append(repr(server))
+            send(number, after=1)
+            await session.wait_closed()
+            await server.wait_closed()
+
+    run(main())
+    server = shown[0]
+    lines = [f"{number.name}: {server} {words}; a second signal ends all at once", f"{server} is closed"]
+    if delay:
+        first = f"{number.name}: {server} serves on for 5 s (Timeouts.drain_delay), and closes then"
+        lines.insert(0, f"{first}; a second signal ends all at once")
+    assert [record.getMessage() for record in but_sessions(caplog.records)] == lines
+
+
 # -- the second signal
 
 
 @pytest.mark.parametrize("moment", ["delay", "drain", "program"])
 @pytest.mark.parametrize("second", SIGNALS, ids=lambda number: number.name)
-def test_a_second_signal_ends_all_at_once(second: signal.Signals, moment: str) -> None:
+def test_a_second_signal_ends_all_at_once(
+    second: signal.Signals, moment: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "wtio.server")
     seen: list[object] = []
 
     async def handler(session: wtio.WebTransportSession) -> None:
@@ -264,6 +299,7 @@ def test_a_second_signal_ends_all_at_once(second: signal.Signals, moment: str) -
         assert caught.value.code == 128 + signal.SIGTERM
     assert 20 in seen
     assert "handler" in seen
+    assert f"{second.name} again: all sessions end at once, and all tasks are cancelled" in caplog.messages
 
 
 # -- where there are no signals

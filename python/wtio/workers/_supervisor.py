@@ -496,7 +496,10 @@ class _Program:
     def _end(self, number: signal.Signals) -> None:
         self._signals.append(number)
         self._signalled.set()
-        _logger.info("%s: %r closes%s", number.name, self._supervisor, " at once" if len(self._signals) > 1 else "")
+        if len(self._signals) > 1:
+            _logger.info("%s again: %r ends its workers at once", number.name, self._supervisor)
+        else:
+            _logger.info("%s: %r closes; a second signal ends its workers at once", number.name, self._supervisor)
 
     def _start(self, what: Any) -> None:
         if self._is_serving:
