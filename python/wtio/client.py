@@ -191,8 +191,9 @@ class Connector:
             # collector comes.
             raise dialer.reported(self._late(limit)) from None
         except ConnectError as error:
-            dialer.reported(error)
-            raise
+            # The message and the report say at which step it failed, and why. The frames inside say no more, and are
+            # most of what Python would print.
+            raise dialer.reported(error).with_traceback(None) from error.__cause__
         finally:
             self._is_connecting = False
         dialer.mark("")

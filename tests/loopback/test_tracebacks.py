@@ -32,6 +32,12 @@ def tracebacks(error: BaseException) -> int:
     return "".join(traceback.format_exception(error)).count("Traceback (most recent call last):")
 
 
+def own_frames(error: BaseException) -> list[str]:
+    """The functions of wtio in a traceback."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return [frame.name for frame in frames if Path(frame.filename).is_relative_to(Path(wtio.__file__).parent)]
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port that is taken, and answers nothing."""
@@ -68,6 +74,8 @@ async def failure_of(url: str, **options: object) -> BaseException:
     with pytest.raises(wtio.ConnectError) as caught:
         async with wtio.connect(url, **options):  # type: ignore[arg-type]
             pass
+    # What goes on inside is no help: the message says at which step it failed.
+    assert own_frames(caught.value) == ["__aenter__", "_establish"]
     return caught.value
 
 
