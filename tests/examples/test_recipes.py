@@ -15,6 +15,7 @@ from .programs import ROOT
 from .test_readme import blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -46,14 +47,24 @@ def test_messages_keep_their_borders_and_end_with_the_stream(recipes: dict[str, 
     run(main())
 
 
-def test_a_message_that_is_too_long_is_refused_before_it_is_read(recipes: dict[str, Any]) -> None:
+def reader_of(recipes: dict[str, Any], kind: str, stream: wtio.WebTransportReceiveStream) -> Callable[[], Any]:
+    """What reads the next message of a stream."""
+    return recipes["Messages"](stream).__anext__ if kind == "class" else lambda: recipes["receive_message"](stream)
+
+
+@pytest.mark.parametrize("kind", ["class", "function"])
+def test_a_message_that_is_too_long_is_refused_before_it_is_read(recipes: dict[str, Any], kind: str) -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
             stream = await client.create_bidirectional_stream()
             await stream.write(data=b"\xff\xff\xff\xff")
+            read = reader_of(recipes, kind, await anext(server.incoming_bidirectional_streams()))
             with pytest.raises(ValueError, match="at most"):
-                await recipes["receive_message"](await anext(server.incoming_bidirectional_streams()))
+                await read()
             assert await stream.wait_stopped() == 1
+            # And nothing of it is read by the next call.
+            with pytest.raises((ValueError, wtio.StreamClosedError)):
+                await read()
 
     run(main())
 
@@ -80,6 +91,55 @@ def test_cancelling_the_class_for_messages_loses_nothing(recipes: dict[str, Any]
                     pass
             assert received == [b"hello", b"you"]
             await sending
+
+    run(main())
+
+
+def test_the_loop_over_messages_ends_with_the_stream(
+    recipes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def main() -> None:
+        async with session_pair() as (client, server):
+            stream = await client.create_bidirectional_stream()
+            for message in (b"one", b"", b"three"):
+                await recipes["send_message"](stream, message)
+            await stream.write(data=b"", end_stream=True)
+            far = await anext(server.incoming_bidirectional_streams())
+            await recipes["print_messages"](far)
+            # The end stays the end.
+            assert await recipes["Messages"](far).receive() is None
+
+    run(main())
+    assert capsys.readouterr().out == "b'one'\nb''\nb'three'\n"
+
+
+@pytest.mark.parametrize("kind", ["class", "function"])
+@pytest.mark.parametrize("cut", [b"\0\0", b"\0\0\0\5", b"\0\0\0\5hel"], ids=["in length", "behind length", "in text"])
+def test_a_message_that_is_cut_off_is_an_error(recipes: dict[str, Any], cut: bytes, kind: str) -> None:
+    async def main() -> None:
+        async with session_pair() as (client, server):
+            stream = await client.create_bidirectional_stream()
+            await recipes["send_message"](stream, b"whole")
+            await stream.write(data=cut, end_stream=True)
+            read = reader_of(recipes, kind, await anext(server.incoming_bidirectional_streams()))
+            assert await read() == b"whole"
+            with pytest.raises(asyncio.IncompleteReadError):
+                await read()
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["class", "function"])
+def test_a_reset_between_messages_is_no_end(recipes: dict[str, Any], kind: str) -> None:
+    async def main() -> None:
+        async with session_pair() as (client, server):
+            stream = await client.create_bidirectional_stream()
+            await recipes["send_message"](stream, b"whole")
+            read = reader_of(recipes, kind, await anext(server.incoming_bidirectional_streams()))
+            assert await read() == b"whole"
+            await stream.reset(error_code=7)
+            with pytest.raises(wtio.StreamResetError):
+                await read()
 
     run(main())
 
