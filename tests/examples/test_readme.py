@@ -29,6 +29,21 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def test_the_first_step_is_the_same_wherever_there_is_one() -> None:
+    pages = [ROOT / "README.md", ROOT / "docs" / "first-session.md", ROOT / "docs" / "tutorial.md"]
+    [first, *others] = [blocks(page, "")[0].splitlines() for page in pages]
+    clone, _, install = first
+    for other in others:
+        assert other[:3] == first
+    # Each also says what becomes of it with a release, and for whom has a checkout already.
+    for page in pages:
+        words = " ".join(page.read_text(encoding="utf-8").split())
+        assert f"{install.removesuffix('./wtio')}wtio`" in words
+        assert "the first release is on PyPI" in words
+        assert "If you have a checkout already, write its path in place of `./wtio`." in words
+    assert clone in " ".join((ROOT / "docs" / "chat.md").read_text(encoding="utf-8").split())
+
+
 async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> None:
     port = free_port()
     server_code, client_code = (code.replace("4433", port) for code in blocks(ROOT / "README.md", "python"))

@@ -29,12 +29,15 @@ def tutorial(tmp_path: Path) -> Path:
         port = str(probe.getsockname()[1])
     for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code.replace("4433", port))
+    # The checkout from which a reader has installed wtio, under the name of the package and with tests of its own.
+    (tmp_path / "wtio").symlink_to(ROOT)
     return tmp_path
 
 
 async def test_the_tests_of_the_tutorial_pass(tutorial: Path) -> None:
+    [command] = re.findall(r"`play/bin/python (-m pytest .*?)`", PAGE)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *("-m", "pytest", "-p", "no:cacheprovider"), cwd=tutorial, stdout=asyncio.subprocess.PIPE
+        *(sys.executable, *command.split(), "-p", "no:cacheprovider"), cwd=tutorial, stdout=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(SECONDS):
         output, _ = await process.communicate()
