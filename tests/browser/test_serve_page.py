@@ -78,6 +78,7 @@ async def test_streams_datagrams_and_measurements(page: Page, serving: Serving) 
                 await seen(() => shown().every((words) => words !== "–"));
                 await seen(() => [...document.querySelectorAll("polyline")].every(
                     (line) => line.getAttribute("points").split(" ").length > 1));
+                press("Stop measuring");
                 press("Measure with datagrams");
                 return shown();
                 """,
@@ -95,6 +96,15 @@ async def test_streams_datagrams_and_measurements(page: Page, serving: Serving) 
                 return all[2];
                 """,
             )
+            # The end of the session has ended the measurement, too.
+            measure = await person(
+                page,
+                """
+                const button = document.querySelector("#measure");
+                return [button.textContent, button.disabled, button.hasAttribute("aria-pressed")];
+                """,
+            )
+            assert measure == ["Measure with datagrams", True, False]
             # What was measured last does not stay there as if it still were so.
             await person(
                 page,
@@ -126,6 +136,20 @@ async def test_no_connection_becomes_three_causes_and_the_command_that_tells_the
         f"wtio doctor 'https://127.0.0.1:{free}/it'\\''s?x=1' --hash {'A' * 43}= --origin http://localhost:{port}"
     )
     assert f'certificate_hashes=["{"A" * 43}="]' in snippet
+
+
+async def test_the_plot_of_lost_datagrams_says_what_a_loss_is(page: Page) -> None:
+    async with serve_page(lambda: filled("https://127.0.0.1:4433/", []), 0) as port:
+        await page.goto(f"http://localhost:{port}/")
+        words = await person(
+            page,
+            """
+            const [plot] = [...document.querySelectorAll("figure")].filter((each) => each.innerText.includes("lost"));
+            return text("#" + plot.querySelector("svg").getAttribute("aria-describedby"));
+            """,
+        )
+    assert "does not come back within a second" in words
+    assert "While a stream fills the path" in words
 
 
 async def test_a_session_that_was_there_and_is_lost_is_called_lost(page: Page, serving: Serving) -> None:

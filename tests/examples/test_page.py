@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from playwright.async_api import async_playwright
 
 from .programs import ROOT
+from .screens import keep_picture
 
 if TYPE_CHECKING:
     from .programs import Start
@@ -103,18 +103,31 @@ async def test_no_mouse_is_needed(start: Start, chromium: str) -> None:
             await press("Tab")
             reached.add(await page.evaluate("document.activeElement.textContent || document.activeElement.id"))
         assert {"Measure with datagrams", "Fill a stream for 5 s", "Server in Python", "Copy"} <= reached
+        # The button that measures says how it is stopped, and keeps the focus. It is not "pressed" as well: a screen
+        # reader would say the opposite.
+        width = await page.locator("#measure").evaluate("each => each.offsetWidth")
+        await page.locator("#measure").focus()
+        for key, name in (("Space", "Stop measuring"), ("Enter", "Measure with datagrams")):
+            await press(key)
+            focused = page.get_by_role("button", name=name, exact=True).and_(page.locator(":focus"))
+            await focused.wait_for()
+            assert await focused.get_attribute("aria-pressed") is None
+            assert await focused.evaluate("each => each.offsetWidth") == width, "it moves under the pointer"
         await browser.close()
 
 
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
-    [("serve-page", 1100, "light"), ("serve-page-dark", 1100, "dark"), ("serve-page-narrow", 360, "light")],
+    [
+        ("serve-page", 1100, "light"),
+        ("serve-page-dark", 1100, "dark"),
+        ("serve-page-narrow", 360, "light"),
+        ("serve-page-narrow-dark", 360, "dark"),
+    ],
 )
 async def test_the_page_fits_and_follows_the_system(
     start: Start, chromium: str, tmp_path: Path, name: str, width: int, scheme: Literal["light", "dark"]
 ) -> None:
-    # WTIO_PICTURES=docs/_static keeps the pictures for the documentation.
-    pictures = Path(os.environ.get("WTIO_PICTURES", tmp_path))
     async with start("-m", "wtio", "serve", "--port", "0", "--page-port", "0") as server, async_playwright() as tool:
         url = (await server.until("page")).split()[-1]
         browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
@@ -133,10 +146,16 @@ async def test_the_page_fits_and_follows_the_system(
             await page.wait_for_function(
                 "document.querySelector('polyline').getAttribute('points')?.split(' ').length > 8"
             )
-        await page.screenshot(path=pictures / f"{name}.png", full_page=True)
+        await page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, re.findall(r"\d+", ground))) < 200) == (scheme == "dark")
+        if name == "serve-page":
+            # The one that the documentation shows: without the code at the end, because its pictures have to be small.
+            await page.set_viewport_size({"width": width, "height": 2000})
+            code = await page.get_by_role("heading", name="The same in your own code").bounding_box()
+            assert code is not None
+            await keep_picture(page, name, width=width, height=int(code["y"]) - 20)
         await browser.close()
 
 
