@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,12 @@ PERSON = """
         const button = [...document.querySelectorAll("button")].find((each) => each.textContent === name);
         if (button.disabled) throw new Error(name + " cannot be pressed");
         button.click();
+    };
+    const type = (selector, value) => {
+        const field = document.querySelector(selector);
+        if (field.disabled) throw new Error(selector + " cannot be changed");
+        field.value = value;
+        for (const name of ["input", "change"]) field.dispatchEvent(new Event(name, { bubbles: true }));
     };
     const text = (selector) => document.querySelector(selector).innerText;
     const seen = async (what) => {
@@ -136,6 +143,183 @@ async def test_no_connection_becomes_three_causes_and_the_command_that_tells_the
         f"wtio doctor 'https://127.0.0.1:{free}/it'\\''s?x=1' --hash {'A' * 43}= --origin http://localhost:{port}"
     )
     assert f'certificate_hashes=["{"A" * 43}="]' in snippet
+
+
+DIGEST = bytes(range(0xE0, 0x100))
+BASE64 = base64.b64encode(DIGEST).decode()
+HEX = DIGEST.hex()
+
+
+async def test_a_hash_is_taken_as_it_is_printed_anywhere(page: Page) -> None:
+    expected = {
+        "": [],
+        BASE64: [BASE64],
+        BASE64.rstrip("="): [BASE64],
+        BASE64.translate(str.maketrans("+/", "-_")): [BASE64],
+        HEX: [BASE64],
+        HEX.upper(): [BASE64],
+        DIGEST.hex(":").upper(): [BASE64],
+        DIGEST.hex(" "): [BASE64],
+        DIGEST.hex(" ", 4).upper(): [BASE64],
+        f"  {HEX}\t{BASE64}, {DIGEST.hex(':')} {DIGEST.hex(' ')}  ": [BASE64] * 4,
+        f"certificate   SHA-256 {HEX}": [BASE64],
+        f"sha256 Fingerprint={DIGEST.hex(':').upper()}": [BASE64],
+    }
+    async with serve_page(lambda: filled("https://127.0.0.1:4433/", []), 0) as port:
+        await page.goto(f"http://localhost:{port}/")
+        found = await person(
+            page,
+            """
+            press("Client in Python");
+            return argument.map((typed) => {
+                type("#hashes", typed);
+                return [text("#hashes-words"), hashes(), text("#snippet")];
+            });
+            """,
+            list(expected),
+        )
+    assert {typed: (words, hashes) for typed, (words, hashes, _) in zip(expected, found, strict=True)} == {
+        typed: ("", hashes) for typed, hashes in expected.items()
+    }
+    for (_, hashes, snippet), typed in zip(found, expected, strict=True):
+        assert (f'certificate_hashes=["{BASE64}"]' in snippet) == bool(hashes), typed
+
+
+async def test_a_wrong_hash_is_named_beside_its_field_before_anything_is_sent(page: Page) -> None:
+    either = "give 64 hexadecimal digits or 44 characters of base64."
+    expected = {
+        HEX[:-2]: "A SHA-256 has 64 hexadecimal digits; here are 62.",
+        DIGEST.hex(":") + ":00": "A SHA-256 has 64 hexadecimal digits; here are 66.",
+        f"{HEX[:-1]} {HEX}": "A SHA-256 has 64 hexadecimal digits; here are 63.",
+        f"{HEX[:-1]} {BASE64}": "A SHA-256 has 64 hexadecimal digits; here are 63.",
+        f"{BASE64} {DIGEST[:20].hex(' ')}": "A SHA-256 has 64 hexadecimal digits; here are 40.",
+        HEX[:-1] + "O": "“O” is no hexadecimal digit.",
+        DIGEST.hex(":").replace("e0", "eg"): "“g” is no hexadecimal digit.",
+        BASE64[:-4]: f"“{BASE64[:12]}…” is no SHA-256: {either}",
+        "hello!": f"“hello!” is no SHA-256: {either}",
+        "<b>no</b>": f"“<b>no</b>” is no SHA-256: {either}",
+    }
+    async with serve_page(lambda: filled("https://127.0.0.1:9/", []), 0) as port:
+        await page.goto(f"http://localhost:{port}/")
+        found, rest = await person(
+            page,
+            """
+            const field = document.querySelector("#hashes");
+            const found = argument.wrong.map((typed) => {
+                document.activeElement.blur();
+                document.querySelector("#certificate").open = false;
+                // Nothing has told the page of it yet, as if Connect were pressed with the Enter key.
+                field.value = typed;
+                press("Connect");
+                return [text("#hashes-words"), field.getAttribute("aria-invalid"), document.activeElement.id,
+                        document.querySelector("#certificate").open, text("#state"), session];
+            });
+            const isDescribed = field.getAttribute("aria-describedby").split(" ").includes("hashes-words");
+            type("#hashes", argument.right);
+            return [found, [isDescribed, text("#hashes-words"), field.hasAttribute("aria-invalid")]];
+            """,
+            {"wrong": list(expected), "right": HEX},
+        )
+    assert dict(zip(expected, found, strict=True)) == {
+        typed: [words, "true", "hashes", True, "Not connected.", None] for typed, words in expected.items()
+    }
+    assert rest == [True, "", False], "what is right now is still called wrong"
+
+
+async def test_a_url_becomes_what_was_meant_or_it_is_said_what_to_write(page: Page) -> None:
+    example = "Write it as in https://127.0.0.1:4433/"
+    added = "https:// was added."
+    replaced = "https:// takes the place of {}://, which WebTransport does not have."
+    meant = {
+        "127.0.0.1:4433": ("https://127.0.0.1:4433", added),
+        "localhost:4433/files?x=1": ("https://localhost:4433/files?x=1", added),
+        " example.org ": ("https://example.org", added),
+        "//example.org/": ("https://example.org/", added),
+        "[::1]:4433": ("https://[::1]:4433", added),
+        "http://example.org/": ("https://example.org/", replaced.format("http")),
+        "HTTP://example.org/": ("https://example.org/", replaced.format("HTTP")),
+        "wss://example.org/chat": ("https://example.org/chat", replaced.format("wss")),
+        "https:/example.org": ("https://example.org", ""),
+        "https://example.org/": ("https://example.org/", ""),
+    }
+    wrong = {
+        "": f"The server’s URL is missing. {example}",
+        "ftp://example.org": f"A server’s URL begins with https://, not ftp://. {example}",
+        "an example": f"This is no URL. {example}",
+        "https://localhost:abc/": f"This is no URL. {example}",
+        "::1:4433": f"This is no URL. {example}",
+        "http://localhost:PAGE/": "This is where the page comes from. Its server is at https://127.0.0.1:4433/",
+        "127.0.0.1:PAGE": "This is where the page comes from. Its server is at https://127.0.0.1:4433/",
+    }
+    async with serve_page(lambda: filled("https://127.0.0.1:4433/", []), 0) as port:
+        await page.goto(f"http://localhost:{port}/")
+        corrected, refused = await person(
+            page,
+            """
+            const field = document.querySelector("#url");
+            const typed = (url) => {
+                document.activeElement.blur();
+                type("#url", url.replace("PAGE", location.port));
+                return [field.value, text("#url-words"), field.getAttribute("aria-invalid")];
+            };
+            return [argument.meant.map(typed), argument.wrong.map((url) => {
+                const [, words, isInvalid] = typed(url);
+                press("Connect");
+                return [words, isInvalid, document.activeElement.id, text("#state"), session];
+            })];
+            """,
+            {"meant": list(meant), "wrong": list(wrong)},
+        )
+    assert dict(zip(meant, corrected, strict=True)) == {typed: [*shown, None] for typed, shown in meant.items()}
+    assert dict(zip(wrong, refused, strict=True)) == {
+        typed: [words, "true", "url", "Not connected.", None] for typed, words in wrong.items()
+    }
+
+
+async def test_a_url_without_a_scheme_connects(page: Page, serving: Serving) -> None:
+    async with serving(echo) as target:
+        where = f"127.0.0.1:{target.server.addresses[0][1]}/"
+        async with serve_page(lambda: filled("https://127.0.0.1:4433/", []), 0) as port:
+            await page.goto(f"http://localhost:{port}/")
+            await person(
+                page,
+                """
+                // As in a field in which Enter is pressed: nothing has told the page of a change yet.
+                document.querySelector("#url").value = argument.where;
+                type("#hashes", argument.hash);
+                press("Connect");
+                await seen(() => text("#state").startsWith("Connected after"));
+                if (text("#url-words") !== "https:// was added.") throw new Error(text("#url-words"));
+                if (document.querySelector("#url").value !== "https://" + argument.where) throw new Error("not shown");
+                press("Close");
+                """,
+                {"where": where, "hash": base64.b64decode(target.hash).hex(":").upper()},
+            )
+
+
+async def test_the_certificate_is_unfolded_for_other_servers_and_when_there_is_no_connection(page: Page) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        free = taken.getsockname()[1]
+    own = f"https://127.0.0.1:{free}/"
+    async with serve_page(lambda: filled(own, [BASE64]), 0) as port:
+        trust = 'return [document.querySelector("#certificate").open, text("#certificate summary")];'
+        await page.goto(f"http://localhost:{port}/")
+        assert await person(page, trust) == [False, "Certificate: trusted by its hash"]
+        assert await person(page, f'type("#url", "{own}path"); {trust}') == [False, "Certificate: trusted by its hash"]
+        assert await person(page, f'type("#url", "https://example.org/"); {trust}') == [
+            True,
+            "Certificate: trusted by its hash",
+        ]
+        for hashes, words in (("", "judged by the browser"), (HEX[:-1], "a hash is wrong")):
+            assert await person(page, f'type("#hashes", argument); {trust}', hashes) == [True, f"Certificate: {words}"]
+        # And the server of this page, as it is when the page is loaded anew.
+        await page.goto(f"http://localhost:{port}/?")
+        opened = await person(
+            page,
+            f'press("Connect"); await seen(() => !document.querySelector("#causes").hidden); {trust}',
+        )
+    assert opened == [True, "Certificate: trusted by its hash"]
 
 
 async def test_the_plot_of_lost_datagrams_says_what_a_loss_is(page: Page) -> None:

@@ -135,8 +135,16 @@ async def test_the_page_fits_and_follows_the_system(
         page.set_default_timeout(20_000)
         await page.goto(url)
         if scheme == "dark":
-            await page.get_by_label("Server").fill("https://127.0.0.1:9/")
-            await page.get_by_role("button", name="Connect").click()
+            # What goes wrong: a wrong hash, and then no connection.
+            await page.get_by_label("Server").fill("127.0.0.1:9/")
+            await page.get_by_label("SHA-256 of certificates to trust").fill("AB:CD:EF")
+            await page.keyboard.press("Enter")
+            await page.get_by_text("A SHA-256 has 64 hexadecimal digits; here are 6.").wait_for()
+            await page.get_by_text("https:// was added.").wait_for()
+            await page.screenshot(path=tmp_path / f"{name}-wrong.png", full_page=True)
+            assert await page.evaluate("document.documentElement.scrollWidth") <= width
+            await page.get_by_label("SHA-256 of certificates to trust").fill("ab" * 32)
+            await page.keyboard.press("Enter")
             await page.get_by_text("usually one of three").wait_for()
         else:
             await page.get_by_role("button", name="Connect").click()
