@@ -39,6 +39,9 @@ _logger = logging.getLogger("wtio.server")
 _SIGNALS: Final = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 # What people want to know who have just pressed Ctrl-C.
 _AT_ONCE: Final = "a second signal ends all at once"
+# Seconds after which tasks are named in the log that go on although they were cancelled; and so many are named.
+_PATIENCE: Final = 1.0
+_MOST_NAMED: Final = 10
 # What shells add to the number of a signal for the exit status of a process that it has ended.
 _STATUS_OF_SIGNALS: Final = 128
 
@@ -81,7 +84,8 @@ def run(
     Another one is cancelled when its servers are closed, or at once if it has none.
 
     A second signal ends all at once: sessions end without a code (``Server.abort``), tasks are cancelled. A third one
-    does what it does to any Python program.
+    does what it does to any Python program. As with ``asyncio.run``, a task that keeps its cancellation to itself holds
+    up the end; the log names it after a second, and one more signal ends the program all the same.
 
     Signals are handled in the main thread only. On Windows, Ctrl-Break counts as well.
 
@@ -114,6 +118,9 @@ def run(
     coroutine = _serve(main) if isinstance(main, Server) else main
     with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
         task = runner.run(program.run(coroutine))
+        # Nothing but their end, or a signal, ends the runner.
+        left = asyncio.all_tasks(runner.get_loop())
+        runner.get_loop().call_later(_PATIENCE, _report_unended, left)
     if program.ended_by is None:
         # Asked here, and not within the loop, so that an error comes without the loop's frames.
         return task.result()
@@ -142,6 +149,18 @@ def _check(main: object, code: object, reason: object, debug: object, loop_facto
 def _note_end(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+def _report_unended(tasks: set[asyncio.Task[Any]]) -> None:
+    """Say why a program does not end whose tasks keep their cancellation to themselves."""
+    names = sorted(task.get_name() for task in tasks if not task.done())
+    if names:
+        _logger.warning(
+            "the program does not end before these tasks, which go on although they were cancelled; Ctrl-C or SIGTERM "
+            "ends it: %s%s",
+            "; ".join(names[:_MOST_NAMED]),
+            f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else "",
+        )
 
 
 async def _serve(server: Server) -> None:

@@ -106,3 +106,55 @@ async def test_a_program_that_exits_says_only_what_it_says(way: str) -> None:
     )
     output, errors = await process.communicate()
     assert (process.returncode, output, errors.decode()) == (1, b"", "no configuration\n")
+
+
+STUBBORN = """
+import asyncio, signal, sys
+import uvloop, wtio
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+async def stubborn(session):
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+tls = wtio.dev_certificate(directory=sys.argv[1]).server_tls()
+timeouts = wtio.Timeouts(close=0.1)
+server = wtio.serve(stubborn, "127.0.0.1", 0, tls=tls, timeouts=timeouts)
+
+async def main():
+    async with server:
+        print(server.addresses[0][1], flush=True)
+        await server.wait_closed()
+
+wtio.run(main(), loop_factory={"asyncio": None, "uvloop": uvloop.new_event_loop}[sys.argv[2]])
+"""
+
+
+async def test_a_program_says_what_it_waits_for_and_how_it_is_ended(tmp_path: Path, kind: str) -> None:
+    tls = wtio.dev_certificate(directory=tmp_path).client_tls()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUBBORN, str(tmp_path), kind),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        port = (await process.stdout.readline()).decode().strip()
+        async with wtio.connect(f"https://127.0.0.1:{port}/", tls=tls) as session:
+            process.send_signal(signal.SIGTERM)
+            await session.wait_closed()
+        while "does not end before these tasks" not in (line := (await process.stderr.readline()).decode()):
+            assert line
+        assert line.endswith("Ctrl-C or SIGTERM ends it: wtio handler of session 1, path /\n")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+        assert process.returncode == -signal.SIGTERM
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
