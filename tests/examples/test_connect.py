@@ -286,7 +286,9 @@ async def test_a_pipe_gets_only_what_the_server_sends(url: str, environment: dic
     assert "connected in" in errors
     status, output, errors = await connect(environment, url, stdin=b"/nope\n")
     assert (status, output) == (1, b"")
-    assert "there is no command `/nope`" in errors
+    assert "there is no command `/nope`; /help" in errors
+    _, _, errors = await connect(environment, url, stdin=b"/hlep\n")
+    assert "there is no command `/hlep`, did you mean /help?" in errors
 
 
 async def test_what_has_no_end_yet_is_shown(url: str, environment: dict[str, str]) -> None:

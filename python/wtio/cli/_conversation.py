@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from wtio.cli._figures import amount, milliseconds
@@ -162,7 +163,11 @@ class Conversation:
             case "/close":
                 return not self._may_close(rest)
             case _:
-                self._fail(f"there is no command `{word}`; /help shows them, // sends a line that begins with a slash")
+                near = difflib.get_close_matches(word, COMMANDS, 1)
+                hint = f", did you mean {near[0]}?" if near else ";"
+                self._fail(
+                    f"there is no command `{word}`{hint} /help shows them, // sends a line that begins with a slash"
+                )
         return True
 
     # -- sending
