@@ -369,8 +369,37 @@ async def typed(start: Start, line: str, *further: str) -> tuple[int, str]:
     """What a command that was printed does, as a shell takes it apart."""
     _, words = line.split("  ", 1)
     command, *arguments = shlex.split(words)
-    assert command == "wtio"
+    if command == sys.executable:
+        module, name, *arguments = arguments
+        assert (module, name) == ("-m", "wtio")
+    else:
+        assert command == "wtio"
     return await output_of(start, *arguments, *further)
+
+
+@pytest.mark.parametrize("way", ["module", "script", "found"])
+async def test_serve_names_wtio_as_it_was_called_where_a_shell_would_not_find_it(tmp_path: Path, way: str) -> None:
+    script = tmp_path / "play" / "wtio"
+    script.parent.mkdir()
+    script.write_text(f"#!{sys.executable}\nfrom wtio.cli import main\nraise SystemExit(main())\n")
+    script.chmod(0o755)
+    places = {"PATH": str(script.parent if way == "found" else tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = (sys.executable, "-m", "wtio") if way == "module" else ("play/wtio",)
+    process = await asyncio.create_subprocess_exec(
+        *(*command, "serve", "--port", "0", "--no-page"),
+        cwd=tmp_path,
+        env={**os.environ, **places},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        while not (line := (await process.stdout.readline()).decode()).startswith("try it"):
+            assert line
+    finally:
+        process.terminate()
+        await process.communicate()
+    name = {"module": f"{sys.executable} -m wtio", "script": "play/wtio", "found": "wtio"}[way]
+    assert line.split("  ", 1)[1].strip().startswith(f"{name} connect https://")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "0.0.0.0", "::1"])

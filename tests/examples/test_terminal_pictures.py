@@ -120,7 +120,11 @@ async def test_doctor_shows_what_its_picture_shows(environment: dict[str, str]) 
     keep_or_compare(screen, "doctor", "wtio doctor: why there is no connection, and what to do")
 
 
-async def test_serve_shows_what_its_picture_shows(environment: dict[str, str]) -> None:
+async def test_serve_shows_what_its_picture_shows(environment: dict[str, str], tmp_path: Path) -> None:
+    # As it is where wtio is installed, wherever the tests run.
+    script = tmp_path / "wtio"
+    script.touch(0o755)
+    environment |= {"PATH": os.pathsep.join((str(tmp_path), environment["PATH"]))}
     arguments = ("-m", "wtio", "serve", "--port", "0", "--page-port", "0")
     async with sitting_at(*arguments, environment=environment, columns=COLUMNS) as terminal:
         text = await terminal.until("Ctrl-C ends it")

@@ -9,7 +9,9 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import socket
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -217,7 +219,7 @@ class _Welcome:
         elif self._certificate.is_self_signed and is_here:
             trust = f" --cafile {shlex.quote(os.fspath(self._tls.files[0]))}"
         # Some shells look for files if there are brackets.
-        return f"wtio connect {shlex.quote(f'https://{self.host_for(host)}:{self._port}{path}')}{trust}"
+        return f"{_program() if is_here else 'wtio'} connect {shlex.quote(f'https://{self.host_for(host)}:{self._port}{path}')}{trust}"
 
     def host_for(self, host: str) -> str:
         """A host for which the certificate is valid: this one, or the first of its names."""
@@ -226,6 +228,14 @@ class _Welcome:
         if self._has_hash or not names or host.strip("[]") in names:
             return host
         return f"[{names[0]}]" if ":" in names[0] else names[0]
+
+
+def _program() -> str:
+    """How whoever serves has called wtio, if it is not among what the shell finds by its name."""
+    if shutil.which("wtio") is not None:
+        return "wtio"
+    script = Path(sys.argv[0])
+    return shlex.quote(sys.argv[0]) if script.stem == "wtio" else f"{shlex.quote(sys.orig_argv[0])} -m wtio"
 
 
 def _invite(welcome: _Welcome, host: str, *, has_files: bool) -> None:
