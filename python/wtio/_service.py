@@ -244,14 +244,12 @@ class Service:
             await self._handle(session, self._handler)
 
     async def _handle(self, session: WebTransportSession, handler: SessionHandler) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._handling[task] = session
+        self._handling[_running_task()] = session
         try:
             try:
                 await handler(session)
             finally:
-                del self._handling[task]
+                del self._handling[_running_task()]
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError) and is_cancelled():
                 await session.close(BODY_RAISED_CODE, "handler was cancelled")
@@ -359,6 +357,13 @@ class Service:
     def close(self) -> None:
         """Log the failures that were only counted."""
         self._failures.close()
+
+
+def _running_task() -> asyncio.Task[Any]:
+    # No local variable of a handler's frames: the traceback of what it raised would hold the task that holds the error.
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _task_name(session: WebTransportSession) -> str:
