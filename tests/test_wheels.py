@@ -78,8 +78,10 @@ def test_a_stub_has_every_name_that_a_crate_declares(tmp_path: Path) -> None:
     assert "[ _SecTrustCopy, _kSecClass ]" in stub.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", ["/home/someone/wtio", "/root/build/wtio", "/Users/x/wtio", "C:\\build\\wtio"])
-def test_a_path_of_a_machine_is_found_in_an_archive(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+# Below which directories people build: what an archive must not tell of them.
+@pytest.mark.parametrize("place", [("", "home", "someone"), ("", "root"), ("", "Users", "x"), ("C:", "build")])
+def test_a_path_of_a_machine_is_found_in_an_archive(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ("\\" if place[0] else "/").join((*place, "wtio"))
     monkeypatch.setattr(check, "failures", [])
     check.expect_no_path(b"\0/crates/ring-0.17.14/src/lib.rs\0/rust/library/core/src/fmt.rs\0", "wheel")
     assert check.failures == []
