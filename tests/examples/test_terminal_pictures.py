@@ -26,7 +26,8 @@ COLUMNS = 88
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    # The width that somebody exported is that of another terminal.
+    own = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_STATE_HOME": str(tmp_path / "state"), "COLUMNS": "31"}
     return {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | own
 
 

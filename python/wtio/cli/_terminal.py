@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Final, TextIO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Board", "colour", "decode", "has_colour", "is_smart", "print_above_prompt", "visible", "width_of"]
+__all__ = [
+    "Board",
+    "colour",
+    "columns_of",
+    "decode",
+    "has_colour",
+    "is_smart",
+    "print_above_prompt",
+    "visible",
+    "width_of",
+]
 
 # Everything that moves a cursor, changes a terminal's state or the order in which text is read: C0, DEL, C1, lone
 # surrogates, line and paragraph separators, and the controls for text in two directions.
@@ -60,6 +70,19 @@ def width_of(text: str) -> int:
     )
 
 
+def columns_of(stream: TextIO) -> int:
+    """How many columns a stream's terminal has; without one, what ``COLUMNS`` says, or 80.
+
+    The terminal comes first, other than in ``shutil``: ``COLUMNS`` may have been exported for another one, and rows
+    that are counted wrongly leave gaps or are written over.
+    """
+    try:
+        size = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        size = 0
+    return size or shutil.get_terminal_size().columns
+
+
 def cut(text: str, width: int) -> str:
     """The text, or as much of it as fits into so many columns."""
     while width_of(text) > width:
@@ -73,7 +96,7 @@ def print_above_prompt(text: str) -> None:
     The cursor is saved and comes back, so that neither we nor the line editor need to know of each other. At the bottom
     of the screen, the line feeds make room, and the move down at the end stops at the last line.
     """
-    columns = shutil.get_terminal_size().columns
+    columns = columns_of(sys.stdout)
     rows = sum(max(1, -(-width_of(line) // columns)) for line in text.split("\n"))
     above = text.replace("\n", "\r\n")
     sys.stdout.write("\x1b7" + "\n" * rows + f"\x1b[{rows}A\r\x1b[{rows}L{above}\x1b8\x1b[{rows}B")
@@ -98,7 +121,7 @@ class Board:
         """Replace the lines; each is cut to the width of the terminal."""
         if not self._is_live:
             return
-        columns = shutil.get_terminal_size().columns
+        columns = columns_of(self._stream)
         text = f"\x1b[{self._shown}A" if self._shown else ""
         text += "".join(f"\r\x1b[K{cut(line, columns - 1)}\n" for line in lines)
         self._shown = max(self._shown, len(lines))
