@@ -105,6 +105,25 @@ async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertifi
     assert text.endswith("\n\nresult        session established\n"), "where it is seen"
     check_repetitions(text)
     assert "\x1b" not in text, "no colours outside of a terminal"
+    assert "\nsettings      --all prints those of both sides, and the peer's transport parameters\n" in text
+    assert "(0x" not in text, "numbers that fill a screen"
+
+
+async def test_all_settings_and_transport_parameters_are_printed_if_asked_for(
+    start: Start, certificate: wtio.DevCertificate
+) -> None:
+    async with wtio.serve(refuse, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        status, text = await doctor(start, url_of(server), "--hash", certificate.sha256_hex, "--all")
+    assert status == 0, text
+    for words in (
+        "we sent       ",
+        "peer sent     ",
+        "QUIC of peer  ",
+        "H3_DATAGRAM (0x33) = 1",
+        "max_idle_timeout (0x1) = ",
+    ):
+        assert words in text
+    assert "--all" not in text
 
 
 async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Start) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import json
 import re
-import shutil
 import sys
 import textwrap
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from wtio.cli._advice import advise
 from wtio.cli._options import add_connection_options, header_pairs, not_the_development_one, trust
 from wtio.cli._probe import ProbeResult, probe
 from wtio.cli._status import Status, status_of
-from wtio.cli._terminal import has_colour, visible
+from wtio.cli._terminal import columns_of, has_colour, visible
 from wtio.cli._words import in_options
 from wtio.report import HEADING_WIDTH, report_rows
 
@@ -37,6 +36,8 @@ _PROBE_PATIENCE: Final = 1.0
 _MTU_PATIENCE: Final = 1.0
 _HOPELESS: Final = 1.0
 _RESULT: Final = "result"
+# What fills a screen and tells little to most: numbers that the advice has looked at.
+_LONG: Final = ("we sent", "peer sent", "QUIC of peer")
 _MESSAGE: Final = b"wtio doctor"
 _KINDS: Final = {"problem": "problem", "others": "for others", "note": "note"}
 _COLOURS: Final = {"problem": "31", "others": "33", "note": "36"}
@@ -65,7 +66,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--echo", action="store_true", help="also send a stream and a datagram and expect them back, as `serve` does"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="also print every HTTP/3 setting of both sides and the peer's transport parameters",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object with everything instead of text")
     parser.set_defaults(run=run)
 
 
@@ -85,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         }
         print(json.dumps(facts, indent=2))
     else:
-        _print(report, checks, advice)
+        _print(report, checks, advice, is_whole=options.all)
     return status
 
 
@@ -198,10 +204,10 @@ async def _try_datagram(session: wtio.WebTransportSession, patience: float) -> C
 # -- printing
 
 
-def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) -> None:
+def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice], *, is_whole: bool) -> None:
     is_terminal = sys.stdout.isatty()
     in_colour = has_colour(sys.stdout)
-    width = max(shutil.get_terminal_size().columns, HEADING_WIDTH + 20) if is_terminal else 0
+    width = max(columns_of(sys.stdout), HEADING_WIDTH + 20) if is_terminal else 0
 
     def line(heading: str, text: str, colour: str) -> None:
         for position, part in enumerate(_wrapped(visible(in_options(text)), width - HEADING_WIDTH)):
@@ -209,10 +215,14 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice]) 
             print((f"\x1b[{colour}m{head}\x1b[0m" if in_colour and head.strip() else head) + part)
 
     rows = list(report_rows(_without_advice(report)))
+    block = ""
     for heading, text in rows:
+        block = heading or block
         # Once, at the end, where it is seen: the top of a long report has left the screen.
-        if heading != _RESULT:
+        if block != _RESULT and (is_whole or block not in _LONG):
             line(heading, text, "1")
+    if not is_whole and any(heading in _LONG for heading, _ in rows):
+        line("settings", "--all prints those of both sides, and the peer's transport parameters", "1")
     for check in checks:
         line(check.name, f"{'ok' if check.worked else 'failed'}: {check.detail}", "1")
     print()
