@@ -545,7 +545,7 @@ sys.meta_path.insert(0, Press())
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("bench", "https://localhost:9/", "--secnds", "3"), "usage: wtio bench "),
+        (("bench", "https://localhost:9/", "--secnds", "3"), "`wtio bench --help` lists"),
         (("bench", "https://localhost:9/", "--secnds", "3"), "did you mean --seconds?"),
         (("serv",), "did you mean serve?"),
         (("conect", "https://localhost:9/"), "did you mean connect?"),

@@ -8,6 +8,8 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from wtio.cli._status import Status
+
 __all__ = ["Command", "Commands", "Parser"]
 
 
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; the result has ``given``, see ``Options``.
 
-        What is not known is an error here, not in the caller: the parser of a command shows the usage of that command.
+        What is not known is an error here, not in the caller: the parser of a command knows what that command takes.
         """
         self._words = list(sys.argv[1:] if args is None else args)
         found, unknown = super().parse_known_args(args, Options() if namespace is None else namespace)
@@ -57,7 +59,8 @@ class Parser(argparse.ArgumentParser):
                 )
         elif "mean" not in message:  # newer Pythons say it themselves, if told to
             message += "".join(f"; did you mean {name}?" for name in self._choices_like(mistaken[2], mistaken[1]))
-        super().error(message)
+        # All options, as argparse prints them here, would hide what is wrong.
+        self.exit(Status.USAGE, f"{self.prog}: error: {message}\n`{self.prog} --help` lists what there is\n")
 
     def _choices_like(self, word: str, argument: str) -> list[str]:
         """The choice of an argument, which is called as argparse does, that is most like a word."""
