@@ -33,6 +33,8 @@ async def nasty(session: wtio.WebTransportSession) -> None:
             await stream.write(data=b"\x1b]0;owned\x07\x1b[2J\r< forged\nsecond \xe2\x80\xaeline \xff", end_stream=True)
         elif text == "close":
             await session.close(9, "because\x1b[31m")
+        elif text == "raise":
+            await session.close(258, "internal error")
         elif text == "leave":
             await session.close(0, "restart")
         elif text == "abort":
@@ -240,6 +242,16 @@ async def test_a_server_that_closes_ends_the_prompt_with_its_code(url: str, envi
         await terminal.until("> ")
         terminal.type("close\r")
         await terminal.until(r"the session was closed by the peer with code 9: because\x1b[31m")
+        assert await terminal.finish() == 7
+
+
+async def test_a_code_that_wtio_sends_by_itself_is_explained(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        terminal.type("raise\r")
+        await terminal.until(
+            "closed by the peer with code 258 (wtio sends it when a handler or an `async with` block raises)"
+        )
         assert await terminal.finish() == 7
 
 

@@ -11,6 +11,7 @@ from wtio.cli._figures import amount, milliseconds
 from wtio.cli._standard import Lines, has_prompt
 from wtio.cli._status import Status, status_of_end
 from wtio.errors import DatagramTooLargeError, SessionClosed, StreamError, WebTransportError
+from wtio.protocol.codes import describe_application
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -92,7 +93,7 @@ class Conversation:
             if not self._all_sent:
                 return Status.FAILED
             return Status.OK if prompt is not None or self._all_answered else Status.NO_ANSWER
-        words = f" with code {info.code}" if info.code is not None else ""
+        words = f" with code {describe_application(info.code)}" if info.code is not None else ""
         reason = f": {info.reason}" if info.reason else ""
         self._screen.happened("closed", f"the session was closed by the {info.closed_by}{words}{reason}", **facts)
         # Who types sees what was not answered.
