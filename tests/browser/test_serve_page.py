@@ -125,7 +125,9 @@ async def test_no_connection_becomes_three_causes_and_the_command_that_tells_the
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         free = taken.getsockname()[1]
-    async with serve_page(lambda: filled(f"https://127.0.0.1:{free}/it's?x=1", ["A" * 43 + "="]), 0) as port:
+    async with serve_page(
+        lambda: filled(f"https://127.0.0.1:{free}/it's?x=1", ["A" * 43 + "="], "play/bin/python -m wtio"), 0
+    ) as port:
         await page.goto(f"http://localhost:{port}/")
         state, causes, command, snippet = await person(
             page,
@@ -140,7 +142,8 @@ async def test_no_connection_becomes_three_causes_and_the_command_that_tells_the
     assert state.startswith(("No connection: ", "Still connecting: no answer for 5 s."))
     assert causes == 3
     assert command == (
-        f"wtio doctor 'https://127.0.0.1:{free}/it'\\''s?x=1' --hash {'A' * 43}= --origin http://localhost:{port}"
+        f"play/bin/python -m wtio doctor 'https://127.0.0.1:{free}/it'\\''s?x=1' --hash {'A' * 43}= "
+        f"--origin http://localhost:{port}"
     )
     assert f'certificate_hashes=["{"A" * 43}="]' in snippet
 
@@ -352,6 +355,32 @@ async def test_a_session_that_was_there_and_is_lost_is_called_lost(page: Page, s
             )
     assert state.startswith(("Connection lost: ", "Closed with code 0"))
     assert hidden
+
+
+async def test_the_keyboard_stays_where_it_was_while_a_stream_is_filled(page: Page, serving: Serving) -> None:
+    async with serving(echo) as target:
+        url = f"https://127.0.0.1:{target.server.addresses[0][1]}/"
+        async with serve_page(lambda: filled(url, [target.hash]), 0) as port:
+            await page.goto(f"http://localhost:{port}/")
+            found = await person(
+                page,
+                """
+                const button = document.querySelector("#fill");
+                const filling = () => rows().filter((each) => each[2] === "as many bytes as go").length;
+                press("Connect");
+                await seen(() => text("#state").startsWith("Connected after"));
+                button.focus();
+                press("Fill a stream for 5 s");
+                await seen(filling);
+                press("Fill a stream for 5 s");
+                const meanwhile = [document.activeElement.id, button.getAttribute("aria-disabled"), filling()];
+                press("Close");
+                await seen(() => !text("#state").startsWith("Connected after"));
+                await seen(() => !button.hasAttribute("aria-disabled"));
+                return meanwhile;
+                """,
+            )
+    assert found == ["fill", "true", 1]
 
 
 async def test_nothing_is_uncaught_when_a_server_ends_in_the_middle_of_everything(page: Page, serving: Serving) -> None:

@@ -155,7 +155,7 @@ async def _serve(
         def document() -> bytes:
             # Browsers accept a certificate by its hash only if it follows the rules. They have to trust one that
             # was given themselves. The other kind changes every eleven days.
-            return page(url, [] if development is None else _hashes(wtio.dev_certificate()))
+            return page(url, [] if development is None else _hashes(wtio.dev_certificate()), _program())
 
         # Both ports are there before anybody is told of one.
         page_port = None
@@ -278,12 +278,12 @@ def _own_addresses() -> list[str]:
     return [ip.compressed for ip in addresses if not (ip.is_loopback or ip.is_link_local or ip.is_unspecified)]
 
 
-def page(url: str, hashes: list[str]) -> bytes:
-    """Insert into the page where to connect, and which certificates to trust by their hash."""
+def page(url: str, hashes: list[str], program: str = "wtio") -> bytes:
+    """Insert into the page where to connect, which certificates to trust by their hash, and how wtio is called here."""
     template = resources.files("wtio.cli").joinpath("page.html").read_text(encoding="utf-8")
     # Inside a script element, a `<` could end it.
-    facts = json.dumps({"url": url, "hashes": hashes, "version": wtio.__version__}).replace("<", "\\u003c")
-    return template.replace("/*facts*/ null", facts).encode()
+    facts = {"url": url, "hashes": hashes, "version": wtio.__version__, "program": program}
+    return template.replace("/*facts*/ null", json.dumps(facts).replace("<", "\\u003c")).encode()
 
 
 def _url_host(host: str, server: wtio.Server) -> str:
