@@ -61,7 +61,7 @@ pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytes
 
 coverage: .venv/dev.stamp build browsers ## Python tests but those of test-peers, and which lines and branches of the library they run
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest --numprocesses auto --dist loadfile $(PEERS:%=--ignore=%) $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest $(PEERS:%=--ignore=%) $(ARGS)
 	@$(BIN)/python tools/coverage_report.py
 
 test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel

@@ -8,7 +8,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.support.audit import Audit
@@ -49,19 +49,6 @@ def audit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     if audit.checked:
         _audited[0] += 1
         _audited[1] += audit.checked
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    # One of several processes that share the tests (pytest-xdist) hands its figures over.
-    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["audited"] = _audited
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    for index, number in enumerate(getattr(node, "workeroutput", {}).get("audited", ())):
-        _audited[index] += number
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
