@@ -75,6 +75,23 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
         await server.until("goodbye")
 
 
+@pytest.mark.parametrize(
+    ("change", "answer", "word"),
+    [("text[::-1]", "gninrom doog", "hello,"), ("text.decode()", "Failed to fetch", "encode it first")],
+)
+async def test_a_handler_that_was_changed_answers_so_or_fails_where_the_page_says(
+    start: Start, files: Path, change: str, answer: str, word: str
+) -> None:
+    server_file = files / "server.py"
+    server_file.write_text(server_file.read_text().replace("text.upper()", change))
+    async with opened(start, files) as (server, page):
+        await page.locator("#state", has_text="open").wait_for()
+        await page.get_by_label("Text").fill("good morning")
+        await page.get_by_role("button").click()
+        await page.locator("#answer", has_text=answer).wait_for()
+        await server.until(word)
+
+
 async def test_the_page_of_the_first_session_says_what_became_of_the_server(start: Start, files: Path) -> None:
     async with opened(start, files) as (server, page):
         await page.locator("#echo", has_text="An echo takes").wait_for()
@@ -88,6 +105,7 @@ async def test_the_page_of_the_first_session_says_what_became_of_the_server(star
         with page_server(files) as beginning:
             await page.goto(f"{beginning}/page.html")
             await page.locator("#state", has_text="over: ").wait_for()
+            assert ".." not in await page.locator("p").first.inner_text()
 
 
 async def test_the_client_of_the_first_session_gets_both_answers(start: Start, files: Path) -> None:
