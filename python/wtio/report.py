@@ -302,7 +302,10 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
         if report.tls.certificate is not None:
             rows += _block("certificate", _certificate(report.tls.certificate, report.made_at))
         rows += _block("trust", _trust(report.tls))
-    rows.append(("dialect", f"{report.dialect or 'none'}: {report.dialect_reason}"))
+    # Before a handshake, neither a draft nor the socket says anything about the failure.
+    is_connected = report.step not in ("lookup", "handshake")
+    if is_connected:
+        rows.append(("dialect", f"{report.dialect or 'none'}: {report.dialect_reason}"))
     rows += _block("we sent", [_setting(item) for item in report.settings_sent])
     if report.settings_received is not None:
         rows += _block("peer sent", [_setting(item) for item in report.settings_received] or ["no setting"])
@@ -310,10 +313,10 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
         rows += _block("QUIC of peer", [_parameter(item) for item in report.transport_parameters])
     if report.settings_received is not None:
         rows.append(("flow control", "on, per session" if report.flow_control else "off (QUIC's own only)"))
-    if report.mtu is not None and report.step not in ("lookup", "handshake"):
+    if report.mtu is not None and is_connected:
         most = "none possible" if report.max_datagram_size is None else f"up to {report.max_datagram_size} bytes"
         rows.append(("datagrams", f"{most}; UDP payload {report.mtu} bytes"))
-    if report.udp_buffers is not None:
+    if report.udp_buffers is not None and is_connected:
         rows.append(("UDP buffers", _buffers(report.udp_buffers)))
     if report.loop_late_total:
         times_late = "once" if report.loop_late_total == 1 else f"{report.loop_late_total} times"

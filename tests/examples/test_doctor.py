@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -135,6 +136,21 @@ async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Sta
     assert [address["outcome"] for address in report["addresses"]] == ["unreachable"]
     assert list(advice) == ["port_unreachable"]
     assert report["times"]["total"] < 9, "not the ten seconds of --timeout"
+    status, text = await doctor(start, f"https://127.0.0.1:{port}/", "--dev")
+    headings = [line.split(" ")[0] for line in text.splitlines() if line[:1].strip()]
+    assert headings == ["url", "address", "times", "end", "problem", "result"], "and nothing of what was not reached"
+
+
+@pytest.mark.parametrize("is_silent", [False, True], ids=["closed", "silent"])
+async def test_a_port_at_which_only_a_tcp_server_listens_is_named(start: Start, *, is_silent: bool) -> None:
+    with contextlib.ExitStack() as stack:
+        port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+        if is_silent:
+            stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+        status, _, advice = await examine(start, f"https://127.0.0.1:{port}/", "--dev", "--timeout", "0.2")
+    assert status == Status.NO_CONNECTION
+    assert list(advice) == ["no_answer" if is_silent else "port_unreachable", "tcp_only"]
+    assert f"At TCP port {port} something does listen" in advice["tcp_only"]
 
 
 async def test_silence_and_strange_answers_are_distinguished(start: Start) -> None:

@@ -99,8 +99,8 @@ def port_unreachable(report: ConnectionReport) -> str | None:
     if numbers and len(advice) == len(numbers):
         return "Nothing gets there. " + " ".join(advice)
     return (
-        "Nothing listens there: the network answers that the UDP port or host is unreachable. Start the server, check "
-        "the port, and remember that a TCP server on the same port does not help."
+        "Nothing listens there: the network answers that the UDP port or host is unreachable. Start the server, or "
+        "check the port."
     )
 
 
@@ -566,8 +566,8 @@ def local_address(report: ConnectionReport) -> str | None:
     where, exempt = ("this machine", "http://localhost") if ip.is_loopback else ("a local network", "the same network")
     return (
         f"{ip} is an address of {where}: Chrome and Edge, from version 147 on, ask their user before a page of the "
-        "public web may connect to it. Without that permission, the page sees only a failed handshake. Pages from "
-        f"{exempt} need none."
+        f"public web may connect to it; without permission it sees only a failed handshake. Pages from {exempt} need "
+        "none."
     )
 
 

@@ -1,4 +1,4 @@
-"""Asks a UDP port whether QUIC is there, without a handshake.
+"""Asks a port whether somebody is there, without a handshake of QUIC.
 
 A QUIC server answers a version that does not exist with the list of versions that it supports (RFC 9000, section 6).
 And a connected UDP socket, unlike the engine's, reports an error if the network says that nobody is there.
@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["ProbeResult", "probe"]
+__all__ = ["ProbeResult", "has_tcp_server", "probe"]
 
 # Reserved to force version negotiation (RFC 9000, section 15).
 _VERSION: Final = bytes.fromhex("1a2a3a4a")
@@ -78,6 +78,17 @@ async def probe(ip: str, port: int, patience: float) -> ProbeResult:
         return ProbeResult("silent")
     finally:
         transport.close()
+
+
+async def has_tcp_server(ip: str, port: int, patience: float) -> bool:
+    """Whether a TCP connection to this address comes about within ``patience`` seconds. Never raises an OSError."""
+    try:
+        async with asyncio.timeout(patience):
+            _, writer = await asyncio.open_connection(ip, port)
+    except OSError:  # TimeoutError is one of them.
+        return False
+    writer.close()
+    return True
 
 
 def _read(data: bytes) -> ProbeResult:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import wtio
 from wtio._url import parse_url
 from wtio._words import describe_errno
-from wtio.cli._advice import advise
+from wtio.cli._advice import Advice, advise
 from wtio.cli._options import add_connection_options, header_pairs, not_the_development_one, trust
-from wtio.cli._probe import ProbeResult, probe
+from wtio.cli._probe import ProbeResult, has_tcp_server, probe
 from wtio.cli._status import Status, status_of
 from wtio.cli._terminal import columns_of, has_colour, visible
 from wtio.cli._words import in_options
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable
 
-    from wtio.cli._advice import Advice
     from wtio.cli._types import Subparsers
     from wtio.report import AddressReport, ConnectionReport
 
@@ -38,6 +37,10 @@ _HOPELESS: Final = 1.0
 _RESULT: Final = "result"
 # What fills a screen and tells little to most: numbers that the advice has looked at.
 _LONG: Final = ("we sent", "peer sent", "QUIC of peer")
+_TCP_ONLY: Final = (
+    "At TCP port {port} something does listen, a web server perhaps. WebTransport runs over UDP, and the port of its "
+    "server may have another number."
+)
 _MESSAGE: Final = b"wtio doctor"
 _KINDS: Final = {"problem": "problem", "others": "for others", "note": "note"}
 _COLOURS: Final = {"problem": "31", "others": "33", "note": "36"}
@@ -77,12 +80,14 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine the server, print the result, and return 0 if there was a session."""
-    report, checks, status = asyncio.run(_examine(options))
+    report, checks, status, has_tcp = asyncio.run(_examine(options))
     words = not_the_development_one(options, report)
     advice = [
         replace(item, text=words[0].upper() + words[1:]) if words is not None and item.name == "wrong_hash" else item
         for item in advise(report)
     ]
+    if has_tcp:
+        advice.insert(1, Advice("problem", "tcp_only", _TCP_ONLY.format(port=report.addresses[0].port)))
     if options.json:
         facts = {
             "report": report.as_dict(),
@@ -98,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
 # -- examining
 
 
-async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check], Status]:
+async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check], Status, bool]:
     target = parse_url(options.url)
     tls = trust(options)
     probes = await _probe_all(target.where, target.port)
@@ -112,7 +117,7 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         timeouts=wtio.Timeouts(connect=min(options.timeout, _HOPELESS) if hopeless else options.timeout),
     )
     checks: list[Check] = []
-    status = Status.OK
+    status, has_tcp = Status.OK, False
     try:
         async with connector as session:
             if options.echo:
@@ -125,8 +130,10 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         if error.report is None:
             raise
         report, status = error.report, status_of(error)
+        if probes and all(result.outcome in ("silent", "unreachable") for result in probes.values()):
+            has_tcp = any(await asyncio.gather(*(has_tcp_server(ip, target.port, _HOPELESS) for ip in probes)))
     # The library's report leaves the query out. Here the user has typed it, so it is shown.
-    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks, status
+    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks, status, has_tcp
 
 
 async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
