@@ -281,6 +281,13 @@ async def test_ports_that_are_taken_are_named(start: Start) -> None:
         assert text.startswith(f"error: cannot serve the page on TCP 127.0.0.1 port {port}: another program uses it; ")
         assert "--page-port" in text
         assert "--no-page" in text
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", port))
+            ports = ("--port", str(port), "--page-port", str(port))
+            status, text = await output_of(start, "serve", "--host", "127.0.0.1", *ports)
+        assert (status, text.count("\n")) == (1, 1), text
+        assert text.startswith(f"error: cannot listen on UDP 127.0.0.1 port {port}")
+        assert f"; and cannot serve the page on TCP 127.0.0.1 port {port}: another program uses it; " in text
 
 
 async def test_ports_of_run_that_are_taken_are_named(start: Start, tmp_path: Path) -> None:

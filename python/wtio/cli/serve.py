@@ -144,11 +144,16 @@ async def _serve(
             _tell(f"{who}: closed by {info.closed_by}, {words}{': ' + info.reason if info.reason else ''}")
 
     async with contextlib.AsyncExitStack() as stack:
-        server = await stack.enter_async_context(
-            wtio.serve(
-                handler, options.host, options.port, tls=tls, origins=options.origin, limits=_limits(options.host)
+        try:
+            server = await stack.enter_async_context(
+                wtio.serve(
+                    handler, options.host, options.port, tls=tls, origins=options.origin, limits=_limits(options.host)
+                )
             )
-        )
+        except OSError as error:
+            if not options.no_page:
+                await _add_fault_of_page(error, options.page_port)
+            raise
         port = server.addresses[0][1]
         url = f"https://{_url_host(options.host, server)}:{port}/"
 
@@ -176,6 +181,15 @@ async def _serve(
         _tell("Ctrl-C ends it")
         await server.wait_closed()
         _tell("closed")
+
+
+async def _add_fault_of_page(error: OSError, port: int) -> None:
+    """Add to an error, if the page could not be served either, why: whoever chooses a port may need to choose both."""
+    try:
+        async with serve_page(bytes, port):
+            pass
+    except OSError as other:
+        error.strerror = f"{error.strerror}; and {other.strerror}"
 
 
 def _limits(host: str) -> wtio.Limits:
