@@ -98,8 +98,7 @@ async def test_the_page_of_the_first_session_says_what_became_of_the_server(star
         server.process.terminate()
         assert await server.finish() == 0
         await page.locator("#state", has_text="closed").wait_for()
-        await page.get_by_role("button").click()
-        await page.locator("#answer:not(:empty)").wait_for()
+        assert await page.get_by_role("button").is_disabled(), "nothing would answer"
         # And one that was never there.
         (files / "page.html").write_text((files / "page.html").read_text().replace("/*options*/", "{}"))
         with page_server(files) as beginning:
