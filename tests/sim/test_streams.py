@@ -54,7 +54,7 @@ def test_bytes_arrive_whole_and_in_order(name: str, seed: int) -> None:
 def test_streams_that_nobody_reads_do_not_stop_the_others() -> None:
     async def main() -> None:
         limits = wtio.Limits(
-            stream_send_buffer=64 * 1024, connection_send_buffer=256 * 1024, stream_receive_window=16 * 1024
+            stream_send_buffer=64 * 1024, connection_send_buffer=256 * 1024, stream_receive_window=8 * 1024
         )
         async with session_pair(limits=limits) as (client, server):
             # More than the connection's queue holds, and each of them stuck.

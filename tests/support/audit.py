@@ -40,7 +40,7 @@ AT_REST = [1, 0, 1]
 # Virtual seconds for what is under way to arrive, on the worst of networks: clients that have lost their address, too.
 PATIENCE = 600.0
 # What takes the place of the default, which is too large to be filled in every test.
-WINDOW = 512 * 1024
+WINDOW = 128 * 1024
 DEFAULT_WINDOW = 16 * 1024 * 1024
 
 
