@@ -51,7 +51,7 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
 test: ## Everything: set-up, documentation, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test setup docs + lint types test-rust fuzz gate test-peers + coverage
+	@tools/test + test-rust after:setup lint types fuzz gate test-peers + setup docs coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
