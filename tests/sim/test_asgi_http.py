@@ -321,7 +321,7 @@ def test_a_client_that_leaves_a_stream_ends_it_and_background_tasks_run(caplog: 
         async def busy(request: Request) -> StreamingResponse:
             async def pieces() -> AsyncIterator[bytes]:
                 while True:
-                    yield b"more"
+                    yield b"more" * 1000
 
             return StreamingResponse(pieces(), background=BackgroundTask(note))
 
