@@ -308,6 +308,7 @@ def test_many_quiet_sessions_on_one_connection_leave_its_streams_to_them() -> No
     run(main())
 
 
+@pytest.mark.unmeasured
 def test_r91_sessions_on_one_connection_get_equal_shares() -> None:
     async def main() -> None:
         network = Network(bandwidth=1_000_000.0)

@@ -68,6 +68,7 @@ def test_a_flood_of_streams_for_sessions_that_are_not_there_closes_the_connectio
     testing.run(main())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_reserved_capsule_a_second_is_fine_for_days() -> None:
     async def main() -> None:
@@ -82,6 +83,7 @@ def test_a_reserved_capsule_a_second_is_fine_for_days() -> None:
     testing.run(main())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_requests_that_are_refused_now_and_then_are_fine_for_days() -> None:
     async def main() -> None:
@@ -128,6 +130,7 @@ def test_a_limit_may_grow_by_one_for_each_stream_that_is_opened() -> None:
     testing.run(main())
 
 
+@pytest.mark.unmeasured
 @pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_blocked_may_be_said_once_for_each_limit() -> None:
     count = 3 * DEFAULT_LIMITS.max_idle_records

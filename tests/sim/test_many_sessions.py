@@ -66,6 +66,7 @@ def assert_linear(cost: dict[int, int]) -> None:
     assert two < 2.2 * one, cost
 
 
+@pytest.mark.unmeasured
 def test_a_session_costs_the_protocol_the_same_however_many_there_are() -> None:
     cost = {}
     for count in (200, 400):
@@ -96,6 +97,7 @@ def test_a_parked_request_costs_the_same_however_many_there_are() -> None:
     assert_linear(cost)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("how", ["closed", "lost"])
 @pytest.mark.unaudited("its peer is a raw one, which keeps streams")
 def test_a_session_costs_a_server_the_same_however_many_there_are(how: str) -> None:

@@ -78,6 +78,7 @@ def delays(busy: Callable[[wtio.WebTransportSession], Coroutine[object, object, 
     return taken
 
 
+@pytest.mark.unmeasured
 @pytest.mark.unaudited("bulk is under way when its session closes")
 @pytest.mark.parametrize("busy", [send_bulk, send_datagrams])
 @pytest.mark.parametrize("queue", [0.02, 0.25])

@@ -43,6 +43,7 @@ async def send(session: wtio.WebTransportSession, *, on_a_stream: bool = False) 
     return now()
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("on_a_stream", [False, True])
 @pytest.mark.parametrize("away", [0.5, 3])
 def test_500_sending_clients_of_a_killed_server_know_within_2_seconds_of_its_restart(

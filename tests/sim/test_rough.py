@@ -187,6 +187,7 @@ class Program:
                 raise AssertionError("still waiting: " + ("; ".join(waiting) or "nobody knows for what")) from None
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("seed", seeds())
 def test_a_program_on_a_rough_network_loses_nothing_and_leaves_nothing(
     seed: int, caplog: pytest.LogCaptureFixture

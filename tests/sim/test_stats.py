@@ -251,6 +251,7 @@ def test_connections_are_counted_by_how_they_ended() -> None:
     testing.run(main())
 
 
+@pytest.mark.unmeasured
 def test_no_total_goes_down_whatever_comes_and_goes() -> None:
     async def main() -> None:
         network = Network(seed=7, loss=0.05)
