@@ -61,11 +61,11 @@ pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytes
 
 coverage: .venv/dev.stamp build browsers ## Python tests but those of test-peers, and which lines and branches of the library they run
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m coverage run -m pytest $(PEERS:%=--ignore=%) $(ARGS)
+	@$(BIN)/python -m coverage run -m pytest --durations=20 $(PEERS:%=--ignore=%) $(ARGS)
 	@$(BIN)/python tools/coverage_report.py
 
 test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel
-	@$(BIN)/python -m pytest $(PEERS) $(ARGS)
+	@$(BIN)/python -m pytest --durations=20 $(PEERS) $(ARGS)
 
 interop: .venv/dev.stamp build browsers ## Other implementations against ours, both ways, as a table (docs/interop.md)
 	@$(BIN)/python -m pytest tests/interop/matrix --quiet $(ARGS)
