@@ -553,7 +553,7 @@ async def test_wait_acked_of_a_stopped_stream_says_that_data_is_lost(tight: Chan
 def test_higher_send_order_goes_first(at_creation: bool, bidirectional: bool) -> None:
     # On a slow link both streams have everything queued before the first byte leaves.
     async def main() -> None:
-        limits = wtio.Limits(stream_send_buffer=2**20, connection_send_buffer=2**24)
+        limits = wtio.Limits(stream_send_buffer=2**20, connection_send_buffer=2**24, connection_receive_window=2**20)
         network = wtio.testing.Network(seed=1, bandwidth=1_000_000)
         async with wtio.testing.session_pair(network, limits=limits) as (client, server):
             create = client.create_bidirectional_stream if bidirectional else client.create_unidirectional_stream
