@@ -19,9 +19,9 @@ EXTENSION := build
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 # The border crate has no tests of its own: linking it outside of Python needs a libpython.
 CARGO_TESTS := --workspace --exclude wtio-core --locked
-# Python tests that run beside other programs. What of the library they reach differs from machine to machine, so it is not
-# measured, and `make test` runs them at the same time as those that are.
-PEERS := tests/browser tests/interop tests/network
+# Python tests whose coverage is not measured, and that `make test` runs at the same time as those whose is: of the first, it differs
+# from machine to machine; the others run for long what others run once, or nothing of the library.
+PEERS := tests/browser tests/interop tests/network tests/soak tests/docs
 
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
@@ -64,7 +64,7 @@ coverage: .venv/dev.stamp build browsers ## Python tests but those of test-peers
 	@$(BIN)/python -m coverage run -m pytest --durations=20 $(PEERS:%=--ignore=%) $(ARGS)
 	@$(BIN)/python tools/coverage_report.py
 
-test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel
+test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel, and long ones
 	@$(BIN)/python -m pytest --durations=20 $(PEERS) $(ARGS)
 
 interop: .venv/dev.stamp build browsers ## Other implementations against ours, both ways, as a table (docs/interop.md)

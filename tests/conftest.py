@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 # Directories whose asynchronous tests run once on every kind of loop; all others run on asyncio's own.
 ON_EVERY_LOOP = frozenset({"api", "cancel", "loopback"})
 
-# Directories whose tests `make coverage` does not measure, to save half their time: they run for long what others run
-# once, or nothing of the library.
-UNMEASURED = frozenset({"docs", "soak"})
-
 # Directories in whose tests every connection on a simulated network is looked at before it closes.
 AUDITED = frozenset({"sim", "api", "cancel"})
 # Tests and connections for which that was done, in this run.
@@ -102,11 +98,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     coverage = sys.modules.get("coverage")
     measured = None if coverage is None else coverage.Coverage.current()
     # What a browser makes the library run differs from machine to machine.
-    is_measured = not (
-        "chromium" in getattr(item, "fixturenames", ())
-        or UNMEASURED.intersection(item.path.parts)
-        or item.get_closest_marker("unmeasured")
-    )
+    is_measured = not ("chromium" in getattr(item, "fixturenames", ()) or item.get_closest_marker("unmeasured"))
     if measured is None or is_measured:
         return (yield)
     # Programs that the test starts are measured if this is set.
