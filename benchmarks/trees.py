@@ -80,16 +80,22 @@ class Tree:
         messages = self.build("bench", *packages, "--bench", "instructions", "--no-run")
         return Path(next(str(message["executable"]) for message in messages if message.get("executable")))
 
-    def build_extension(self) -> None:
-        """Put the extension beside the Python sources, unless it is there."""
+    def build_extension(self, *, to_measure: bool = True) -> None:
+        """Put the extension beside the Python sources, unless it is there.
+
+        Args:
+            to_measure: Build it as it is installed. Otherwise it is built unoptimised, in half the time; a tree takes
+                only one of the two.
+        """
         extension = self.root / "python" / "wtio" / "_core.abi3.so"
         if extension.exists():
             return
-        library = self.target / "release" / "lib_core.so"
+        profile = ("--release",) if to_measure else ("--config", "profile.dev.opt-level=0")
+        library = self.target / ("release" if to_measure else "debug") / "lib_core.so"
         # All trees are built to this one file. If it is gone, cargo makes it from these sources, whatever it remembers.
         for made in (library, library.parent / "deps" / library.name):
             made.unlink(missing_ok=True)
-        for _ in self.build("build", "--release", "--package", "wtio-core", "--features", "pyo3/extension-module"):
+        for _ in self.build("build", *profile, "--package", "wtio-core", "--features", "pyo3/extension-module"):
             pass
         complete = extension.with_suffix(".new")
         shutil.copyfile(library, complete)
@@ -114,14 +120,18 @@ def here() -> Tree:
     return Tree("here", ROOT, target_directory())
 
 
-def unpack(commit: str) -> Tree:
+def unpack(commit: str, place: str = "gate/commits") -> Tree:
     """Return the sources of a commit, unpacked when they are asked for the first time.
+
+    Args:
+        commit: A name of it, for git.
+        place: Where, below cargo's target directory. What is built for one purpose is not taken for another.
 
     Raises:
         CommandFailed: There is no such commit.
     """
     revision = git("rev-parse", "--verify", "--end-of-options", f"{commit}^{{commit}}").strip()
-    commits = target_directory() / "gate" / "commits"
+    commits = target_directory() / place
     root = commits / revision[:12]
     if not root.exists():
         partial = root.with_suffix(".partial")
