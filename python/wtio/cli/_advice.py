@@ -565,9 +565,8 @@ def local_address(report: ConnectionReport) -> str | None:
         return None
     where, exempt = ("this machine", "http://localhost") if ip.is_loopback else ("a local network", "the same network")
     return (
-        f"{ip} is an address of {where}: Chrome and Edge, from version 147 on, ask their user before a page of the "
-        f"public web may connect to it; without permission it sees only a failed handshake. Pages from {exempt} need "
-        "none."
+        f"Chrome and Edge, from version 147 on, ask their user before a page of the public web may connect to {ip}, an "
+        f"address of {where}; pages from {exempt} need no permission."
     )
 
 
@@ -584,7 +583,7 @@ def no_origin(report: ConnectionReport) -> str | None:
     """Browsers send an origin, and this client did not."""
     if not report.is_established or report.origin is not None:
         return None
-    return "Browsers send an Origin header, which a server may refuse with 403: try --origin with the page's origin."
+    return "Browsers send the origin of the page, which a server may refuse (403): try it with --origin."
 
 
 @_rule("note")

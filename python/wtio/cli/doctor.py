@@ -55,6 +55,17 @@ class Check:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What connecting once has shown."""
+
+    report: ConnectionReport
+    checks: list[Check]
+    status: Status
+    has_tcp: bool
+    """Whether a TCP server listens at the port, though nothing answered over UDP."""
+
+
 def add_parser(commands: Subparsers) -> None:
     """Describe the command."""
     parser = commands.add_parser(
@@ -80,30 +91,31 @@ def add_parser(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Examine the server, print the result, and return 0 if there was a session."""
-    report, checks, status, has_tcp = asyncio.run(_examine(options))
+    found = asyncio.run(_examine(options))
+    report = found.report
     words = not_the_development_one(options, report)
     advice = [
         replace(item, text=words[0].upper() + words[1:]) if words is not None and item.name == "wrong_hash" else item
         for item in advise(report)
     ]
-    if has_tcp:
+    if found.has_tcp:
         advice.insert(1, Advice("problem", "tcp_only", _TCP_ONLY.format(port=report.addresses[0].port)))
     if options.json:
         facts = {
             "report": report.as_dict(),
-            "checks": [asdict(check) for check in checks],
+            "checks": [asdict(check) for check in found.checks],
             "advice": [asdict(item) for item in advice],
         }
         print(json.dumps(facts, indent=2))
     else:
-        _print(report, checks, advice, is_whole=options.all)
-    return status
+        _print(report, found.checks, advice, is_whole=options.all)
+    return found.status
 
 
 # -- examining
 
 
-async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[Check], Status, bool]:
+async def _examine(options: argparse.Namespace) -> _Findings:
     target = parse_url(options.url)
     tls = trust(options)
     probes = await _probe_all(target.where, target.port)
@@ -133,7 +145,8 @@ async def _examine(options: argparse.Namespace) -> tuple[ConnectionReport, list[
         if probes and all(result.outcome in ("silent", "unreachable") for result in probes.values()):
             has_tcp = any(await asyncio.gather(*(has_tcp_server(ip, target.port, _HOPELESS) for ip in probes)))
     # The library's report leaves the query out. Here the user has typed it, so it is shown.
-    return replace(report, url=options.url, addresses=_merge(report.addresses, probes)), checks, status, has_tcp
+    report = replace(report, url=options.url, addresses=_merge(report.addresses, probes))
+    return _Findings(report, checks, status, has_tcp)
 
 
 async def _probe_all(host: str, port: int) -> dict[str, ProbeResult]:
