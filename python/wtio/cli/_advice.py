@@ -583,7 +583,7 @@ def no_origin(report: ConnectionReport) -> str | None:
     """Browsers send an origin, and this client did not."""
     if not report.is_established or report.origin is not None:
         return None
-    return "Browsers send the origin of the page, which a server may refuse (403): try it with --origin."
+    return "Browsers send an Origin header, which a server may refuse (403): try --origin with the page's."
 
 
 @_rule("note")
