@@ -170,6 +170,7 @@ def check(side: Side, expected: Outcome) -> None:
 
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=repr)
+@pytest.mark.unmeasured
 def test_r7_r10_r59_client_makes_the_documented_thing_of_every_combination(context: Context) -> None:
     outcomes = set()
     for peer in combinations():
@@ -195,6 +196,7 @@ def test_r7_r10_r59_client_makes_the_documented_thing_of_every_combination(conte
 
 
 @pytest.mark.parametrize("context", CONTEXTS, ids=repr)
+@pytest.mark.unmeasured
 def test_r7_r13_r59_server_makes_the_documented_thing_of_every_combination(context: Context) -> None:
     for peer in combinations():
         expected = outcome(peer, context, is_client=False)
