@@ -146,6 +146,9 @@ class Build:
             stubs = self.work / "frameworks"
             frameworks.write_stubs(stubs, linked)
             flags += ["-L", f"framework={stubs}"]
+            # Zig makes the library's UUID of its contents. These would have paths of objects, some of them with random
+            # names, if they were removed only afterwards, as the profile's `strip` does.
+            flags += ["-C", "link-arg=-Wl,-s"]
             environment["MACOSX_DEPLOYMENT_TARGET"] = MACOS
         environment["CARGO_ENCODED_RUSTFLAGS"] = "\x1f".join(flags)
         (source / "LICENSE-CRATES").write_text(crates.licence_texts(linked, extra=extra), encoding="utf-8")
