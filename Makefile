@@ -22,15 +22,11 @@ CARGO_TESTS := --workspace --exclude wtio-core --locked
 # Python tests whose coverage is not measured, and that `make test` runs at the same time as those whose is: of the first, it differs
 # from machine to machine; the others run for long what others run once, or nothing of the library.
 PEERS := tests/browser tests/interop tests/network tests/soak tests/docs
-# Of the measured ones, those that start programs and wait for them: `make test` runs them at the same time as the others.
-PROGRAMS := tests/examples tests/workers tests/plugin tests/steering tests/buses
-# A name for the files of figures, and what pytest runs.
-measure = rm -f .coverage .coverage.$(1).* && $(BIN)/python -m coverage run --data-file=.coverage.$(1) -m pytest --durations=20 $(2) $(ARGS)
 
 # Stops with one line when something is missing to build with.
 check_toolchain = $(eval problem := $(shell tools/toolchain))$(if $(problem),$(error $(problem)))
 
-.PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage coverage-programs coverage-others coverage-report test-peers interop test-rust fuzz lint fmt types gate bench bench-quick late
+.PHONY: help setup build demo demo-cluster serve check test test-long pytest coverage test-peers interop test-rust fuzz lint fmt types gate bench bench-quick late
 .PHONY: docs profile clean browsers valgrind wheels test-wheels release audit
 
 help: ## List the commands
@@ -55,8 +51,7 @@ check: .venv/dev.stamp .venv/checked.stamp ## Lint, types and the fast tests, in
 # Fuzzing takes longer in `make test-long`.
 test: export SECONDS_EACH := 10
 test: ## Everything: set-up, documentation, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test + test-rust after:setup lint types fuzz gate test-peers + after:setup coverage-programs \
-		+ setup docs coverage-others after:coverage-programs coverage-report
+	@tools/test + test-rust after:setup lint types fuzz gate test-peers + setup docs coverage
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
@@ -64,15 +59,9 @@ test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soa
 pytest: .venv/dev.stamp build browsers ## Python tests only, such as: make pytest ARGS="tests/api -x"
 	@$(BIN)/python -m pytest $(ARGS)
 
-coverage: coverage-programs coverage-others coverage-report ## Python tests but those of test-peers, and which lines and branches of the library they run
-
-coverage-programs: .venv/dev.stamp build browsers
-	@$(call measure,programs,$(PROGRAMS))
-
-coverage-others: .venv/dev.stamp build browsers
-	@$(call measure,others,$(addprefix --ignore=,$(PEERS) $(PROGRAMS)))
-
-coverage-report: .venv/dev.stamp
+coverage: .venv/dev.stamp build browsers ## Python tests but those of test-peers, and which lines and branches of the library they run
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest --durations=20 $(PEERS:%=--ignore=%) $(ARGS)
 	@$(BIN)/python tools/coverage_report.py
 
 test-peers: .venv/dev.stamp build browsers ## Python tests with browsers, other implementations and networks of the kernel, and long ones
