@@ -77,7 +77,10 @@ async def test_the_page_of_the_first_session_shouts_and_says_goodbye(start: Star
 
 @pytest.mark.parametrize(
     ("change", "answer", "word"),
-    [("text[::-1]", "gninrom doog", "hello,"), ("text.decode()", "Failed to fetch", "encode it first")],
+    [
+        ("text[::-1]", "gninrom doog", "hello,"),
+        ("len(text)", "Failed to fetch", "'int' object has no attribute 'encode'"),
+    ],
 )
 async def test_a_handler_that_was_changed_answers_so_or_fails_where_the_page_says(
     start: Start, files: Path, change: str, answer: str, word: str
