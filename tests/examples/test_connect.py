@@ -104,6 +104,21 @@ async def test_at_a_prompt_lines_go_out_and_answers_stand_above_it(url: str, env
         await terminal.until("round trip")
         terminal.type("/close 7 bye\r")
         assert await terminal.finish() == 0
+        assert "\nclosed with code 7: bye" in terminal.text
+
+
+async def test_who_types_a_wrong_command_sees_it_and_has_not_failed(url: str, environment: dict[str, str]) -> None:
+    async with sitting_at("-m", "wtio", "connect", url, "--dev", environment=environment) as terminal:
+        await terminal.until("> ")
+        terminal.type("/nothing\r")
+        await terminal.until("there is no command `/nothing`")
+        await terminal.until("> ", times=2)
+        terminal.type("\x04")
+        assert await terminal.finish() == 0
+        assert "\nclosed\n" in terminal.text
+    status, _, errors = await connect(environment, url, stdin=b"/nothing\n")
+    assert status == 1, "a script has nobody who sees it"
+    assert "there is no command `/nothing`" in errors
 
 
 async def test_earlier_lines_come_back_also_in_the_next_session(

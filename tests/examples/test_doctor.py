@@ -106,8 +106,23 @@ async def test_our_own_server_is_well(start: Start, certificate: wtio.DevCertifi
     assert text.endswith("\n\nresult        session established\n"), "where it is seen"
     check_repetitions(text)
     assert "\x1b" not in text, "no colours outside of a terminal"
-    assert "\nsettings      --all prints those of both sides, and the peer's transport parameters\n" in text
+    assert "\nmore          --all prints the settings of both sides, the peer's transport parameters, and UDP" in text
+    assert "\nUDP buffers" not in text
+    assert "expected " not in text, "the certificate is shown, and is one of them"
     assert "(0x" not in text, "numbers that fill a screen"
+
+
+async def test_a_server_that_is_no_echo_server_is_called_so(start: Start, certificate: wtio.DevCertificate) -> None:
+    async def shout(stream: wtio.WebTransportStream) -> None:
+        await stream.write(data=(await stream.read_all()).upper(), end_stream=True)
+
+    async def handler(session: wtio.WebTransportSession) -> None:
+        await session.serve_streams(shout)
+
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=certificate.server_tls()) as server:
+        arguments = ("--hash", certificate.sha256_hex, "--echo", "--timeout", "0.5")
+        _, text = await doctor(start, url_of(server), *arguments)
+    assert "\nstream        failed: 11 other bytes came back; this server answers, but is no echo server\n" in text
 
 
 async def test_all_settings_and_transport_parameters_are_printed_if_asked_for(
@@ -120,6 +135,8 @@ async def test_all_settings_and_transport_parameters_are_printed_if_asked_for(
         "we sent       ",
         "peer sent     ",
         "QUIC of peer  ",
+        "UDP buffers   ",
+        "expected " + certificate.sha256_hex,
         "H3_DATAGRAM (0x33) = 1",
         "max_idle_timeout (0x1) = ",
     ):

@@ -88,15 +88,17 @@ class Conversation:
         self._screen.prompt_ends()
         info = await session.wait_closed()
         facts = {"closed_by": info.closed_by, "code": info.code, "reason": info.reason}
-        if info.closed_by == "local":
-            self._screen.happened("closed", "closed", **facts)
-            if not self._all_sent:
-                return Status.FAILED
-            return Status.OK if prompt is not None or self._all_answered else Status.NO_ANSWER
         words = f" with code {describe_application(info.code)}" if info.code is not None else ""
         reason = f": {info.reason}" if info.reason else ""
+        if info.closed_by == "local":
+            self._screen.happened("closed", f"closed{words if info.code or reason else ''}{reason}", **facts)
+            # Who types sees what was wrong, and what was not answered.
+            if prompt is not None:
+                return Status.OK
+            if not self._all_sent:
+                return Status.FAILED
+            return Status.OK if self._all_answered else Status.NO_ANSWER
         self._screen.happened("closed", f"the session was closed by the {info.closed_by}{words}{reason}", **facts)
-        # Who types sees what was not answered.
         is_whole = prompt is not None or (self._all_sent and self._all_answered)
         return status_of_end(info.code, is_whole=is_whole)
 

@@ -36,7 +36,7 @@ _MTU_PATIENCE: Final = 1.0
 _HOPELESS: Final = 1.0
 _RESULT: Final = "result"
 # What fills a screen and tells little to most: numbers that the advice has looked at.
-_LONG: Final = ("we sent", "peer sent", "QUIC of peer")
+_LONG: Final = ("we sent", "peer sent", "QUIC of peer", "UDP buffers")
 _TCP_ONLY: Final = (
     "At TCP port {port} something does listen, a web server perhaps. WebTransport runs over UDP, and the port of its "
     "server may have another number."
@@ -202,9 +202,9 @@ async def _try_stream(session: wtio.WebTransportSession, patience: float) -> Che
         return Check(name, False, f"no answer within {patience:g} s")
     except wtio.WebTransportError as error:
         return Check(name, False, str(error))
-    return Check(
-        name, answer == _MESSAGE, "came back" if answer == _MESSAGE else f"{len(answer)} other bytes came back"
-    )
+    if answer != _MESSAGE:
+        return Check(name, False, f"{len(answer)} other bytes came back; this server answers, but is no echo server")
+    return Check(name, True, "came back")
 
 
 async def _try_datagram(session: wtio.WebTransportSession, patience: float) -> Check:
@@ -234,7 +234,7 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice], 
             head = f"{'' if position else heading:<{HEADING_WIDTH}}"
             print((f"\x1b[{colour}m{head}\x1b[0m" if in_colour and head.strip() else head) + part)
 
-    rows = list(report_rows(_without_advice(report)))
+    rows = list(report_rows(_without_advice(report) if is_whole else _shortened(_without_advice(report))))
     block = ""
     for heading, text in rows:
         block = heading or block
@@ -242,7 +242,7 @@ def _print(report: ConnectionReport, checks: list[Check], advice: list[Advice], 
         if block != _RESULT and (is_whole or block not in _LONG):
             line(heading, text, "1")
     if not is_whole and any(heading in _LONG for heading, _ in rows):
-        line("settings", "--all prints those of both sides, and the peer's transport parameters", "1")
+        line("more", "--all prints the settings of both sides, the peer's transport parameters, and UDP buffers", "1")
     for check in checks:
         line(check.name, f"{'ok' if check.worked else 'failed'}: {check.detail}", "1")
     print()
@@ -266,6 +266,13 @@ def _without_advice(report: ConnectionReport) -> ConnectionReport:
             address = replace(address, detail=describe_errno(address.errno))
         addresses.append(address)
     return replace(report, addresses=tuple(addresses), end=end)
+
+
+def _shortened(report: ConnectionReport) -> ConnectionReport:
+    """Without the hashes that were expected, if the certificate, which is shown, has one of them."""
+    if report.tls is None or not report.tls.hash_matches:
+        return report
+    return replace(report, tls=replace(report.tls, expected_hashes=()))
 
 
 def _wrapped(text: str, width: int) -> list[str]:
