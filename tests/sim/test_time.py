@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import sys
 import threading
@@ -457,3 +458,57 @@ def test_programs_without_anything_real_repeat_to_the_last_digit() -> None:
         return await main()
 
     assert testing.run(alone()) == testing.run(behind_a_thread())
+
+
+# -- what ends a test
+
+
+class _Outcome(BaseException):
+    """As plugins of pytest raise it, from the handler of a signal, when a test takes too long."""
+
+
+def give_up(*_: object) -> None:
+    raise _Outcome
+
+
+async def forget_a_task_that_gives_up() -> None:
+    async def give_up_later() -> None:
+        give_up()
+
+    task = asyncio.ensure_future(give_up_later())
+    await asyncio.sleep(0)
+    del task
+
+
+@pytest.mark.parametrize("how", ["in a callback", "at a signal", "in a task that nobody awaits"])
+def test_the_end_of_a_test_reaches_the_caller_of_a_loop_that_never_sleeps(how: str) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        match how:
+            case "in a callback":
+                loop.call_later(3, give_up)
+            case "at a signal":
+                loop.call_later(3, signal.raise_signal, signal.SIGINT)
+            case _:
+                await forget_a_task_that_gives_up()
+        await tick()
+
+    before = signal.signal(signal.SIGINT, give_up)
+    try:
+        with pytest.raises(_Outcome):
+            testing.run(main())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_a_callback_raises_ends_no_loop() -> None:
+    caught: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: caught.append(context))
+        loop.call_soon(int, "no number")
+        await asyncio.sleep(3)
+
+    testing.run(main())
+    assert [type(context["exception"]) for context in caught] == [ValueError]

@@ -154,6 +154,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     Threads that the loop did not start can wake it, but it cannot know that they are working; use ``stand_still`` for
     these. While the clock is stopped, or only real events are left, the loop waits as long as it takes.
+
+    What a callback raises goes to the exception handler, as in every loop, unless it is no ``Exception``, such as the
+    end of a test by a timeout: ``run_forever`` and ``run_until_complete`` raise that.
     """
 
     def __init__(self) -> None:
@@ -166,6 +169,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         # The default executor. asyncio's own attribute for it is private.
         self._threads: Executor | None = None
         self._has_shut_down_threads = False
+        # What a callback raised that nothing but the caller of ``run_forever`` may catch.
+        self._outcome: BaseException | None = None
         super().__init__(self._virtual)
         # Without the pipe that asyncio has registered for itself.
         self._virtual.watched = 0
@@ -184,6 +189,23 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             yield
         finally:
             self._virtual.standing -= 1
+
+    def run_forever(self) -> None:
+        """As of every loop."""
+        super().run_forever()
+        outcome, self._outcome = self._outcome, None
+        if outcome is not None:
+            raise outcome
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """As of every loop, but what is no ``Exception``, such as the end of a test by a timeout, ends the loop."""
+        exception = context.get("exception")
+        if self.is_running() and not isinstance(exception, Exception | asyncio.CancelledError | None):
+            # Written into a log it would end nothing, and a loop that never sleeps may run for ever.
+            self._outcome = exception
+            self.stop()
+        else:
+            super().call_exception_handler(context)
 
     def set_default_executor(self, executor: Any) -> None:
         """As of every loop."""
