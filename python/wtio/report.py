@@ -327,7 +327,8 @@ def report_rows(report: ConnectionReport) -> list[tuple[str, str]]:
         rows.append(("origin", report.origin))
     if report.status is not None:
         rows.append(("HTTP status", str(report.status)))
-    if report.end is not None:
+    # Of an address that cannot be reached, all is said above.
+    if report.end is not None and not _has_only(report, "unreachable"):
         rows += _block("end", _end(report, report.end))
     return rows
 
@@ -337,6 +338,8 @@ def _block(name: str, lines: list[str]) -> list[tuple[str, str]]:
 
 
 def _result(report: ConnectionReport) -> str:
+    if report.step == "handshake" and _has_only(report, "unreachable", "no answer", "given up", "not tried"):
+        return "no session: no server was reached"
     if not report.is_established:
         reached = {
             "lookup": "looking up the host",
@@ -346,6 +349,11 @@ def _result(report: ConnectionReport) -> str:
         }[report.step]
         return f"no session: it failed in {reached}"
     return "session established" + (", over by now" if report.end is not None else "")
+
+
+def _has_only(report: ConnectionReport, *outcomes: AddressOutcome) -> bool:
+    """Whether there are addresses, and all of them ended in one of these ways."""
+    return bool(report.addresses) and all(address.outcome in outcomes for address in report.addresses)
 
 
 def _address(address: AddressReport) -> str:
