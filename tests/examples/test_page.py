@@ -184,7 +184,8 @@ async def test_a_page_reaches_the_server_of_the_readme_by_copying(start: Start, 
         options = await server.until("serverCertificateHashes")
         files_port = re.search(r"port (\d+)", await files.until("Serving HTTP"))
         assert files_port is not None
-        [replaced] = re.findall(r"the line that the server printed in place of `(.*?)`", readme)
+        # "The part in braces stands for the line that the server printed."
+        [replaced] = re.findall(r"\{ serverCertificateHashes.*\}", script)
         assert script.count(replaced) == 1
         script = script.replace("4433", port).replace(replaced, options)
         browser = await tool.chromium.launch(executable_path=chromium, args=list(FLAGS))
