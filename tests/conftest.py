@@ -92,14 +92,24 @@ def pytest_asyncio_loop_factories(
     return LOOPS if ON_EVERY_LOOP.intersection(item.path.parts) else {"asyncio": _asyncio_loop}
 
 
+def _is_measured(item: pytest.Item) -> bool:
+    if item.get_closest_marker("unmeasured"):
+        return False
+    # What a browser makes the library run differs from machine to machine.
+    if "chromium" in getattr(item, "fixturenames", ()):
+        return False
+    # On every other loop the library runs the same lines once more.
+    callspec = getattr(item, "callspec", None)
+    loop = None if callspec is None else callspec.params.get("_asyncio_loop_factory")
+    return loop in (None, _asyncio_loop, _debug_loop)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     # Only `make coverage` imports it.
     coverage = sys.modules.get("coverage")
     measured = None if coverage is None else coverage.Coverage.current()
-    # What a browser makes the library run differs from machine to machine.
-    is_measured = not ("chromium" in getattr(item, "fixturenames", ()) or item.get_closest_marker("unmeasured"))
-    if measured is None or is_measured:
+    if measured is None or _is_measured(item):
         return (yield)
     # Programs that the test starts are measured if this is set.
     process = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

@@ -357,6 +357,7 @@ async def test_readuntil_returns_through_the_separator(channel: Channel) -> None
         (b"\x00" * 5, b"\x00x" + b"\x00" * 5),
     ],
 )
+@pytest.mark.unmeasured
 async def test_readuntil_across_packet_edges(channel: Channel, separator: bytes, text: bytes) -> None:
     reading = asyncio.ensure_future(channel.reader.readuntil(separator=separator))
     for position in range(len(text)):
@@ -485,6 +486,7 @@ async def test_readinto_of_an_empty_buffer_returns_at_once(channel: Channel) -> 
 @pytest.mark.parametrize(
     "buffer", [b"read-only", memoryview(b"read-only"), "text", memoryview(bytearray(10))[::2], 5, None]
 )
+@pytest.mark.unmeasured
 async def test_readinto_refuses_what_it_cannot_fill(channel: Channel, buffer: object) -> None:
     await channel.send(b"data")
     with pytest.raises(TypeError):
@@ -517,6 +519,7 @@ async def test_iteration_can_be_left_and_taken_up(channel: Channel) -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.unmeasured
 async def test_reset_by_the_peer_carries_its_code(channel: Channel, code: int) -> None:
     await channel.writer.reset(error_code=code)
     with pytest.raises(wtio.StreamResetError) as caught:
@@ -531,6 +534,7 @@ async def test_reset_by_the_peer_carries_its_code(channel: Channel, code: int) -
     "wire_code",
     [0, 1, 0x100, 0x52E4A40FA8DA, 0x52E4A40FA8F9, 0x52E4A40FA918, 0x52E5AC983163, 2**62 - 1],
 )
+@pytest.mark.unmeasured
 async def test_reset_with_a_code_of_no_application_meaning(channel: Channel, wire_code: int) -> None:
     # No public call sends such codes; another implementation may.
     assert channel.writer._core.reset(wire_code)
@@ -541,6 +545,7 @@ async def test_reset_with_a_code_of_no_application_meaning(channel: Channel, wir
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.unmeasured
 async def test_reset_ends_every_pending_read(channel: Channel, name: str) -> None:
     reading = asyncio.ensure_future(READS[name](channel.reader))
     assert await is_pending(reading)
@@ -553,6 +558,7 @@ async def test_reset_ends_every_pending_read(channel: Channel, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.unmeasured
 async def test_reset_is_what_every_later_read_raises(channel: Channel, name: str) -> None:
     await channel.writer.reset(error_code=8)
     await outcome(channel.reader.read())
@@ -616,6 +622,7 @@ async def test_reset_after_the_end_was_acknowledged_changes_nothing(channel: Cha
 
 
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.unmeasured
 async def test_stop_receiving_tells_the_peer_its_code(channel: Channel, code: int) -> None:
     await channel.reader.stop_receiving(error_code=code)
     assert not channel.reader.can_read
@@ -634,6 +641,7 @@ async def test_stop_receiving_defaults_to_no_error(channel: Channel) -> None:
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.unmeasured
 async def test_stop_receiving_ends_every_pending_read(channel: Channel, name: str) -> None:
     reading = asyncio.ensure_future(READS[name](channel.reader))
     assert await is_pending(reading)
@@ -742,6 +750,7 @@ async def test_second_reader_gets_an_error_for_every_stream_class(channel: Chann
 
 
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.unmeasured
 async def test_stream_is_free_again_after_a_cancelled_read(channel: Channel, name: str) -> None:
     reading = asyncio.ensure_future(READS[name](channel.reader))
     assert await is_pending(reading)

@@ -246,6 +246,7 @@ async def test_stop_is_noticed_by_a_writer_that_wrote_nothing(pair: Pair, channe
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 1000, 65_536, 2**40])
+@pytest.mark.unmeasured
 async def test_write_all_in_chunks_of_any_size(pair: Pair, channel_kind: str, chunk_size: int) -> None:
     channel = await open_channel(pair, channel_kind)
     data = random.Random(chunk_size).randbytes(5000 if chunk_size < 100 else 500_000)
@@ -344,6 +345,7 @@ async def test_anything_of_contiguous_bytes_can_be_written(
     ids=["text", "empty text", "every other byte", "backwards", "number", "nothing", "list"],
 )
 @pytest.mark.parametrize("method", ["write", "write_all"])
+@pytest.mark.unmeasured
 async def test_anything_else_is_refused_with_a_hint(channel: Channel, method: str, data: object, hint: str) -> None:
     with pytest.raises(TypeError, match=hint):
         await getattr(channel.writer, method)(data=data, end_stream=True)
@@ -362,6 +364,7 @@ async def test_buffers_are_released_after_write(channel: Channel) -> None:
 
 @pytest.mark.parametrize("method", ["write", "write_all"])
 @pytest.mark.parametrize("data", [bytearray(1_000_000), array.array("I", bytes(1_000_000))], ids=["bytearray", "array"])
+@pytest.mark.unmeasured
 async def test_buffers_are_released_after_a_cancelled_write(tight: Channel, method: str, data: bytearray) -> None:
     try:
         async with asyncio.timeout(0.01):
@@ -376,6 +379,7 @@ async def test_buffers_are_released_after_a_cancelled_write(tight: Channel, meth
 
 
 @pytest.mark.parametrize("code", CODES)
+@pytest.mark.unmeasured
 async def test_reset_tells_the_peer_its_code(channel: Channel, code: int) -> None:
     await channel.writer.reset(error_code=code)
     assert not channel.writer.can_write
@@ -422,6 +426,7 @@ async def test_reset_after_the_peer_stopped_does_nothing(tight: Channel) -> None
 
 @pytest.mark.parametrize("code", [-1, 2**32, 2**62])
 @pytest.mark.parametrize("method", ["reset", "close"])
+@pytest.mark.unmeasured
 async def test_codes_outside_32_bits_are_refused(channel: Channel, method: str, code: int) -> None:
     with pytest.raises(ValueError, match=str(code)):
         await getattr(channel.writer, method)(error_code=code)
@@ -550,6 +555,7 @@ async def test_wait_acked_of_a_stopped_stream_says_that_data_is_lost(tight: Chan
 @pytest.mark.parametrize("at_creation", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.trap("S18")
+@pytest.mark.unmeasured
 def test_higher_send_order_goes_first(at_creation: bool, bidirectional: bool) -> None:
     # On a slow link both streams have everything queued before the first byte leaves.
     async def main() -> None:

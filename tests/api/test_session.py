@@ -250,6 +250,7 @@ async def test_end_of_the_session_ends_both_properties_of_streams(pair: Pair, ch
 
 @pytest.mark.parametrize("code", CLOSE_CODES)
 @pytest.mark.parametrize("reason", ["", "short", "ä" * 512, "x" * 1024], ids=["none", "short", "wide", "longest"])
+@pytest.mark.unmeasured
 async def test_code_and_reason_of_close_reach_the_peer(
     sessions: tuple[WebTransportSession, WebTransportSession], code: int, reason: str
 ) -> None:

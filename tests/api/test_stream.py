@@ -270,6 +270,7 @@ class BodyError(Exception):
 
 
 @pytest.mark.parametrize("kind", [BodyError, asyncio.CancelledError, KeyError])
+@pytest.mark.unmeasured
 async def test_context_manager_resets_when_the_body_raises(channel: Channel, kind: type[BaseException]) -> None:
     with pytest.raises(kind):  # noqa: PT012
         async with channel.writer:

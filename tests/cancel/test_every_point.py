@@ -109,6 +109,7 @@ async def mixed(stream: wtio.WebTransportReceiveStream, chance: random.Random) -
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", [*READERS, "mixed"])
+@pytest.mark.unmeasured
 def test_cancelled_reads_lose_and_double_no_byte(name: str, seed: int) -> None:
     chance = random.Random(seed)
     read = READERS.get(name, mixed)
@@ -173,6 +174,7 @@ def test_cancelled_read_all_keeps_everything(seed: int, when: When) -> None:
 @pytest.mark.parametrize("method", ["write", "write_all"])
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.trap("S10")
+@pytest.mark.unmeasured
 def test_cancelled_writes_lose_and_double_no_byte(seed: int, method: str, when: When) -> None:
     # What was accepted is a prefix, and the caller can ask how long it is.
     chance = random.Random(seed)
@@ -388,6 +390,7 @@ def test_cancelled_opening_opens_nothing(seed: int, form: str) -> None:
 @pytest.mark.parametrize("form", ["bidirectional", "unidirectional"])
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.trap("S7", "S8")
+@pytest.mark.unmeasured
 def test_cancelled_accepting_loses_no_stream(seed: int, form: str, acceptors: int) -> None:
     chance = random.Random(seed)
     count = 60
@@ -642,6 +645,7 @@ def futures() -> int:
 
 @pytest.mark.parametrize("when", WHENS)
 @pytest.mark.trap("S7")
+@pytest.mark.unmeasured
 def test_cancelled_calls_leave_no_waiter(when: When) -> None:
     # One entry per cancelled call would be a leak in a program that polls with timeouts.
     async def main() -> None:

@@ -36,6 +36,7 @@ async def trickle(writer: wtio.WebTransportSendStream, data: bytes, chance: rand
 
 @pytest.mark.parametrize("how", ["timeout", "wait_for", "cancel"])
 @pytest.mark.parametrize("name", READS)
+@pytest.mark.unmeasured
 async def test_timeouts_of_reads_lose_no_byte(pair: Sessions, name: str, how: str) -> None:
     client, server = pair
     chance = random.Random(f"{name} {how}")

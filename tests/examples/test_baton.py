@@ -237,6 +237,7 @@ def test_vectors(start: int, is_asked_for: bool) -> None:
 
 @given(start=st.integers(200, 255), count=st.integers(1, MOST_BATONS), seed=st.integers(0, 2**32))
 @settings(max_examples=12, deadline=None)
+@pytest.mark.unmeasured
 def test_every_game_ends_without_an_error(start: int, count: int, seed: int) -> None:
     async def main() -> None:
         network = testing.Network(seed=seed, loss=0.05, reorder=0.1, jitter=0.005)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from .programs import Start
 
+# Their programs run nothing of the library that other tests do not.
+pytestmark = pytest.mark.unmeasured
+
 
 async def test_echo(start: Start) -> None:
     async with start("examples/echo_server.py", "--port", "0") as server:

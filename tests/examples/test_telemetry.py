@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from .programs import Start
 
+# Their programs run nothing of the library that other tests do not.
+pytestmark = pytest.mark.unmeasured
+
 TELEMETRY = "examples/telemetry.py"
 READINGS = 20
 

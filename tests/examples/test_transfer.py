@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from .programs import Program, Start
 
+# Their programs run nothing of the library that other tests do not.
+pytestmark = pytest.mark.unmeasured
+
 TRANSFER = "examples/transfer.py"
 SIZE = 32 * 1024 * 1024
 

@@ -128,6 +128,7 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
         yield data[start : start + 100_000]
 
 
+@pytest.mark.unmeasured
 async def test_bodies_arrive_whole_both_ways(certificate: wtio.DevCertificate, io: str) -> None:
     data = content(LARGE)
     digest = hashlib.sha256(data).hexdigest()

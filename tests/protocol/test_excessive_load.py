@@ -143,6 +143,7 @@ def test_what_time_and_traffic_earn_goes_on_for_ever(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", IDLE_RECORDS)
+@pytest.mark.unmeasured
 def test_a_flood_is_one_however_its_bytes_are_cut(kind: str) -> None:
     whole, pieces = flow_server(), flow_server()
     receive = pieces.h3.receive_data

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,9 @@ from .pair import (
     headers,
     server,
 )
+
+# The other files here run every line of it by hand.
+pytestmark = pytest.mark.unmeasured
 
 LIMITS = ProtocolLimits(
     max_field_section_size=2000,

@@ -98,6 +98,7 @@ ENDS = [ended_by_us, ended_by_the_client, ended_by_the_server, ended_with_credit
 
 
 @pytest.mark.parametrize("end", ENDS)
+@pytest.mark.unmeasured
 def test_stream_of_an_ended_request_needs_no_collector(
     end: Callable[[], Side], garbage: Callable[[], list[object]]
 ) -> None:

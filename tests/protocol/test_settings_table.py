@@ -219,6 +219,7 @@ ZERO_OR_ONE = (0x2B603742, 0x08, 0x33)
 
 
 @pytest.mark.parametrize("is_client", [True, False])
+@pytest.mark.unmeasured
 def test_r9_r14_value_above_1_is_settings_error_whatever_else_is_there(is_client: bool) -> None:
     numbers = (*ZERO_OR_ONE, 0x2C7CF000, 0xFFD277, 0xC671706A)
     for values in product((ABSENT, 0, 1, 2), repeat=len(numbers)):

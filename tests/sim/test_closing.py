@@ -51,6 +51,7 @@ async def read_all(session: wtio.WebTransportSession) -> None:
 
 @pytest.mark.parametrize("handler", [wait, send_bulk], ids=["idle", "bulk"])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.unmeasured
 def test_every_client_gets_the_code_whatever_is_under_way_or_lost(name: str, handler: Any) -> None:
     async def main(seed: int) -> None:
         network = Network(seed=seed)

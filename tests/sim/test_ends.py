@@ -101,6 +101,7 @@ async def seconds(call: Awaitable[object]) -> float:
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.4])
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.unmeasured
 def test_a_close_that_begins_with_resets_reaches_every_call_with_its_code(name: str, delay: float) -> None:
     async def main() -> None:
         async with session_pair() as (client, server):
@@ -251,6 +252,7 @@ def test_datagrams_and_new_streams_do_not_wait() -> None:
 
 @pytest.mark.parametrize("name", COLLECTING)
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.unmeasured
 def test_calls_that_hold_bytes_see_the_close_whichever_packet_comes_first(name: str, seed: int) -> None:
     # The resets of a closing session (WT_SESSION_GONE) may overtake its capsule.
     async def main() -> None:

@@ -38,6 +38,7 @@ def run(main: Callable[[], Coroutine[object, object, None]]) -> None:
 @pytest.mark.parametrize("held", [0, 1, 7, 8, 9, 13, 14, 15])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("of", LIMITS)
+@pytest.mark.unmeasured
 def test_streams_go_on_however_many_stay_open(of: str, bidirectional: bool, held: int) -> None:
     async def take(session: wtio.WebTransportSession) -> None:
         if bidirectional:
@@ -79,6 +80,7 @@ def test_streams_go_on_however_many_stay_open(of: str, bidirectional: bool, held
 @pytest.mark.parametrize("free", [100, 1000, 2000, WINDOW // 8, WINDOW // 2, WINDOW])
 @pytest.mark.parametrize("budget", [None, 1024 * 1024 * 1024])
 @pytest.mark.parametrize("of", LIMITS)
+@pytest.mark.unmeasured
 def test_data_goes_on_however_much_is_unread(of: str, budget: int | None, free: int) -> None:
     async def main() -> None:
         limits = dataclasses.replace(LIMITS[of], server_memory=budget)

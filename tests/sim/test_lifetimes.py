@@ -315,6 +315,7 @@ async def opened(
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.unaudited("some of its connections end with a session open, or are lost")
+@pytest.mark.unmeasured
 def test_an_ended_session_is_freed_at_once(end: str, use: str, pooled: bool, side: str) -> None:
     async def ended(network: Network, server: wtio.Server, client: wtio.Client) -> list[weakref.ref[Any]]:
         connector = client.connect(URL, allow_pooling=True) if pooled else network.connect(URL, timeouts=timeouts)

@@ -94,6 +94,7 @@ SURVIVED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("direction", ["both", *DIRECTIONS])
 @pytest.mark.parametrize("count", SURVIVED)
+@pytest.mark.unmeasured
 def test_a_session_survives_and_the_counts_say_what_it_survived(count: str, direction: str) -> None:
     async def main() -> None:
         network = Network(seed=3)
@@ -547,6 +548,7 @@ def test_a_session_goes_without_marks_where_marked_packets_are_dropped(direction
 
 @pytest.mark.parametrize("latency", [0.001, 0.05])
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.unmeasured
 def test_what_is_sent_goes_on_when_the_path_begins_to_carry_less(seed: int, latency: float) -> None:
     async def main() -> None:
         chance = random.Random(seed)

@@ -258,6 +258,7 @@ def test_a_lossy_path_still_gives_every_session_and_leaves_no_idle_connection() 
 @pytest.mark.parametrize("when", [0.0, 0.1, 0.25, 0.27, 0.28, 0.29, 0.3, 0.31, 0.33, 0.36, 0.4, 1.0])
 @pytest.mark.parametrize("comes_back", [False, True])
 @pytest.mark.unaudited("its connection is lost, or ends where nothing passes")
+@pytest.mark.unmeasured
 def test_a_cancelled_connect_beside_a_silent_connection_leaves_nothing(when: float, comes_back: bool) -> None:
     async def main() -> None:
         network = Network()

@@ -28,6 +28,7 @@ CONDITIONS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CONDITIONS)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.unmeasured
 def test_bytes_arrive_whole_and_in_order(name: str, seed: int) -> None:
     async def main() -> None:
         data = random.Random(seed).randbytes(700_000)
