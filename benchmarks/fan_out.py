@@ -86,7 +86,9 @@ async def tick(seconds: float, send: Callable[[bytes], Awaitable[None]]) -> dict
     return {"user": user, "system": system, "ticks": ticks - warm_up, "pace": pace}
 
 
-async def serve_wtio(kind: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
+async def serve_wtio(
+    kind: str, io: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]
+) -> Any:
     sessions: list[wtio.WebTransportSession] = []
     streams: list[wtio.WebTransportSendStream] = []
     everybody = asyncio.Event()
@@ -111,7 +113,7 @@ async def serve_wtio(kind: str, directory: Path, count: int, ready: Callable[[in
                 session.send_datagram(message)
 
     tls = wtio.dev_certificate(directory=directory).server_tls()
-    async with wtio.serve(handler, "127.0.0.1", 0, tls=tls) as server:
+    async with wtio.serve(handler, "127.0.0.1", 0, tls=tls, io=io) as server:
         await ready(server.addresses[0][1])
         await everybody.wait()
         yield send, lambda: sum(not session.is_closed for session in sessions)
@@ -141,18 +143,22 @@ async def serve_websockets(directory: Path, count: int, ready: Callable[[int], A
         yield send, lambda: sum(connection.state is State.OPEN for connection in connections)
 
 
-async def server_main(kind: str, directory: Path, count: int, seconds: float) -> None:
+async def server_main(options: argparse.Namespace) -> None:
+    kind, directory, count = options.kind, options.directory, options.sessions
+
     async def ready(port: int) -> None:
         print(port, flush=True)
 
     serving = (
-        serve_websockets(directory, count, ready) if kind == "websockets" else serve_wtio(kind, directory, count, ready)
+        serve_websockets(directory, count, ready)
+        if kind == "websockets"
+        else serve_wtio(kind, options.io, directory, count, ready)
     )
     async with contextlib.aclosing(serving):
         async for send, count_open in serving:
             # The clients are ready when they say so.
             await asyncio.to_thread(sys.stdin.readline)
-            result = await tick(seconds, send)
+            result = await tick(options.seconds, send)
             print(json.dumps({**result, "sessions": count_open()}), flush=True)
             # The clients end first.
             await asyncio.to_thread(sys.stdin.readline)
@@ -301,7 +307,7 @@ def run(kind: str, directory: Path, options: argparse.Namespace) -> dict[str, fl
     """
     sizes = ["--kind", kind, "--loop", options.loop, "--directory", str(directory), "--sessions", str(options.sessions)]
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(start("server", *sizes, "--seconds", str(options.seconds)))
+        server = stack.enter_context(start("server", *sizes, "--io", options.io, "--seconds", str(options.seconds)))
         stack.callback(server.terminate)
         client = stack.enter_context(start("client", *sizes, "--port", hear(server).strip()))
         stack.callback(client.terminate)
@@ -363,10 +369,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line (default 10)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of both processes")
+    parser.add_argument("--io", choices=("loop", "thread"), default="loop", help="who receives in the server of wtio")
     parser.add_argument("--perf", type=Path, metavar="DIRECTORY", help="also record profiles of the servers there")
     options = parser.parse_args(arguments)
     if options.role == "server":
-        run_loop(options.loop, server_main(options.kind, options.directory, options.sessions, options.seconds))
+        run_loop(options.loop, server_main(options))
         return
     if options.role == "client":
         run_loop(options.loop, client_main(options.kind, options.port, options.directory, options.sessions))
