@@ -53,7 +53,7 @@ test: export SECONDS_EACH := 10
 # What cargo notes for the next build costs a tenth of the first one.
 test: export CARGO_INCREMENTAL := 0
 test: ## Everything: set-up, documentation, lint, types, Rust tests, fuzzing, costs, Python tests with their coverage
-	@tools/test + test-rust after:setup lint types gate fuzz + after:setup docs test-peers + setup coverage
+	@tools/test + test-rust after:setup docs gate fuzz test-peers + setup coverage lint types
 
 test-long: setup ## What takes hours: 10 000 engine seeds, 5 000 programs, a soak of 30 minutes, tests marked long
 	@tools/test-long $(ARGS)
