@@ -86,9 +86,7 @@ async def tick(seconds: float, send: Callable[[bytes], Awaitable[None]]) -> dict
     return {"user": user, "system": system, "ticks": ticks - warm_up, "pace": pace}
 
 
-async def serve_wtio(
-    kind: str, io: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]
-) -> Any:
+async def serve_wtio(kind: str, io: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
     sessions: list[wtio.WebTransportSession] = []
     streams: list[wtio.WebTransportSendStream] = []
     everybody = asyncio.Event()
