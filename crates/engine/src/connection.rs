@@ -71,8 +71,10 @@ pub(crate) struct Connection {
     ending: Option<Ending>,
     /// Why our verifier refused the peer's certificate, if it did. Set when the connection is over.
     refusal: Option<Box<Refusal>>,
-    /// When the core wants to be asked again, as the engine's list of timers has it.
+    /// When the core wants to be asked again.
     pub(crate) timer: Option<Instant>,
+    /// When the engine looks after that, at the latest: its entry in the engine's list of timers.
+    pub(crate) alarm: Option<Instant>,
     /// The engine has the connection on its list of those with something to do.
     pub(crate) is_listed: bool,
     /// As what a server's engine counts the connection, and whether anybody knows of it.
@@ -113,6 +115,7 @@ impl Connection {
             ending: None,
             refusal: None,
             timer: None,
+            alarm: None,
             is_listed: false,
             arrival: Arrival::default(),
         }

@@ -3,7 +3,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
+    collections::{BinaryHeap, VecDeque, binary_heap::PeekMut},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -73,8 +73,9 @@ pub struct Engine {
     next_id: u64,
     /// Connections with something to do, first come, first served; each once ([`Connection::is_listed`]).
     listed: VecDeque<u64>,
-    /// When connections have a timer due, the earliest first. Outdated entries stay until they are due or swept out: a
-    /// heap cannot move one. An entry counts only if it equals [`Connection::timer`].
+    /// When connections may have a timer due, the earliest first. Each has one entry that counts, the one that equals
+    /// [`Connection::alarm`]. It is at or before [`Connection::timer`], and moves there once it comes first: nearly every packet
+    /// puts the timer off, and a heap cannot move an entry. Others stay until they come first or are swept out.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     /// Sent before anything else. Bounded by ANSWER_LIMIT and one burst that the socket refused.
     answers: VecDeque<Held>,
@@ -375,11 +376,12 @@ impl Engine {
             connection.state().settle_account(now);
             let timer = connection.next_timer();
             let state = connection.state();
-            if timer != state.timer {
-                state.timer = timer;
-                if let Some(at) = timer {
-                    self.timers.push(Reverse((at, id)));
-                }
+            state.timer = timer;
+            if let Some(at) = timer
+                && state.alarm.is_none_or(|alarm| at < alarm)
+            {
+                state.alarm = timer;
+                self.timers.push(Reverse((at, id)));
             }
             if state.core.is_drained() {
                 state.core.wants_transmit = false;
@@ -417,25 +419,41 @@ impl Engine {
         }
     }
 
-    /// Drop outdated timers before they outnumber the connections: each packet sets one anew.
+    /// Drop entries that do not count before they outnumber the connections.
     fn sweep_timers(&mut self) {
         if self.timers.len() > 2 * self.connections.len() + SPARE_TIMERS {
             self.timers.retain(|Reverse((at, id))| {
-                self.connections.get(id).is_some_and(|connection| connection.timer == Some(*at))
+                self.connections.get(id).is_some_and(|connection| connection.alarm == Some(*at))
             });
         }
     }
 
+    /// The timer that is due first, and the connection it is of.
+    fn first_timer(&mut self) -> Option<(Instant, u64)> {
+        while let Some(mut first) = self.timers.peek_mut() {
+            let Reverse((at, id)) = *first;
+            let connection = self.connections.get_mut(&id).filter(|connection| connection.alarm == Some(at));
+            let timer = connection.and_then(|connection| {
+                connection.alarm = connection.timer;
+                connection.timer
+            });
+            match timer {
+                Some(timer) if timer == at => return Some((at, id)),
+                Some(timer) => *first = Reverse((timer, id)),
+                None => {
+                    PeekMut::pop(first);
+                }
+            }
+        }
+        None
+    }
+
     fn run_timers(&mut self, now: Instant) {
         self.sweep_timers();
-        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
-            let is_current = self.connections.get(&id).is_some_and(|connection| connection.timer == Some(at));
-            if is_current && at > now {
-                break;
-            }
+        while let Some((_, id)) = self.first_timer().filter(|(at, _)| *at <= now) {
             self.timers.pop();
-            if is_current && let Some(connection) = self.connections.get_mut(&id) {
-                connection.timer = None;
+            if let Some(connection) = self.connections.get_mut(&id) {
+                (connection.timer, connection.alarm) = (None, None);
                 connection.core.handle_timer(now);
                 self.list(id);
             }
@@ -444,14 +462,8 @@ impl Engine {
 
     /// When [`Engine::process`] must run next, if nothing happens before.
     pub fn next_timer(&mut self) -> Option<Instant> {
-        let due = self.newcomers.next_due();
-        while let Some(Reverse((at, id))) = self.timers.peek() {
-            if self.connections.get(id).is_some_and(|connection| connection.timer == Some(*at)) {
-                return Some(due.map_or(*at, |due| due.min(*at)));
-            }
-            self.timers.pop();
-        }
-        due
+        let first = self.first_timer().map(|(at, _)| at);
+        [first, self.newcomers.next_due()].into_iter().flatten().min()
     }
 
     /// End handshakes that have taken too long, and forget half-open connections that are over, if there are too many.

@@ -659,3 +659,32 @@ fn packets_for_another_slot_are_astray_and_no_others() {
         assert!(!super::is_astray(packet, &[]));
     }
 }
+
+#[test]
+fn a_timer_that_is_put_off_is_the_one_that_is_due_and_leaves_no_heap() {
+    let mut pair = Pair::new();
+    let mut most = 0;
+    for _ in 0..500 {
+        // A packet and its acknowledgement put the timer off, and set an earlier one in between.
+        assert_eq!(pair.server.connection(pair.now, pair.ids[1]).unwrap().datagrams(0).send(b"tick"), 0);
+        for _ in 0..2 {
+            pair.answer();
+            let due = pair.server.next_timer();
+            assert_eq!(due, pair.server.connections[&pair.ids[1]].timer);
+            assert!(due.is_some_and(|due| due > pair.now));
+            pair.exchange();
+        }
+        most = most.max(pair.server.timers.len());
+    }
+    assert!(most <= 2 + super::SPARE_TIMERS, "{most}");
+    // Nothing comes any more: it is due when it says, and no earlier.
+    while let Some(due) = pair.server.next_timer() {
+        let state = |server: &Engine| server.connections.get(&pair.ids[1]).map(|connection| connection.timer);
+        pair.server.process(due - Duration::from_micros(1), 1, usize::MAX, |_| panic!("too early"));
+        assert_eq!(state(&pair.server), Some(Some(due)));
+        pair.server.process(due, 1, usize::MAX, |_| true);
+        assert_ne!(state(&pair.server), Some(Some(due)));
+        pair.now = due;
+    }
+    assert_eq!(pair.server.connection_count(), 0);
+}
