@@ -59,6 +59,45 @@ pub(crate) fn write_session_id(session_id: u64, out: &mut Vec<u8>) {
     varint::write(session_id / 4, out);
 }
 
+/// A datagram as it leaves: its session's ID, then its payload.
+#[inline]
+pub(crate) fn frame(session_id: u64, payload: &[u8]) -> Bytes {
+    // Of the exact size: with room to spare, `Bytes` would need a second allocation.
+    let mut frame = Vec::with_capacity(varint::length(session_id / 4) + payload.len());
+    write_session_id(session_id, &mut frame);
+    frame.extend_from_slice(payload);
+    frame.into()
+}
+
+/// A datagram for many sessions. Those that have the same ID on their connections, as most have, share its bytes.
+#[derive(Debug)]
+pub struct SharedDatagram<'a> {
+    payload: &'a [u8],
+    /// The frame that was made last, and for which ID.
+    last: Option<(u64, Bytes)>,
+}
+
+impl<'a> SharedDatagram<'a> {
+    /// With this payload.
+    #[must_use]
+    pub fn new(payload: &'a [u8]) -> Self {
+        Self { payload, last: None }
+    }
+
+    #[inline]
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    #[inline]
+    pub(crate) fn frame(&mut self, session_id: u64) -> Bytes {
+        match &self.last {
+            Some((id, frame)) if *id == session_id => frame.clone(),
+            _ => self.last.insert((session_id, frame(session_id, self.payload))).1.clone(),
+        }
+    }
+}
+
 /// What a queue takes for each datagram apart from its bytes.
 const ENTRY_COST: usize = 64;
 
@@ -534,6 +573,20 @@ mod tests {
         let mut none = Early::new(0);
         none.push(4, bytes(1, 1));
         none.take(4, |_| panic!("none may be kept"));
+    }
+
+    #[test]
+    fn a_shared_datagram_is_the_one_that_each_session_would_send() {
+        let mut shared = SharedDatagram::new(b"all");
+        let ids = [0, 0, 4, 256, 256, 0, 4 << 20];
+        let frames: Vec<_> = ids.iter().map(|&id| shared.frame(id)).collect();
+        for (id, sent) in ids.iter().zip(&frames) {
+            assert_eq!(sent, &frame(*id, b"all"));
+        }
+        // Neighbours with the same ID share the bytes.
+        assert_eq!(frames[0].as_ptr(), frames[1].as_ptr());
+        assert_ne!(frames[1].as_ptr(), frames[2].as_ptr());
+        assert_eq!(frames[3].as_ptr(), frames[4].as_ptr());
     }
 
     #[test]

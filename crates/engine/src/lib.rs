@@ -49,6 +49,7 @@ mod window;
 
 pub use config::Options;
 pub use connection::ConnectionMut;
+pub use datagrams::SharedDatagram;
 pub use engine::{Engine, OutgoingDatagram};
 pub use error::SetupError;
 pub use event::{CloseCause, ConnectionFacts, ConnectionStats, Event};

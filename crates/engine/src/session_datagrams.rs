@@ -5,9 +5,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::{
-    datagrams::{DatagramStats, Outgoing, write_session_id},
+    datagrams::{self, DatagramStats, Outgoing, SharedDatagram},
     quic::core::Core,
     session::Sessions,
+    varint,
 };
 
 /// The datagrams of a session, registered or not.
@@ -34,19 +35,28 @@ impl SessionDatagrams<'_> {
     /// Queue a datagram: 0 accepted, positive the limit that it exceeds, -1 impossible now.
     #[inline]
     pub fn send(&mut self, data: &[u8]) -> i64 {
+        self.push(data.len(), |session_id| datagrams::frame(session_id, data))
+    }
+
+    /// The same with a datagram that other sessions get, too.
+    #[inline]
+    pub fn send_shared(&mut self, data: &mut SharedDatagram<'_>) -> i64 {
+        self.push(data.payload().len(), |session_id| data.frame(session_id))
+    }
+
+    #[inline]
+    fn push(&mut self, length: usize, frame: impl FnOnce(u64) -> Bytes) -> i64 {
         self.core.wants_transmit = true;
         if self.is_closed || !self.sessions.is_registered(self.session_id) {
             return -1;
         }
         let Some(most) = self.core.max_datagram() else { return -1 };
-        let mut frame = Vec::with_capacity(data.len() + 8);
-        write_session_id(self.session_id, &mut frame);
-        let limit = most.saturating_sub(frame.len()).min(self.outgoing.most());
-        if data.len() > limit {
+        let head = varint::length(self.session_id / 4);
+        let limit = most.saturating_sub(head).min(self.outgoing.most());
+        if length > limit {
             return limit.max(1) as i64;
         }
-        frame.extend_from_slice(data);
-        self.outgoing.push(self.now, self.session_id, frame.into(), |session_id, fate| {
+        self.outgoing.push(self.now, self.session_id, frame(self.session_id), |session_id, fate| {
             if let Some(session) = self.sessions.get_mut(session_id) {
                 session.datagrams.note(fate);
             }

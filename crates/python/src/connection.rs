@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pyo3::{prelude::*, types::PyBytes};
-use wtio_engine::ConnectionMut;
+use wtio_engine::{ConnectionMut, SharedDatagram};
 
 use crate::{
     address::pair,
@@ -66,10 +66,12 @@ pub(crate) fn send_datagrams(
     }
     with_bytes(data, |bytes| {
         let mut results = Vec::with_capacity(targets.len());
+        let mut data = SharedDatagram::new(bytes);
         for group in neighbours() {
             group[0].0.shared.act(py, |engine, now| {
                 results.extend(group.iter().map(|(connection, session_id)| {
-                    engine.connection(now, connection.id).map_or(-1, |mut one| one.datagrams(*session_id).send(bytes))
+                    let connection = engine.connection(now, connection.id);
+                    connection.map_or(-1, |mut one| one.datagrams(*session_id).send_shared(&mut data))
                 }));
             });
         }
