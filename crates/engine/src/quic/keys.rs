@@ -3,7 +3,10 @@
 //! The core reads PADDING byte by byte, and that costs more than a key exchange where a packet is filled up: the first ones of a
 //! connection, and those that probe for a larger MTU. So what these keys open has no PADDING at its end.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{
+    Arc, Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::BytesMut;
 use quinn_proto::crypto::{CryptoError, HeaderKey, PacketKey};
@@ -166,11 +169,13 @@ impl NextKeys {
     /// The first key has tried to open a packet.
     ///
     /// How long a packet takes must not tell which keys it was for (RFC 9001, section 9.5). A forged packet fails with either,
-    /// and whichever it is tried with, these are made then, if they are not yet.
-    fn note_packet(&self, number: u64, is_opened: bool) {
-        if number >= Self::DUE || !is_opened {
+    /// and whichever it is tried with, these are made then, if they are not yet. Returns whether they are.
+    fn note_packet(&self, number: u64, is_opened: bool) -> bool {
+        let are_due = number >= Self::DUE || !is_opened;
+        if are_due {
             self.made();
         }
+        are_due
     }
 }
 
@@ -219,12 +224,25 @@ pub(crate) struct TapKey {
     tag: usize,
     /// The keys that follow, if `inner` is the first to open packets.
     next: Option<Arc<NextKeys>>,
+    /// There is nothing to do for those any more. Here, because to look at them costs a cache miss for each packet.
+    is_next_done: AtomicBool,
     tap: Arc<Tap>,
 }
 
 impl TapKey {
     pub(crate) fn new(inner: Box<dyn PacketKey>, next: Option<Arc<NextKeys>>, tap: Arc<Tap>) -> Self {
-        Self { tag: inner.tag_len(), inner, next, tap }
+        let is_next_done = AtomicBool::new(next.is_none());
+        Self { tag: inner.tag_len(), inner, next, is_next_done, tap }
+    }
+
+    /// As [`NextKeys::note_packet`].
+    fn note_packet(&self, number: u64, is_opened: bool) {
+        if !self.is_next_done.load(Ordering::Relaxed)
+            && let Some(next) = &self.next
+            && next.note_packet(number, is_opened)
+        {
+            self.is_next_done.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -247,9 +265,7 @@ impl PacketKey for TapKey {
 
     fn decrypt(&self, packet: u64, header: &[u8], payload: &mut BytesMut) -> Result<(), CryptoError> {
         let opened = self.inner.decrypt(packet, header, payload);
-        if let Some(next) = &self.next {
-            next.note_packet(packet, opened.is_ok());
-        }
+        self.note_packet(packet, opened.is_ok());
         opened?;
         payload.truncate(frames::unpadded(payload));
         self.tap.packet_arrives(packet, payload);
