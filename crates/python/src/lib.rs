@@ -16,6 +16,8 @@ mod endpoint;
 mod event;
 mod figures;
 mod home;
+#[cfg(target_os = "linux")]
+mod memory;
 mod options;
 mod os_error;
 mod shared;
@@ -26,6 +28,11 @@ mod waiter;
 mod waiters;
 
 use pyo3::prelude::*;
+
+/// Only where its effect was measured.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: memory::Split = memory::Split;
 
 #[pymodule(gil_used = false)]
 mod _core {
