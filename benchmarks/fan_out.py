@@ -13,6 +13,7 @@ A line counts only if what was asked for took place. If the server sent more slo
 received fewer messages, the run ends with an error instead of a figure.
 
 datagram   `wtio.broadcast`
+thread     the same in a server with `io="thread"`, whose acknowledgements do not come to Python
 one by one `send_datagram` of each session
 stream     a unidirectional stream for each session, on which all messages are written
 websockets `websockets.broadcast` over TLS, without compression
@@ -35,7 +36,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import wtio
 
@@ -49,7 +50,7 @@ RATE = 30
 WARM_UP = 2.0
 # The server's processor time against that of websockets, and the share that is delivered within the tick.
 BAR, DELIVERED = 0.6, 0.99
-KINDS = ("datagram", "one by one", "stream", "websockets")
+KINDS = ("datagram", "thread", "one by one", "stream", "websockets")
 # Shares of what was asked for, below which a line is no measurement: of the rate at which the server sends, and of the
 # messages that clients receive. Some datagrams may be lost.
 PACE, RECEIVED = 0.98, 0.98
@@ -86,7 +87,7 @@ async def tick(seconds: float, send: Callable[[bytes], Awaitable[None]]) -> dict
     return {"user": user, "system": system, "ticks": ticks - warm_up, "pace": pace}
 
 
-async def serve_wtio(kind: str, io: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
+async def serve_wtio(kind: str, directory: Path, count: int, ready: Callable[[int], Awaitable[None]]) -> Any:
     sessions: list[wtio.WebTransportSession] = []
     streams: list[wtio.WebTransportSendStream] = []
     everybody = asyncio.Event()
@@ -100,7 +101,7 @@ async def serve_wtio(kind: str, io: str, directory: Path, count: int, ready: Cal
         await session.wait_closed()
 
     async def send(message: bytes) -> None:
-        if kind == "datagram":
+        if kind in {"datagram", "thread"}:
             wtio.broadcast(sessions, message)
         elif kind == "stream":
             for stream in streams:
@@ -111,6 +112,7 @@ async def serve_wtio(kind: str, io: str, directory: Path, count: int, ready: Cal
                 session.send_datagram(message)
 
     tls = wtio.dev_certificate(directory=directory).server_tls()
+    io: Literal["loop", "thread"] = "thread" if kind == "thread" else "loop"
     async with wtio.serve(handler, "127.0.0.1", 0, tls=tls, io=io) as server:
         await ready(server.addresses[0][1])
         await everybody.wait()
@@ -148,9 +150,7 @@ async def server_main(options: argparse.Namespace) -> None:
         print(port, flush=True)
 
     serving = (
-        serve_websockets(directory, count, ready)
-        if kind == "websockets"
-        else serve_wtio(kind, options.io, directory, count, ready)
+        serve_websockets(directory, count, ready) if kind == "websockets" else serve_wtio(kind, directory, count, ready)
     )
     async with contextlib.aclosing(serving):
         async for send, count_open in serving:
@@ -305,7 +305,7 @@ def run(kind: str, directory: Path, options: argparse.Namespace) -> dict[str, fl
     """
     sizes = ["--kind", kind, "--loop", options.loop, "--directory", str(directory), "--sessions", str(options.sessions)]
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(start("server", *sizes, "--io", options.io, "--seconds", str(options.seconds)))
+        server = stack.enter_context(start("server", *sizes, "--seconds", str(options.seconds)))
         stack.callback(server.terminate)
         client = stack.enter_context(start("client", *sizes, "--port", hear(server).strip()))
         stack.callback(client.terminate)
@@ -367,7 +367,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each line (default 10)")
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of both processes")
-    parser.add_argument("--io", choices=("loop", "thread"), default="loop", help="who receives in the server of wtio")
     parser.add_argument("--perf", type=Path, metavar="DIRECTORY", help="also record profiles of the servers there")
     options = parser.parse_args(arguments)
     if options.role == "server":
@@ -394,12 +393,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"{one['received']:.2%}, median {one['p50'] * 1e3:.1f} ms",
                 flush=True,
             )
-    if "datagram" in found and "websockets" in found:
-        ratio = found["datagram"]["processor"] / found["websockets"]["processor"]
-        in_time = found["datagram"]["in time"]
-        print(f"datagram against websockets: {ratio:.2f} (bar {BAR}), in time {in_time:.2%} (bar {DELIVERED:.0%})")
-        if ratio > BAR or in_time < DELIVERED:
-            raise SystemExit(1)
+    missed = False
+    for kind in ("datagram", "thread"):
+        if kind not in found or "websockets" not in found:
+            continue
+        ratio = found[kind]["processor"] / found["websockets"]["processor"]
+        in_time = found[kind]["in time"]
+        print(f"{kind} against websockets: {ratio:.2f} (bar {BAR}), in time {in_time:.2%} (bar {DELIVERED:.0%})")
+        # The bar is for a server that is set up for this (docs/fan-out.md).
+        missed |= kind == "thread" and (ratio > BAR or in_time < DELIVERED)
+    if missed:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
