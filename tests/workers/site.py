@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import wtio
@@ -46,12 +48,17 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._changed = int(time.time())
         self.certificate = wtio.dev_certificate(directory=directory / "certificate")
         self.write("first")
 
     def write(self, version: str, further: str = "") -> None:
         """Change the code."""
-        (self.directory / "site_app.py").write_text(APP.format(version=version) + further)
+        path = self.directory / "site_app.py"
+        path.write_text(APP.format(version=version) + further)
+        # Python goes on with what it has compiled if the source has the same size and was changed in the same second.
+        self._changed += 1
+        os.utime(path, (self._changed, self._changed))
 
     @contextlib.asynccontextmanager
     async def served(self, **options: Any) -> AsyncIterator[Supervisor]:
