@@ -400,8 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ratio = found[kind]["processor"] / found["websockets"]["processor"]
         in_time = found[kind]["in time"]
         print(f"{kind} against websockets: {ratio:.2f} (bar {BAR}), in time {in_time:.2%} (bar {DELIVERED:.0%})")
-        # The bar is for a server that is set up for this (docs/fan-out.md).
-        missed |= kind == "thread" and (ratio > BAR or in_time < DELIVERED)
+        missed |= ratio > BAR or in_time < DELIVERED
     if missed:
         raise SystemExit(1)
 
