@@ -8,6 +8,8 @@
 
 #[path = "../tests/paths/mod.rs"]
 mod paths;
+#[path = "../tests/support/shortcuts.rs"]
+mod shortcuts;
 
 use std::io::Write;
 

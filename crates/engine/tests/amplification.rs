@@ -1,15 +1,13 @@
 //! What an engine sends to an address that did not prove to be its peer's: at most three times what came from there
 //! (RFC 9000, section 8). A raw peer counts the bytes of both directions, datagram by datagram.
 
-mod support;
-
 use std::{
     collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use support::{SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, options, pattern};
+use crate::support::{SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, options, pattern};
 use wtio_engine::{
     Engine, Event, Options,
     session::SessionLimits,

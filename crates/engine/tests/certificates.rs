@@ -1,11 +1,9 @@
 //! Certificates that change while connections live, several for different names, and those of clients.
 
-mod support;
-
 use std::{fs, time::Duration};
 
+use crate::support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, pattern};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-use support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, pattern};
 use wtio_engine::{
     CloseCause, Event,
     tls::{ClientPolicy, ClientTls, ServerTls, Trust, generate_certificate},

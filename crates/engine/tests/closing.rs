@@ -1,10 +1,8 @@
 //! The end of a connection that has more to send: CONNECTION_CLOSE waits for nothing (RFC 9000, section 10.2).
 
-mod support;
-
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, Link, Pair, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
+use crate::support::{CLEAN, CLIENT, Link, Pair, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
 use wtio_engine::{CloseCause, Event};
 
 const CODE: u64 = 0x100;

@@ -1,10 +1,8 @@
 //! The default congestion control against the others offered, in virtual time.
 
-mod paths;
-
 use std::time::Duration;
 
-use paths::{CONTROLLERS, DEFAULT, Flow, Load, Outcome, Path, SECONDS, SET, path, run};
+use crate::paths::{CONTROLLERS, DEFAULT, Flow, Load, Outcome, Path, SECONDS, SET, path, run};
 
 /// Of the best that is offered.
 const GOOD: f64 = 0.8;
@@ -87,7 +85,7 @@ fn what_is_sent_now_and_then_does_not_flood_the_path() {
 }
 
 #[test]
-#[ignore = "takes minutes of processor time: cargo test -p wtio-engine --test congestion -- --include-ignored"]
+#[ignore = "takes minutes of processor time: cargo test -p wtio-engine --test all congestion:: -- --include-ignored"]
 fn the_default_is_near_the_best_and_fair_on_every_path() {
     for path in SET {
         check_speed(*path);

@@ -1,10 +1,8 @@
 //! ECN marks (RFC 9000, section 13.4) over links that keep them, take them off, or drop what carries one.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{
+use crate::support::{
     CLEAN, CLIENT, DATA_STREAM, Link, Marks, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM,
     pattern,
 };

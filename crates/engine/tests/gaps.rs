@@ -1,11 +1,9 @@
 //! Bulk with large windows over paths that lose much: every packet that is lost leaves a gap in its stream, and the core
 //! closes a connection with more than 1024 of them in one stream.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, Link, Pair, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
+use crate::support::{CLEAN, CLIENT, Link, Pair, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
 
 /// The most that `Limits.stream_receive_window` takes.
 const LARGEST_WINDOW: u64 = 16 << 20;

@@ -1,15 +1,13 @@
 //! A client's hello has a key of ML-KEM in it and takes two packets: what becomes of it if they are lost, swapped or doubled,
 //! with and without Retry, and what it costs a server until both have come.
 
-mod support;
-
 use std::{
     collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use support::{CLIENT, Pair, ROUGH, SERVER, options};
+use crate::support::{CLIENT, Pair, ROUGH, SERVER, options};
 use wtio_engine::{
     Engine, Event, NewcomerLimits,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},

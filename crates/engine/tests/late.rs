@@ -1,10 +1,8 @@
 //! What a peer can pile up at an engine whose events nobody takes.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, Shortcuts as _, options};
+use crate::support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, Shortcuts as _, options};
 use wtio_engine::{
     Engine, Event,
     session::SessionLimits,

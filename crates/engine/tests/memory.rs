@@ -1,10 +1,10 @@
 //! The memory budget of a server: what is charged, how windows grow, who finds no room, and when it is said to be short.
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
-use support::{CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
+use crate::support::{
+    self, CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
+};
 use wtio_engine::{
     CloseCause, Event, Holding, Memory,
     tls::{ClientTls, Trust},

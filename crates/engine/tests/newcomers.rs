@@ -1,14 +1,12 @@
 //! What an engine lets strangers begin: floods from forged and from true addresses, and clients that want in meanwhile.
 
-mod support;
-
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use support::options;
+use crate::support::options;
 use wtio_engine::{
     CloseCause, Engine, Event, NewcomerFigures, NewcomerLimits, Options,
     tls::{ClientTls, ServerTls, Trust, generate_certificate},

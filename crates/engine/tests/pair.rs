@@ -1,10 +1,8 @@
 //! What two engines do with each other over a simulated network.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{
+use crate::support::{
     CLEAN, CLIENT, DATA_STREAM, GONE, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
 };
 use wtio_engine::{

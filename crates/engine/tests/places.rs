@@ -1,11 +1,9 @@
 //! Servers that share a secret and an address: each has a prefix of its own in its connection IDs, and somebody else may answer
 //! for one that is gone.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, Pair, SERVER, SESSION, Shortcuts as _, options};
+use crate::support::{CLEAN, CLIENT, Pair, SERVER, SESSION, Shortcuts as _, options};
 use wtio_engine::{
     CloseCause, Engine, Event, Options, Secret,
     tls::{ServerTls, generate_certificate},

@@ -2,8 +2,6 @@
 //!
 //! Its newest version reads what ours says it is; the one in the core writes older drafts, and is another crate here.
 
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -11,13 +9,13 @@ use std::{
     time::Duration,
 };
 
+use crate::support::{
+    CLEAN, CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
+};
 use qlog::{
     VantagePointType,
     events::EventData,
     reader::{Event, QlogSeqReader},
-};
-use support::{
-    CLEAN, CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
 };
 
 const LOSSY: Link = Link { loss: 0.05, ..CLEAN };

@@ -1,10 +1,8 @@
 //! Reliable resets (draft-ietf-quic-reliable-stream-reset) between two engines over a simulated network.
 
-mod support;
-
 use std::{collections::HashSet, time::Duration};
 
-use support::{
+use crate::support::{
     CLEAN, CLIENT, DATA_STREAM, Link, Pair, ROUGH, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
 };
 use wtio_engine::{Event, Options, ReceiveState};

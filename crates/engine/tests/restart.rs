@@ -1,11 +1,9 @@
 //! A server that was killed and started again, and the clients of the one before: with the same secret it tells them that
 //! their connections are gone (RFC 9000, section 10.3).
 
-mod support;
-
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, Pair, SERVER, SESSION, Shortcuts as _, options};
+use crate::support::{CLEAN, CLIENT, Pair, SERVER, SESSION, Shortcuts as _, options};
 use wtio_engine::{
     CloseCause, Engine, Event, Secret,
     tls::{ServerTls, generate_certificate},

@@ -7,15 +7,15 @@
 //!
 //! `WTIO_SEEDS` is the number of seeds (default 300), `WTIO_SEED` runs a single one.
 
-mod support;
-
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
 
-use support::{CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern};
+use crate::support::{
+    CLIENT, DATA_STREAM, Link, Pair, SERVER, SESSION, Shortcuts as _, UNIDIRECTIONAL_STREAM, pattern,
+};
 use wtio_engine::{Event, ReadOutcome, ReceiveState, SendState, session::SessionLimits};
 
 const STREAMS: [u64; 2] = [40, 30];
@@ -473,6 +473,6 @@ fn whatever_the_network_does_streams_arrive_whole_and_all_credit_comes_back() {
     };
     for seed in seeds {
         let result = catch_unwind(AssertUnwindSafe(|| Life::new(seed).run(seed)));
-        assert!(result.is_ok(), "to run it again: WTIO_SEED={seed} cargo test -p wtio-engine --test rough");
+        assert!(result.is_ok(), "to run it again: WTIO_SEED={seed} cargo test -p wtio-engine --test all rough::");
     }
 }

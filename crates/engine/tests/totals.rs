@@ -1,10 +1,8 @@
 //! Totals of an engine stay when sessions and connections go.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, SESSION, Shortcuts as _, pattern};
+use crate::support::{CLEAN, CLIENT, DATA_STREAM, Pair, SERVER, SESSION, Shortcuts as _, pattern};
 use wtio_engine::{CloseCause, Ending, Totals, session::SessionLimits};
 
 fn count(counts: [u64; Ending::ALL.len()], wanted: Ending) -> u64 {

@@ -1,8 +1,6 @@
 //! Windows that begin small and grow: they hold back neither slow start nor a path that loses packets.
 
-mod paths;
-
-use paths::{DEFAULT, Flow, Path, path, run_with};
+use crate::paths::{DEFAULT, Flow, Path, path, run_with};
 
 const BUDGET: Option<u64> = Some(1 << 30);
 

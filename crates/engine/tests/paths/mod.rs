@@ -5,16 +5,13 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each program uses a part of this")]
 
-#[path = "../support/shortcuts.rs"]
-mod shortcuts;
-
 use std::{
     collections::BinaryHeap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use self::shortcuts::Shortcuts as _;
+use super::shortcuts::Shortcuts as _;
 use wtio_engine::{
     Engine, Event, Memory, Options, ReadOutcome,
     session::SessionLimits,

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
 
-mod shortcuts;
+pub mod shortcuts;
 
 use std::{
     cmp::Ordering,
