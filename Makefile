@@ -76,7 +76,6 @@ test-rust: ## Rust tests only
 	$(check_toolchain)
 	cargo test $(CARGO_TESTS) --quiet
 	cargo test --package wtio-net --features portable --locked --quiet
-	cargo test --package wtio-net --lib --features loom --locked --quiet handoff
 
 fuzz: .venv/dev.stamp build ## Fuzz every parser, SECONDS_EACH=60 for each; such as: make fuzz ARGS="qpack --keep"
 	@$(BIN)/python -m fuzz.run --seconds $(SECONDS_EACH) $(ARGS)

@@ -19,6 +19,8 @@ mod sending;
 mod udp;
 mod watch;
 
+use std::sync::atomic;
+
 pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
 pub use pipe::Descriptor;
