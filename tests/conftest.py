@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,18 +107,20 @@ def _is_measured(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    # Only `make coverage` imports it.
-    coverage = sys.modules.get("coverage")
-    measured = None if coverage is None else coverage.Coverage.current()
-    if measured is None or _is_measured(item):
+    # `make coverage` measures with a trace function.
+    trace, of_threads = sys.gettrace(), threading.gettrace()
+    if trace is None or _is_measured(item):
         return (yield)
-    # Programs that the test starts are measured if this is set.
+    # Coverage's own stop and start look through the files of all modules each time. Programs that the test starts are
+    # measured if this is set.
     process = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-    measured.stop()
+    sys.settrace(None)
+    threading.settrace(None)
     try:
         return (yield)
     finally:
-        measured.start()
+        threading.settrace(of_threads)
+        sys.settrace(trace)
         if process is not None:
             os.environ["COVERAGE_PROCESS_CONFIG"] = process
 
