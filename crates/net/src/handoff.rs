@@ -9,7 +9,6 @@
 //! Only a loop that was woken through the pipe empties it. It then clears the flag, and after that takes the events. In
 //! any other order a byte can be read while its flag stays set, and no further byte is ever written.
 
-// The standard library's, or loom's in the model.
 use super::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Shared by the loop's thread and the guardian.

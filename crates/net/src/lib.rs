@@ -6,6 +6,7 @@
 
 #![warn(missing_docs)]
 
+mod atomic;
 mod batch;
 mod endpoint;
 mod guardian;
@@ -18,8 +19,6 @@ mod poller;
 mod sending;
 mod udp;
 mod watch;
-
-use std::sync::atomic;
 
 pub use endpoint::{Driven, Endpoint, Io, Panicked};
 pub use guardian::{after_fork, before_fork, shut_down};
