@@ -49,12 +49,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.obj = patient(function)
 
 
-def pytest_collection_finish() -> None:
-    # What pytest holds for the whole run need not be looked through after every test.
-    gc.collect()
-    gc.freeze()
-
-
 def patient(function: Callable[..., Any]) -> Callable[..., Any]:
     """Turn a hang into a TimeoutError whose traceback shows where it hangs."""
 
