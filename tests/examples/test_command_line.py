@@ -527,7 +527,7 @@ def test_help_lists_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
         assert f"{status.value:>3}  {meaning}" in text
 
 
-@pytest.mark.parametrize("at", ["wtio.cli._command_line", "wtio.cli.bench", "asyncio"])
+@pytest.mark.parametrize("at", ["wtio.cli._command_line", "wtio.cli.cert", "asyncio"])
 @pytest.mark.parametrize(
     "program",
     [

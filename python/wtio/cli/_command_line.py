@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import wtio
-from wtio.cli import baton, bench, cert, completion, connect, demo, doctor, load, run, serve
+from wtio.cli import completion
 from wtio.cli._options import not_the_development_one
 from wtio.cli._parser import Commands, Parser
 from wtio.cli._status import MEANINGS, Status, status_of
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 __all__ = ["make_parser", "run_command"]
 
 
-def make_parser() -> tuple[Parser, Commands]:
-    """The parser of the command line, and its commands."""
+# In the order of the help, each a module of this package. Completion, which is about all of them, comes last.
+COMMANDS: Final = ("connect", "serve", "doctor", "bench", "load", "cert", "run", "baton", "demo")
+
+
+def make_parser(only: str | None = None) -> tuple[Parser, Commands]:
+    """The parser of the command line, and its commands.
+
+    Args:
+        only: One of COMMANDS, if no other is asked for: to load them all takes a good part of a second.
+    """
     statuses = "\n".join(f"  {status.value:>3}  {meaning}" for status, meaning in MEANINGS.items())
     parser = Parser(
         prog="wtio",
@@ -33,9 +42,10 @@ def make_parser() -> tuple[Parser, Commands]:
     )
     parser.add_argument("--version", action="version", version=f"wtio {wtio.__version__}")
     commands = Commands(parser)
-    for command in (connect, serve, doctor, bench, load, cert, run, baton, demo):
-        command.add_parser(commands)
-    completion.add_parser(commands).set_defaults(run=completion.make_run(commands))
+    for name in COMMANDS if only is None else (only,):
+        importlib.import_module(f"wtio.cli.{name}").add_parser(commands)
+    if only is None:
+        completion.add_parser(commands).set_defaults(run=completion.make_run(commands))
     return parser, commands
 
 
@@ -49,7 +59,9 @@ def run_command(arguments: Sequence[str] | None = None) -> int:
         The exit status; ``wtio --help`` lists them. KeyboardInterrupt (Ctrl-C) goes to the caller.
     """
     _open_closed_streams()
-    options = make_parser()[0].parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    only = words[0] if words and words[0] in COMMANDS else None
+    options = make_parser(only)[0].parse_args(words)
     for stream in (sys.stdout, sys.stderr):
         # A peer's text may be in any script, and the terminal may not be able to show it.
         if isinstance(stream, io.TextIOWrapper):
