@@ -90,7 +90,8 @@ class Tree:
         extension = self.root / "python" / "wtio" / "_core.abi3.so"
         if extension.exists():
             return
-        profile = ("--release",) if to_measure else ("--config", "profile.dev.opt-level=0")
+        quick = ("--config", "profile.dev.opt-level=0", "--config", "profile.dev.incremental=false")
+        profile = ("--release",) if to_measure else quick
         library = self.target / ("release" if to_measure else "debug") / "lib_core.so"
         # All trees are built to this one file. If it is gone, cargo makes it from these sources, whatever it remembers.
         for made in (library, library.parent / "deps" / library.name):

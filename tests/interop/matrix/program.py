@@ -35,6 +35,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 SOURCES = REPOSITORY / "tests" / "interop" / "peers"
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR") or REPOSITORY / "target").resolve() / "interop-peers"
 """Where programs are built: with the other things that a build makes, and out of git's sight."""
+CRATES = BUILT / "crates"
+"""Cargo's directory for peers in Rust. They have half of their dependencies in common, which are built once if both
+have the same profile: not optimised, and with nothing kept for the next build."""
 
 _START_SECONDS = 30.0
 _END_SECONDS = 10.0

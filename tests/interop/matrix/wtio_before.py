@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import types
@@ -9,7 +10,7 @@ import types
 from benchmarks import trees
 
 from .peer import Missing, PeerFailed
-from .program import SOURCES, Installed, Program, ProgramClient, ProgramServer
+from .program import CRATES, SOURCES, Installed, Program, ProgramClient, ProgramServer
 
 COMMIT = "1a673f8"
 """The state: before servers could ask newcomers for their address, reload certificates and bound their memory."""
@@ -17,7 +18,7 @@ COMMIT = "1a673f8"
 
 def install() -> Installed:
     try:
-        tree = trees.unpack(COMMIT, "interop")
+        tree = dataclasses.replace(trees.unpack(COMMIT, "interop"), target=CRATES)
     except (trees.CommandFailed, FileNotFoundError) as error:
         raise Missing(f"commit {COMMIT} comes with the history of the repository, which is not here") from error
     try:

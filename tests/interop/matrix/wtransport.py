@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from .peer import Difference, Missing, PeerFailed
-from .program import BUILT, SOURCES, Installed, Program, ProgramClient, ProgramServer, call
+from .program import CRATES, SOURCES, Installed, Program, ProgramClient, ProgramServer, call
 from .rows import ROWS
 
 _SOURCE = SOURCES / "wtransport"
@@ -20,18 +20,17 @@ def _install() -> Installed:
     cargo = shutil.which("cargo") or shutil.which("cargo", path=str(Path.home() / ".cargo" / "bin"))
     if cargo is None:
         raise Missing("no `cargo`; see https://rustup.rs")
-    target = BUILT / "wtransport"
     call([cargo, "fetch", "--locked"], cwd=_SOURCE, seconds=300)
     call(
         [cargo, "build", "--locked", "--quiet"],
         cwd=_SOURCE,
         seconds=_BUILD_SECONDS,
-        environment={"CARGO_TARGET_DIR": str(target)},
+        environment={"CARGO_TARGET_DIR": str(CRATES)},
         failure=PeerFailed,
     )
     packages = json.loads(call([cargo, "metadata", "--format-version=1", "--locked"], cwd=_SOURCE, seconds=60))
     version = next(package["version"] for package in packages["packages"] if package["name"] == "wtransport")
-    return Installed([str(target / "debug" / "wtransport-peer")], version)
+    return Installed([str(CRATES / "debug" / "wtransport-peer")], version)
 
 
 _PROGRAM = Program("wtransport", "wtransport", _install)
