@@ -106,6 +106,31 @@ def _is_measured(item: pytest.Item) -> bool:
     return loop in (None, _asyncio_loop, _debug_loop)
 
 
+class _Garbage:
+    """Lets the search for garbage, with which many tests end, pass over what stays: modules, reports, coverage."""
+
+    # A look through all of it takes a fifth of a second.
+    TESTS_BETWEEN = 100
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._tests = self.TESTS_BETWEEN
+
+    def pytest_runtest_logstart(self, nodeid: str, location: tuple[str, int | None, str]) -> None:
+        self._tests += 1
+        if location[0] != self._file and self._tests > self.TESTS_BETWEEN:
+            # What was in use at the last look, and is not any more, must not stay for ever: it may have threads.
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+            self._tests = 0
+        self._file = location[0]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Garbage())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     # `make coverage` measures with a trace function.
@@ -124,21 +149,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         sys.settrace(trace)
         if process is not None:
             os.environ["COVERAGE_PROCESS_CONFIG"] = process
-
-
-def _freeze() -> None:
-    """Let the search for garbage, with which many tests end, pass over what stays: modules, reports, coverage."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_collection_finish() -> None:
-    _freeze()
-
-
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    if nextitem is not None and nextitem.path != item.path:
-        _freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
