@@ -17,6 +17,7 @@ from aioquic.h3.connection import H3Connection as PeerH3
 from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
+from tests.support.ports import free_port
 
 import wtio
 
@@ -151,9 +152,7 @@ async def test_unusual_but_correct_urls(server: Server, certificate: DevCertific
 
 
 async def test_closed_port(certificate: DevCertificate) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     error = await failure(f"https://127.0.0.1:{port}/", certificate)
     assert str(port) in str(error)
 

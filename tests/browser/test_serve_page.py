@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 from wtio.cli._echo import echo
 from wtio.cli._page import serve_page
@@ -122,9 +122,7 @@ async def test_streams_datagrams_and_measurements(page: Page, serving: Serving) 
 
 
 async def test_no_connection_becomes_three_causes_and_the_command_that_tells_them_apart(page: Page) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        free = taken.getsockname()[1]
+    free = free_port()
     async with serve_page(
         lambda: filled(f"https://127.0.0.1:{free}/it's?x=1", ["A" * 43 + "="], "play/bin/python -m wtio"), 0
     ) as port:
@@ -301,9 +299,7 @@ async def test_a_url_without_a_scheme_connects(page: Page, serving: Serving) -> 
 
 
 async def test_the_certificate_is_unfolded_for_other_servers_and_when_there_is_no_connection(page: Page) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        free = taken.getsockname()[1]
+    free = free_port()
     own = f"https://127.0.0.1:{free}/"
     async with serve_page(lambda: filled(own, [BASE64]), 0) as port:
         trust = 'return [document.querySelector("#certificate").open, text("#certificate summary")];'

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.examples.programs import ROOT, running
 from tests.examples.test_readme import blocks
-from tests.support.with_fastapi import free_port
+from tests.support.ports import free_port
 
 from .pages import run
 
@@ -39,7 +40,7 @@ TALK = """async (target) => {
 @pytest.mark.timeout(90)
 async def test_pages_talk_in_a_room_of_channels(page: Page, tmp_path: Path, certificate: wtio.DevCertificate) -> None:
     (code,) = blocks(ROOT / "docs" / "with-django.md", "python")
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     for name, value in {
         "4433": str(port),
         '"cert.pem"': repr(str(certificate.certfile)),

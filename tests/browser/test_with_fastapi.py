@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.support.with_fastapi import free_port, uvicorn, write_program
+from tests.support.ports import free_port
+from tests.support.with_fastapi import uvicorn, write_program
 
 from . import chromium
 from .pages import run
@@ -40,7 +42,7 @@ REFUSED = """async ({ url, hash, options }) => {
 async def test_a_page_shows_its_token_and_no_log_does(
     page: Page, browser: Browser, browser_name: str, tmp_path: Path, certificate: wtio.DevCertificate
 ) -> None:
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     write_program(tmp_path, port, certificate)
     url = f"https://127.0.0.1:{port}/rooms/blue"
     ways: list[tuple[str, dict[str, Any], str | None]] = [(f"{url}?token=s3cret", {}, None)]
@@ -84,7 +86,7 @@ FETCH = """async () => {
 async def test_alt_svc_brings_chromium_from_tcp_to_http3(tmp_path: Path, certificate: wtio.DevCertificate) -> None:
     if (reason := chromium.missing()) is not None:
         pytest.fail(reason)
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     write_program(tmp_path, port, certificate, ADDITION)
     flags = (
         f"--ignore-certificate-errors-spki-list={key_hash(certificate)}",

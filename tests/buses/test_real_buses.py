@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 from wtio import hub as fan
@@ -28,9 +29,7 @@ class BusServer:
         program = shutil.which(f"{kind}-server", path="/usr/sbin:/usr/bin:/usr/local/bin")
         if program is None:
             pytest.skip(f"there is no {kind}-server here; make setup installs it as root on Debian")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(socket.SOCK_STREAM)
         self.url = f"{kind}://127.0.0.1:{self.port}"
         if kind == "redis":
             options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(directory)]

@@ -8,13 +8,13 @@ import dataclasses
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 
@@ -47,9 +47,7 @@ def configure(directory: Path) -> wtio.DevCertificate:
 async def test_the_program_serves_and_says_goodbye_on_sigterm(start: Start, tmp_path: Path) -> None:
     certificate = configure(tmp_path)
     (tmp_path / "server.py").write_text(program())
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {"CONFIGURATION_DIRECTORY": str(tmp_path), "PORT": str(port)}
     async with start(tmp_path / "server.py", **environment) as server, asyncio.timeout(SECONDS):
         # It says nothing when it is ready.

@@ -17,6 +17,7 @@ from aioquic.asyncio.server import serve as aioquic_serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.packet import QuicProtocolVersion
 from tests.interop import aioquic_peer
+from tests.support.ports import free_port
 
 import wtio
 from wtio import _core
@@ -68,9 +69,7 @@ def check_repetitions(text: str) -> None:
 
 
 async def test_nothing_is_said_twice(start: Start, server: wtio.Server, url: str) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        closed = f"https://127.0.0.1:{taken.getsockname()[1]}/"
+    closed = f"https://127.0.0.1:{free_port()}/"
     for arguments, status, words in (
         ((closed, "--dev"), Status.NO_CONNECTION, "connection refused (ECONNREFUSED)"),
         ((url,), Status.NOT_TRUSTED, "so no authority vouches for it"),
@@ -145,9 +144,7 @@ async def test_all_settings_and_transport_parameters_are_printed_if_asked_for(
 
 
 async def test_a_closed_port_is_named_without_waiting_for_the_timeout(start: Start) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     status, report, advice = await examine(start, f"https://127.0.0.1:{port}/", "--dev")
     assert status == Status.NO_CONNECTION
     assert [address["outcome"] for address in report["addresses"]] == ["unreachable"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.browser import chromium
 from tests.browser.pages import page_server
+from tests.support.ports import free_port
 
 from .programs import ROOT
 from .screens import keep_picture
@@ -25,16 +26,10 @@ if TYPE_CHECKING:
 PAGE = (ROOT / "docs" / "first-session.md").read_text(encoding="utf-8")
 
 
-def free_port(kind: socket.SocketKind) -> str:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with the files of the page; each block begins with its file's name."""
-    ports = {"4433": free_port(socket.SOCK_DGRAM), "8080": free_port(socket.SOCK_STREAM)}
+    ports = {"4433": str(free_port()), "8080": str(free_port(socket.SOCK_STREAM))}
     for code in re.findall(r"^```(?:python|html)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         name = re.search(r"[\w.]+", code)
         assert name is not None

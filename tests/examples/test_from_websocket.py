@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 
@@ -23,9 +24,7 @@ KINDS = {"ws_": socket.SOCK_STREAM, "": socket.SOCK_DGRAM}
 
 @pytest.mark.parametrize("prefix", KINDS, ids=["before", "after"])
 async def test_the_echo_answers_before_and_after(start: Start, tmp_path: Path, prefix: str) -> None:
-    with socket.socket(socket.AF_INET, KINDS[prefix]) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port(KINDS[prefix]))
     certificate = wtio.dev_certificate(directory=tmp_path)
     for code in re.findall(r"^```python\n(# .*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         # Programs run in the directory of the repository; a reader runs them where the files are.

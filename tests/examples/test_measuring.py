@@ -6,10 +6,10 @@ import asyncio
 import json
 import math
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 from wtio.cli import main
@@ -166,9 +166,7 @@ async def test_a_stream_that_ends_early_is_an_error(url: str, capsys: pytest.Cap
 async def test_load_ends_at_once_if_its_first_session_cannot_be_opened(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        nobody = f"https://127.0.0.1:{taken.getsockname()[1]}/"
+    nobody = f"https://127.0.0.1:{free_port()}/"
     for where, status in ((nobody, Status.NO_CONNECTION), (url, Status.NOT_TRUSTED)):
         said = []
         for command in (("load", "--hold", "3600"), ("bench",)):

@@ -7,12 +7,13 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from tests.support.nat import nat
+from tests.support.ports import free_port
 
 import wtio
 
 from .programs import ROOT, SECONDS
 from .test_deployment import configure
-from .test_readme import blocks, free_port
+from .test_readme import blocks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +44,7 @@ async def test_sessions_go_on_at_their_server_when_the_addresses_of_clients_chan
     async with contextlib.AsyncExitStack() as stack:
         routes = []
         for number, text in SERVER_IDS.items():
-            port = free_port()
+            port = str(free_port())
             routes.append(f"{number}=127.0.0.1:{port}")
             environment = {"AWS_LBC_QUIC_SERVER_ID": text, "WTIO_SECRET": "0123456789abcdef" * 4, "PORT": port}
             await stack.enter_async_context(start(tmp_path / "server.py", **environment))

@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 from .programs import ROOT
 
@@ -21,12 +22,6 @@ DOCUMENTS += sorted(page for page in (ROOT / "docs").rglob("*.md") if "_build" n
 
 def blocks(document: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def free_port() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def test_the_first_step_is_the_same_wherever_there_is_one() -> None:
@@ -49,7 +44,7 @@ def test_the_first_step_is_the_same_wherever_there_is_one() -> None:
 
 
 async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> None:
-    port = free_port()
+    port = str(free_port())
     server_code, client_code = (code.replace("4433", port) for code in blocks(ROOT / "README.md", "python"))
     (tmp_path / "server.py").write_text(server_code)
     (tmp_path / "client.py").write_text(client_code)
@@ -62,7 +57,7 @@ async def test_server_and_client_of_the_readme(start: Start, tmp_path: Path) -> 
 
 async def test_the_server_of_the_readme_says_goodbye_on_sigterm(start: Start, tmp_path: Path) -> None:
     server_code, _ = blocks(ROOT / "README.md", "python")
-    port = free_port()
+    port = str(free_port())
     (tmp_path / "server.py").write_text(server_code.replace("4433", port))
     async with start(tmp_path / "server.py") as server:
         await server.until("serverCertificateHashes")
@@ -74,7 +69,7 @@ async def test_the_server_of_the_readme_says_goodbye_on_sigterm(start: Start, tm
 
 
 async def test_the_last_line_of_a_first_program_that_fails_says_what_to_do(start: Start, tmp_path: Path) -> None:
-    port = free_port()
+    port = str(free_port())
     server_code, client_code = (code.replace("4433", port) for code in blocks(ROOT / "README.md", "python"))
     (tmp_path / "server.py").write_text(server_code)
     (tmp_path / "client.py").write_text(client_code)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 from .programs import ROOT, SECONDS
 
@@ -24,9 +24,7 @@ PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 @pytest.fixture
 def tutorial(tmp_path: Path) -> Path:
     """A directory with the files of the page; each block of Python begins with its file's name."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     for code in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
         (tmp_path / code.splitlines()[0].removeprefix("# ")).write_text(code.replace("4433", port))
     # The checkout from which a reader has installed wtio, under the name of the package and with tests of its own.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from aioquic.asyncio.client import connect as quic_connect
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from tests.loopback.test_http import HttpClient
-from tests.support.with_fastapi import free_port
+from tests.support.ports import free_port
 
 import wtio
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @pytest.mark.timeout(60)
 async def test_the_project_of_the_page(start: Start, tmp_path: Path, certificate: wtio.DevCertificate) -> None:
     (code,) = blocks(ROOT / "docs" / "with-django.md", "python")
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     for name, value in {
         "4433": str(port),
         '"cert.pem"': repr(str(certificate.certfile)),

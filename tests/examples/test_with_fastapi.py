@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import urllib.request
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from aioquic.asyncio.client import connect as quic_connect
 from aioquic.h3.connection import H3_ALPN
 from aioquic.quic.configuration import QuicConfiguration
 from tests.loopback.test_http import HttpClient
-from tests.support.with_fastapi import free_port, uvicorn, write_program
+from tests.support.ports import free_port
+from tests.support.with_fastapi import uvicorn, write_program
 
 import wtio
 
@@ -43,7 +45,7 @@ async def test_one_process_serves_tcp_sessions_and_http3_with_the_same_state(
     tmp_path: Path, certificate: wtio.DevCertificate
 ) -> None:
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=ssl.CERT_NONE)
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     write_program(tmp_path, port, certificate)
     async with asyncio.timeout(50), uvicorn(tmp_path, port, certificate) as server:
         await server.until("Uvicorn running")
@@ -134,7 +136,7 @@ router.mount("/", wtio.asgi.Application(app, lifespan="off", state={{"members": 
 @pytest.mark.timeout(60)
 async def test_starlette_alone_is_served_likewise(tmp_path: Path, certificate: wtio.DevCertificate) -> None:
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, verify_mode=ssl.CERT_NONE)
-    port = free_port()
+    port = free_port(socket.SOCK_DGRAM, socket.SOCK_STREAM)
     (tmp_path / "app.py").write_text(STARLETTE.format(port=port, certificate=str(certificate.certfile)))
     async with asyncio.timeout(50), uvicorn(tmp_path, port, certificate) as server:
         await server.until("Uvicorn running")

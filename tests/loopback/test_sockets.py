@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 from wtio._driver import Address
@@ -272,12 +273,6 @@ async def watched(certificate: wtio.DevCertificate, host: str) -> Any:
 
     async with wtio.serve(handler, host, 0, tls=certificate.server_tls()) as server:
         yield url_of(server.addresses[0]), seen
-
-
-def free_port() -> int:
-    with bound() as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("has_port", [False, True])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.support.ports import free_port
 
 import wtio
 from wtio._driver.loop import LoopTransport
@@ -45,11 +46,6 @@ def silent() -> Iterator[int]:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         yield port
-
-
-def free_port() -> int:
-    with silent() as port:
-        return port
 
 
 @pytest.fixture

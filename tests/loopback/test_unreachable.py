@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.support.ports import free_port
 
 if sys.platform != "linux":
     pytest.skip("only Linux says which packet an error of the network is about", allow_module_level=True)
@@ -41,9 +42,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="raw sockets need root")
 @pytest.fixture
 def closed() -> int:
     """A UDP port of 127.0.0.1 at which nobody listens."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        return int(nobody.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
-import socket
 from typing import TYPE_CHECKING
 
 from tests.examples.programs import ROOT, Program, running
@@ -15,18 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import wtio
-
-
-def free_port() -> int:
-    """One that nobody uses, neither of TCP nor of UDP."""
-    for _ in range(20):
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
-    raise AssertionError("no port is free")
 
 
 def write_program(directory: Path, port: int, certificate: wtio.DevCertificate, addition: str = "") -> None:
