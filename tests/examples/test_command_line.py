@@ -20,7 +20,7 @@ import trustme
 import wtio
 from wtio import _core
 from wtio.cli import main
-from wtio.cli._command_line import make_parser
+from wtio.cli._command_line import COMMANDS, make_parser
 from wtio.cli._status import MEANINGS, Status
 from wtio.cli._words import of_system
 
@@ -525,6 +525,22 @@ def test_help_lists_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> Non
     text = capsys.readouterr().out
     for status, meaning in MEANINGS.items():
         assert f"{status.value:>3}  {meaning}" in text
+
+
+@pytest.mark.parametrize(("words", "loaded"), [(["cert", "--help"], ["cert"]), (["--help"], sorted(COMMANDS))])
+async def test_a_command_loads_no_other_one(start: Start, words: list[str], loaded: list[str]) -> None:
+    program = f"""
+import sys
+from wtio.cli import main
+try:
+    main({words!r})
+except SystemExit:
+    pass
+print(*sorted(set({COMMANDS!r}) & {{name.removeprefix("wtio.cli.") for name in sys.modules}}))
+"""
+    async with start("-c", program) as running:
+        assert await running.finish() == Status.OK
+    assert running.output.splitlines()[-1].split() == loaded
 
 
 @pytest.mark.parametrize("at", ["wtio.cli._command_line", "wtio.cli.cert", "asyncio"])
