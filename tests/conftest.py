@@ -133,10 +133,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    # `make coverage` measures with a trace function.
-    trace, of_threads = sys.gettrace(), threading.gettrace()
-    if trace is None or _is_measured(item):
+    # Only `make coverage` imports it. A debugger's trace function goes on.
+    coverage = sys.modules.get("coverage")
+    if coverage is None or coverage.Coverage.current() is None or _is_measured(item):
         return (yield)
+    trace, of_threads = sys.gettrace(), threading.gettrace()
     # Coverage's own stop and start look through the files of all modules each time. Programs that the test starts are
     # measured if this is set.
     process = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)

@@ -20,7 +20,7 @@ from wtio.cli._words import in_options, of_system
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["make_parser", "run_command"]
+__all__ = ["COMMANDS", "make_parser", "run_command"]
 
 
 # In the order of the help, each a module of this package. Completion, which is about all of them, comes last.
