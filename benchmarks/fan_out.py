@@ -372,6 +372,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="of both processes")
     parser.add_argument("--perf", type=Path, metavar="DIRECTORY", help="also record profiles of the servers there")
     options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error(f"--rounds is at least 1, not {options.rounds}")
     if options.role == "server":
         run_loop(options.loop, server_main(options))
         return
