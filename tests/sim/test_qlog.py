@@ -282,9 +282,11 @@ import resource
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}]
+# What is imported later must not be written as bytecode: Python would leave half of it.
+sys.dont_write_bytecode = True
+from tests.sim.test_qlog import run, visit
 # Beyond that the system refuses to write, as it does on a disk that is full; Python ignores the signal.
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-from tests.sim.test_qlog import run, visit
 run(visit, seed=3)
 print(*[path.stat().st_size for path in Path(sys.argv[1]).iterdir()])
 """
