@@ -144,12 +144,12 @@ class Limits:
     line: int = _limit(1024 * 1024, least=1)
     """Most bytes before the separator in ``readline`` and ``readuntil``, unless the call says. Default 1 MiB."""
     bidirectional_streams: int = _limit(128, least=0)
-    """Bidirectional streams that the peer may have open at once on one connection. Default 128. Each of them costs
-    every connection some 70 bytes, opened or not."""
+    """Bidirectional streams that the peer may have open at once on one connection. Default 128. More than 100 are
+    allowed once the peer has 25 open. Each that is allowed costs the connection some 70 bytes, opened or not."""
     unidirectional_streams: int = _limit(128, least=0)
     """Unidirectional streams that the peer may have open at once on one connection. A peer without session flow
-    control may always open 2: HTTP/3 needs them. Default 128. Each of them costs every connection some 40 bytes,
-    opened or not. Source: RFC 9114, section 6.2."""
+    control may always open 2: HTTP/3 needs them. Default 128. More than 100 are allowed once the peer has 25 open.
+    Each that is allowed costs the connection some 40 bytes, opened or not. Source: RFC 9114, section 6.2."""
     early_streams: int = _limit(64, least=0, most=65_536)
     """Streams kept per connection for a session that is not established yet; further ones are rejected with
     WT_BUFFERED_STREAM_REJECTED. Default 64. Source: draft-ietf-webtrans-http3-16, section 4.6."""

@@ -42,6 +42,10 @@ PATIENCE = 600.0
 # What takes the place of the default, which is too large to be filled in every test.
 WINDOW = 128 * 1024
 DEFAULT_WINDOW = 16 * 1024 * 1024
+# A side allows no more until its peer has a quarter of them open (crates/engine/src/peer_credit.rs).
+FIRST_STREAMS = 100
+# Of a stream and of a frame, with no meaning (RFC 9114, sections 6.2.3 and 7.2.8).
+RESERVED_TYPE = b"\x21"
 
 
 @dataclass
@@ -247,6 +251,9 @@ class End:
         while len(streams) < most and (stream := self.core.open_stream(bidirectional, b"", None)) is not None:
             streams.append(stream)
             self.own.add(stream.id)
+            if most > FIRST_STREAMS:
+                # The other end allows more only when it has seen some.
+                stream.write(RESERVED_TYPE, 0)
         return streams
 
 

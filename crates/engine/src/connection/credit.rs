@@ -32,12 +32,10 @@ impl ConnectionMut<'_> {
     /// How many streams the peer may have open at once from now on; what is open already stays.
     pub fn set_concurrent_streams(&mut self, bidirectional: bool, count: u64) {
         let connection = &mut *self.connection;
-        connection.peer_credit.streams_allowed[direction_index(bidirectional)] = count;
         if !connection.is_closed {
             // Sessions that stay take a stream each, and the core would announce the room for another only after some.
-            connection.core.announce_streams(bidirectional, count);
+            connection.peer_credit.allow(&mut connection.core, direction_index(bidirectional), count);
         }
-        connection.core.wants_transmit = true;
     }
 
     /// After packets were sent: announce credit of the connection that the core would not.

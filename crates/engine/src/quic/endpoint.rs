@@ -34,6 +34,7 @@ use super::{
 use crate::{
     config::Options,
     error::SetupError,
+    peer_credit::FIRST_STREAMS,
     qlog::Qlog,
     secret::Secret,
     tls::{ClientTls, ServerTls},
@@ -106,8 +107,8 @@ fn transport(options: &Options) -> Result<TransportConfig, SetupError> {
         .max_idle_timeout(idle)
         .keep_alive_interval(options.keep_alive)
         .initial_rtt(ASSUMED_ROUND_TRIP)
-        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams))
-        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams))
+        .max_concurrent_bidi_streams(varint(options.max_bidirectional_streams.min(FIRST_STREAMS)))
+        .max_concurrent_uni_streams(varint(options.max_unidirectional_streams.min(FIRST_STREAMS)))
         .stream_receive_window(varint(options.stream_receive_window))
         .receive_window(varint(options.window().current()))
         .send_window(options.connection_send_buffer as u64)

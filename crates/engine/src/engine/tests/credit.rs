@@ -1,10 +1,11 @@
-//! Bytes that the peer may send on all streams: what is announced, and how often.
+//! Bytes that the peer may send on all streams, and streams that it may open: what is announced, and how often.
 
 use std::time::Duration;
 
 use super::{HEADER, Pair, shortcuts::Shortcuts as _};
 use crate::{
     ReadOutcome,
+    peer_credit::FIRST_STREAMS,
     quic::frames::{self, Frame},
 };
 
@@ -59,6 +60,13 @@ impl Pair {
         }
         assert_eq!((sent, self.came() - before), (payload, length));
         stream
+    }
+
+    /// Open as many streams as a side may at this moment, but no more than `most`; how many that were.
+    fn open_streams(&mut self, is_client: bool, bidirectional: bool, most: u64) -> u64 {
+        let (engine, id) = if is_client { (&mut self.client, self.ids[0]) } else { (&mut self.server, self.ids[1]) };
+        (0..most).take_while(|_| engine.open_stream(self.now, id, bidirectional, HEADER, Some(0)).is_some()).count()
+            as u64
     }
 
     fn came(&self) -> u64 {
@@ -193,4 +201,69 @@ fn what_comes_on_a_stream_that_nobody_knows_any_more_is_counted() {
         pair.exchange();
     }
     pair.hold(WINDOW);
+}
+
+#[test]
+fn a_peer_may_open_all_that_it_is_allowed_once_it_has_a_few_streams_open() {
+    for (is_client, bidirectional) in [(true, true), (true, false), (false, true), (false, false)] {
+        for few in [FIRST_STREAMS / 4, FIRST_STREAMS] {
+            let mut pair = Pair::with_streams(300, 300);
+            assert_eq!(pair.open_streams(is_client, bidirectional, few - 1), few - 1);
+            for _ in 0..5 {
+                pair.exchange();
+            }
+            if few < FIRST_STREAMS {
+                let rest = FIRST_STREAMS - few;
+                assert_eq!(pair.open_streams(is_client, bidirectional, 300), rest + 1, "no more than the first");
+            }
+            pair.open_streams(is_client, bidirectional, 1);
+            for _ in 0..5 {
+                pair.exchange();
+            }
+            assert_eq!(
+                pair.open_streams(is_client, bidirectional, 1000),
+                300 - FIRST_STREAMS,
+                "{is_client} {bidirectional}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_peer_with_few_streams_open_gets_no_more_when_the_limit_changes() {
+    for (before, after, most) in
+        [(50, 300, FIRST_STREAMS), (300, 50, FIRST_STREAMS), (300, 500, FIRST_STREAMS), (10, 20, 20)]
+    {
+        let mut pair = Pair::with_streams(before, 1);
+        let id = pair.ids[1];
+        pair.server.set_concurrent_streams(id, true, after);
+        for _ in 0..5 {
+            pair.exchange();
+        }
+        assert_eq!(pair.open_streams(true, true, 1000), most, "{before} {after}");
+        for _ in 0..5 {
+            pair.exchange();
+        }
+        assert_eq!(pair.open_streams(true, true, 1000), after.saturating_sub(most), "{before} {after}");
+    }
+}
+
+#[test]
+fn streams_that_end_one_by_one_never_make_the_first_streams_more() {
+    let mut pair = Pair::with_streams(300, 300);
+    for _ in 0..1000 {
+        let id = pair.ids[0];
+        let stream = pair.client.open_stream(pair.now, id, false, HEADER, Some(0)).unwrap();
+        pair.client.reset(pair.now, id, stream, 0);
+        pair.exchange();
+        let id = pair.ids[1];
+        pair.server.release(pair.now, id, stream, 0);
+        pair.client.release(pair.now, pair.ids[0], stream, 0);
+        pair.exchange();
+    }
+    for _ in 0..5 {
+        pair.exchange();
+    }
+    let allowed = pair.open_streams(true, false, 1000);
+    assert!((FIRST_STREAMS - FIRST_STREAMS / 8..=FIRST_STREAMS).contains(&allowed), "{allowed}");
 }
