@@ -198,7 +198,7 @@ async def test_streams_left_waiting_are_bounded_by_credit(pair: Sessions) -> Non
     while True:
         try:
             # All but the first 100 are allowed when the server has seen some.
-            stream = await asyncio.wait_for(client.create_unidirectional_stream(), 1)
+            stream = await asyncio.wait_for(client.create_unidirectional_stream(), 5)
         except TimeoutError:
             break
         await stream.write(data=b"x", end_stream=True)
